@@ -1,0 +1,269 @@
+"""What an exponential family is."""
+
+import functools
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from flowjax.bijections import AbstractBijection, Identity
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from nnef_dists.families._domain import AbstractDomain
+
+
+class ExponentialFamily(eqx.Module):
+    """An exponential family, known by its sufficient statistics alone.
+
+        log p(x | eta) = eta . T(x) + log h(x) - A(eta)
+
+    A subclass declares `x_shape`, `compute_stats` and `natural_domain`; `log_base_measure` (0) and
+    `support` (the whole space) have defaults. All else is derived. A family is static: its fields
+    are numbers, strings and tuples, never arrays, so that it can be hashed and compiled against.
+
+    Example:
+        ```python
+        class Quartic(nd.ExponentialFamily):
+            x_shape = ()
+            natural_domain = nd.domain(x4=nd.negative)
+
+            def compute_stats(self, x):
+                return {"x": x, "x2": x**2, "x4": x**4}
+        ```
+    """
+
+    x_shape: eqx.AbstractVar[tuple[int, ...]]
+    natural_domain: eqx.AbstractVar[AbstractDomain]
+
+    def __check_init__(self):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self):
+            if eqx.is_array_like(leaf) and not isinstance(leaf, bool | int | float | complex):
+                raise ValueError(
+                    f"Expected only static fields (numbers, strings, tuples) in "
+                    f"{type(self).__name__}; got an array in {jax.tree_util.keystr(path)[1:]!r}"
+                )
+        self.natural_domain.check_statistics(self.stat_shapes)
+
+    @abstractmethod
+    def compute_stats(self, x: Array) -> dict[str, Array]:
+        """The sufficient statistics T(x) by name.
+
+        **Arguments:** one point `x` of shape `x_shape`.
+
+        **Returns:** a dict of arrays of any shapes; its order is the order of the flat eta.
+        """
+
+    def log_base_measure(self, x: Array) -> Float[Array, ""]:
+        """log h(x), in nats: 0 unless a subclass says otherwise."""
+        return jnp.zeros((), x.dtype)
+
+    @property
+    def support(self) -> AbstractBijection:
+        """The bijection from R^n onto the support of x: the identity unless a subclass says else."""
+        return Identity(self.x_shape)
+
+    @property
+    @final
+    def stat_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every statistic, by name, in the order of the flat eta."""
+        return dict(_stat_shapes(self))
+
+    @property
+    @final
+    def eta_dim(self) -> int:
+        """The length of the flat eta: the total size of the statistics."""
+        return sum(math.prod(shape) for _, shape in _stat_shapes(self))
+
+    @property
+    @final
+    def stat_names(self) -> tuple[str, ...]:
+        """A name for each entry of the flat eta, such as `x[0]` or `xxT[2,1]`."""
+        return tuple(
+            name + (f"[{','.join(map(str, index))}]" if shape else "")
+            for name, shape in _stat_shapes(self)
+            for index in itertools.product(*map(range, shape))
+        )
+
+    @final
+    def sufficient_statistics(self, x: Array) -> Float[Array, " eta_dim"]:
+        """T(x) as a flat vector.
+
+        **Arguments:** one point `x` of shape `x_shape`.
+        """
+        if jnp.shape(x) != self.x_shape:
+            raise ValueError(
+                f"Expected x of shape {self.x_shape} for {self!r}; got {jnp.shape(x)} "
+                "(methods take one point; batch with jax.vmap)"
+            )
+        return self.flatten_stats_or_eta(self.compute_stats(jnp.asarray(x)))
+
+    @final
+    def logdensity_fn(self, eta: Float[Array, " eta_dim"]) -> Callable[[Array], Float[Array, ""]]:
+        """The unnormalised log-density `x -> eta . T(x) + log h(x)`, in nats.
+
+        **Arguments:** a valid flat eta.
+
+        **Returns:** a function of one point of shape `x_shape`.
+
+        **Raises:** what `check_eta` raises.
+        """
+        eta = self.check_eta(eta)
+        return functools.partial(self.unnormalized_logdensity, eta)
+
+    @final
+    def unnormalized_logdensity(
+        self, eta: Float[Array, " eta_dim"], x: Array
+    ) -> Float[Array, ""]:
+        """eta . T(x) + log h(x), in nats, for an eta that is known to be valid."""
+        stats = self.sufficient_statistics(x)
+        return jnp.sum(eta * stats) + self.log_base_measure(x)
+
+    @final
+    def flatten_stats_or_eta(self, parts: Mapping[str, Array]) -> Float[Array, " eta_dim"]:
+        """The flat vector of a dict of statistics or of natural parameters.
+
+        **Arguments:** `parts`, one array for every statistic, of that statistic's shape.
+
+        **Raises:** `ValueError` where names or shapes are not the family's.
+        """
+        shapes = self.stat_shapes
+        got = {name: jnp.shape(value) for name, value in parts.items()}
+        if got != shapes:
+            raise ValueError(f"Expected parts of shapes {shapes} for {self!r}; got {got}")
+        return jnp.concatenate([jnp.ravel(parts[name]) for name in shapes])
+
+    @final
+    def unflatten_stats_or_eta(self, flat: Float[Array, " eta_dim"]) -> dict[str, Array]:
+        """The dict form of a flat vector of statistics or natural parameters."""
+        flat = self._check_flat(flat)
+        parts, start = {}, 0
+        for name, shape in self.stat_shapes.items():
+            stop = start + math.prod(shape)
+            parts[name] = flat[start:stop].reshape(shape)
+            start = stop
+        return parts
+
+    @final
+    def is_valid_eta(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Whether eta lies in the natural domain (where the density can be normalised)."""
+        validity = self.natural_domain.contains(self.unflatten_stats_or_eta(eta))
+        return jnp.all(jnp.stack(list(validity.values())))
+
+    @final
+    def check_eta(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        """eta itself where it is valid.
+
+        **Raises:** where it is not, an error that names the offending natural parameter:
+        `ValueError` with its value when eta is concrete; under a transformation an
+        `equinox.error_if` that raises when the compiled program runs.
+        """
+        parts = self.unflatten_stats_or_eta(eta)
+        for name, valid in self.natural_domain.contains(parts).items():
+            message = (
+                f"Expected natural parameter {name!r} of {self!r} to be "
+                f"{self.natural_domain.expectation(name)}"
+            )
+            if isinstance(valid, jax.core.Tracer):
+                eta = eqx.error_if(eta, ~valid, message)
+            elif not valid:
+                raise ValueError(f"{message}; got {parts.get(name, eta)}")
+        return eta
+
+    @final
+    def sample_eta(
+        self, key: PRNGKeyArray, n: int, ranges: Mapping[str, tuple], *, dtype=None
+    ) -> Float[Array, "n eta_dim"]:
+        """Random valid etas within ranges, one range for each statistic.
+
+        Eta number i depends on the key and on i alone, not on `n`.
+
+        **Arguments:** a `key`; how many, `n`; `ranges`, by statistic, as `(low, high)` (uniform) or
+        `(low, high, "log")` (log-uniform, bounds of one sign), with scalar bounds or bounds that
+        broadcast to the statistic's shape; for a negative definite matrix the range of its
+        eigenvalues. `dtype` defaults to JAX's default float.
+
+        **Raises:** `ValueError` for missing or unknown names, and ranges outside the domain.
+        """
+        shapes = self.stat_shapes
+        if set(ranges) != set(shapes):
+            raise ValueError(f"Expected ranges for {list(shapes)}; got {list(ranges)}")
+        dtype = jnp.result_type(float) if dtype is None else dtype
+
+        def one(key):
+            parts = self.natural_domain.sample(key, shapes, ranges, dtype)
+            return self.flatten_stats_or_eta(parts)
+
+        return jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(jnp.arange(n))
+
+    @property
+    @final
+    def unconstrained_dim(self) -> int:
+        """The number of unconstrained coordinates of eta."""
+        return self.natural_domain.unconstrained_dim(self.stat_shapes)
+
+    @final
+    def constrain_eta(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
+        """The valid eta with unconstrained coordinates `u`, of shape `(unconstrained_dim,)`."""
+        return self.flatten_stats_or_eta(self.natural_domain.constrain(u, self.stat_shapes))
+
+    @final
+    def unconstrain_eta(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
+        """Unconstrained coordinates of a valid eta: the inverse of `constrain_eta`."""
+        return self.natural_domain.unconstrain(self.unflatten_stats_or_eta(eta))
+
+    def _check_flat(self, flat: Array) -> Array:
+        if jnp.shape(flat) != (self.eta_dim,):
+            raise ValueError(
+                f"Expected a flat vector of shape {(self.eta_dim,)} for {self!r}; got "
+                f"{jnp.shape(flat)} (methods take one; batch with jax.vmap)"
+            )
+        flat = jnp.asarray(flat)
+        if not jnp.issubdtype(flat.dtype, jnp.floating):
+            raise ValueError(f"Expected a floating-point vector; got dtype {flat.dtype}")
+        return flat
+
+
+class ClosedFormFamily(ExponentialFamily):
+    """A family whose log-partition and mean are known in closed form: the truth of tests."""
+
+    @abstractmethod
+    def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """A(eta) = log of the integral of h(x) exp(eta . T(x)) over x, in nats."""
+
+    @abstractmethod
+    def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        """E[T(x) | eta] = grad A(eta)."""
+
+    @final
+    def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
+        """Cov[T(x) | eta] = d mean / d eta."""
+        return jax.jacfwd(self.mean)(eta)
+
+
+@functools.lru_cache(maxsize=None)
+def _stat_shapes(family: ExponentialFamily) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes in the order in which `compute_stats` returns them (JAX sorts dicts)."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+
+    def trace(x):
+        stats = family.compute_stats(x)
+        if not isinstance(stats, dict) or not stats:
+            raise ValueError(
+                f"Expected compute_stats of {type(family).__name__} to return a non-empty dict of "
+                f"arrays; got {stats!r}"
+            )
+        for name, value in stats.items():
+            value = jnp.asarray(value)
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                raise ValueError(
+                    f"Expected statistic {name!r} of {type(family).__name__} to be floating-point; "
+                    f"got dtype {value.dtype}"
+                )
+            found.append((name, value.shape))
+
+    jax.eval_shape(trace, jax.ShapeDtypeStruct(family.x_shape, jnp.result_type(float)))
+    return tuple(found)

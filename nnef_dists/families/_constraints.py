@@ -1,0 +1,246 @@
+"""Constraints on the natural parameter of one statistic."""
+
+import math
+from abc import abstractmethod
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+
+@final
+class Range(eqx.Module):
+    """A range `[low, high)` from which coefficients are drawn, uniformly or log-uniformly."""
+
+    low: np.ndarray
+    high: np.ndarray
+    log: bool
+
+    def __init__(self, name: str, spec, shape: tuple[int, ...]):
+        """**Arguments:** the statistic's `name` for messages, `(low, high)` or `(low, high, "log")`
+        with bounds that broadcast to `shape`.
+        """
+        spec = tuple(spec)
+        if len(spec) not in (2, 3) or (len(spec) == 3 and spec[2] != "log"):
+            raise ValueError(
+                f"Expected the range of {name!r} as (low, high) or (low, high, 'log'); got {spec}"
+            )
+        try:
+            self.low, self.high = (
+                np.broadcast_to(np.asarray(bound, float), shape) for bound in spec[:2]
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"Expected bounds of {name!r} that broadcast to shape {shape}; got {spec}"
+            ) from error
+        self.log = len(spec) == 3
+        if not (np.isfinite(self.low) & np.isfinite(self.high) & (self.low <= self.high)).all():
+            raise ValueError(f"Expected finite low <= high in the range of {name!r}; got {spec}")
+        if self.log and not (self.low * self.high > 0).all():
+            raise ValueError(
+                f"Expected a log-uniform range of {name!r} with bounds of one sign; got {spec}"
+            )
+
+    def sample(self, key: PRNGKeyArray, dtype) -> Array:
+        """Draws one array of the range's shape."""
+        low, high = jnp.asarray(self.low, dtype), jnp.asarray(self.high, dtype)
+        uniform = jax.random.uniform(key, low.shape, dtype)
+        if not self.log:
+            return low + (high - low) * uniform
+        log_low, log_high = jnp.log(jnp.abs(low)), jnp.log(jnp.abs(high))
+        return jnp.sign(low) * jnp.exp(log_low + (log_high - log_low) * uniform)
+
+
+class AbstractConstraint(eqx.Module):
+    """The set of values that the natural parameter of one statistic may take.
+
+    A constraint also supplies unconstrained coordinates `u` in R^m of that set.
+    """
+
+    description: eqx.AbstractVar[str]
+
+    @abstractmethod
+    def contains(self, value: Array) -> Bool[Array, ""]:
+        """Whether `value`, of the statistic's shape, belongs to the set (NaN never does)."""
+
+    @abstractmethod
+    def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
+        """The number m of unconstrained coordinates of a value of this shape."""
+
+    @abstractmethod
+    def constrain(self, u: Float[Array, " m"], shape: tuple[int, ...]) -> Array:
+        """The value with unconstrained coordinates `u`."""
+
+    @abstractmethod
+    def unconstrain(self, value: Array) -> Float[Array, " m"]:
+        """The unconstrained coordinates of a valid value."""
+
+    @abstractmethod
+    def sample(self, key: PRNGKeyArray, name: str, shape: tuple[int, ...], spec, dtype) -> Array:
+        """A random value of this shape in the range `spec`."""
+
+
+@final
+class Interval(AbstractConstraint):
+    """Every entry lies in the open interval `(lower, upper)`; either bound may be infinite.
+
+    Coordinates: identity; `lower + exp(u)`; `upper - exp(u)`; `lower + (upper - lower) sigmoid(u)`.
+    """
+
+    lower: float
+    upper: float
+
+    def __init__(self, lower: float, upper: float):
+        """**Arguments:** the bounds, `lower < upper`.
+
+        **Raises:** `ValueError` for an empty interval.
+        """
+        if not lower < upper:
+            raise ValueError(f"Expected lower < upper; got ({lower}, {upper})")
+        self.lower, self.upper = float(lower), float(upper)
+
+    @property
+    def description(self) -> str:
+        """What is expected, in words, for error messages."""
+        known = {
+            (-math.inf, math.inf): "finite",
+            (0.0, math.inf): "positive",
+            (-math.inf, 0.0): "negative",
+        }
+        bounds = (self.lower, self.upper)
+        return known.get(bounds, f"inside the open interval {bounds}")
+
+    def contains(self, value: Array) -> Bool[Array, ""]:
+        """Whether every entry is finite and strictly inside the interval."""
+        return jnp.all(jnp.isfinite(value) & (value > self.lower) & (value < self.upper))
+
+    def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
+        """As many as there are entries."""
+        return math.prod(shape)
+
+    def constrain(self, u: Float[Array, " m"], shape: tuple[int, ...]) -> Array:
+        """The value with unconstrained coordinates `u`."""
+        u = u.reshape(shape)
+        match math.isfinite(self.lower), math.isfinite(self.upper):
+            case False, False:
+                return u
+            case True, False:
+                return self.lower + jnp.exp(u)
+            case False, True:
+                return self.upper - jnp.exp(u)
+            case _:
+                return self.lower + (self.upper - self.lower) * jax.nn.sigmoid(u)
+
+    def unconstrain(self, value: Array) -> Float[Array, " m"]:
+        """The unconstrained coordinates of a valid value."""
+        value = jnp.ravel(value)
+        match math.isfinite(self.lower), math.isfinite(self.upper):
+            case False, False:
+                return value
+            case True, False:
+                return jnp.log(value - self.lower)
+            case False, True:
+                return jnp.log(self.upper - value)
+            case _:
+                return jnp.log(value - self.lower) - jnp.log(self.upper - value)
+
+    def sample(self, key: PRNGKeyArray, name: str, shape: tuple[int, ...], spec, dtype) -> Array:
+        """Independent entries, uniform or log-uniform in the range."""
+        drawn = Range(name, spec, shape)
+        if not ((drawn.low > self.lower) & (drawn.high < self.upper)).all():
+            raise ValueError(
+                f"Expected the range of {name!r} to be {self.description}; got {tuple(spec)}"
+            )
+        return drawn.sample(key, dtype)
+
+
+@final
+class NegativeDefinite(AbstractConstraint):
+    """A negative definite quadratic form.
+
+    Its parameter is either a matrix E of shape `(d, d)`, of which the symmetric part counts, or the
+    packed lower triangle of shape `(d (d + 1) / 2,)`, row by row, in which an off-diagonal entry is
+    the coefficient of the pair x_i x_j counted once (so the form's matrix holds half of it).
+
+    Coordinates: the lower Cholesky factor L of minus the form, its diagonal as logarithms.
+    """
+
+    @property
+    def description(self) -> str:
+        """What is expected, in words, for error messages."""
+        return "negative definite"
+
+    @staticmethod
+    def matrix(value: Array) -> Float[Array, "d d"]:
+        """The symmetric matrix H of the form x.H.x = sum of parameter times statistic."""
+        if value.ndim == 2:
+            return (value + value.T) / 2
+        d = _triangle_side(value.shape)
+        lower = jnp.zeros((d, d), value.dtype).at[jnp.tril_indices(d)].set(value)
+        return (lower + lower.T) / 2
+
+    @staticmethod
+    def parameter(matrix: Float[Array, "d d"], shape: tuple[int, ...]) -> Array:
+        """The parameter of this shape whose form has the symmetric `matrix`."""
+        if len(shape) == 2:
+            return matrix
+        d = _triangle_side(shape)
+        pairs_once = 2 * matrix - jnp.diag(jnp.diag(matrix))
+        return pairs_once[jnp.tril_indices(d)]
+
+    def contains(self, value: Array) -> Bool[Array, ""]:
+        """Whether the form is finite and negative definite (its Cholesky factor exists)."""
+        factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
+        return jnp.all(jnp.isfinite(value)) & jnp.all(jnp.isfinite(factor))
+
+    def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
+        """d (d + 1) / 2."""
+        d = shape[0] if len(shape) == 2 else _triangle_side(shape)
+        return d * (d + 1) // 2
+
+    def constrain(self, u: Float[Array, " m"], shape: tuple[int, ...]) -> Array:
+        """The value with unconstrained coordinates `u`."""
+        d = shape[0] if len(shape) == 2 else _triangle_side(shape)
+        factor = jnp.zeros((d, d), u.dtype).at[jnp.tril_indices(d)].set(u)
+        factor = jnp.tril(factor, -1) + jnp.diag(jnp.exp(jnp.diag(factor)))
+        return self.parameter(-factor @ factor.T, shape)
+
+    def unconstrain(self, value: Array) -> Float[Array, " m"]:
+        """The unconstrained coordinates of a valid value."""
+        factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
+        logs = jnp.tril(factor, -1) + jnp.diag(jnp.log(jnp.diag(factor)))
+        return logs[jnp.tril_indices(factor.shape[0])]
+
+    def sample(self, key: PRNGKeyArray, name: str, shape: tuple[int, ...], spec, dtype) -> Array:
+        """Eigenvalues drawn from the range; eigenvectors uniform over rotations (Haar)."""
+        d = shape[0] if len(shape) == 2 else _triangle_side(shape)
+        drawn = Range(name, spec, (d,))
+        if not (drawn.high < 0).all():
+            raise ValueError(
+                f"Expected the eigenvalue range of {name!r} to be negative; got {tuple(spec)}"
+            )
+        key_values, key_vectors = jax.random.split(key)
+        eigenvalues = drawn.sample(key_values, dtype)
+        vectors = jax.random.orthogonal(key_vectors, d, dtype=dtype)
+        return self.parameter((vectors * eigenvalues) @ vectors.T, shape)
+
+
+def _triangle_side(shape: tuple[int, ...]) -> int:
+    d = (math.isqrt(8 * shape[0] + 1) - 1) // 2 if len(shape) == 1 else 0
+    if d < 1 or d * (d + 1) // 2 != shape[0]:
+        raise ValueError(f"Expected shape (d, d) or (d * (d + 1) / 2,); got {shape}")
+    return d
+
+
+real = Interval(-math.inf, math.inf)
+positive = Interval(0.0, math.inf)
+negative = Interval(-math.inf, 0.0)
+negative_definite = NegativeDefinite()
+
+
+def interval(lower: float, upper: float) -> Interval:
+    """The constraint that every entry lies in the open interval `(lower, upper)`."""
+    return Interval(lower, upper)

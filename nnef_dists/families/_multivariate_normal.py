@@ -1,0 +1,127 @@
+"""The multivariate normal, in its full (over-complete) and its minimal form."""
+
+import math
+from abc import abstractmethod
+from typing import final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Array, Float
+
+from nnef_dists.families._base import ClosedFormFamily
+from nnef_dists.families._constraints import NegativeDefinite, negative_definite
+from nnef_dists.families._domain import domain
+
+
+class _AbstractMultivariateNormal(ClosedFormFamily):
+    """What both forms share: p(x | eta) proportional to exp(eta1 . x + x . H x), H = -precision/2."""
+
+    d: eqx.AbstractVar[int]
+    quadratic_name: eqx.AbstractClassVar[str]
+
+    def __check_init__(self):
+        if self.d < 1:
+            raise ValueError(f"Expected d >= 1; got {self.d}")
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """(d,)."""
+        return (self.d,)
+
+    @abstractmethod
+    def quadratic_stats(self, x: Float[Array, " d"]) -> Array:
+        """The statistics of second order."""
+
+    @final
+    def compute_stats(self, x: Float[Array, " d"]) -> dict[str, Array]:
+        """x and its products of second order."""
+        return {"x": x, self.quadratic_name: self.quadratic_stats(x)}
+
+    @final
+    def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """A = m . P m / 2 - log det(P) / 2 + d log(2 pi) / 2, with P = -2 H and m = P^-1 eta1."""
+        linear, factor = self._linear_and_factor(eta)
+        mean = cho_solve((factor, True), linear)
+        half_log_det = jnp.sum(jnp.log(jnp.diag(factor)))
+        return linear @ mean / 2 - half_log_det + self.d * math.log(2 * math.pi) / 2
+
+    @final
+    def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        """(m, second moments): E[x x^T] = Cov[x] + m m^T, in the layout of the statistics."""
+        mean, covariance = self.to_mean_covariance(eta)
+        second = covariance + jnp.outer(mean, mean)
+        quadratic = second
+        if len(self.stat_shapes[self.quadratic_name]) == 1:
+            quadratic = second[jnp.tril_indices(self.d)]
+        return self.flatten_stats_or_eta({"x": mean, self.quadratic_name: quadratic})
+
+    @final
+    def to_mean_covariance(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+        """The mean and the covariance matrix of x."""
+        linear, factor = self._linear_and_factor(eta)
+        covariance = cho_solve((factor, True), jnp.eye(self.d, dtype=linear.dtype))
+        return covariance @ linear, (covariance + covariance.T) / 2
+
+    @final
+    def to_natural(
+        self, mean: Float[Array, " d"], covariance: Float[Array, "d d"]
+    ) -> Float[Array, " eta_dim"]:
+        """The (symmetric) eta of given mean and positive definite covariance."""
+        factor = jnp.linalg.cholesky(covariance)
+        precision = cho_solve((factor, True), jnp.eye(self.d, dtype=mean.dtype))
+        precision = (precision + precision.T) / 2
+        quadratic = NegativeDefinite.parameter(
+            -precision / 2, self.stat_shapes[self.quadratic_name]
+        )
+        eta = self.flatten_stats_or_eta({"x": precision @ mean, self.quadratic_name: quadratic})
+        return self.check_eta(eta)
+
+    def _linear_and_factor(self, eta: Array) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+        parts = self.unflatten_stats_or_eta(self.check_eta(eta))
+        precision = -2 * NegativeDefinite.matrix(parts[self.quadratic_name])
+        return parts["x"], jnp.linalg.cholesky(precision)
+
+
+@final
+class MultivariateNormal(_AbstractMultivariateNormal):
+    """The normal on R^d with every product x_i x_j as a statistic: d + d^2 natural parameters.
+
+        p(x | eta) proportional to exp(eta1 . x + sum_ij eta2_ij x_i x_j)
+
+    Statistics `x`, shape `(d,)`, and `xxT`, shape `(d, d)`. The form is over-complete: only the
+    symmetric part of eta2 counts, and has to be negative definite. `to_natural` and `sample_eta`
+    return symmetric ones. For d = 3 there are 12 parameters; `MinimalMultivariateNormal` has 9.
+    """
+
+    d: int = eqx.field(static=True)
+
+    natural_domain = domain(xxT=negative_definite)
+    quadratic_name = "xxT"
+
+    def quadratic_stats(self, x: Float[Array, " d"]) -> Float[Array, "d d"]:
+        """The outer product x x^T."""
+        return jnp.outer(x, x)
+
+
+@final
+class MinimalMultivariateNormal(_AbstractMultivariateNormal):
+    """The normal on R^d with each pair counted once: d + d (d + 1) / 2 natural parameters.
+
+        p(x | eta) proportional to exp(eta1 . x + sum_{i >= j} eta2_ij x_i x_j)
+
+    Statistics `x`, shape `(d,)`, and `xxT_lower`, shape `(d (d + 1) / 2,)`: the lower triangle of
+    x x^T row by row, (0,0), (1,0), (1,1), (2,0), ... An off-diagonal pair is counted once, so its
+    parameter is twice the entry of the symmetric matrix H = -precision / 2 in x . H x.
+    """
+
+    d: int = eqx.field(static=True)
+
+    natural_domain = domain(xxT_lower=negative_definite)
+    quadratic_name = "xxT_lower"
+
+    def quadratic_stats(self, x: Float[Array, " d"]) -> Float[Array, " pairs"]:
+        """The lower triangle of x x^T, row by row."""
+        return jnp.outer(x, x)[jnp.tril_indices(self.d)]

@@ -1,0 +1,59 @@
+"""Exponentials of polynomials on the real line."""
+
+from typing import final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from nnef_dists.families._base import ExponentialFamily
+from nnef_dists.families._constraints import negative
+from nnef_dists.families._domain import ProductDomain, domain
+
+
+@final
+class Polynomial1D(ExponentialFamily):
+    """Exponentials of polynomials in chosen powers of x, on the real line.
+
+        p(x | eta) proportional to exp(sum_k eta_k x^k),    k in powers
+
+    The top power is even and its parameter negative, which is necessary and sufficient for the
+    integral to exist for every value of the others (the highest power decides both tails). Powers
+    (1, 2, 4) are the quartic, with double wells where eta of x^2 is positive; there is no closed
+    form. Statistics are named `x`, `x2`, `x4`, ...
+    """
+
+    powers: tuple[int, ...] = eqx.field(static=True)
+
+    x_shape = ()
+
+    def __init__(self, powers: tuple[int, ...] = (1, 2, 4)):
+        """**Arguments:** `powers`, increasing positive integers, the last one even.
+
+        **Raises:** `ValueError` for anything else.
+        """
+        powers = tuple(powers)
+        increasing = all(low < high for low, high in zip(powers, powers[1:], strict=False))
+        if not (
+            powers
+            and all(isinstance(power, int) and power > 0 for power in powers)
+            and increasing
+            and powers[-1] % 2 == 0
+        ):
+            raise ValueError(
+                f"Expected increasing positive integer powers with an even top power; got {powers}"
+            )
+        self.powers = powers
+
+    @property
+    def natural_domain(self) -> ProductDomain:
+        """The top power's parameter is negative."""
+        return domain(**{_name(self.powers[-1]): negative})
+
+    def compute_stats(self, x: Array) -> dict[str, Array]:
+        """The powers of x."""
+        return {_name(power): jnp.asarray(x**power) for power in self.powers}
+
+
+def _name(power: int) -> str:
+    return "x" if power == 1 else f"x{power}"

@@ -1,0 +1,68 @@
+"""How moments are sampled, and when a label counts as good."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HMCConfig:
+    """How moments are sampled, and when a label counts as good.
+
+    **Attributes:**
+
+    - `chains`, `warmup`, `draws`: chains for each eta; iterations of each chain before and after
+        adaptation.
+    - `leapfrog_steps`: gradient evaluations an iteration, the same for all etas and iterations, so
+        that batched chains never wait for each other.
+    - `initial_step_size`: where the adaptation of the step size starts.
+    - `target_acceptance`: the mean acceptance that the step size is adapted to. A trajectory is
+        never longer than a quarter period of the whitened density, where draws of a Gaussian are
+        independent, so acceptance is often higher.
+    - `step_size_jitter`: in every iteration the step size is multiplied by a uniform draw from
+        1 -/+ this: a trajectory of fixed length resonates with some densities.
+    - `dispersion`: standard deviation of the chains' starts, in unconstrained coordinates.
+    - `global_moves`: whether an independence Metropolis step, whose proposal is fitted to the
+        warm-up of all chains, follows each HMC transition. In few dimensions it carries chains
+        between modes; in many it is rarely accepted and costs little.
+    - `tile`: how many etas one compiled program treats. Labels are reproducible bit for bit for the
+        same tile, whatever the number and order of the etas.
+    - `max_rhat`, `min_ess`, `max_divergences`: a label is refused where, in any statistic, split
+        R-hat is above the first or split-chain effective sample size below the second, or where
+        more than the given fraction of transitions diverged.
+    """
+
+    chains: int = 16
+    warmup: int = 240
+    draws: int = 250
+    leapfrog_steps: int = 5
+    initial_step_size: float = 0.1
+    target_acceptance: float = 0.95
+    step_size_jitter: float = 0.2
+    dispersion: float = 2.0
+    global_moves: bool = True
+    tile: int = 64
+    max_rhat: float = 1.02
+    min_ess: float = 400.0
+    max_divergences: float = 0.001
+
+    def __post_init__(self):
+        """**Raises:** `ValueError` for a value out of its range."""
+        integers = {"chains": 4, "warmup": 24, "draws": 8, "leapfrog_steps": 1, "tile": 1}
+        for name, least in integers.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"Expected {name} to be an integer >= {least}; got {value!r}")
+        ranges = {
+            "initial_step_size": (0.0, math.inf),
+            "target_acceptance": (0.0, 1.0),
+            "dispersion": (0.0, math.inf),
+            "max_rhat": (1.0, math.inf),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low < value < high:
+                raise ValueError(f"Expected {low} < {name} < {high}; got {value!r}")
+        for name, high in {"step_size_jitter": 1, "max_divergences": 1, "min_ess": math.inf}.items():
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise ValueError(f"Expected 0 <= {name} <= {high}; got {value!r}")

@@ -1,0 +1,114 @@
+"""What a set of draws says of itself: effective sample size, R-hat, standard error, status."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
+from jaxtyping import Array, Float, Int
+
+from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._hmc import HMCInfo
+
+
+class Status(IntEnum):
+    """Whether a label is good, and if not, why. A label that is not OK has NaN moments."""
+
+    MISSING = 0
+    OK = 1
+    NOT_FINITE = 2
+    NOT_CONVERGED = 3
+    LOW_ESS = 4
+    DIVERGENT = 5
+
+    @property
+    def reason(self) -> str:
+        """The status in words."""
+        return {
+            Status.MISSING: "not computed",
+            Status.OK: "ok",
+            Status.NOT_FINITE: "log-density or statistics not finite",
+            Status.NOT_CONVERGED: "chains disagree (split R-hat)",
+            Status.LOW_ESS: "too few effective draws",
+            Status.DIVERGENT: "divergent transitions",
+        }[self]
+
+
+class MomentLabel(NamedTuple):
+    """The moments of T for one eta, as estimated from draws, and what they are worth.
+
+    **Attributes:** `mean`, E[T], and `covariance`, Cov[T]; `standard_error` of the mean;
+    split-chain `ess` and split `rhat` of every statistic; mean `acceptance`; `divergences`, the
+    fraction of transitions that diverged; `jumps`, the fraction of global moves accepted; `status`,
+    a `Status`. Moments and standard error are NaN unless the status is OK.
+    """
+
+    mean: Float[Array, "*batch eta_dim"]
+    covariance: Float[Array, "*batch eta_dim eta_dim"]
+    standard_error: Float[Array, "*batch eta_dim"]
+    ess: Float[Array, "*batch eta_dim"]
+    rhat: Float[Array, "*batch eta_dim"]
+    acceptance: Float[Array, "*batch"]
+    divergences: Float[Array, "*batch"]
+    jumps: Float[Array, "*batch"]
+    status: Int[Array, "*batch"]
+
+
+def label_draws(
+    stats: Float[Array, "chains draws eta_dim"], info: HMCInfo, config: HMCConfig
+) -> MomentLabel:
+    """The label of one eta from the statistics of its draws.
+
+    The standard error is the larger of sd / sqrt(ESS) and of what the chains' means show by their
+    scatter, sd(chain means) / sqrt(chains).
+
+    **Arguments:** T at the draws, `(chains, draws, eta_dim)`; the sampler's `info`; the `config`
+    with the thresholds.
+
+    Reference: Vehtari et al., *Rank-normalization, folding, and localization*, Bayesian Analysis 16
+    (2021), for split-chain R-hat and ESS (here without ranks: it is the mean that is estimated).
+    """
+    chains, draws, eta_dim = stats.shape
+    mean = jnp.mean(stats, (0, 1))
+    centered = (stats - mean).reshape(-1, eta_dim)
+    # Two passes: the rounding of the first mean is taken out by the mean of what is left.
+    correction = jnp.mean(centered, 0)
+    mean, centered = mean + correction, centered - correction
+    covariance = centered.T @ centered / (chains * draws - 1)
+    split = centered[: chains * draws].reshape(chains, draws, eta_dim)[:, : draws // 2 * 2]
+    split = split.reshape(2 * chains, draws // 2, eta_dim)
+    ess = jnp.reshape(effective_sample_size(split), (eta_dim,)).astype(stats.dtype)
+    rhat = jnp.reshape(potential_scale_reduction(split), (eta_dim,)).astype(stats.dtype)
+    within = jnp.sqrt(jnp.diag(covariance) / ess)
+    chain_means = jnp.mean(centered.reshape(chains, draws, eta_dim), 1)
+    between = jnp.std(chain_means, 0, ddof=1) / jnp.sqrt(chains).astype(stats.dtype)
+    standard_error = jnp.maximum(within, between)
+
+    finite = info.finite & jnp.all(jnp.isfinite(covariance)) & jnp.all(jnp.isfinite(mean))
+    # Comparisons are written so that NaN diagnostics fail them.
+    status = jnp.select(
+        [
+            ~finite,
+            ~jnp.all(rhat <= config.max_rhat),
+            ~jnp.all(ess >= config.min_ess),
+            ~(info.divergences <= config.max_divergences),
+        ],
+        [Status.NOT_FINITE, Status.NOT_CONVERGED, Status.LOW_ESS, Status.DIVERGENT],
+        Status.OK,
+    ).astype(jnp.int8)
+    mean, covariance, standard_error = jax.tree.map(
+        lambda leaf: jnp.where(status == Status.OK, leaf, jnp.nan),
+        (mean, covariance, standard_error),
+    )
+    return MomentLabel(
+        mean=mean,
+        covariance=covariance,
+        standard_error=standard_error,
+        ess=ess,
+        rhat=rhat,
+        acceptance=info.acceptance,
+        divergences=info.divergences,
+        jumps=info.jumps,
+        status=status,
+    )

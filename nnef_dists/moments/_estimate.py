@@ -1,0 +1,150 @@
+"""Moments of many etas by one compiled program, a tile of etas at a time."""
+
+import dataclasses
+import functools
+from collections import deque
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+from tqdm.auto import tqdm
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._dataset import MomentDataset
+from nnef_dists.moments._diagnostics import MomentLabel, label_draws
+from nnef_dists.moments._hmc import HMCInfo, run_chains
+
+
+def estimate_moments(
+    family: ExponentialFamily,
+    etas: Float[Array, "n eta_dim"],
+    key: PRNGKeyArray,
+    config: HMCConfig | None = None,
+    *,
+    progress: bool = False,
+) -> MomentDataset:
+    """E[T | eta] and Cov[T | eta] of many etas by Hamiltonian Monte Carlo.
+
+    Every eta has chains, adaptation and diagnostics of its own; a label that fails a check is kept
+    with NaN moments and a status that says why. The label of eta number i depends on that eta, on
+    `fold_in(key, i)` and on the config alone: bit for bit the same however many etas come with it.
+
+    **Arguments:**
+
+    - `family`: the exponential family.
+    - `etas`: valid natural parameters, `(n, eta_dim)`. Their dtype is that of the labels.
+    - `key`: a `jax.random.key`.
+    - `config`: an `HMCConfig`.
+    - `progress`: whether to show a progress bar.
+
+    **Returns:** a `MomentDataset` of n labels; `print` it for a summary.
+
+    **Raises:** `ValueError` for etas of a wrong shape, and for the first eta outside the natural
+    domain, naming its index, the natural parameter and its value.
+    """
+    config = HMCConfig() if config is None else config
+    etas = check_etas(family, etas)
+    n = len(etas)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
+    starts = range(0, n, config.tile)
+    devices = jax.local_devices()
+    pending: deque[MomentLabel] = deque()
+    done: list[MomentLabel] = []
+    with tqdm(total=n, desc="moments", unit="eta", disable=not progress) as bar:
+
+        def collect():
+            label = jax.tree.map(np.asarray, pending.popleft())
+            done.append(label)
+            bar.update(min(config.tile, n - bar.n))
+
+        for number, start in enumerate(starts):
+            rows = np.minimum(np.arange(start, start + config.tile), n - 1)
+            tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
+            pending.append(_label_tile(family, config, *tile))
+            if len(pending) > 2 * len(devices):
+                collect()
+        while pending:
+            collect()
+    labels = jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
+    return MomentDataset(family=family, config=config, eta=np.asarray(etas), **labels._asdict())
+
+
+def sample_hmc(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    key: PRNGKeyArray,
+    n: int,
+    config: HMCConfig | None = None,
+) -> tuple[Float[Array, "n *x_shape"], MomentLabel]:
+    """Draws from p(x | eta), by the sampler of `estimate_moments`.
+
+    **Arguments:** the `family`; one valid `eta`; a `key`; how many draws, `n`, in all; a `config`,
+    whose `draws` are overridden: each of its chains supplies n / chains of them (rounded up).
+
+    **Returns:** draws of shape `(n, *x_shape)`, chain after chain, and the `MomentLabel` of T at
+    all draws, with its diagnostics and status. The draws of a label that is not OK are returned:
+    look at its status.
+
+    **Raises:** what `family.check_eta` raises; `ValueError` for n < 1.
+    """
+    config = HMCConfig() if config is None else config
+    if n < 1:
+        raise ValueError(f"Expected n >= 1; got {n}")
+    draws = max(8, -(-n // config.chains))
+    eta = family.check_eta(jnp.asarray(eta))
+    x, label = _sample(family, dataclasses.replace(config, draws=draws), eta, key)
+    return x.reshape(-1, *family.x_shape)[:n], label
+
+
+def check_etas(family: ExponentialFamily, etas: Array) -> Float[Array, "n eta_dim"]:
+    """The etas as an array, where all are valid.
+
+    **Raises:** `ValueError` for a wrong shape or for the first invalid eta, by index and name.
+    """
+    etas = jnp.asarray(etas)
+    if etas.ndim != 2 or etas.shape[1] != family.eta_dim or len(etas) == 0:
+        raise ValueError(
+            f"Expected etas of shape (n, {family.eta_dim}), n >= 1, for {family!r}; "
+            f"got {etas.shape}"
+        )
+    valid = np.asarray(jax.vmap(family.is_valid_eta)(etas))
+    if not valid.all():
+        index = int(np.argmin(valid))
+        try:
+            family.check_eta(etas[index])
+        except ValueError as error:
+            raise ValueError(f"etas[{index}]: {error}") from None
+    return etas
+
+
+def _chains(
+    family: ExponentialFamily, config: HMCConfig, eta: Array, key: PRNGKeyArray
+) -> tuple[Float[Array, "chains draws *x_shape"], HMCInfo]:
+    """Draws of x: chains run in the unconstrained coordinates of the support."""
+    support = family.support
+    shape = support.shape
+
+    def logdensity(u):
+        x, log_det = support.transform_and_log_det(u.reshape(shape))
+        return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
+
+    u, info = run_chains(logdensity, int(np.prod(shape)), key, config, eta.dtype)
+    x = jax.vmap(jax.vmap(lambda u: support.transform(u.reshape(shape))))(u)
+    return x, info
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _label_tile(family, config, etas, keys) -> MomentLabel:
+    def one(eta, key):
+        x, info = _chains(family, config, eta, key)
+        return label_draws(jax.vmap(jax.vmap(family.sufficient_statistics))(x), info, config)
+
+    return jax.vmap(one)(etas, keys)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sample(family, config, eta, key):
+    x, info = _chains(family, config, eta, key)
+    return x, label_draws(jax.vmap(jax.vmap(family.sufficient_statistics))(x), info, config)

@@ -1,0 +1,175 @@
+"""Hamiltonian Monte Carlo on one density: several chains, adapted together."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.adaptation.step_size import dual_averaging_adaptation
+from blackjax.mcmc import hmc
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._proposal import KernelMixture, Whitening
+
+
+class HMCInfo(NamedTuple):
+    """What the sampler says of a run, over all chains after adaptation.
+
+    **Attributes:** `acceptance`, the mean of the HMC transitions'; `divergences`, the fraction of
+    transitions that diverged; `step_size`, adapted, in units of the whitened density; `jumps`, the
+    fraction of global moves that were accepted; `finite`, whether all chains ended at a finite
+    log-density.
+    """
+
+    acceptance: Float[Array, ""]
+    divergences: Float[Array, ""]
+    step_size: Float[Array, ""]
+    jumps: Float[Array, ""]
+    finite: Bool[Array, ""]
+
+
+def run_chains(
+    logdensity_fn: Callable[[Array], Array],
+    dim: int,
+    key: PRNGKeyArray,
+    config: HMCConfig,
+    dtype,
+) -> tuple[Float[Array, "chains draws n"], HMCInfo]:
+    """Draws from an unnormalised density on R^n by HMC in whitened coordinates.
+
+    Chains start dispersed and share step size (dual averaging of their mean acceptance) and
+    whitening (their pooled covariance), adapted in three phases: rough, whitened, and whitened
+    again; then both are fixed. The kernel is BlackJAX's HMC, followed by an independence Metropolis
+    step with a `KernelMixture` of the warm-up as its proposal (where `config.global_moves`).
+
+    **Arguments:** `logdensity_fn` of one point of shape `(dim,)`, in nats; `dim`; a `key`; the
+    `config`; the `dtype` of the draws.
+
+    **Returns:** draws of shape `(chains, draws, dim)`, and `HMCInfo`.
+
+    Reference: Hoffman and Gelman, *The No-U-Turn Sampler*, JMLR 15 (2014), section 3.2, for the
+    adaptation; Tierney, *Markov chains for exploring posterior distributions*, Ann. Statist. 22
+    (1994), section 2.3, for the cycle of kernels.
+    """
+    key_start, key_phases, key_draws = jax.random.split(key, 3)
+    phase_length = config.warmup // 3
+    # In whitened coordinates a Gaussian has period 2 pi: after a quarter of it draws are independent.
+    longest_step = math.pi / 2 / config.leapfrog_steps
+
+    def adapt(carry, phase):
+        u, whitening = carry
+        phase_key, step_limit = phase
+        kernel = _Kernel(logdensity_fn, whitening, config)
+        z, step_size = kernel.adapt_step_size(u, phase_key, phase_length, step_limit)
+        u = jax.vmap(jax.vmap(whitening.to_u))(z)
+        memory = u[jnp.array([phase_length // 8, phase_length // 2, phase_length - 1])]
+        late = slice(phase_length // 2, None)
+        next_whitening = Whitening.fit(u[late].reshape(-1, dim))
+        spread = jnp.sqrt(jnp.mean(jnp.var(z[late], 0), 0))
+        return (u[-1], next_whitening), (whitening, step_size, memory, spread)
+
+    starts = config.dispersion * jax.random.normal(key_start, (config.chains, dim), dtype)
+    step_limits = jnp.asarray([math.inf, longest_step, longest_step], dtype)
+    (u, _), phases = jax.lax.scan(
+        adapt,
+        (starts, Whitening.identity(dim, dtype)),
+        (jax.random.split(key_phases, len(step_limits)), step_limits),
+    )
+    # Memory of all phases: the early one still holds the modes that chains have since left.
+    centers = phases[2].reshape(-1, dim)
+    whitening, step_size, _, spread = jax.tree.map(lambda leaf: leaf[-1], phases)
+    proposal = KernelMixture.fit(jax.vmap(whitening.to_z)(centers), spread)
+    return _Kernel(logdensity_fn, whitening, config).sample(u, key_draws, step_size, proposal)
+
+
+class _Kernel(NamedTuple):
+    """Transitions of all chains at once, in whitened coordinates z."""
+
+    logdensity_fn: Callable[[Array], Array]
+    whitening: Whitening
+    config: HMCConfig
+
+    def init(self, z: Float[Array, "chains n"]) -> hmc.HMCState:
+        return jax.vmap(lambda z: hmc.init(z, self._logdensity))(z)
+
+    def adapt_step_size(self, u, key, length: int, step_limit):
+        """`length` transitions; returns the trace of z and the adapted step size."""
+        dtype = u.dtype
+        da_init, da_update, da_final = dual_averaging_adaptation(self.config.target_acceptance)
+
+        def step(carry, key):
+            states, da_state = carry
+            step_size = jnp.minimum(jnp.exp(da_state.log_step_size), step_limit)
+            states, info = self._hmc(key, states, step_size)
+            da_state = da_update(da_state, jnp.mean(info.acceptance_rate))
+            return (states, da_state), states.position
+
+        da_state = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, dtype), da_init(self.config.initial_step_size)
+        )
+        states = self.init(jax.vmap(self.whitening.to_z)(u))
+        (_, da_state), trace = jax.lax.scan(
+            step, (states, da_state), jax.random.split(key, length)
+        )
+        return trace, jnp.minimum(da_final(da_state), step_limit)
+
+    def sample(self, u, key, step_size, proposal: KernelMixture):
+        """Draws of shape `(chains, draws, n)` in u, and their `HMCInfo`."""
+
+        def step(states, key):
+            key_hmc, key_jump = jax.random.split(key)
+            states, info = self._hmc(key_hmc, states, step_size)
+            jumped = jnp.zeros(self.config.chains, bool)
+            if self.config.global_moves:
+                states, jumped = self._jump(key_jump, states, proposal)
+            return states, (states.position, info.acceptance_rate, info.is_divergent, jumped)
+
+        states, (z, acceptance, divergent, jumped) = jax.lax.scan(
+            step,
+            self.init(jax.vmap(self.whitening.to_z)(u)),
+            jax.random.split(key, self.config.draws),
+        )
+        info = HMCInfo(
+            acceptance=jnp.mean(acceptance),
+            divergences=jnp.mean(divergent.astype(u.dtype)),
+            step_size=step_size,
+            jumps=jnp.mean(jumped.astype(u.dtype)),
+            finite=jnp.all(jnp.isfinite(states.logdensity)),
+        )
+        return jax.vmap(jax.vmap(self.whitening.to_u))(jnp.swapaxes(z, 0, 1)), info
+
+    def _logdensity(self, z: Float[Array, " n"]) -> Float[Array, ""]:
+        return self.logdensity_fn(self.whitening.to_u(z))
+
+    def _hmc(self, key, states: hmc.HMCState, step_size):
+        key_jitter, key_chains = jax.random.split(key)
+        jitter = self.config.step_size_jitter
+        dtype = states.position.dtype
+        step_size = step_size * jax.random.uniform(key_jitter, (), dtype, 1 - jitter, 1 + jitter)
+        kernel = hmc.build_kernel()
+        unit_metric = jnp.ones(states.position.shape[-1], dtype)
+
+        def one(key, state):
+            return kernel(
+                key, state, self._logdensity, step_size, unit_metric, self.config.leapfrog_steps
+            )
+
+        return jax.vmap(one)(jax.random.split(key_chains, self.config.chains), states)
+
+    def _jump(self, key, states: hmc.HMCState, proposal: KernelMixture):
+        """One independence Metropolis step of every chain."""
+        key_proposal, key_accept = jax.random.split(key)
+        chains = self.config.chains
+        proposed = self.init(proposal.sample(key_proposal, chains))
+        log_ratio = (proposed.logdensity - jax.vmap(proposal.log_prob)(proposed.position)) - (
+            states.logdensity - jax.vmap(proposal.log_prob)(states.position)
+        )
+        uniform = jax.random.uniform(key_accept, (chains,), states.position.dtype)
+        accept = jnp.log(uniform) < log_ratio
+        return jax.tree.map(
+            lambda new, old: jnp.where(accept.reshape(-1, *(1,) * (new.ndim - 1)), new, old),
+            proposed,
+            states,
+        ), accept

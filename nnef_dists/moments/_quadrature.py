@@ -1,0 +1,118 @@
+"""Moments by quadrature: the oracle in one and two dimensions."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nnef_dists.families import ExponentialFamily
+
+# Beyond this many nats under the maximum, exp() is below float64's relative rounding.
+_NEGLIGIBLE_NATS = 45.0
+
+
+class QuadratureMoments(NamedTuple):
+    """What quadrature finds for one eta.
+
+    **Attributes:** `mean`, E[T]; `covariance`, Cov[T]; `log_partition`, A(eta) in nats; `error`, the
+    largest change of a mean, in z units, when every other grid point is left out: an upper bound of
+    the discretisation error, which falls exponentially with the number of points.
+    """
+
+    mean: Float[Array, " eta_dim"]
+    covariance: Float[Array, "eta_dim eta_dim"]
+    log_partition: Float[Array, ""]
+    error: Float[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnums=(0,), static_argnames=("points", "zooms", "reach"))
+def quadrature_moments(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    *,
+    points: int | None = None,
+    zooms: int = 4,
+    reach: float = 1e3,
+) -> QuadratureMoments:
+    """E[T | eta], Cov[T | eta] and A(eta) by the trapezoidal rule, for x of one or two dimensions.
+
+    The rule runs over a box in the unconstrained coordinates of the support. The box is found by
+    zooming: from a grid that reaches `reach` either way (dense near 0) on to the smallest box that
+    holds all grid points whose log-density is within 45 nats of the largest, several times. For
+    smooth densities the rule converges exponentially in the number of points.
+
+    **Arguments:** the `family`; one valid `eta`; odd `points` in each dimension (2,001 in one,
+    301 in two); `zooms`, how often the box is refined; the `reach` of the first grid.
+
+    **Returns:** `QuadratureMoments`. For many etas use `jax.lax.map` with a `batch_size`, since each
+    needs a grid of its own.
+
+    **Raises:** `ValueError` for more than two dimensions; what `family.check_eta` raises.
+
+    Reference: Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review
+    56 (2014).
+    """
+    support = family.support
+    dim = int(np.prod(support.shape))
+    if dim not in (1, 2):
+        raise ValueError(f"Expected a family of one or two dimensions; {family!r} has {dim}")
+    points = {1: 2001, 2: 301}[dim] if points is None else points
+    if points % 2 == 0 or points < 9:
+        raise ValueError(f"Expected an odd number of points >= 9; got {points}")
+    eta = family.check_eta(jnp.asarray(eta))
+
+    def logdensity(u):
+        x, log_det = support.transform_and_log_det(u.reshape(support.shape))
+        return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
+
+    def on_grid(fn, axes):
+        mesh = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, dim)
+        return jax.vmap(fn)(mesh)
+
+    def zoom(axes):
+        logs = on_grid(logdensity, axes).reshape([len(axis) for axis in axes])
+        logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
+        matters = logs > jnp.max(logs) - _NEGLIGIBLE_NATS
+        box = []
+        for i, axis in enumerate(axes):
+            along = jnp.any(matters, axis=tuple(j for j in range(dim) if j != i))
+            first, last = jnp.argmax(along), len(axis) - 1 - jnp.argmax(along[::-1])
+            box.append((axis[jnp.maximum(first - 1, 0)], axis[jnp.minimum(last + 1, len(axis) - 1)]))
+        return box
+
+    spread = np.arcsinh(reach)
+    axes = [jnp.sinh(jnp.linspace(-spread, spread, points, dtype=eta.dtype))] * dim
+    for _ in range(zooms):
+        axes = [jnp.linspace(low, high, points, dtype=eta.dtype) for low, high in zoom(axes)]
+
+    logs = on_grid(logdensity, axes)
+    logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
+    stats = on_grid(
+        lambda u: family.sufficient_statistics(support.transform(u.reshape(support.shape))), axes
+    )
+    log_cell = sum(jnp.log(axis[1] - axis[0]) for axis in axes)
+
+    def integrate(logs, stats):
+        weights = jax.nn.softmax(logs)[:, None]
+        # Centred at the mode's statistics first, so that float32 keeps the digits of the spread.
+        origin = stats[jnp.argmax(logs)]
+        mean = jnp.sum(weights * (stats - origin), 0)
+        centered = stats - origin - mean
+        return origin + mean, (weights * centered).T @ centered
+
+    mean, covariance = integrate(logs, stats)
+    grid = (points,) * dim
+    every_other = (slice(None, None, 2),) * dim
+    coarse, _ = integrate(
+        logs.reshape(grid)[every_other].ravel(),
+        stats.reshape(*grid, -1)[every_other].reshape(-1, stats.shape[-1]),
+    )
+    return QuadratureMoments(
+        mean=mean,
+        covariance=covariance,
+        log_partition=jax.nn.logsumexp(logs) + log_cell,
+        error=jnp.max(jnp.abs(coarse - mean) / jnp.sqrt(jnp.diag(covariance))),
+    )
