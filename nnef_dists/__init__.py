@@ -1,0 +1,12 @@
+"""Name your sufficient statistics, get a distribution: exponential families without a name."""
+
+from nnef_dists import bayes as bayes
+from nnef_dists import families as families
+from nnef_dists import moments as moments
+from nnef_dists import networks as networks
+from nnef_dists.bayes import *  # noqa: F403
+from nnef_dists.families import *  # noqa: F403
+from nnef_dists.moments import *  # noqa: F403
+from nnef_dists.networks import *  # noqa: F403
+
+__version__ = "0.1.0"

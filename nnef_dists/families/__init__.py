@@ -1,4 +1,4 @@
-"""Exponential families: what they are, where their parameters live, and the ones that are shipped."""
+"""Exponential families: what they are, where their parameters live, and those that are shipped."""
 
 from nnef_dists.families._base import ClosedFormFamily, ExponentialFamily
 from nnef_dists.families._constraints import (

@@ -11,7 +11,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection, Identity
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jax.core import Tracer
+from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists.families._domain import AbstractDomain
 
@@ -24,6 +25,13 @@ class ExponentialFamily(eqx.Module):
     A subclass declares `x_shape`, `compute_stats` and `natural_domain`; `log_base_measure` (0) and
     `support` (the whole space) have defaults. All else is derived. A family is static: its fields
     are numbers, strings and tuples, never arrays, so that it can be hashed and compiled against.
+
+    Attributes:
+        x_shape: The shape of one point x.
+        natural_domain: The set of valid natural parameters eta.
+
+    Raises:
+        ValueError: If a field holds an array, or the domain does not fit the statistics.
 
     Example:
         ```python
@@ -50,20 +58,22 @@ class ExponentialFamily(eqx.Module):
 
     @abstractmethod
     def compute_stats(self, x: Array) -> dict[str, Array]:
-        """The sufficient statistics T(x) by name.
+        """Returns the sufficient statistics T(x) by name.
 
-        **Arguments:** one point `x` of shape `x_shape`.
+        Args:
+            x: One point, of shape `x_shape`.
 
-        **Returns:** a dict of arrays of any shapes; its order is the order of the flat eta.
+        Returns:
+            Floating arrays of any shapes; the order of the dict is the order of the flat eta.
         """
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
-        """log h(x), in nats: 0 unless a subclass says otherwise."""
+        """Returns log h(x), in nats: 0 unless a subclass says otherwise."""
         return jnp.zeros((), x.dtype)
 
     @property
     def support(self) -> AbstractBijection:
-        """The bijection from R^n onto the support of x: the identity unless a subclass says else."""
+        """The bijection from R^n onto the support of x: the identity unless overridden."""
         return Identity(self.x_shape)
 
     @property
@@ -90,9 +100,16 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def sufficient_statistics(self, x: Array) -> Float[Array, " eta_dim"]:
-        """T(x) as a flat vector.
+        """Returns T(x) as a flat vector.
 
-        **Arguments:** one point `x` of shape `x_shape`.
+        Args:
+            x: One point, of shape `x_shape`.
+
+        Returns:
+            The statistics, `(eta_dim,)`.
+
+        Raises:
+            ValueError: If `x` has another shape.
         """
         if jnp.shape(x) != self.x_shape:
             raise ValueError(
@@ -103,32 +120,46 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def logdensity_fn(self, eta: Float[Array, " eta_dim"]) -> Callable[[Array], Float[Array, ""]]:
-        """The unnormalised log-density `x -> eta . T(x) + log h(x)`, in nats.
+        """Returns the unnormalised log-density `x -> eta . T(x) + log h(x)`, in nats.
 
-        **Arguments:** a valid flat eta.
+        Args:
+            eta: Valid natural parameters, flat, `(eta_dim,)`.
 
-        **Returns:** a function of one point of shape `x_shape`.
+        Returns:
+            A function of one point of shape `x_shape`.
 
-        **Raises:** what `check_eta` raises.
+        Raises:
+            ValueError: What `check_eta` raises.
         """
         eta = self.check_eta(eta)
         return functools.partial(self.unnormalized_logdensity, eta)
 
     @final
-    def unnormalized_logdensity(
-        self, eta: Float[Array, " eta_dim"], x: Array
-    ) -> Float[Array, ""]:
-        """eta . T(x) + log h(x), in nats, for an eta that is known to be valid."""
+    def unnormalized_logdensity(self, eta: Float[Array, " eta_dim"], x: Array) -> Float[Array, ""]:
+        """Returns `eta . T(x) + log h(x)`, in nats, without checking that eta is valid.
+
+        Args:
+            eta: Natural parameters, flat, `(eta_dim,)`, known to be valid.
+            x: One point, of shape `x_shape`.
+
+        Returns:
+            The unnormalised log-density at `x`.
+        """
         stats = self.sufficient_statistics(x)
         return jnp.sum(eta * stats) + self.log_base_measure(x)
 
     @final
     def flatten_stats_or_eta(self, parts: Mapping[str, Array]) -> Float[Array, " eta_dim"]:
-        """The flat vector of a dict of statistics or of natural parameters.
+        """Flattens a dict of statistics or of natural parameters.
 
-        **Arguments:** `parts`, one array for every statistic, of that statistic's shape.
+        Args:
+            parts: One array for every statistic, of that statistic's shape.
 
-        **Raises:** `ValueError` where names or shapes are not the family's.
+        Returns:
+            The flat vector, `(eta_dim,)`.
+
+        Raises:
+            ValueError: If names or shapes are not the family's.
         """
         shapes = self.stat_shapes
         got = {name: jnp.shape(value) for name, value in parts.items()}
@@ -138,7 +169,17 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def unflatten_stats_or_eta(self, flat: Float[Array, " eta_dim"]) -> dict[str, Array]:
-        """The dict form of a flat vector of statistics or natural parameters."""
+        """Unflattens a vector of statistics or of natural parameters.
+
+        Args:
+            flat: The flat vector, `(eta_dim,)`.
+
+        Returns:
+            One array for every statistic, of that statistic's shape.
+
+        Raises:
+            ValueError: If `flat` has another shape, or is not floating.
+        """
         flat = self._check_flat(flat)
         parts, start = {}, 0
         for name, shape in self.stat_shapes.items():
@@ -149,17 +190,24 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def is_valid_eta(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Whether eta lies in the natural domain (where the density can be normalised)."""
+        """Returns whether eta, `(eta_dim,)`, lies in the natural domain: can be normalised."""
         validity = self.natural_domain.contains(self.unflatten_stats_or_eta(eta))
         return jnp.all(jnp.stack(list(validity.values())))
 
     @final
     def check_eta(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
-        """eta itself where it is valid.
+        """Returns eta itself where it is valid.
 
-        **Raises:** where it is not, an error that names the offending natural parameter:
-        `ValueError` with its value when eta is concrete; under a transformation an
-        `equinox.error_if` that raises when the compiled program runs.
+        Args:
+            eta: Natural parameters, flat, `(eta_dim,)`.
+
+        Returns:
+            The same eta. Under a transformation it carries an `equinox.error_if` that names the
+            offending natural parameter when the compiled program runs.
+
+        Raises:
+            ValueError: If a concrete eta is invalid; names the offending natural parameter and
+                its value.
         """
         parts = self.unflatten_stats_or_eta(eta)
         for name, valid in self.natural_domain.contains(parts).items():
@@ -167,7 +215,7 @@ class ExponentialFamily(eqx.Module):
                 f"Expected natural parameter {name!r} of {self!r} to be "
                 f"{self.natural_domain.expectation(name)}"
             )
-            if isinstance(valid, jax.core.Tracer):
+            if isinstance(valid, Tracer):
                 eta = eqx.error_if(eta, ~valid, message)
             elif not valid:
                 raise ValueError(f"{message}; got {parts.get(name, eta)}")
@@ -175,18 +223,30 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def sample_eta(
-        self, key: PRNGKeyArray, n: int, ranges: Mapping[str, tuple], *, dtype=None
+        self,
+        key: PRNGKeyArray,
+        n: int,
+        ranges: Mapping[str, tuple],
+        *,
+        dtype: DTypeLike | None = None,
     ) -> Float[Array, "n eta_dim"]:
-        """Random valid etas within ranges, one range for each statistic.
+        """Draws random valid etas within ranges, one range for each statistic.
 
         Eta number i depends on the key and on i alone, not on `n`.
 
-        **Arguments:** a `key`; how many, `n`; `ranges`, by statistic, as `(low, high)` (uniform) or
-        `(low, high, "log")` (log-uniform, bounds of one sign), with scalar bounds or bounds that
-        broadcast to the statistic's shape; for a negative definite matrix the range of its
-        eigenvalues. `dtype` defaults to JAX's default float.
+        Args:
+            key: PRNG key.
+            n: How many etas.
+            ranges: By statistic, `(low, high)` (uniform) or `(low, high, "log")` (log-uniform,
+                bounds of one sign), with scalar bounds or bounds that broadcast to the
+                statistic's shape; for a negative definite matrix the range of its eigenvalues.
+            dtype: Floating dtype; None is JAX's default.
 
-        **Raises:** `ValueError` for missing or unknown names, and ranges outside the domain.
+        Returns:
+            Flat etas, `(n, eta_dim)`.
+
+        Raises:
+            ValueError: For missing or unknown names, and ranges outside the domain.
         """
         shapes = self.stat_shapes
         if set(ranges) != set(shapes):
@@ -207,12 +267,12 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def constrain_eta(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
-        """The valid eta with unconstrained coordinates `u`, of shape `(unconstrained_dim,)`."""
+        """Returns the valid eta with unconstrained coordinates `u`, `(unconstrained_dim,)`."""
         return self.flatten_stats_or_eta(self.natural_domain.constrain(u, self.stat_shapes))
 
     @final
     def unconstrain_eta(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
-        """Unconstrained coordinates of a valid eta: the inverse of `constrain_eta`."""
+        """Returns the unconstrained coordinates of a valid eta: the inverse of `constrain_eta`."""
         return self.natural_domain.unconstrain(self.unflatten_stats_or_eta(eta))
 
     def _check_flat(self, flat: Array) -> Array:
@@ -232,21 +292,21 @@ class ClosedFormFamily(ExponentialFamily):
 
     @abstractmethod
     def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """A(eta) = log of the integral of h(x) exp(eta . T(x)) over x, in nats."""
+        """Returns A(eta) = log of the integral of h(x) exp(eta . T(x)) over x, in nats."""
 
     @abstractmethod
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
-        """E[T(x) | eta] = grad A(eta)."""
+        """Returns E[T(x) | eta] = grad A(eta)."""
 
     @final
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
-        """Cov[T(x) | eta] = d mean / d eta."""
+        """Returns Cov[T(x) | eta] = d mean / d eta."""
         return jax.jacfwd(self.mean)(eta)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stat_shapes(family: ExponentialFamily) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Names and shapes in the order in which `compute_stats` returns them (JAX sorts dicts)."""
+    """Finds names and shapes in the order of `compute_stats` (JAX would sort the dict)."""
     found: list[tuple[str, tuple[int, ...]]] = []
 
     def trace(x):

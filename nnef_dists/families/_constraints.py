@@ -2,27 +2,40 @@
 
 import math
 from abc import abstractmethod
-from typing import final
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 
 @final
 class Range(eqx.Module):
-    """A range `[low, high)` from which coefficients are drawn, uniformly or log-uniformly."""
+    """A range `[low, high)` from which coefficients are drawn, uniformly or log-uniformly.
+
+    Args:
+        name: The statistic's name, for messages.
+        spec: `(low, high)` or `(low, high, "log")`, with bounds that broadcast to `shape`.
+        shape: The shape of what is drawn.
+
+    Attributes:
+        low: Lower bounds, of that shape.
+        high: Upper bounds, of that shape.
+        log: Whether draws are log-uniform.
+
+    Raises:
+        ValueError: If `spec` has another form, bounds do not broadcast, are not finite with
+            `low <= high`, or, for a log-uniform range, not of one sign.
+    """
 
     low: np.ndarray
     high: np.ndarray
     log: bool
 
-    def __init__(self, name: str, spec, shape: tuple[int, ...]):
-        """**Arguments:** the statistic's `name` for messages, `(low, high)` or `(low, high, "log")`
-        with bounds that broadcast to `shape`.
-        """
+    def __init__(self, name: str, spec: Sequence[Any], shape: tuple[int, ...]):
         spec = tuple(spec)
         if len(spec) not in (2, 3) or (len(spec) == 3 and spec[2] != "log"):
             raise ValueError(
@@ -44,7 +57,7 @@ class Range(eqx.Module):
                 f"Expected a log-uniform range of {name!r} with bounds of one sign; got {spec}"
             )
 
-    def sample(self, key: PRNGKeyArray, dtype) -> Array:
+    def sample(self, key: PRNGKeyArray, dtype: DTypeLike) -> Array:
         """Draws one array of the range's shape."""
         low, high = jnp.asarray(self.low, dtype), jnp.asarray(self.high, dtype)
         uniform = jax.random.uniform(key, low.shape, dtype)
@@ -58,29 +71,53 @@ class AbstractConstraint(eqx.Module):
     """The set of values that the natural parameter of one statistic may take.
 
     A constraint also supplies unconstrained coordinates `u` in R^m of that set.
+
+    Attributes:
+        description: What is expected, in words, for error messages.
     """
 
     description: eqx.AbstractVar[str]
 
     @abstractmethod
     def contains(self, value: Array) -> Bool[Array, ""]:
-        """Whether `value`, of the statistic's shape, belongs to the set (NaN never does)."""
+        """Returns whether `value`, of the statistic's shape, is in the set (NaN never is)."""
 
     @abstractmethod
     def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
-        """The number m of unconstrained coordinates of a value of this shape."""
+        """Returns the number m of unconstrained coordinates of a value of this shape."""
 
     @abstractmethod
     def constrain(self, u: Float[Array, " m"], shape: tuple[int, ...]) -> Array:
-        """The value with unconstrained coordinates `u`."""
+        """Returns the value of this shape with unconstrained coordinates `u`, `(m,)`."""
 
     @abstractmethod
     def unconstrain(self, value: Array) -> Float[Array, " m"]:
-        """The unconstrained coordinates of a valid value."""
+        """Returns the unconstrained coordinates, `(m,)`, of a valid value."""
 
     @abstractmethod
-    def sample(self, key: PRNGKeyArray, name: str, shape: tuple[int, ...], spec, dtype) -> Array:
-        """A random value of this shape in the range `spec`."""
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        name: str,
+        shape: tuple[int, ...],
+        spec: Sequence[Any],
+        dtype: DTypeLike,
+    ) -> Array:
+        """Draws a random value.
+
+        Args:
+            key: PRNG key.
+            name: The statistic's name, for messages.
+            shape: The value's shape.
+            spec: Its range, `(low, high)` or `(low, high, "log")`.
+            dtype: Its floating dtype.
+
+        Returns:
+            A value in the set and in the range.
+
+        Raises:
+            ValueError: If the range is malformed or not inside the set.
+        """
 
 
 @final
@@ -88,16 +125,19 @@ class Interval(AbstractConstraint):
     """Every entry lies in the open interval `(lower, upper)`; either bound may be infinite.
 
     Coordinates: identity; `lower + exp(u)`; `upper - exp(u)`; `lower + (upper - lower) sigmoid(u)`.
+
+    Args:
+        lower: The lower bound, below `upper`.
+        upper: The upper bound.
+
+    Raises:
+        ValueError: If the interval is empty.
     """
 
     lower: float
     upper: float
 
     def __init__(self, lower: float, upper: float):
-        """**Arguments:** the bounds, `lower < upper`.
-
-        **Raises:** `ValueError` for an empty interval.
-        """
         if not lower < upper:
             raise ValueError(f"Expected lower < upper; got ({lower}, {upper})")
         self.lower, self.upper = float(lower), float(upper)
@@ -114,15 +154,15 @@ class Interval(AbstractConstraint):
         return known.get(bounds, f"inside the open interval {bounds}")
 
     def contains(self, value: Array) -> Bool[Array, ""]:
-        """Whether every entry is finite and strictly inside the interval."""
+        """Returns whether every entry is finite and strictly inside the interval."""
         return jnp.all(jnp.isfinite(value) & (value > self.lower) & (value < self.upper))
 
     def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
-        """As many as there are entries."""
+        """Returns the number of entries."""
         return math.prod(shape)
 
     def constrain(self, u: Float[Array, " m"], shape: tuple[int, ...]) -> Array:
-        """The value with unconstrained coordinates `u`."""
+        """Returns the value of this shape with unconstrained coordinates `u`, `(m,)`."""
         u = u.reshape(shape)
         match math.isfinite(self.lower), math.isfinite(self.upper):
             case False, False:
@@ -135,7 +175,7 @@ class Interval(AbstractConstraint):
                 return self.lower + (self.upper - self.lower) * jax.nn.sigmoid(u)
 
     def unconstrain(self, value: Array) -> Float[Array, " m"]:
-        """The unconstrained coordinates of a valid value."""
+        """Returns the unconstrained coordinates, `(m,)`, of a valid value."""
         value = jnp.ravel(value)
         match math.isfinite(self.lower), math.isfinite(self.upper):
             case False, False:
@@ -147,8 +187,15 @@ class Interval(AbstractConstraint):
             case _:
                 return jnp.log(value - self.lower) - jnp.log(self.upper - value)
 
-    def sample(self, key: PRNGKeyArray, name: str, shape: tuple[int, ...], spec, dtype) -> Array:
-        """Independent entries, uniform or log-uniform in the range."""
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        name: str,
+        shape: tuple[int, ...],
+        spec: Sequence[Any],
+        dtype: DTypeLike,
+    ) -> Array:
+        """Draws independent entries, uniform or log-uniform in the range."""
         drawn = Range(name, spec, shape)
         if not ((drawn.low > self.lower) & (drawn.high < self.upper)).all():
             raise ValueError(
@@ -168,14 +215,21 @@ class NegativeDefinite(AbstractConstraint):
     Coordinates: the lower Cholesky factor L of minus the form, its diagonal as logarithms.
     """
 
-    @property
-    def description(self) -> str:
-        """What is expected, in words, for error messages."""
-        return "negative definite"
+    description: ClassVar[str] = "negative definite"
 
     @staticmethod
     def matrix(value: Array) -> Float[Array, "d d"]:
-        """The symmetric matrix H of the form x.H.x = sum of parameter times statistic."""
+        """Returns the symmetric matrix H of the form x.H.x = sum of parameter times statistic.
+
+        Args:
+            value: The parameter, `(d, d)` or `(d (d + 1) / 2,)`.
+
+        Returns:
+            H, `(d, d)`.
+
+        Raises:
+            ValueError: If a packed triangle has no such length.
+        """
         if value.ndim == 2:
             return (value + value.T) / 2
         d = _triangle_side(value.shape)
@@ -184,7 +238,18 @@ class NegativeDefinite(AbstractConstraint):
 
     @staticmethod
     def parameter(matrix: Float[Array, "d d"], shape: tuple[int, ...]) -> Array:
-        """The parameter of this shape whose form has the symmetric `matrix`."""
+        """Returns the parameter whose form has a given matrix: the inverse of `matrix`.
+
+        Args:
+            matrix: The symmetric H, `(d, d)`.
+            shape: The parameter's shape, `(d, d)` or `(d (d + 1) / 2,)`.
+
+        Returns:
+            The parameter.
+
+        Raises:
+            ValueError: If a packed triangle has no such length.
+        """
         if len(shape) == 2:
             return matrix
         d = _triangle_side(shape)
@@ -192,30 +257,37 @@ class NegativeDefinite(AbstractConstraint):
         return pairs_once[jnp.tril_indices(d)]
 
     def contains(self, value: Array) -> Bool[Array, ""]:
-        """Whether the form is finite and negative definite (its Cholesky factor exists)."""
+        """Returns whether the form is finite and negative definite (its Cholesky factor exists)."""
         factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
         return jnp.all(jnp.isfinite(value)) & jnp.all(jnp.isfinite(factor))
 
     def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
-        """d (d + 1) / 2."""
+        """Returns d (d + 1) / 2."""
         d = shape[0] if len(shape) == 2 else _triangle_side(shape)
         return d * (d + 1) // 2
 
     def constrain(self, u: Float[Array, " m"], shape: tuple[int, ...]) -> Array:
-        """The value with unconstrained coordinates `u`."""
+        """Returns the value of this shape with unconstrained coordinates `u`, `(m,)`."""
         d = shape[0] if len(shape) == 2 else _triangle_side(shape)
         factor = jnp.zeros((d, d), u.dtype).at[jnp.tril_indices(d)].set(u)
         factor = jnp.tril(factor, -1) + jnp.diag(jnp.exp(jnp.diag(factor)))
         return self.parameter(-factor @ factor.T, shape)
 
     def unconstrain(self, value: Array) -> Float[Array, " m"]:
-        """The unconstrained coordinates of a valid value."""
+        """Returns the unconstrained coordinates, `(m,)`, of a valid value."""
         factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
         logs = jnp.tril(factor, -1) + jnp.diag(jnp.log(jnp.diag(factor)))
         return logs[jnp.tril_indices(factor.shape[0])]
 
-    def sample(self, key: PRNGKeyArray, name: str, shape: tuple[int, ...], spec, dtype) -> Array:
-        """Eigenvalues drawn from the range; eigenvectors uniform over rotations (Haar)."""
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        name: str,
+        shape: tuple[int, ...],
+        spec: Sequence[Any],
+        dtype: DTypeLike,
+    ) -> Array:
+        """Draws eigenvalues from the range; eigenvectors are uniform over rotations (Haar)."""
         d = shape[0] if len(shape) == 2 else _triangle_side(shape)
         drawn = Range(name, spec, (d,))
         if not (drawn.high < 0).all():
@@ -242,5 +314,16 @@ negative_definite = NegativeDefinite()
 
 
 def interval(lower: float, upper: float) -> Interval:
-    """The constraint that every entry lies in the open interval `(lower, upper)`."""
+    """Returns the constraint that every entry lies in the open interval `(lower, upper)`.
+
+    Args:
+        lower: The lower bound, below `upper`; may be infinite.
+        upper: The upper bound; may be infinite.
+
+    Returns:
+        The constraint.
+
+    Raises:
+        ValueError: If the interval is empty.
+    """
     return Interval(lower, upper)

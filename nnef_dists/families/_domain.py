@@ -2,56 +2,87 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import AbstractBijection
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists.families._constraints import AbstractConstraint, Range, real
 
 Shapes = Mapping[str, tuple[int, ...]]
+Ranges = Mapping[str, Sequence[Any]]
 
 
 class AbstractDomain(eqx.Module):
-    """The set of valid etas of a family; eta as the dict of its parts, one for each statistic."""
+    """The set of valid etas of a family.
+
+    Here eta is the dict of its parts, one for each statistic; `shapes` are those of the parts, in
+    the order of the flat eta.
+    """
 
     @abstractmethod
     def contains(self, parts: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
-        """Validity of each part (or of groups of parts), by name."""
+        """Returns the validity of each part (or of groups of parts), by name."""
 
     @abstractmethod
     def expectation(self, name: str) -> str:
-        """What is expected of the part called `name`, in words."""
+        """Returns what is expected of the part called `name`, in words."""
 
     @abstractmethod
     def unconstrained_dim(self, shapes: Shapes) -> int:
-        """The number of unconstrained coordinates."""
+        """Returns the number m of unconstrained coordinates."""
 
     @abstractmethod
     def constrain(self, u: Float[Array, " m"], shapes: Shapes) -> dict[str, Array]:
-        """The valid eta with unconstrained coordinates `u`."""
+        """Returns the valid eta with unconstrained coordinates `u`, `(m,)`."""
 
     @abstractmethod
     def unconstrain(self, parts: dict[str, Array]) -> Float[Array, " m"]:
-        """The unconstrained coordinates of a valid eta."""
+        """Returns the unconstrained coordinates, `(m,)`, of a valid eta."""
 
     @abstractmethod
-    def sample(self, key: PRNGKeyArray, shapes: Shapes, ranges, dtype) -> dict[str, Array]:
-        """One random eta within `ranges`."""
+    def sample(
+        self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
+    ) -> dict[str, Array]:
+        """Draws one random eta.
+
+        Args:
+            key: PRNG key.
+            shapes: The shape of every part, by name.
+            ranges: By part, `(low, high)` or `(low, high, "log")`.
+            dtype: Floating dtype.
+
+        Returns:
+            A valid eta within the ranges.
+
+        Raises:
+            ValueError: If a range is malformed or outside the domain.
+        """
 
     @abstractmethod
     def check_statistics(self, shapes: Shapes) -> None:
-        """Raises `ValueError` where the domain does not fit the family's statistics."""
+        """Checks that the domain fits the family's statistics.
+
+        Args:
+            shapes: The shape of every statistic, by name.
+
+        Raises:
+            ValueError: If it does not.
+        """
 
 
 @final
 class ProductDomain(AbstractDomain):
-    """One constraint for each statistic; statistics that are not named take any finite value."""
+    """One constraint for each statistic; statistics that are not named take any finite value.
+
+    Attributes:
+        constraints: The constraints, by statistic.
+    """
 
     constraints: dict[str, AbstractConstraint]
 
@@ -59,19 +90,19 @@ class ProductDomain(AbstractDomain):
         return self.constraints.get(name, real)
 
     def contains(self, parts: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
-        """Validity of each part, by its name."""
+        """Returns the validity of each part, by its name."""
         return {name: self._constraint(name).contains(value) for name, value in parts.items()}
 
     def expectation(self, name: str) -> str:
-        """What is expected of the part called `name`, in words."""
+        """Returns what is expected of the part called `name`, in words."""
         return self._constraint(name).description
 
     def unconstrained_dim(self, shapes: Shapes) -> int:
-        """The sum over the parts."""
+        """Returns the sum over the parts."""
         return sum(self._constraint(name).unconstrained_dim(shapes[name]) for name in shapes)
 
     def constrain(self, u: Float[Array, " m"], shapes: Shapes) -> dict[str, Array]:
-        """The valid eta with unconstrained coordinates `u`."""
+        """Returns the valid eta with unconstrained coordinates `u`, `(m,)`."""
         parts, start = {}, 0
         for name, shape in shapes.items():
             constraint = self._constraint(name)
@@ -81,13 +112,15 @@ class ProductDomain(AbstractDomain):
         return parts
 
     def unconstrain(self, parts: dict[str, Array]) -> Float[Array, " m"]:
-        """The unconstrained coordinates of a valid eta."""
+        """Returns the unconstrained coordinates, `(m,)`, of a valid eta."""
         return jnp.concatenate(
             [self._constraint(name).unconstrain(value) for name, value in parts.items()]
         )
 
-    def sample(self, key: PRNGKeyArray, shapes: Shapes, ranges, dtype) -> dict[str, Array]:
-        """Each part independently, as its constraint draws it."""
+    def sample(
+        self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
+    ) -> dict[str, Array]:
+        """Draws each part independently, as its constraint does."""
         keys = jax.random.split(key, len(shapes))
         return {
             name: self._constraint(name).sample(k, name, shape, ranges[name], dtype)
@@ -95,7 +128,7 @@ class ProductDomain(AbstractDomain):
         }
 
     def check_statistics(self, shapes: Shapes) -> None:
-        """Every constraint must name a statistic, and fit its shape."""
+        """Checks that every constraint names a statistic, and fits its shape."""
         for name, constraint in self.constraints.items():
             if name not in shapes:
                 raise ValueError(
@@ -108,8 +141,12 @@ class ProductDomain(AbstractDomain):
 class CoupledDomain(AbstractDomain):
     """Valid etas are the image of R^eta_dim under a bijection, for statistics that couple.
 
-    An eta is valid where the bijection's inverse is finite and maps back onto it. `sample` draws from
-    the box of the ranges and keeps what is valid.
+    An eta is valid where the bijection's inverse is finite and maps back onto it. `sample` draws
+    from the box of the ranges and keeps what is valid.
+
+    Attributes:
+        bijection: From unconstrained coordinates to flat etas, of shape `(eta_dim,)`.
+        description: What is expected, in words, for error messages.
     """
 
     bijection: AbstractBijection
@@ -119,7 +156,7 @@ class CoupledDomain(AbstractDomain):
         return jnp.concatenate([jnp.ravel(value) for value in parts.values()])
 
     def contains(self, parts: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
-        """Validity of eta as a whole, under the name `"eta"`."""
+        """Returns the validity of eta as a whole, under the name `"eta"`."""
         eta = self._flat(parts)
         u = self.bijection.inverse(eta)
         finite = jnp.all(jnp.isfinite(eta)) & jnp.all(jnp.isfinite(u))
@@ -128,25 +165,27 @@ class CoupledDomain(AbstractDomain):
         return {"eta": finite & jnp.allclose(back, eta, rtol=tolerance, atol=tolerance)}
 
     def expectation(self, name: str) -> str:
-        """The domain's description."""
+        """Returns the domain's description."""
         return self.description
 
     def unconstrained_dim(self, shapes: Shapes) -> int:
-        """eta_dim."""
+        """Returns eta_dim."""
         return math.prod(self.bijection.shape)
 
     def constrain(self, u: Float[Array, " m"], shapes: Shapes) -> dict[str, Array]:
-        """The valid eta with unconstrained coordinates `u`."""
+        """Returns the valid eta with unconstrained coordinates `u`, `(m,)`."""
         sizes = np.cumsum([math.prod(shape) for shape in shapes.values()])
         pieces = jnp.split(self.bijection.transform(u), sizes[:-1])
         return {name: p.reshape(shapes[name]) for name, p in zip(shapes, pieces, strict=True)}
 
     def unconstrain(self, parts: dict[str, Array]) -> Float[Array, " m"]:
-        """The unconstrained coordinates of a valid eta."""
+        """Returns the unconstrained coordinates, `(m,)`, of a valid eta."""
         return self.bijection.inverse(self._flat(parts))
 
-    def sample(self, key: PRNGKeyArray, shapes: Shapes, ranges, dtype) -> dict[str, Array]:
-        """Draws from the box until valid; an error after 1,000 invalid draws in a row."""
+    def sample(
+        self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
+    ) -> dict[str, Array]:
+        """Draws from the box until valid; raises after 1,000 invalid draws in a row."""
         box = {name: Range(name, ranges[name], shape) for name, shape in shapes.items()}
 
         def draw(key):
@@ -175,7 +214,7 @@ class CoupledDomain(AbstractDomain):
         )
 
     def check_statistics(self, shapes: Shapes) -> None:
-        """The bijection must act on flat etas."""
+        """Checks that the bijection acts on flat etas."""
         eta_dim = sum(math.prod(shape) for shape in shapes.values())
         if self.bijection.shape != (eta_dim,):
             raise ValueError(
@@ -187,14 +226,23 @@ class CoupledDomain(AbstractDomain):
 def domain(**constraints: AbstractConstraint) -> ProductDomain:
     """Declares a natural domain, statistic by statistic: `domain(x4=nd.negative)`.
 
-    **Arguments:** a constraint for each statistic by name: `real`, `positive`, `negative`,
-    `interval(lower, upper)` or `negative_definite`. Statistics that are not named are `real`.
+    Where statistics couple, use `CoupledDomain(bijection)`.
 
-    **Returns:** the `ProductDomain`. (Where statistics couple, use `CoupledDomain(bijection)`.)
+    Args:
+        **constraints: A constraint for each statistic by name: `real`, `positive`, `negative`,
+            `interval(lower, upper)` or `negative_definite`. Statistics that are not named are
+            `real`.
+
+    Returns:
+        The `ProductDomain`.
+
+    Raises:
+        ValueError: If something is no constraint.
     """
     for name, constraint in constraints.items():
         if not isinstance(constraint, AbstractConstraint):
             raise ValueError(
-                f"Expected a constraint such as nnef_dists.negative for {name!r}; got {constraint!r}"
+                f"Expected a constraint such as nnef_dists.negative for {name!r}; "
+                f"got {constraint!r}"
             )
     return ProductDomain(dict(constraints))

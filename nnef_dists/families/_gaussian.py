@@ -1,14 +1,14 @@
 """The Gaussian in one dimension."""
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._constraints import negative
-from nnef_dists.families._domain import domain
+from nnef_dists.families._domain import ProductDomain, domain
 
 
 @final
@@ -20,31 +20,29 @@ class GaussianNatural1D(ClosedFormFamily):
     Statistics `x` and `x2`; mean -eta1 / (2 eta2), variance -1 / (2 eta2).
     """
 
-    x_shape = ()
-    natural_domain = domain(x2=negative)
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[ProductDomain] = domain(x2=negative)
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
-        """x and x^2."""
+        """Returns x and x^2."""
         return {"x": x, "x2": x**2}
 
     def log_partition(self, eta: Float[Array, "2"]) -> Float[Array, ""]:
-        """A = -eta1^2 / (4 eta2) + log(pi / -eta2) / 2, in nats."""
+        """Returns A = -eta1^2 / (4 eta2) + log(pi / -eta2) / 2, in nats."""
         eta1, eta2 = self.check_eta(eta)
         return -(eta1**2) / (4 * eta2) + (math.log(math.pi) - jnp.log(-eta2)) / 2
 
     def mean(self, eta: Float[Array, "2"]) -> Float[Array, "2"]:
-        """(m, m^2 + v) with m = -eta1 / (2 eta2) and v = -1 / (2 eta2)."""
+        """Returns (m, m^2 + v) with m = -eta1 / (2 eta2) and v = -1 / (2 eta2)."""
         mean, variance = self.to_mean_variance(eta)
         return jnp.stack([mean, mean**2 + variance])
 
-    def to_mean_variance(
-        self, eta: Float[Array, "2"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """The mean and the variance of x."""
+    def to_mean_variance(self, eta: Float[Array, "2"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns the mean and the variance of x."""
         eta1, eta2 = self.check_eta(eta)
         variance = -1 / (2 * eta2)
         return eta1 * variance, variance
 
     def to_natural(self, mean: Float[Array, ""], variance: Float[Array, ""]) -> Float[Array, "2"]:
-        """The eta of given mean and variance."""
+        """Returns the eta of given mean and (positive) variance."""
         return self.check_eta(jnp.stack([mean / variance, -1 / (2 * variance)]))

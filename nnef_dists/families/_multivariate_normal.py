@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import final
+from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,11 +11,16 @@ from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._constraints import NegativeDefinite, negative_definite
-from nnef_dists.families._domain import domain
+from nnef_dists.families._domain import ProductDomain, domain
 
 
 class _AbstractMultivariateNormal(ClosedFormFamily):
-    """What both forms share: p(x | eta) proportional to exp(eta1 . x + x . H x), H = -precision/2."""
+    """What both forms share.
+
+        p(x | eta) proportional to exp(eta1 . x + x . H x)
+
+    H is minus half the precision.
+    """
 
     d: eqx.AbstractVar[int]
     quadratic_name: eqx.AbstractClassVar[str]
@@ -26,21 +31,26 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """(d,)."""
+        """The shape of one point: `(d,)`."""
         return (self.d,)
 
     @abstractmethod
     def quadratic_stats(self, x: Float[Array, " d"]) -> Array:
-        """The statistics of second order."""
+        """Returns the statistics of second order."""
 
     @final
     def compute_stats(self, x: Float[Array, " d"]) -> dict[str, Array]:
-        """x and its products of second order."""
+        """Returns x and its products of second order."""
         return {"x": x, self.quadratic_name: self.quadratic_stats(x)}
 
     @final
     def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """A = m . P m / 2 - log det(P) / 2 + d log(2 pi) / 2, with P = -2 H and m = P^-1 eta1."""
+        """Returns the log-partition, in nats.
+
+            A = m . P m / 2 - log det(P) / 2 + d log(2 pi) / 2
+
+        with P = -2 H and m = P^-1 eta1.
+        """
         linear, factor = self._linear_and_factor(eta)
         mean = cho_solve((factor, True), linear)
         half_log_det = jnp.sum(jnp.log(jnp.diag(factor)))
@@ -48,7 +58,7 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
 
     @final
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
-        """(m, second moments): E[x x^T] = Cov[x] + m m^T, in the layout of the statistics."""
+        """Returns m and E[x x^T] = Cov[x] + m m^T, in the layout of the statistics."""
         mean, covariance = self.to_mean_covariance(eta)
         second = covariance + jnp.outer(mean, mean)
         quadratic = second
@@ -60,7 +70,7 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
     def to_mean_covariance(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
-        """The mean and the covariance matrix of x."""
+        """Returns the mean `(d,)` and the covariance matrix `(d, d)` of x."""
         linear, factor = self._linear_and_factor(eta)
         covariance = cho_solve((factor, True), jnp.eye(self.d, dtype=linear.dtype))
         return covariance @ linear, (covariance + covariance.T) / 2
@@ -69,7 +79,18 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
     def to_natural(
         self, mean: Float[Array, " d"], covariance: Float[Array, "d d"]
     ) -> Float[Array, " eta_dim"]:
-        """The (symmetric) eta of given mean and positive definite covariance."""
+        """Returns the (symmetric) eta of given mean and covariance.
+
+        Args:
+            mean: The mean of x, `(d,)`.
+            covariance: The covariance of x, `(d, d)`, positive definite.
+
+        Returns:
+            The flat eta, `(eta_dim,)`.
+
+        Raises:
+            ValueError: What `check_eta` raises.
+        """
         factor = jnp.linalg.cholesky(covariance)
         precision = cho_solve((factor, True), jnp.eye(self.d, dtype=mean.dtype))
         precision = (precision + precision.T) / 2
@@ -94,15 +115,24 @@ class MultivariateNormal(_AbstractMultivariateNormal):
     Statistics `x`, shape `(d,)`, and `xxT`, shape `(d, d)`. The form is over-complete: only the
     symmetric part of eta2 counts, and has to be negative definite. `to_natural` and `sample_eta`
     return symmetric ones. For d = 3 there are 12 parameters; `MinimalMultivariateNormal` has 9.
+
+    Args:
+        d: The dimension, at least 1.
+
+    Raises:
+        ValueError: If `d < 1`.
     """
 
     d: int = eqx.field(static=True)
 
-    natural_domain = domain(xxT=negative_definite)
-    quadratic_name = "xxT"
+    natural_domain: ClassVar[ProductDomain] = domain(xxT=negative_definite)
+    quadratic_name: ClassVar[str] = "xxT"
+
+    def __init__(self, d: int):
+        self.d = d
 
     def quadratic_stats(self, x: Float[Array, " d"]) -> Float[Array, "d d"]:
-        """The outer product x x^T."""
+        """Returns the outer product x x^T."""
         return jnp.outer(x, x)
 
 
@@ -115,13 +145,22 @@ class MinimalMultivariateNormal(_AbstractMultivariateNormal):
     Statistics `x`, shape `(d,)`, and `xxT_lower`, shape `(d (d + 1) / 2,)`: the lower triangle of
     x x^T row by row, (0,0), (1,0), (1,1), (2,0), ... An off-diagonal pair is counted once, so its
     parameter is twice the entry of the symmetric matrix H = -precision / 2 in x . H x.
+
+    Args:
+        d: The dimension, at least 1.
+
+    Raises:
+        ValueError: If `d < 1`.
     """
 
     d: int = eqx.field(static=True)
 
-    natural_domain = domain(xxT_lower=negative_definite)
-    quadratic_name = "xxT_lower"
+    natural_domain: ClassVar[ProductDomain] = domain(xxT_lower=negative_definite)
+    quadratic_name: ClassVar[str] = "xxT_lower"
+
+    def __init__(self, d: int):
+        self.d = d
 
     def quadratic_stats(self, x: Float[Array, " d"]) -> Float[Array, " pairs"]:
-        """The lower triangle of x x^T, row by row."""
+        """Returns the lower triangle of x x^T, row by row."""
         return jnp.outer(x, x)[jnp.tril_indices(self.d)]

@@ -1,6 +1,7 @@
 """Exponentials of polynomials on the real line."""
 
-from typing import final
+import itertools
+from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,19 +22,21 @@ class Polynomial1D(ExponentialFamily):
     integral to exist for every value of the others (the highest power decides both tails). Powers
     (1, 2, 4) are the quartic, with double wells where eta of x^2 is positive; there is no closed
     form. Statistics are named `x`, `x2`, `x4`, ...
+
+    Args:
+        powers: Increasing positive integers, the last one even.
+
+    Raises:
+        ValueError: For anything else.
     """
 
     powers: tuple[int, ...] = eqx.field(static=True)
 
-    x_shape = ()
+    x_shape: ClassVar[tuple[int, ...]] = ()
 
     def __init__(self, powers: tuple[int, ...] = (1, 2, 4)):
-        """**Arguments:** `powers`, increasing positive integers, the last one even.
-
-        **Raises:** `ValueError` for anything else.
-        """
         powers = tuple(powers)
-        increasing = all(low < high for low, high in zip(powers, powers[1:], strict=False))
+        increasing = all(low < high for low, high in itertools.pairwise(powers))
         if not (
             powers
             and all(isinstance(power, int) and power > 0 for power in powers)
@@ -47,11 +50,11 @@ class Polynomial1D(ExponentialFamily):
 
     @property
     def natural_domain(self) -> ProductDomain:
-        """The top power's parameter is negative."""
+        """The domain: the top power's parameter is negative."""
         return domain(**{_name(self.powers[-1]): negative})
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
-        """The powers of x."""
+        """Returns the powers of x."""
         return {_name(power): jnp.asarray(x**power) for power in self.powers}
 
 

@@ -8,27 +8,31 @@ from dataclasses import dataclass
 class HMCConfig:
     """How moments are sampled, and when a label counts as good.
 
-    **Attributes:**
+    Attributes:
+        chains: Chains for each eta, at least 4.
+        warmup: Iterations of each chain before the adaptation ends, at least 24.
+        draws: Iterations of each chain after it, at least 8.
+        leapfrog_steps: Gradient evaluations an iteration, the same for all etas and iterations, so
+            that batched chains never wait for each other.
+        initial_step_size: Where the adaptation of the step size starts.
+        target_acceptance: The mean acceptance that the step size is adapted to. A trajectory is
+            never longer than a quarter period of the whitened density, where draws of a Gaussian
+            are independent, so acceptance is often higher.
+        step_size_jitter: In every iteration the step size is multiplied by a uniform draw from
+            1 -/+ this: a trajectory of fixed length resonates with some densities.
+        dispersion: Standard deviation of the chains' starts, in unconstrained coordinates.
+        global_moves: Whether an independence Metropolis step, whose proposal is fitted to the
+            warm-up of all chains, follows each HMC transition. In few dimensions it carries chains
+            between modes; in many it is rarely accepted and costs little.
+        tile: How many etas one compiled program treats. Labels are reproducible bit for bit for
+            the same tile, whatever the number and order of the etas.
+        max_rhat: A label is refused where split R-hat is above this in any statistic.
+        min_ess: A label is refused where the split-chain effective sample size is below this in
+            any statistic.
+        max_divergences: A label is refused where more than this fraction of transitions diverged.
 
-    - `chains`, `warmup`, `draws`: chains for each eta; iterations of each chain before and after
-        adaptation.
-    - `leapfrog_steps`: gradient evaluations an iteration, the same for all etas and iterations, so
-        that batched chains never wait for each other.
-    - `initial_step_size`: where the adaptation of the step size starts.
-    - `target_acceptance`: the mean acceptance that the step size is adapted to. A trajectory is
-        never longer than a quarter period of the whitened density, where draws of a Gaussian are
-        independent, so acceptance is often higher.
-    - `step_size_jitter`: in every iteration the step size is multiplied by a uniform draw from
-        1 -/+ this: a trajectory of fixed length resonates with some densities.
-    - `dispersion`: standard deviation of the chains' starts, in unconstrained coordinates.
-    - `global_moves`: whether an independence Metropolis step, whose proposal is fitted to the
-        warm-up of all chains, follows each HMC transition. In few dimensions it carries chains
-        between modes; in many it is rarely accepted and costs little.
-    - `tile`: how many etas one compiled program treats. Labels are reproducible bit for bit for the
-        same tile, whatever the number and order of the etas.
-    - `max_rhat`, `min_ess`, `max_divergences`: a label is refused where, in any statistic, split
-        R-hat is above the first or split-chain effective sample size below the second, or where
-        more than the given fraction of transitions diverged.
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     chains: int = 16
@@ -46,7 +50,6 @@ class HMCConfig:
     max_divergences: float = 0.001
 
     def __post_init__(self):
-        """**Raises:** `ValueError` for a value out of its range."""
         integers = {"chains": 4, "warmup": 24, "draws": 8, "leapfrog_steps": 1, "tile": 1}
         for name, least in integers.items():
             value = getattr(self, name)
@@ -62,7 +65,11 @@ class HMCConfig:
             value = getattr(self, name)
             if not low < value < high:
                 raise ValueError(f"Expected {low} < {name} < {high}; got {value!r}")
-        for name, high in {"step_size_jitter": 1, "max_divergences": 1, "min_ess": math.inf}.items():
+        for name, high in {
+            "step_size_jitter": 1,
+            "max_divergences": 1,
+            "min_ess": math.inf,
+        }.items():
             value = getattr(self, name)
             if not 0 <= value <= high:
                 raise ValueError(f"Expected 0 <= {name} <= {high}; got {value!r}")

@@ -1,7 +1,8 @@
 """Moment data: what `estimate_moments` returns and networks are trained on."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,7 +15,11 @@ from nnef_dists.moments._diagnostics import Status
 class MomentBatch(NamedTuple):
     """What a loss needs of moment data: a pytree of arrays with one leading axis.
 
-    **Attributes:** `eta`; `mean`, E[T]; `covariance`, Cov[T]; `standard_error` of the mean.
+    Attributes:
+        eta: Natural parameters, `(n, eta_dim)`.
+        mean: E[T], `(n, eta_dim)`.
+        covariance: Cov[T], `(n, eta_dim, eta_dim)`.
+        standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`.
     """
 
     eta: Float[Array, "n eta_dim"]
@@ -27,8 +32,23 @@ class MomentBatch(NamedTuple):
 class MomentDataset:
     """Labelled etas of one family, on the host, with the diagnostics of every label.
 
-    **Attributes:** the `family`; the `config` they were sampled with (None where the data has
-    another source); NumPy arrays with one leading axis: `eta`, and all that `MomentLabel` holds.
+    Attributes:
+        family: The family of all etas.
+        config: What they were sampled with; None where the data has another source.
+        eta: Natural parameters, `(n, eta_dim)`.
+        mean: E[T], `(n, eta_dim)`; NaN unless the status is OK.
+        covariance: Cov[T], `(n, eta_dim, eta_dim)`; NaN unless the status is OK.
+        standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`; NaN unless the
+            status is OK.
+        ess: Split-chain effective sample size of every statistic, `(n, eta_dim)`.
+        rhat: Split R-hat of every statistic, `(n, eta_dim)`.
+        acceptance: Mean acceptance of the HMC transitions, `(n,)`.
+        divergences: Fraction of transitions that diverged, `(n,)`.
+        jumps: Fraction of global moves that were accepted, `(n,)`.
+        status: `Status` of every label, `(n,)`.
+
+    Raises:
+        ValueError: If an array has another shape.
     """
 
     family: ExponentialFamily
@@ -67,14 +87,21 @@ class MomentDataset:
     def __len__(self) -> int:
         return len(self.eta)
 
-    def __getitem__(self, rows) -> "MomentDataset":
-        """The labels of the given rows: a slice, a boolean mask or an array of indices."""
+    def __getitem__(self, rows: Any) -> "MomentDataset":
+        """Returns the labels of the given rows.
+
+        Args:
+            rows: A slice, a boolean mask, an array of indices or one index.
+
+        Returns:
+            A dataset of these rows.
+        """
         if isinstance(rows, int):
             rows = slice(rows, rows + 1)
         return self._map(lambda leaf: leaf[rows])
 
     def __repr__(self) -> str:
-        """A summary: how many labels are good, why others are not, and the worst diagnostics."""
+        """Summarises how many labels are good, why others are not, and the worst diagnostics."""
         counts = {s: int(np.sum(self.status == s)) for s in Status}
         lines = [
             f"MomentDataset of {self.family!r}: {len(self)} etas, "
@@ -103,29 +130,35 @@ class MomentDataset:
         return self.status == Status.OK
 
     def only_ok(self) -> "MomentDataset":
-        """The good labels alone. The others have NaN moments: a loss must not see them."""
+        """Returns the good labels alone; the others have NaN moments, which a loss must not see."""
         return self[self.ok]
 
     def label_z_error(self) -> np.ndarray:
-        """The standard errors of the good labels in z units: standard_error / sd(T | eta)."""
+        """Returns the good labels' errors in z units: standard_error / sd(T | eta)."""
         ok = self.only_ok()
         variances = np.diagonal(ok.covariance, axis1=1, axis2=2)
         return ok.standard_error / np.sqrt(variances)
 
     def arrays(self) -> MomentBatch:
-        """The arrays of all labels, for a training loop.
+        """Returns the arrays of all labels, for a training loop.
 
-        **Raises:** `ValueError` where a label is not OK: choose with `only_ok()` first.
+        Returns:
+            The batch of all n labels, as NumPy arrays.
+
+        Raises:
+            ValueError: If a label is not OK; choose with `only_ok()` first.
         """
         if not self.ok.all():
             raise ValueError(
                 f"Expected good labels only; got {int((~self.ok).sum())} of {len(self)} that are "
                 "not (their moments are NaN). Select with data.only_ok() first"
             )
-        return MomentBatch(self.eta, self.mean, self.covariance, self.standard_error)
+        # A batch is typed by what losses see of it inside a compiled step: JAX arrays.
+        leaves: tuple[Any, ...] = (self.eta, self.mean, self.covariance, self.standard_error)
+        return MomentBatch(*leaves)
 
-    def _map(self, fn) -> "MomentDataset":
-        arrays = {
+    def _map(self, fn: Callable[[np.ndarray], np.ndarray]) -> "MomentDataset":
+        arrays: dict[str, Any] = {
             field.name: fn(getattr(self, field.name))
             for field in dataclasses.fields(self)
             if field.name not in ("family", "config")

@@ -38,10 +38,19 @@ class Status(IntEnum):
 class MomentLabel(NamedTuple):
     """The moments of T for one eta, as estimated from draws, and what they are worth.
 
-    **Attributes:** `mean`, E[T], and `covariance`, Cov[T]; `standard_error` of the mean;
-    split-chain `ess` and split `rhat` of every statistic; mean `acceptance`; `divergences`, the
-    fraction of transitions that diverged; `jumps`, the fraction of global moves accepted; `status`,
-    a `Status`. Moments and standard error are NaN unless the status is OK.
+    Shapes are those of one eta; a batch has leading axes.
+
+    Attributes:
+        mean: E[T], `(eta_dim,)`; NaN unless the status is OK.
+        covariance: Cov[T], `(eta_dim, eta_dim)`; NaN unless the status is OK.
+        standard_error: Standard error of the mean, in units of T, `(eta_dim,)`; NaN unless the
+            status is OK.
+        ess: Split-chain effective sample size of every statistic, `(eta_dim,)`.
+        rhat: Split R-hat of every statistic, `(eta_dim,)`.
+        acceptance: Mean acceptance of the HMC transitions.
+        divergences: Fraction of transitions that diverged.
+        jumps: Fraction of global moves that were accepted.
+        status: A `Status`.
     """
 
     mean: Float[Array, "*batch eta_dim"]
@@ -58,16 +67,23 @@ class MomentLabel(NamedTuple):
 def label_draws(
     stats: Float[Array, "chains draws eta_dim"], info: HMCInfo, config: HMCConfig
 ) -> MomentLabel:
-    """The label of one eta from the statistics of its draws.
+    """Labels one eta from the statistics of its draws.
 
     The standard error is the larger of sd / sqrt(ESS) and of what the chains' means show by their
     scatter, sd(chain means) / sqrt(chains).
 
-    **Arguments:** T at the draws, `(chains, draws, eta_dim)`; the sampler's `info`; the `config`
-    with the thresholds.
+    Args:
+        stats: T at the draws, `(chains, draws, eta_dim)`.
+        info: What the sampler says of the run.
+        config: The thresholds.
 
-    Reference: Vehtari et al., *Rank-normalization, folding, and localization*, Bayesian Analysis 16
-    (2021), for split-chain R-hat and ESS (here without ranks: it is the mean that is estimated).
+    Returns:
+        The moments, with their diagnostics and status.
+
+    Reference:
+        Vehtari et al., *Rank-normalization, folding, and localization*, Bayesian Analysis 16
+        (2021), for split-chain R-hat and ESS (here without ranks: it is the mean that is
+        estimated).
     """
     chains, draws, eta_dim = stats.shape
     mean = jnp.mean(stats, (0, 1))

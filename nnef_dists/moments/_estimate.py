@@ -25,24 +25,25 @@ def estimate_moments(
     *,
     progress: bool = False,
 ) -> MomentDataset:
-    """E[T | eta] and Cov[T | eta] of many etas by Hamiltonian Monte Carlo.
+    """Estimates E[T | eta] and Cov[T | eta] of many etas by Hamiltonian Monte Carlo.
 
     Every eta has chains, adaptation and diagnostics of its own; a label that fails a check is kept
     with NaN moments and a status that says why. The label of eta number i depends on that eta, on
     `fold_in(key, i)` and on the config alone: bit for bit the same however many etas come with it.
 
-    **Arguments:**
+    Args:
+        family: The exponential family.
+        etas: Valid natural parameters, `(n, eta_dim)`. Their dtype is that of the labels.
+        key: A `jax.random.key`.
+        config: How to sample, and when a label is good; None is `HMCConfig()`.
+        progress: Whether to show a progress bar.
 
-    - `family`: the exponential family.
-    - `etas`: valid natural parameters, `(n, eta_dim)`. Their dtype is that of the labels.
-    - `key`: a `jax.random.key`.
-    - `config`: an `HMCConfig`.
-    - `progress`: whether to show a progress bar.
+    Returns:
+        A `MomentDataset` of n labels; `print` it for a summary.
 
-    **Returns:** a `MomentDataset` of n labels; `print` it for a summary.
-
-    **Raises:** `ValueError` for etas of a wrong shape, and for the first eta outside the natural
-    domain, naming its index, the natural parameter and its value.
+    Raises:
+        ValueError: For etas of a wrong shape, and for the first eta outside the natural domain,
+            naming its index, the natural parameter and its value.
     """
     config = HMCConfig() if config is None else config
     etas = check_etas(family, etas)
@@ -63,7 +64,7 @@ def estimate_moments(
             rows = np.minimum(np.arange(start, start + config.tile), n - 1)
             tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
             pending.append(_label_tile(family, config, *tile))
-            if len(pending) > 2 * len(devices):
+            if len(pending) == len(devices):
                 collect()
         while pending:
             collect()
@@ -80,14 +81,21 @@ def sample_hmc(
 ) -> tuple[Float[Array, "n *x_shape"], MomentLabel]:
     """Draws from p(x | eta), by the sampler of `estimate_moments`.
 
-    **Arguments:** the `family`; one valid `eta`; a `key`; how many draws, `n`, in all; a `config`,
-    whose `draws` are overridden: each of its chains supplies n / chains of them (rounded up).
+    Args:
+        family: The exponential family.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        key: A `jax.random.key`.
+        n: How many draws in all.
+        config: How to sample; None is `HMCConfig()`. Its `draws` are overridden: each of its chains
+            supplies n / chains of them (rounded up).
 
-    **Returns:** draws of shape `(n, *x_shape)`, chain after chain, and the `MomentLabel` of T at
-    all draws, with its diagnostics and status. The draws of a label that is not OK are returned:
-    look at its status.
+    Returns:
+        Draws of shape `(n, *x_shape)`, chain after chain, and the `MomentLabel` of T at all draws,
+        with its diagnostics and status. The draws of a label that is not OK are returned: look at
+        its status.
 
-    **Raises:** what `family.check_eta` raises; `ValueError` for n < 1.
+    Raises:
+        ValueError: If n < 1, and what `family.check_eta` raises.
     """
     config = HMCConfig() if config is None else config
     if n < 1:
@@ -99,9 +107,17 @@ def sample_hmc(
 
 
 def check_etas(family: ExponentialFamily, etas: Array) -> Float[Array, "n eta_dim"]:
-    """The etas as an array, where all are valid.
+    """Returns the etas as an array, where all are valid.
 
-    **Raises:** `ValueError` for a wrong shape or for the first invalid eta, by index and name.
+    Args:
+        family: The exponential family.
+        etas: Natural parameters, `(n, eta_dim)`.
+
+    Returns:
+        The same etas.
+
+    Raises:
+        ValueError: For a wrong shape or for the first invalid eta, by index and name.
     """
     etas = jnp.asarray(etas)
     if etas.ndim != 2 or etas.shape[1] != family.eta_dim or len(etas) == 0:
@@ -122,7 +138,7 @@ def check_etas(family: ExponentialFamily, etas: Array) -> Float[Array, "n eta_di
 def _chains(
     family: ExponentialFamily, config: HMCConfig, eta: Array, key: PRNGKeyArray
 ) -> tuple[Float[Array, "chains draws *x_shape"], HMCInfo]:
-    """Draws of x: chains run in the unconstrained coordinates of the support."""
+    """Draws x by chains that run in the unconstrained coordinates of the support."""
     support = family.support
     shape = support.shape
 

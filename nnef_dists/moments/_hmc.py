@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.mcmc import hmc
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._proposal import KernelMixture, Whitening
@@ -17,10 +17,12 @@ from nnef_dists.moments._proposal import KernelMixture, Whitening
 class HMCInfo(NamedTuple):
     """What the sampler says of a run, over all chains after adaptation.
 
-    **Attributes:** `acceptance`, the mean of the HMC transitions'; `divergences`, the fraction of
-    transitions that diverged; `step_size`, adapted, in units of the whitened density; `jumps`, the
-    fraction of global moves that were accepted; `finite`, whether all chains ended at a finite
-    log-density.
+    Attributes:
+        acceptance: Mean acceptance of the HMC transitions.
+        divergences: Fraction of transitions that diverged.
+        step_size: The adapted step size, in units of the whitened density.
+        jumps: Fraction of global moves that were accepted.
+        finite: Whether all chains ended at a finite log-density.
     """
 
     acceptance: Float[Array, ""]
@@ -35,7 +37,7 @@ def run_chains(
     dim: int,
     key: PRNGKeyArray,
     config: HMCConfig,
-    dtype,
+    dtype: DTypeLike,
 ) -> tuple[Float[Array, "chains draws n"], HMCInfo]:
     """Draws from an unnormalised density on R^n by HMC in whitened coordinates.
 
@@ -44,18 +46,24 @@ def run_chains(
     again; then both are fixed. The kernel is BlackJAX's HMC, followed by an independence Metropolis
     step with a `KernelMixture` of the warm-up as its proposal (where `config.global_moves`).
 
-    **Arguments:** `logdensity_fn` of one point of shape `(dim,)`, in nats; `dim`; a `key`; the
-    `config`; the `dtype` of the draws.
+    Args:
+        logdensity_fn: The unnormalised log-density of one point of shape `(dim,)`, in nats.
+        dim: The dimension of the density.
+        key: PRNG key.
+        config: How to sample.
+        dtype: Floating dtype of the draws.
 
-    **Returns:** draws of shape `(chains, draws, dim)`, and `HMCInfo`.
+    Returns:
+        Draws of shape `(chains, draws, dim)`, and `HMCInfo`.
 
-    Reference: Hoffman and Gelman, *The No-U-Turn Sampler*, JMLR 15 (2014), section 3.2, for the
-    adaptation; Tierney, *Markov chains for exploring posterior distributions*, Ann. Statist. 22
-    (1994), section 2.3, for the cycle of kernels.
+    Reference:
+        Hoffman and Gelman, *The No-U-Turn Sampler*, JMLR 15 (2014), section 3.2, for the
+        adaptation; Tierney, *Markov chains for exploring posterior distributions*, Ann. Statist.
+        22 (1994), section 2.3, for the cycle of kernels.
     """
     key_start, key_phases, key_draws = jax.random.split(key, 3)
     phase_length = config.warmup // 3
-    # In whitened coordinates a Gaussian has period 2 pi: after a quarter of it draws are independent.
+    # In whitened coordinates a Gaussian has period 2 pi; a quarter of it makes draws independent.
     longest_step = math.pi / 2 / config.leapfrog_steps
 
     def adapt(carry, phase):
@@ -85,17 +93,27 @@ def run_chains(
 
 
 class _Kernel(NamedTuple):
-    """Transitions of all chains at once, in whitened coordinates z."""
+    """Transitions of all chains at once, in whitened coordinates z.
+
+    States, infos and the kernel are annotated `Any`: BlackJAX types a position as any pytree, a
+    flag as bool and a step size as float, where here all are arrays.
+    """
 
     logdensity_fn: Callable[[Array], Array]
     whitening: Whitening
     config: HMCConfig
 
-    def init(self, z: Float[Array, "chains n"]) -> hmc.HMCState:
+    def init(self, z: Float[Array, "chains n"]) -> Any:
         return jax.vmap(lambda z: hmc.init(z, self._logdensity))(z)
 
-    def adapt_step_size(self, u, key, length: int, step_limit):
-        """`length` transitions; returns the trace of z and the adapted step size."""
+    def adapt_step_size(
+        self,
+        u: Float[Array, "chains n"],
+        key: PRNGKeyArray,
+        length: int,
+        step_limit: Float[Array, ""],
+    ) -> tuple[Float[Array, "length chains n"], Float[Array, ""]]:
+        """Runs `length` transitions; returns the trace of z and the adapted step size."""
         dtype = u.dtype
         da_init, da_update, da_final = dual_averaging_adaptation(self.config.target_acceptance)
 
@@ -110,13 +128,17 @@ class _Kernel(NamedTuple):
             lambda leaf: jnp.asarray(leaf, dtype), da_init(self.config.initial_step_size)
         )
         states = self.init(jax.vmap(self.whitening.to_z)(u))
-        (_, da_state), trace = jax.lax.scan(
-            step, (states, da_state), jax.random.split(key, length)
-        )
+        (_, da_state), trace = jax.lax.scan(step, (states, da_state), jax.random.split(key, length))
         return trace, jnp.minimum(da_final(da_state), step_limit)
 
-    def sample(self, u, key, step_size, proposal: KernelMixture):
-        """Draws of shape `(chains, draws, n)` in u, and their `HMCInfo`."""
+    def sample(
+        self,
+        u: Float[Array, "chains n"],
+        key: PRNGKeyArray,
+        step_size: Float[Array, ""],
+        proposal: KernelMixture,
+    ) -> tuple[Float[Array, "chains draws n"], HMCInfo]:
+        """Returns draws in u, and their `HMCInfo`."""
 
         def step(states, key):
             key_hmc, key_jump = jax.random.split(key)
@@ -143,12 +165,13 @@ class _Kernel(NamedTuple):
     def _logdensity(self, z: Float[Array, " n"]) -> Float[Array, ""]:
         return self.logdensity_fn(self.whitening.to_u(z))
 
-    def _hmc(self, key, states: hmc.HMCState, step_size):
+    def _hmc(self, key: PRNGKeyArray, states: Any, step_size: Float[Array, ""]) -> tuple[Any, Any]:
+        """Takes one HMC step of every chain; returns their states and infos."""
         key_jitter, key_chains = jax.random.split(key)
         jitter = self.config.step_size_jitter
         dtype = states.position.dtype
         step_size = step_size * jax.random.uniform(key_jitter, (), dtype, 1 - jitter, 1 + jitter)
-        kernel = hmc.build_kernel()
+        kernel: Any = hmc.build_kernel()
         unit_metric = jnp.ones(states.position.shape[-1], dtype)
 
         def one(key, state):
@@ -158,8 +181,10 @@ class _Kernel(NamedTuple):
 
         return jax.vmap(one)(jax.random.split(key_chains, self.config.chains), states)
 
-    def _jump(self, key, states: hmc.HMCState, proposal: KernelMixture):
-        """One independence Metropolis step of every chain."""
+    def _jump(
+        self, key: PRNGKeyArray, states: Any, proposal: KernelMixture
+    ) -> tuple[Any, Bool[Array, " chains"]]:
+        """Takes one independence Metropolis step of every chain; returns who accepted, too."""
         key_proposal, key_accept = jax.random.split(key)
         chains = self.config.chains
         proposed = self.init(proposal.sample(key_proposal, chains))

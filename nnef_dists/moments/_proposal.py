@@ -4,23 +4,28 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 
 class Whitening(NamedTuple):
-    """Coordinates z in which a density has about unit covariance: u = center + factor z."""
+    """Coordinates z in which a density has about unit covariance: u = center + factor z.
+
+    Attributes:
+        center: The mean of u, `(n,)`.
+        factor: The lower Cholesky factor of the covariance of u, `(n, n)`.
+    """
 
     center: Float[Array, " n"]
     factor: Float[Array, "n n"]
 
     @classmethod
-    def identity(cls, dim: int, dtype) -> "Whitening":
-        """z = u."""
+    def identity(cls, dim: int, dtype: DTypeLike) -> "Whitening":
+        """Returns the coordinates z = u."""
         return cls(jnp.zeros(dim, dtype), jnp.eye(dim, dtype=dtype))
 
     @classmethod
     def fit(cls, u: Float[Array, "draws n"]) -> "Whitening":
-        """From pooled draws; correlations are shrunk as if by 5 uncorrelated draws."""
+        """Fits pooled draws of u; correlations are shrunk as if by 5 uncorrelated draws."""
         weight = u.shape[0] / (u.shape[0] + 5)
         center = jnp.mean(u, 0)
         covariance = (u - center).T @ (u - center) / u.shape[0]
@@ -28,36 +33,49 @@ class Whitening(NamedTuple):
         return cls(center, jnp.linalg.cholesky(shrunk))
 
     def to_u(self, z: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The point of coordinates z."""
+        """Returns the point of coordinates z."""
         return self.center + jnp.sum(self.factor * z, -1)
 
     def to_z(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The coordinates of the point u."""
+        """Returns the coordinates of the point u."""
         return jax.scipy.linalg.solve_triangular(self.factor, u - self.center, lower=True)
 
 
 class KernelMixture(NamedTuple):
-    """A mixture of equal normals around given centres: a kernel density estimate."""
+    """A mixture of equal normals around given centres: a kernel density estimate.
+
+    Attributes:
+        centers: The centres, `(k, n)`.
+        scale: The standard deviation of the normals in each coordinate, `(n,)`.
+    """
 
     centers: Float[Array, "k n"]
     scale: Float[Array, " n"]
 
     @classmethod
     def fit(cls, centers: Float[Array, "k n"], spread: Float[Array, " n"]) -> "KernelMixture":
-        """Around the given centres, with Silverman's bandwidth for data of the given `spread`.
+        """Builds the estimate by Silverman's bandwidth.
 
-        Reference: Silverman, *Density Estimation* (1986), equation 4.14.
+        Args:
+            centers: The centres, `(k, n)`.
+            spread: The standard deviation of the data in each coordinate, `(n,)`.
+
+        Returns:
+            The mixture.
+
+        Reference:
+            Silverman, *Density Estimation* (1986), equation 4.14.
         """
         k, dim = centers.shape
         return cls(centers, (4 / (k * (dim + 2))) ** (1 / (dim + 4)) * spread)
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "draws n"]:
-        """`n` independent draws."""
+        """Returns `n` independent draws."""
         key_center, key_noise = jax.random.split(key)
         which = jax.random.randint(key_center, (n,), 0, self.centers.shape[0])
         noise = jax.random.normal(key_noise, (n, self.centers.shape[1]), self.centers.dtype)
         return self.centers[which] + self.scale * noise
 
     def log_prob(self, z: Float[Array, " n"]) -> Float[Array, ""]:
-        """The log-density at z up to a constant, in nats."""
+        """Returns the log-density at z up to a constant, in nats."""
         return jax.nn.logsumexp(-jnp.sum(((z - self.centers) / self.scale) ** 2, -1) / 2)

@@ -17,9 +17,13 @@ _NEGLIGIBLE_NATS = 45.0
 class QuadratureMoments(NamedTuple):
     """What quadrature finds for one eta.
 
-    **Attributes:** `mean`, E[T]; `covariance`, Cov[T]; `log_partition`, A(eta) in nats; `error`, the
-    largest change of a mean, in z units, when every other grid point is left out: an upper bound of
-    the discretisation error, which falls exponentially with the number of points.
+    Attributes:
+        mean: E[T], `(eta_dim,)`.
+        covariance: Cov[T], `(eta_dim, eta_dim)`.
+        log_partition: A(eta), in nats.
+        error: The largest change of a mean, in z units, when every other grid point is left out: an
+            upper bound of the discretisation error, which falls exponentially with the number of
+            points.
     """
 
     mean: Float[Array, " eta_dim"]
@@ -37,23 +41,33 @@ def quadrature_moments(
     zooms: int = 4,
     reach: float = 1e3,
 ) -> QuadratureMoments:
-    """E[T | eta], Cov[T | eta] and A(eta) by the trapezoidal rule, for x of one or two dimensions.
+    """Computes E[T], Cov[T] and A(eta) by the trapezoidal rule, for x of one or two dimensions.
 
     The rule runs over a box in the unconstrained coordinates of the support. The box is found by
     zooming: from a grid that reaches `reach` either way (dense near 0) on to the smallest box that
     holds all grid points whose log-density is within 45 nats of the largest, several times. For
     smooth densities the rule converges exponentially in the number of points.
 
-    **Arguments:** the `family`; one valid `eta`; odd `points` in each dimension (2,001 in one,
-    301 in two); `zooms`, how often the box is refined; the `reach` of the first grid.
+    For many etas use `jax.lax.map` with a `batch_size`, since each needs a grid of its own.
 
-    **Returns:** `QuadratureMoments`. For many etas use `jax.lax.map` with a `batch_size`, since each
-    needs a grid of its own.
+    Args:
+        family: The exponential family.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        points: Grid points in each dimension, an odd number, at least 9; None is 2,001 in one
+            dimension and 301 in two.
+        zooms: How often the box is refined.
+        reach: How far the first grid goes either way, in unconstrained coordinates.
 
-    **Raises:** `ValueError` for more than two dimensions; what `family.check_eta` raises.
+    Returns:
+        The moments, the log-partition and an error bound.
 
-    Reference: Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review
-    56 (2014).
+    Raises:
+        ValueError: For more than two dimensions, for `points` that are even or too few, and what
+            `family.check_eta` raises.
+
+    Reference:
+        Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review 56
+        (2014).
     """
     support = family.support
     dim = int(np.prod(support.shape))
@@ -80,7 +94,9 @@ def quadrature_moments(
         for i, axis in enumerate(axes):
             along = jnp.any(matters, axis=tuple(j for j in range(dim) if j != i))
             first, last = jnp.argmax(along), len(axis) - 1 - jnp.argmax(along[::-1])
-            box.append((axis[jnp.maximum(first - 1, 0)], axis[jnp.minimum(last + 1, len(axis) - 1)]))
+            box.append(
+                (axis[jnp.maximum(first - 1, 0)], axis[jnp.minimum(last + 1, len(axis) - 1)])
+            )
         return box
 
     spread = np.arcsinh(reach)

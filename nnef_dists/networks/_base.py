@@ -1,0 +1,139 @@
+"""What a moment network is, and the standardisation that all of them share."""
+
+from abc import abstractmethod
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.bayes import Module
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.moments import MomentDataset
+
+
+class AbstractMomentNetwork(Module):
+    """A learned moment map, eta -> E[T | eta], with uncertain weights.
+
+    The call protocol is that of everything Bayesian here: a `key` draws one set of weights, without
+    one the means are used.
+
+    Attributes:
+        family: The family whose moments are learned.
+    """
+
+    family: eqx.AbstractVar[ExponentialFamily]
+
+    @abstractmethod
+    def __call__(
+        self,
+        eta: Float[Array, " eta_dim"],
+        *,
+        key: PRNGKeyArray | None = None,
+        sample: bool | None = None,
+    ) -> Float[Array, " eta_dim"]:
+        """Returns the mean parameters mu = E[T | eta], flat.
+
+        Args:
+            eta: One raw, valid eta, `(eta_dim,)`; batch with `jax.vmap`.
+            key: Draws the weights; without a key the means are used.
+            sample: True insists on a draw, False on the means.
+
+        Returns:
+            The mean parameters, `(eta_dim,)`.
+
+        Raises:
+            ValueError: If `sample=True` comes without a key.
+        """
+
+
+@final
+class Standardisation(eqx.Module):
+    """Coordinates in which eta, and E[T], are of order one; set from data and never trained.
+
+    Inputs are the unconstrained coordinates u(eta) of the natural domain (logarithms of what is
+    negative, Cholesky factors of what is definite), shifted and scaled to mean 0 and variance 1.
+    An output y stands for the moments
+
+        mu_i = s_i(eta) (c_i + r_i y_i),    log s_i(eta) = a_i + b_i . inputs(eta)
+
+    with s_i a log-linear least-squares fit to the labels' sd(T_i | eta), and c_i, r_i the mean and
+    standard deviation of mu_i / s_i over the data. So a unit of y is a unit of z everywhere, though
+    moments may range over decades.
+
+    Args:
+        data: Moment data, of which the good labels are used.
+
+    Attributes:
+        family: The data's family.
+        input_shift: Means of the unconstrained coordinates, `(m,)`.
+        input_scale: Their standard deviations, `(m,)`.
+        log_sd: The coefficients a (first row) and b of log s, `(m + 1, eta_dim)`.
+        output_shift: c, `(eta_dim,)`.
+        output_scale: r, `(eta_dim,)`.
+
+    Raises:
+        ValueError: If there are fewer good labels than `m + 2`.
+    """
+
+    family: ExponentialFamily = eqx.field(static=True)
+    input_shift: paramax.NonTrainable[Array]
+    input_scale: paramax.NonTrainable[Array]
+    log_sd: paramax.NonTrainable[Array]
+    output_shift: paramax.NonTrainable[Array]
+    output_scale: paramax.NonTrainable[Array]
+
+    def __init__(self, data: MomentDataset):
+        self.family = data.family
+        labels = data.only_ok().arrays()
+        inputs = np.asarray(jax.vmap(data.family.unconstrain_eta)(labels.eta), np.float64)
+        n, m = inputs.shape
+        if n < m + 2:
+            raise ValueError(f"Expected at least {m + 2} good labels; got {n} of {len(data)}")
+        shift, scale = inputs.mean(0), _nonzero(inputs.std(0))
+        design = np.column_stack([np.ones(n), (inputs - shift) / scale])
+        sd = np.sqrt(np.diagonal(labels.covariance, axis1=1, axis2=2).astype(np.float64))
+        log_sd = np.linalg.lstsq(design, np.log(sd), rcond=None)[0]
+        ratio = np.asarray(labels.mean) / np.exp(design @ log_sd)
+
+        def to_buffer(leaf: np.ndarray) -> paramax.NonTrainable[Array]:
+            return paramax.NonTrainable(jnp.asarray(leaf, labels.eta.dtype))
+
+        self.input_shift, self.input_scale = to_buffer(shift), to_buffer(scale)
+        self.log_sd = to_buffer(log_sd)
+        self.output_shift = to_buffer(ratio.mean(0))
+        self.output_scale = to_buffer(_nonzero(ratio.std(0)))
+
+    @property
+    def input_dim(self) -> int:
+        """The number m of inputs."""
+        return self.family.unconstrained_dim
+
+    def inputs(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
+        """Returns the standardised unconstrained coordinates, `(m,)`, of eta, `(eta_dim,)`."""
+        fixed = paramax.unwrap(self)
+        return (self.family.unconstrain_eta(eta) - fixed.input_shift) / fixed.input_scale
+
+    def moments(
+        self, inputs: Float[Array, " m"], y: Float[Array, " eta_dim"]
+    ) -> Float[Array, " eta_dim"]:
+        """Returns the moments that the outputs y stand for.
+
+        Args:
+            inputs: Standardised coordinates of eta, `(m,)`.
+            y: Outputs, in z units, `(eta_dim,)`.
+
+        Returns:
+            The moments mu, `(eta_dim,)`.
+        """
+        fixed = paramax.unwrap(self)
+        sd = jnp.exp(fixed.log_sd[0] + inputs @ fixed.log_sd[1:])
+        return sd * (fixed.output_shift + fixed.output_scale * y)
+
+
+def _nonzero(scale: np.ndarray) -> np.ndarray:
+    """Replaces zeros by ones, which leaves a constant column unscaled."""
+    return np.where(scale > 0, scale, 1.0)

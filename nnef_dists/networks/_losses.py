@@ -1,0 +1,78 @@
+"""Losses of moment networks: pure functions of a network, a batch of labels and a key."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
+from nnef_dists.moments import MomentBatch
+from nnef_dists.networks._base import AbstractMomentNetwork
+
+
+def moment_loss(
+    network: AbstractMomentNetwork,
+    batch: MomentBatch,
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, ""]:
+    """Returns the mean squared error of moments in z units.
+
+        mean over labels n and statistics i of ((mu_i(eta_n) - label_ni) / sd(T_i | eta_n))^2
+
+    Args:
+        network: The moment network.
+        batch: Good labels.
+        key: Draws one set of weights for the batch; without a key the means are used.
+
+    Returns:
+        A scalar; the labels' own noise bounds it from below by the mean of their squared standard
+        errors in z units.
+    """
+    network = draw_or_mean(network, key=key)
+    variances = jnp.diagonal(batch.covariance, axis1=1, axis2=2)
+    residuals = jax.vmap(network)(batch.eta) - batch.mean
+    return jnp.mean(residuals**2 / variances)
+
+
+def negative_elbo(
+    network: AbstractMomentNetwork,
+    batch: MomentBatch,
+    key: PRNGKeyArray,
+    *,
+    total: int,
+    samples: int = 1,
+    misfit: float | Float[Array, ""] = 0.0,
+    temperature: float | Float[Array, ""] = 1.0,
+) -> Float[Array, ""]:
+    """Returns minus the (tempered) evidence lower bound, in nats for each label.
+
+        E_q[-log p(labels | weights)] + temperature (E_q[g(weights)] - H(q)) / total
+
+    Labels are normal around the network's moments, with their own standard errors as scale; g is
+    `network.compute_prior()`, minus the log-prior up to a constant; H(q) is the entropy. Both
+    expectations are Monte Carlo averages over draws of the weights.
+
+    Args:
+        network: The moment network.
+        batch: Good labels, of `total` in all.
+        key: PRNG key for the weights.
+        total: How many labels the training set has: the weight of prior and entropy.
+        samples: How many sets of weights are drawn.
+        misfit: Standard deviation, in z units, of what the network cannot represent; added in
+            quadrature to the standard errors.
+        temperature: 1 is the evidence bound; more widens the posterior, less narrows it.
+
+    Returns:
+        A scalar, up to a constant that does not depend on the weights' law.
+    """
+    variances = jnp.diagonal(batch.covariance, axis1=1, axis2=2)
+    scale = jnp.sqrt(batch.standard_error**2 + misfit**2 * variances)
+
+    def one(key):
+        drawn = sample_all_parameters(network, key)
+        residuals = (jax.vmap(drawn)(batch.eta) - batch.mean) / scale
+        misfit_nats = jnp.sum(residuals**2 / 2 + jnp.log(scale), axis=1)
+        return jnp.mean(misfit_nats), drawn.compute_prior()
+
+    nll, prior = jax.vmap(one)(jax.random.split(key, samples))
+    divergence = jnp.mean(prior) - entropy(network)
+    return jnp.mean(nll) + temperature * divergence / total
