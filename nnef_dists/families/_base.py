@@ -1,5 +1,6 @@
 """What an exponential family is."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -10,6 +11,7 @@ from typing import final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.bijections import AbstractBijection, Identity
 from jax.core import Tracer
 from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
@@ -48,11 +50,15 @@ class ExponentialFamily(eqx.Module):
     natural_domain: eqx.AbstractVar[AbstractDomain]
 
     def __check_init__(self):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self):
-            if eqx.is_array_like(leaf) and not isinstance(leaf, bool | int | float | complex):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if any(
+                eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
+                for leaf in jax.tree.leaves(value)
+            ):
                 raise ValueError(
                     f"Expected only static fields (numbers, strings, tuples) in "
-                    f"{type(self).__name__}; got an array in {jax.tree_util.keystr(path)[1:]!r}"
+                    f"{type(self).__name__}; got an array in {field.name!r}"
                 )
         self.natural_domain.check_statistics(self.stat_shapes)
 

@@ -22,6 +22,7 @@ class Range(eqx.Module):
         shape: The shape of what is drawn.
 
     Attributes:
+        name: The statistic's name.
         low: Lower bounds, of that shape.
         high: Upper bounds, of that shape.
         log: Whether draws are log-uniform.
@@ -31,12 +32,14 @@ class Range(eqx.Module):
             `low <= high`, or, for a log-uniform range, not of one sign.
     """
 
+    name: str
     low: np.ndarray
     high: np.ndarray
     log: bool
 
-    def __init__(self, name: str, spec: Sequence[Any], shape: tuple[int, ...]):
-        spec = tuple(spec)
+    def __init__(self, name: str, spec: Sequence[Any] | float, shape: tuple[int, ...]):
+        self.name = name
+        spec = tuple(spec) if isinstance(spec, Sequence) else (spec,)
         if len(spec) not in (2, 3) or (len(spec) == 3 and spec[2] != "log"):
             raise ValueError(
                 f"Expected the range of {name!r} as (low, high) or (low, high, 'log'); got {spec}"
@@ -59,6 +62,11 @@ class Range(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, dtype: DTypeLike) -> Array:
         """Draws one array of the range's shape."""
+        if self.log and not (np.asarray([self.low, self.high], dtype) != 0).all():
+            raise ValueError(
+                f"Expected log-uniform bounds of {self.name!r} that {jnp.dtype(dtype)} can hold; "
+                f"got ({self.low}, {self.high})"
+            )
         low, high = jnp.asarray(self.low, dtype), jnp.asarray(self.high, dtype)
         uniform = jax.random.uniform(key, low.shape, dtype)
         if not self.log:
@@ -100,7 +108,7 @@ class AbstractConstraint(eqx.Module):
         key: PRNGKeyArray,
         name: str,
         shape: tuple[int, ...],
-        spec: Sequence[Any],
+        spec: Sequence[Any] | float,
         dtype: DTypeLike,
     ) -> Array:
         """Draws a random value.
@@ -192,15 +200,13 @@ class Interval(AbstractConstraint):
         key: PRNGKeyArray,
         name: str,
         shape: tuple[int, ...],
-        spec: Sequence[Any],
+        spec: Sequence[Any] | float,
         dtype: DTypeLike,
     ) -> Array:
         """Draws independent entries, uniform or log-uniform in the range."""
         drawn = Range(name, spec, shape)
         if not ((drawn.low > self.lower) & (drawn.high < self.upper)).all():
-            raise ValueError(
-                f"Expected the range of {name!r} to be {self.description}; got {tuple(spec)}"
-            )
+            raise ValueError(f"Expected the range of {name!r} to be {self.description}; got {spec}")
         return drawn.sample(key, dtype)
 
 
@@ -232,7 +238,7 @@ class NegativeDefinite(AbstractConstraint):
         """
         if value.ndim == 2:
             return (value + value.T) / 2
-        d = _triangle_side(value.shape)
+        d = _side(value.shape)
         lower = jnp.zeros((d, d), value.dtype).at[jnp.tril_indices(d)].set(value)
         return (lower + lower.T) / 2
 
@@ -252,7 +258,7 @@ class NegativeDefinite(AbstractConstraint):
         """
         if len(shape) == 2:
             return matrix
-        d = _triangle_side(shape)
+        d = _side(shape)
         pairs_once = 2 * matrix - jnp.diag(jnp.diag(matrix))
         return pairs_once[jnp.tril_indices(d)]
 
@@ -263,12 +269,12 @@ class NegativeDefinite(AbstractConstraint):
 
     def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
         """Returns d (d + 1) / 2."""
-        d = shape[0] if len(shape) == 2 else _triangle_side(shape)
+        d = _side(shape)
         return d * (d + 1) // 2
 
     def constrain(self, u: Float[Array, " m"], shape: tuple[int, ...]) -> Array:
         """Returns the value of this shape with unconstrained coordinates `u`, `(m,)`."""
-        d = shape[0] if len(shape) == 2 else _triangle_side(shape)
+        d = _side(shape)
         factor = jnp.zeros((d, d), u.dtype).at[jnp.tril_indices(d)].set(u)
         factor = jnp.tril(factor, -1) + jnp.diag(jnp.exp(jnp.diag(factor)))
         return self.parameter(-factor @ factor.T, shape)
@@ -284,15 +290,15 @@ class NegativeDefinite(AbstractConstraint):
         key: PRNGKeyArray,
         name: str,
         shape: tuple[int, ...],
-        spec: Sequence[Any],
+        spec: Sequence[Any] | float,
         dtype: DTypeLike,
     ) -> Array:
         """Draws eigenvalues from the range; eigenvectors are uniform over rotations (Haar)."""
-        d = shape[0] if len(shape) == 2 else _triangle_side(shape)
+        d = _side(shape)
         drawn = Range(name, spec, (d,))
         if not (drawn.high < 0).all():
             raise ValueError(
-                f"Expected the eigenvalue range of {name!r} to be negative; got {tuple(spec)}"
+                f"Expected the eigenvalue range of {name!r} to be negative; got {spec}"
             )
         key_values, key_vectors = jax.random.split(key)
         eigenvalues = drawn.sample(key_values, dtype)
@@ -300,11 +306,16 @@ class NegativeDefinite(AbstractConstraint):
         return self.parameter((vectors * eigenvalues) @ vectors.T, shape)
 
 
-def _triangle_side(shape: tuple[int, ...]) -> int:
-    d = (math.isqrt(8 * shape[0] + 1) - 1) // 2 if len(shape) == 1 else 0
-    if d < 1 or d * (d + 1) // 2 != shape[0]:
-        raise ValueError(f"Expected shape (d, d) or (d * (d + 1) / 2,); got {shape}")
-    return d
+def _side(shape: tuple[int, ...]) -> int:
+    """Returns d, of a form given as a matrix or as its packed lower triangle."""
+    match shape:
+        case (rows, columns) if rows == columns >= 1:
+            return rows
+        case (length,) if length >= 1:
+            d = (math.isqrt(8 * length + 1) - 1) // 2
+            if d * (d + 1) // 2 == length:
+                return d
+    raise ValueError(f"Expected shape (d, d) or (d * (d + 1) / 2,); got {shape}")
 
 
 real = Interval(-math.inf, math.inf)

@@ -134,7 +134,10 @@ class ProductDomain(AbstractDomain):
                 raise ValueError(
                     f"Expected natural_domain to name statistics among {list(shapes)}; got {name!r}"
                 )
-            constraint.unconstrained_dim(shapes[name])
+            try:
+                constraint.unconstrained_dim(shapes[name])
+            except ValueError as error:
+                raise ValueError(f"statistic {name!r}: {error}") from None
 
 
 @final

@@ -6,6 +6,7 @@ from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
@@ -89,16 +90,23 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
             The flat eta, `(eta_dim,)`.
 
         Raises:
-            ValueError: What `check_eta` raises.
+            ValueError: If the covariance is not positive definite (under a transformation an
+                `equinox.error_if`).
         """
+        definite = negative_definite.contains(-covariance)
+        if isinstance(definite, Tracer):
+            covariance = eqx.error_if(
+                covariance, ~definite, "Expected a positive definite covariance"
+            )
+        elif not definite:
+            raise ValueError(f"Expected a positive definite covariance; got {covariance}")
         factor = jnp.linalg.cholesky(covariance)
         precision = cho_solve((factor, True), jnp.eye(self.d, dtype=mean.dtype))
         precision = (precision + precision.T) / 2
         quadratic = NegativeDefinite.parameter(
             -precision / 2, self.stat_shapes[self.quadratic_name]
         )
-        eta = self.flatten_stats_or_eta({"x": precision @ mean, self.quadratic_name: quadratic})
-        return self.check_eta(eta)
+        return self.flatten_stats_or_eta({"x": precision @ mean, self.quadratic_name: quadratic})
 
     def _linear_and_factor(self, eta: Array) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
         parts = self.unflatten_stats_or_eta(self.check_eta(eta))

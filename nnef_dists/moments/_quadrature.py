@@ -1,6 +1,7 @@
 """Moments by quadrature: the oracle in one and two dimensions."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -32,7 +33,6 @@ class QuadratureMoments(NamedTuple):
     error: Float[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnums=(0,), static_argnames=("points", "zooms", "reach"))
 def quadrature_moments(
     family: ExponentialFamily,
     eta: Float[Array, " eta_dim"],
@@ -69,14 +69,25 @@ def quadrature_moments(
         Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review 56
         (2014).
     """
-    support = family.support
-    dim = int(np.prod(support.shape))
+    dim = math.prod(family.support.shape)
     if dim not in (1, 2):
         raise ValueError(f"Expected a family of one or two dimensions; {family!r} has {dim}")
     points = {1: 2001, 2: 301}[dim] if points is None else points
     if points % 2 == 0 or points < 9:
         raise ValueError(f"Expected an odd number of points >= 9; got {points}")
-    eta = family.check_eta(jnp.asarray(eta))
+    return _quadrature(family, family.check_eta(jnp.asarray(eta)), points, zooms, float(reach))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def _quadrature(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    points: int,
+    zooms: int,
+    reach: float,
+) -> QuadratureMoments:
+    support = family.support
+    dim = math.prod(support.shape)
 
     def logdensity(u):
         x, log_det = support.transform_and_log_det(u.reshape(support.shape))
