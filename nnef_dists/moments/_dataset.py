@@ -96,8 +96,8 @@ class MomentDataset:
         Returns:
             A dataset of these rows.
         """
-        if isinstance(rows, int):
-            rows = slice(rows, rows + 1)
+        if isinstance(rows, int | np.integer):
+            rows = [rows]
         return self._map(lambda leaf: leaf[rows])
 
     def __repr__(self) -> str:

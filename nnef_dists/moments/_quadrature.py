@@ -24,7 +24,7 @@ class QuadratureMoments(NamedTuple):
         log_partition: A(eta), in nats.
         error: The largest change of a mean, in z units, when every other grid point is left out: an
             upper bound of the discretisation error, which falls exponentially with the number of
-            points.
+            points. Infinite where the density goes on beyond the first grid: ask for more `reach`.
     """
 
     mean: Float[Array, " eta_dim"]
@@ -39,7 +39,7 @@ def quadrature_moments(
     *,
     points: int | None = None,
     zooms: int = 4,
-    reach: float = 1e3,
+    reach: float = 1e4,
 ) -> QuadratureMoments:
     """Computes E[T], Cov[T] and A(eta) by the trapezoidal rule, for x of one or two dimensions.
 
@@ -98,29 +98,32 @@ def _quadrature(
         return jax.vmap(fn)(mesh)
 
     def zoom(axes):
+        """Returns the smallest box that holds what matters, and whether the grid held all of it."""
         logs = on_grid(logdensity, axes).reshape([len(axis) for axis in axes])
         logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
         matters = logs > jnp.max(logs) - _NEGLIGIBLE_NATS
-        box = []
+        box, held = [], jnp.asarray(True)
         for i, axis in enumerate(axes):
             along = jnp.any(matters, axis=tuple(j for j in range(dim) if j != i))
-            first, last = jnp.argmax(along), len(axis) - 1 - jnp.argmax(along[::-1])
-            box.append(
-                (axis[jnp.maximum(first - 1, 0)], axis[jnp.minimum(last + 1, len(axis) - 1)])
-            )
-        return box
+            first, last = jnp.argmax(along), points - 1 - jnp.argmax(along[::-1])
+            held &= ~(along[0] | along[-1])
+            box.append((axis[jnp.maximum(first - 1, 0)], axis[jnp.minimum(last + 1, points - 1)]))
+        return box, held
 
     spread = np.arcsinh(reach)
     axes = [jnp.sinh(jnp.linspace(-spread, spread, points, dtype=eta.dtype))] * dim
-    for _ in range(zooms):
-        axes = [jnp.linspace(low, high, points, dtype=eta.dtype) for low, high in zoom(axes)]
+    box, held = zoom(axes)
+    for _ in range(zooms - 1):
+        axes = [jnp.linspace(low, high, points, dtype=eta.dtype) for low, high in box]
+        box, _ = zoom(axes)
+    axes = [jnp.linspace(low, high, points, dtype=eta.dtype) for low, high in box]
 
     logs = on_grid(logdensity, axes)
     logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
     stats = on_grid(
         lambda u: family.sufficient_statistics(support.transform(u.reshape(support.shape))), axes
     )
-    log_cell = sum(jnp.log(axis[1] - axis[0]) for axis in axes)
+    log_cell = sum(jnp.log((high - low) / (points - 1)) for low, high in box)
 
     def integrate(logs, stats):
         weights = jax.nn.softmax(logs)[:, None]
@@ -137,9 +140,10 @@ def _quadrature(
         logs.reshape(grid)[every_other].ravel(),
         stats.reshape(*grid, -1)[every_other].reshape(-1, stats.shape[-1]),
     )
+    error = jnp.max(jnp.abs(coarse - mean) / jnp.sqrt(jnp.diag(covariance)))
     return QuadratureMoments(
         mean=mean,
         covariance=covariance,
         log_partition=jax.nn.logsumexp(logs) + log_cell,
-        error=jnp.max(jnp.abs(coarse - mean) / jnp.sqrt(jnp.diag(covariance))),
+        error=jnp.where(held, error, jnp.inf),
     )
