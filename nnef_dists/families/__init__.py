@@ -1,6 +1,7 @@
 """Exponential families: what they are, where their parameters live, and those that are shipped."""
 
 from nnef_dists.families._base import ClosedFormFamily, ExponentialFamily
+from nnef_dists.families._beta import Beta
 from nnef_dists.families._constraints import (
     AbstractConstraint,
     Interval,
@@ -11,24 +12,53 @@ from nnef_dists.families._constraints import (
     positive,
     real,
 )
+from nnef_dists.families._dirichlet import Dirichlet
+from nnef_dists.families._dirichlet_prior import DirichletPrior
 from nnef_dists.families._domain import AbstractDomain, CoupledDomain, ProductDomain, domain
+from nnef_dists.families._fisher_bingham import FisherBingham
+from nnef_dists.families._gamma import Gamma
+from nnef_dists.families._gamma_shape_prior import GammaShapePrior
 from nnef_dists.families._gaussian import GaussianNatural1D
+from nnef_dists.families._laplace_product import LaplaceProduct
+from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
 from nnef_dists.families._polynomial import Polynomial1D
+from nnef_dists.families._rectified_gaussian import RectifiedGaussian
+from nnef_dists.families._support import (
+    AbstractSupport,
+    AdditiveLogRatio,
+    CircleProjection,
+    SphereProjection,
+)
+from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 
 __all__ = [
     "AbstractConstraint",
     "AbstractDomain",
+    "AbstractSupport",
+    "AdditiveLogRatio",
+    "Beta",
+    "CircleProjection",
     "ClosedFormFamily",
     "CoupledDomain",
+    "Dirichlet",
+    "DirichletPrior",
     "ExponentialFamily",
+    "FisherBingham",
+    "Gamma",
+    "GammaShapePrior",
     "GaussianNatural1D",
     "Interval",
+    "LaplaceProduct",
+    "LatticePhi4",
     "MinimalMultivariateNormal",
     "MultivariateNormal",
     "NegativeDefinite",
     "Polynomial1D",
     "ProductDomain",
+    "RectifiedGaussian",
+    "SphereProjection",
+    "VonMisesHarmonic",
     "domain",
     "interval",
     "negative",

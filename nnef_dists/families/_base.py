@@ -12,11 +12,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flowjax.bijections import AbstractBijection, Identity
+from flowjax.bijections import Identity
 from jax.core import Tracer
 from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists.families._domain import AbstractDomain
+from nnef_dists.families._support import Support
 
 
 class ExponentialFamily(eqx.Module):
@@ -78,9 +79,18 @@ class ExponentialFamily(eqx.Module):
         return jnp.zeros((), x.dtype)
 
     @property
-    def support(self) -> AbstractBijection:
-        """The bijection from R^n onto the support of x: the identity unless overridden."""
+    def support(self) -> Support:
+        """The map from R^n onto the support of x: the identity unless overridden.
+
+        A flowjax bijection or, where x has another shape than its coordinates, an
+        `AbstractSupport`.
+        """
         return Identity(self.x_shape)
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the log-density is differentiable everywhere: True unless overridden."""
+        return True
 
     @property
     @final

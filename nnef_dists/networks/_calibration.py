@@ -1,12 +1,22 @@
 """Whether a network's stated uncertainty matches its errors."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.bayes import sample_all_parameters
+from nnef_dists.bayes import predictive_moments
 from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._base import AbstractMomentNetwork
+
+_LOG_LARGEST = math.log(1e4)
+_HALVINGS = 40
+# Squared residuals count up to two standard deviations, where the mean of a chi-squared variable of
+# one degree of freedom, so capped, is P(chi2_3 < c) + c P(chi2_1 > c).
+_CAP = 25.0
+_INSIDE = math.erf(math.sqrt(_CAP / 2))
+_EXPECTED = _INSIDE - math.sqrt(2 * _CAP / math.pi) * math.exp(-_CAP / 2) + _CAP * (1 - _INSIDE)
 
 
 def calibration_ratio(
@@ -16,19 +26,19 @@ def calibration_ratio(
     *,
     samples: int = 64,
 ) -> Float[Array, ""]:
-    """The network's squared error in units of its predictive variance: 1 when calibrated.
+    """The factor that the network's predictive variance lacks: 1 when it is calibrated.
 
-        rho = sum of ((label - mu)^2 - s^2) / (v + s^2)  /  sum of v / (v + s^2)
+        rho:  mean of min((label - mu)^2 / (s^2 + rho v), 4) = E min(z^2, 4),    z standard normal
 
     over all labels and statistics, with mu the moments at the weights' means, v the variance of the
-    moments over draws of the weights, and s the labels' standard errors. The labels' own noise is
-    taken off the squared error, and labels too noisy to tell count little; with exact labels rho is
-    the mean of (label - mu)^2 / v. Above 1 the network is too sure, below 1 not sure enough. The
-    labels have to be new to the network, and best be no noisier than it errs: otherwise rho is
-    itself noisy, and may even be negative.
+    moments over draws of the weights, and s the labels' standard errors. Above 1 the network is too
+    sure, below 1 not sure enough. With exact labels and Gaussian errors it is the mean of
+    (label - mu)^2 / v; the cap keeps a few gross errors from deciding for all.
 
-    Widths that were trained with a given `temperature` of `negative_elbo` have variances that grow
-    with it: continue with `temperature * rho`, with rho clipped, say to [0.02, 50].
+    The labels have to be new to the network, and best be no noisier than it errs: otherwise the
+    errors drown in the noise, and rho with them. Widths that were trained with a given `temperature`
+    of `negative_elbo` have variances that grow with it: continue with `temperature * rho`, with
+    rho clipped, say to [0.02, 50].
 
     **Arguments:**
 
@@ -37,20 +47,24 @@ def calibration_ratio(
     - `key`: for the draws of the weights.
     - `samples`: how many sets of weights are drawn, at least 2.
 
-    **Returns:** a scalar.
+    **Returns:** a scalar in [1e-4, 1e4]: the lower end where the labels' noise explains all errors,
+    the upper one where the network claims to be certain and is not.
 
     **Raises:** `ValueError` for fewer than 2 samples.
     """
-    if samples < 2:
-        raise ValueError(f"Expected samples >= 2; got {samples}")
+    _, stdv = predictive_moments(network, lambda drawn: jax.vmap(drawn)(batch.eta), key, samples)
+    variance, noise = stdv**2, batch.standard_error**2
+    tiny = jnp.finfo(stdv.dtype).tiny
+    squared = (jax.vmap(network)(batch.eta) - batch.mean) ** 2
 
-    def moments(key: PRNGKeyArray) -> Float[Array, "n eta_dim"]:
-        return jax.vmap(sample_all_parameters(network, key))(batch.eta)
+    def halve(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2
+        # Both may be zero, and so may the error.
+        total = jnp.maximum(noise + jnp.exp(middle) * variance, tiny)
+        too_sure = jnp.mean(jnp.minimum(squared / total, _CAP)) > _EXPECTED
+        return jnp.where(too_sure, middle, low), jnp.where(too_sure, high, middle)
 
-    drawn = jax.lax.map(moments, jax.random.split(key, samples))
-    noise = batch.standard_error**2
-    # Weights that carry no uncertainty at all would divide by zero.
-    variance = jnp.maximum(jnp.var(drawn, axis=0, ddof=1), jnp.finfo(drawn.dtype).tiny)
-    excess = (jax.vmap(network)(batch.eta) - batch.mean) ** 2 - noise
-    total = variance + noise
-    return jnp.sum(excess / total) / jnp.sum(variance / total)
+    ends = jnp.asarray([-_LOG_LARGEST, _LOG_LARGEST], squared.dtype)
+    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (ends[0], ends[1]))
+    return jnp.exp((low + high) / 2)

@@ -1,0 +1,81 @@
+"""The normal in three dimensions, learned from samples and compared with its closed form.
+
+    python examples/multivariate_normal_3d.py [--preset small|large] [--plot-only] [--out FOLDER]
+
+Natural parameters eta1 in [-4, 4]^3 and eta2 negative definite with eigenvalues in [-4, -0.04], in
+the full form: 12 numbers, of which 9 are independent. Statistics x and x x^T. History, numbers,
+learned parameters and pictures go to the folder, `artifacts/multivariate_normal_3d` unless said
+otherwise; `--plot-only` redraws the pictures from the history.
+"""
+
+import jax
+import numpy as np
+import training
+
+import nnef_dists as nd
+from nnef_dists import plotting
+
+FAMILY = nd.MultivariateNormal(3)
+RANGES = {"x": (-4, 4), "xxT": (-4, -0.04)}
+PRESETS = {
+    "small": {"etas": 256, "calibration": 128, "steps": 2000, "width": 64, "depth": 2},
+    "large": {"etas": 2000, "calibration": 512, "steps": 8000, "width": 96, "depth": 5},
+}
+
+
+def main():
+    parser = training.closed_form_parser(
+        __doc__.splitlines()[0], "artifacts/multivariate_normal_3d"
+    )
+    args = parser.parse_args()
+    if args.plot_only:
+        history = training.load_history(args.out)
+    else:
+        sizes = training.sizes_of(args, PRESETS)
+        history = training.learn_closed_form(args, FAMILY, RANGES, **sizes)
+    training.save_figures(args.out, draw(history))
+
+
+def draw(history):
+    """All pictures, by name."""
+    eta, exact, predicted = history["eta"], history["exact"], history["predicted"]
+    scale, uncertainty, names = history["scale"], history["uncertainty"], FAMILY.stat_names
+    linear = slice(0, 3)
+    quadratic = [3 + 3 * i + j for i in range(3) for j in range(i + 1)]  # each pair once
+
+    def compare(entries):
+        return plotting.plot_moment_comparison(
+            exact[:, entries],
+            predicted[:, entries],
+            scale[:, entries],
+            uncertainty=uncertainty[:, entries],
+            names=np.asarray(names)[entries].tolist(),
+        )
+
+    # The narrowest, the middle and the widest of the held-out normals.
+    _, covariance = jax.vmap(FAMILY.to_mean_covariance)(eta)
+    by_width = np.argsort(np.linalg.det(covariance))
+    shown = by_width[[0, len(by_width) // 2, -1]]
+    return {
+        "learning_curves": training.draw_learning_curves(history),
+        "linear_terms": compare(linear),
+        "quadratic_terms": compare(quadratic),
+        "covariances": plotting.plot_covariance_comparison(
+            covariance_of(predicted[shown]),
+            np.asarray(covariance)[shown],
+            titles=["narrowest", "median", "widest"],
+        ),
+        "component_errors": plotting.plot_component_errors(exact, predicted, scale, names=names),
+        "errors": training.draw_errors(history),
+    }
+
+
+def covariance_of(moments):
+    """Cov[x] = E[x x^T] - E[x] E[x]^T, symmetrised since the twelve moments are learned freely."""
+    mean, second = moments[:, :3], moments[:, 3:].reshape(-1, 3, 3)
+    second = (second + second.transpose(0, 2, 1)) / 2
+    return second - mean[:, :, None] * mean[:, None, :]
+
+
+if __name__ == "__main__":
+    main()

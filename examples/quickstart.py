@@ -1,0 +1,124 @@
+"""A distribution without a name, learned: its moments everywhere, and how sure they are.
+
+    python examples/quickstart.py [--seed 0] [--out FOLDER] [--etas 4096] [--steps 1.0]
+
+The family is exp(eta1 x + eta2 x^2 + eta4 x^4): one mode or two, no closed form. It is declared by
+its statistics; HMC labels some etas with their moments; a network learns the map from eta to E[T]
+from the labels, and how far to trust itself. `--steps` scales the number of training steps.
+"""
+
+import jax
+import numpy as np
+import training
+
+import nnef_dists as nd
+from nnef_dists import plotting
+
+
+class Quartic(nd.ExponentialFamily):
+    """exp(eta1 x + eta2 x^2 + eta4 x^4) on the real line; eta4 < 0."""
+
+    x_shape = ()
+    natural_domain = nd.domain(x4=nd.negative)
+
+    def compute_stats(self, x):
+        """x, x^2 and x^4."""
+        return {"x": x, "x2": x**2, "x4": x**4}
+
+
+RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
+HELD_OUT = 512
+CALIBRATION = 512
+LONGER = nd.HMCConfig(draws=1000)  # less noise in the labels that the uncertainty is judged by
+
+
+def main():
+    args = training.parser(__doc__.splitlines()[0], "artifacts/quickstart").parse_args()
+    n = 4096 if args.etas is None else args.etas
+    key = jax.random.key(args.seed)
+    k_train, k_calibrate, k_held, k_hmc, k_longer, k_net, k_map, k_vi, k_draws = jax.random.split(
+        key, 9
+    )
+    seconds = {}
+
+    # 1. Moments of some etas, by HMC.
+    family = Quartic()
+    etas = family.sample_eta(k_train, n, RANGES)
+    calibration_etas = family.sample_eta(k_calibrate, min(n, CALIBRATION), RANGES)
+    with training.phase(seconds, "moments"):
+        data = nd.estimate_moments(family, etas, k_hmc, progress=True)
+        calibration = nd.estimate_moments(family, calibration_etas, k_longer, LONGER, progress=True)
+    print(data)
+
+    # 2. A network that maps eta to E[T]: first its best weights, then how sure they are.
+    network = nd.MLPMomentNetwork(family, data, width=64, depth=3, key=k_net)
+    with training.phase(seconds, "MAP"):
+        network, map_loss = training.fit_means(network, data, k_map, steps=round(6000 * args.steps))
+    with training.phase(seconds, "VI"):
+        network, vi_loss = training.fit_widths(
+            network, data, calibration, k_vi, steps=round(1000 * args.steps)
+        )
+
+    # 3. The truth, by quadrature: for etas that nothing has seen, and for the labels.
+    held_out = family.sample_eta(k_held, HELD_OUT, RANGES)
+    with training.phase(seconds, "evaluation"):
+        exact, scale = exact_moments(family, held_out)
+        label_exact, label_scale = exact_moments(family, data.only_ok().eta)
+        history = {
+            "map_loss": map_loss,
+            "vi_loss": vi_loss,
+            "noise": data.label_z_error(),
+            "label_z": training.z_errors(data.only_ok().mean, label_exact, label_scale),
+            "eta": np.asarray(held_out),
+            "exact": exact,
+            "scale": scale,
+            **training.predict(network, held_out, exact, k_draws),
+        }
+    with training.phase(seconds, "pictures"):
+        args.out.mkdir(parents=True, exist_ok=True)
+        training.save_figures(args.out, draw(family, history))
+    training.save(args.out, network, history, training.summarise(history, seconds))
+
+
+def exact_moments(family, etas):
+    """E[T | eta] and sd(T | eta) by quadrature."""
+    quadrature = jax.lax.map(lambda eta: nd.quadrature_moments(family, eta), etas, batch_size=64)
+    variances = np.diagonal(np.asarray(quadrature.covariance), axis1=1, axis2=2)
+    return np.asarray(quadrature.mean), np.sqrt(variances)
+
+
+def draw(family, history):
+    """All pictures, by name."""
+    predicted, uncertainty = history["predicted"], history["uncertainty"]
+    scale = history["scale"]
+    shown = four_etas(history["eta"])
+    return {
+        "learning_curves": training.draw_learning_curves(history),
+        "moments": plotting.plot_moment_comparison(
+            history["exact"], predicted, scale, uncertainty=uncertainty, names=family.stat_names
+        ),
+        "errors": training.draw_errors(history),
+        "densities": plotting.plot_densities(
+            family,
+            history["eta"][shown],
+            means=predicted[shown, 0],
+            uncertainty=uncertainty[shown, 0],
+        ),
+    }
+
+
+def four_etas(etas):
+    """Four telling ones: a skewed and an even double well, a broad and a narrow single one."""
+    eta1, eta2, eta4 = etas.T
+    depth = np.where(eta2 > 0, eta2**2 / (-4 * eta4), 0.0)  # of the even part's wells, in nats
+    rows = [
+        np.argmin(np.abs(depth - 3) + 3 * np.abs(eta1)),
+        np.argmin(np.abs(depth - 3) + 3 * np.abs(np.abs(eta1) - 0.35)),
+        np.argmin(np.abs(eta2) + np.abs(np.abs(eta1) - 1.5)),
+        np.argmin(eta2 + eta4),
+    ]
+    return np.asarray(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,344 @@
+"""What the examples share, written as a user of nnef_dists would write it.
+
+Training has two stages. MAP: the means of all weights are fitted to the labels by least squares in
+z units. VI: the means stay, and the widths are fitted to the evidence lower bound, at the
+temperature at which they account for the network's errors on labels that it was not trained on.
+"""
+
+import argparse
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm.auto import tqdm
+
+import nnef_dists as nd
+from nnef_dists import plotting
+
+# ------------------------------------------------------------------------------------- training
+
+
+def minimiser(loss, *, steps, learning_rate):
+    """Adam on `loss(dynamic, rest, key)`; the learning rate falls to zero along a cosine.
+
+    Steps run in compiled chunks, between which the progress bar moves. The loop is compiled once,
+    however often it is called.
+
+    Returns:
+        `run(dynamic, rest, key, description) -> (dynamic, losses)`.
+    """
+    chunks = max(1, round(steps / 250))
+    chunk = -(-steps // chunks)
+    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, chunks * chunk))
+
+    @jax.jit
+    def run_chunk(carry, rest, key):
+        def step(carry, key):
+            dynamic, state = carry
+            value, gradient = jax.value_and_grad(loss)(dynamic, rest, key)
+            updates, state = optimiser.update(gradient, state, dynamic)
+            return (optax.apply_updates(dynamic, updates), state), value
+
+        return jax.lax.scan(step, carry, jax.random.split(key, chunk))
+
+    def run(dynamic, rest, key, description):
+        carry, losses = (dynamic, optimiser.init(dynamic)), []
+        with tqdm(total=chunks * chunk, desc=description, unit="step") as bar:
+            for chunk_key in jax.random.split(key, chunks):
+                carry, values = run_chunk(carry, rest, chunk_key)
+                losses.append(np.asarray(values))
+                bar.update(chunk)
+                bar.set_postfix(loss=f"{losses[-1].mean():.3g}", refresh=False)
+        return carry[0], np.concatenate(losses)
+
+    return run
+
+
+def minibatch(labels, size, key):
+    """Labels drawn at random, with replacement."""
+    rows = jax.random.randint(key, (size,), 0, len(labels.eta))
+    return jax.tree.map(lambda leaf: leaf[rows], labels)
+
+
+def fit_means(network, data, key, *, steps=6000, batch_size=512, learning_rate=3e-3):
+    """Stage 1, MAP: all means, by the squared error in z units. Returns the network and losses."""
+    labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
+    dynamic, static = nd.freeze_stdvs(network)
+
+    def loss(dynamic, rest, key):
+        static, labels = rest
+        batch = minibatch(labels, batch_size, key)
+        return nd.moment_loss(nd.unfreeze_all(dynamic, static), batch)
+
+    run = minimiser(loss, steps=steps, learning_rate=learning_rate)
+    dynamic, losses = run(dynamic, (static, labels), key, "MAP")
+    return nd.unfreeze_all(dynamic, static), losses
+
+
+VI_ROUNDS = 3
+
+
+def fit_widths(network, data, calibration, key, *, steps=1000, batch_size=512, learning_rate=4e-3):
+    """Stage 2, VI: all widths, by the tempered evidence bound, in rounds.
+
+    The labels inform far fewer combinations of weights than there are weights, so that at
+    temperature 1 the widths would promise too little. Each round starts where the last one ended,
+    at its temperature times its calibration ratio.
+
+    Returns:
+        The network, and the negative bound in nats for each label, all rounds in one.
+    """
+    labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
+    unseen = unbiased_labels(calibration)
+    dynamic, static = nd.freeze_means(network)
+
+    def loss(dynamic, rest, key):
+        static, labels, temperature = rest
+        key_rows, key_weights = jax.random.split(key)
+        return nd.negative_elbo(
+            nd.unfreeze_all(dynamic, static),
+            minibatch(labels, batch_size, key_rows),
+            key_weights,
+            total=len(labels.eta),
+            temperature=temperature,
+        )
+
+    run = minimiser(loss, steps=steps, learning_rate=learning_rate)
+    calibration_ratio = jax.jit(nd.calibration_ratio)
+    temperature, losses, report = jnp.asarray(0.1), [], []
+    for number, round_key in enumerate(jax.random.split(key, VI_ROUNDS), start=1):
+        key_run, key_ratio = jax.random.split(round_key)
+        rest = (static, labels, temperature)
+        dynamic, values = run(dynamic, rest, key_run, f"VI {number}/{VI_ROUNDS}")
+        losses.append(values)
+        ratio = calibration_ratio(nd.unfreeze_all(dynamic, static), unseen, key_ratio)
+        report.append(f"{float(ratio):.2f} at temperature {float(temperature):.2g}")
+        temperature = temperature * jnp.clip(ratio, 0.02, 50.0)
+    print("calibration ratio:", ", ".join(report))
+    return nd.unfreeze_all(dynamic, static), np.concatenate(losses)
+
+
+def unbiased_labels(data):
+    """Good labels with standard errors from their effective sample sizes.
+
+    Those of the data are the larger of two estimates: cautious, where here they are taken off the
+    network's errors and should be neither too large nor too small.
+    """
+    data = data.only_ok()
+    variance = np.diagonal(data.covariance, axis1=1, axis2=2)
+    labels = data.arrays()._replace(standard_error=np.sqrt(variance / data.ess))
+    return jax.tree.map(jnp.asarray, labels)
+
+
+# ----------------------------------------------------------------------------------- evaluation
+
+
+def z_errors(predicted, exact, scale):
+    """Errors of moments in units of sd(T | eta)."""
+    return (np.asarray(predicted) - np.asarray(exact)) / np.asarray(scale)
+
+
+def predict(network, etas, exact, key, *, draws=256):
+    """Moments at the weights' means, their uncertainty, and how often intervals hold the truth.
+
+    Returns:
+        A dict of arrays: `predicted` and `uncertainty` (predictive standard deviation) of shape
+        `(n, eta_dim)`, and the `coverage` of the 50 % and of the 90 % interval.
+    """
+
+    @jax.jit
+    def evaluate(network, etas, key):
+        def moments(network):
+            return jax.vmap(network)(etas)
+
+        return moments(network), nd.predictive_draws(network, moments, key, draws)
+
+    predicted, drawn = evaluate(network, etas, key)
+    coverage = [
+        nd.interval_coverage(*nd.central_interval(drawn, level), jnp.asarray(exact))
+        for level in (0.5, 0.9)
+    ]
+    return {
+        "predicted": np.asarray(predicted),
+        "uncertainty": np.asarray(jnp.std(drawn, axis=0)),
+        "coverage": np.asarray(coverage),
+    }
+
+
+def summarise(history, seconds):
+    """The numbers of a run, for people (printed) and for programs (returned)."""
+    network_z = z_errors(history["predicted"], history["exact"], history["scale"])
+    sizes = {"label": history["label_z"], "network": network_z}
+    mse = float(np.mean((history["predicted"] - history["exact"]) ** 2))
+    numbers = {
+        "z_error": {
+            name: {
+                "rms": float(np.sqrt(np.mean(z**2))),
+                "median": float(np.median(np.abs(z))),
+                "max": float(np.max(np.abs(z))),
+                "etas": len(z),
+            }
+            for name, z in sizes.items()
+        },
+        "mean_squared_error": mse,
+        "coverage": {"50 %": float(history["coverage"][0]), "90 %": float(history["coverage"][1])},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "total_seconds": round(sum(seconds.values()), 2),
+    }
+    print(f"\n{'error of E[T] in z units':<34}{'rms':>9}{'median':>9}{'max':>9}")
+    for name, row in numbers["z_error"].items():
+        of = f"{name} ({row['etas']} {'held-out' if name == 'network' else 'training'} etas)"
+        print(f"  {of:<32}{row['rms']:9.4f}{row['median']:9.4f}{row['max']:9.4f}")
+    print(f"mean squared error of E[T]        {mse:9.3g}")
+    print("predictive intervals hold the truth   50 %: {:.3f}   90 %: {:.3f}".format(
+        *history["coverage"]
+    ))  # fmt: skip
+    print("seconds  ", "   ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    print(f"total     {sum(seconds.values()):.1f}\n")
+    return numbers
+
+
+@contextlib.contextmanager
+def phase(seconds, name):
+    """Adds the time that a block takes to `seconds[name]`."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+# ------------------------------------------------------------------------- command line and disk
+
+
+def parser(description, out):
+    """The options that all examples have."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    options.add_argument("--out", type=Path, default=Path(out), help=f"folder (default {out})")
+    options.add_argument("--etas", type=int, help="how many etas to train on")
+    options.add_argument("--steps", type=float, default=1.0, help="scales all numbers of steps")
+    return options
+
+
+def save(out, network, history, summary):
+    """Writes the learned parameters, the arrays of a run and its numbers."""
+    eqx.tree_serialise_leaves(out / "network.eqx", network)
+    np.savez_compressed(out / "history.npz", **history)
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def load_history(out):
+    """The arrays of an earlier run; ends the program where there are none."""
+    path = out / "history.npz"
+    if not path.exists():
+        raise SystemExit(f"No history in {path}: run once without --plot-only")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def save_figures(out, figures):
+    """Writes figures as PNG files, by name."""
+    for name, figure in figures.items():
+        figure.savefig(out / f"{name}.png")
+    print(f"wrote {', '.join(f'{name}.png' for name in figures)} to {out}/")
+
+
+# ------------------------------------------------------------------------------------- pictures
+
+
+def draw_learning_curves(history):
+    """Both stages' losses, and the error that the labels themselves have."""
+    floor = float(np.sqrt(np.mean(history["noise"] ** 2)))
+    return plotting.plot_learning_curves(
+        history["map_loss"], history["vi_loss"], noise_floor=floor, rounds=VI_ROUNDS
+    )
+
+
+def draw_errors(history):
+    """The labels' errors and the network's."""
+    network_z = z_errors(history["predicted"], history["exact"], history["scale"])
+    return plotting.plot_error_distribution({"labels": history["label_z"], "network": network_z})
+
+
+# --------------------------------------------------------------- families with closed-form truth
+
+
+def learn_closed_form(args, family, ranges, *, etas, calibration, steps, **network_options):
+    """Learns the moments of a family that knows them, and judges them by its closed form.
+
+    Arguments:
+        args: What `parser` parsed.
+        family: A `ClosedFormFamily`.
+        ranges: Of the natural parameters, as `family.sample_eta` takes them.
+        etas, calibration: How many to train on, and to judge the uncertainty by.
+        steps: Of the first stage.
+        network_options: Width and depth of the network.
+
+    Returns:
+        The arrays of the run, by name: what the pictures need.
+    """
+    k_train, k_calibrate, k_held, k_hmc, k_longer, k_net, k_map, k_vi, k_draws = jax.random.split(
+        jax.random.key(args.seed), 9
+    )
+    seconds = {}
+    with phase(seconds, "moments"):
+        data = nd.estimate_moments(
+            family, family.sample_eta(k_train, etas, ranges), k_hmc, progress=True
+        )
+        unseen = nd.estimate_moments(
+            family,
+            family.sample_eta(k_calibrate, calibration, ranges),
+            k_longer,
+            nd.HMCConfig(draws=1000),
+            progress=True,
+        )
+    print(data)
+    network = nd.MLPMomentNetwork(family, data, key=k_net, **network_options)
+    with phase(seconds, "MAP"):
+        network, map_loss = fit_means(network, data, k_map, steps=round(steps * args.steps))
+    with phase(seconds, "VI"):
+        network, vi_loss = fit_widths(network, data, unseen, k_vi, steps=round(1000 * args.steps))
+    with phase(seconds, "evaluation"):
+        held_out = family.sample_eta(k_held, 512, ranges)
+        exact, scale = closed_form_moments(family, held_out)
+        labels = data.only_ok()
+        history = {
+            "map_loss": map_loss,
+            "vi_loss": vi_loss,
+            "noise": data.label_z_error(),
+            "label_z": z_errors(labels.mean, *closed_form_moments(family, labels.eta)),
+            "eta": np.asarray(held_out),
+            "exact": exact,
+            "scale": scale,
+            **predict(network, held_out, exact, k_draws),
+        }
+    args.out.mkdir(parents=True, exist_ok=True)
+    save(args.out, network, history, summarise(history, seconds))
+    return history
+
+
+def closed_form_moments(family, etas):
+    """E[T | eta] and sd(T | eta) of many etas."""
+    variances = jax.vmap(lambda eta: jnp.diag(family.covariance(eta)))(jnp.asarray(etas))
+    return np.asarray(jax.vmap(family.mean)(jnp.asarray(etas))), np.sqrt(np.asarray(variances))
+
+
+def closed_form_parser(description, out):
+    """The options of the jobs with a closed form."""
+    options = parser(description, out)
+    options.add_argument("--preset", choices=["small", "large"], default="large", help="size")
+    options.add_argument(
+        "--plot-only", action="store_true", help="redraw the pictures of an earlier run"
+    )
+    return options
+
+
+def sizes_of(args, presets):
+    """The chosen preset; `--etas` overrides how many etas it trains on."""
+    sizes = presets[args.preset]
+    return sizes if args.etas is None else {**sizes, "etas": args.etas}

@@ -1,0 +1,94 @@
+"""Bayesian building blocks for Equinox: parameter laws, layers, freezing, sampling, entropy.
+
+The training loop belongs to the user; everything here is a pytree or a pure function of one.
+"""
+
+from ._bayesianize import Bayesianized, bayesianize
+from ._deterministic import DeterministicParameter
+from ._entropy import entropy, gaussian_entropy, laplacian_entropy
+from ._gaussian import GaussianParameter
+from ._introspection import (
+    flatten_means,
+    flatten_raw_stdvs,
+    flatten_stdvs,
+    get_parameter_count,
+    get_parameter_groups,
+    get_parameters,
+)
+from ._kl import kl_divergence, log_prior
+from ._laplacian import LaplacianParameter
+from ._linear import BayesianLinear
+from ._make_parameter import make_parameter
+from ._mlp import BayesianMLP
+from ._module import Module
+from ._parameter import AbstractElementwiseParameter, AbstractParameter, is_parameter
+from ._partition import (
+    freeze_means,
+    freeze_params,
+    freeze_stdvs,
+    partition_trainable,
+    unfreeze_all,
+)
+from ._positivity import (
+    AbstractPositivity,
+    ExponentialPositivity,
+    SoftplusPositivity,
+    SquaredPositivity,
+)
+from ._predictive import predictive_draws, predictive_moments, predictive_quantiles
+from ._prior_law import AbstractAbsoluteMoment, AbstractPriorLaw
+from ._protocol import draw_or_mean, drawing_key
+from ._registry import register_saveable
+from ._sample import sample_all_parameters
+from ._save import load, save
+from ._scores import central_interval, crps, gaussian_crps, interval_coverage
+
+__all__ = [
+    "AbstractAbsoluteMoment",
+    "AbstractElementwiseParameter",
+    "AbstractParameter",
+    "AbstractPositivity",
+    "AbstractPriorLaw",
+    "BayesianLinear",
+    "BayesianMLP",
+    "Bayesianized",
+    "DeterministicParameter",
+    "ExponentialPositivity",
+    "GaussianParameter",
+    "LaplacianParameter",
+    "Module",
+    "SoftplusPositivity",
+    "SquaredPositivity",
+    "bayesianize",
+    "central_interval",
+    "crps",
+    "draw_or_mean",
+    "drawing_key",
+    "entropy",
+    "flatten_means",
+    "flatten_raw_stdvs",
+    "flatten_stdvs",
+    "freeze_means",
+    "freeze_params",
+    "freeze_stdvs",
+    "gaussian_crps",
+    "gaussian_entropy",
+    "get_parameter_count",
+    "get_parameter_groups",
+    "get_parameters",
+    "interval_coverage",
+    "is_parameter",
+    "kl_divergence",
+    "laplacian_entropy",
+    "load",
+    "log_prior",
+    "make_parameter",
+    "partition_trainable",
+    "predictive_draws",
+    "predictive_moments",
+    "predictive_quantiles",
+    "register_saveable",
+    "sample_all_parameters",
+    "save",
+    "unfreeze_all",
+]

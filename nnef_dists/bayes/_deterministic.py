@@ -1,0 +1,51 @@
+"""The point mass."""
+
+from typing import Any, final
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._parameter import AbstractParameter
+from ._prior_law import AbstractAbsoluteMoment
+
+
+@final
+class DeterministicParameter(AbstractParameter, AbstractAbsoluteMoment):
+    """A trainable array without a spread: every draw is the mean.
+
+    It has no differential entropy; by convention it contributes zero.
+
+    Args:
+        mean: The values, of any shape.
+    """
+
+    mean: Float[Array, "..."]
+
+    def __init__(self, mean: Float[Array, "..."]):
+        self.mean = mean
+
+    @classmethod
+    def from_value(
+        cls, value: Float[Array, "..."], init_raw_stdv: Any, **options: Any
+    ) -> "DeterministicParameter":
+        """Builds the point mass at `value`; the width and its options have no use here."""
+        del init_raw_stdv, options
+        return cls(value)
+
+    @property
+    def stdv(self) -> Float[Array, "..."]:
+        """Zeros."""
+        return jnp.zeros_like(self.mean)
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "..."]:
+        """Returns the mean."""
+        del key
+        return self.mean
+
+    def entropy(self) -> Float[Array, ""]:
+        """Returns zero."""
+        return jnp.zeros((), self.dtype)
+
+    def mean_distance(self, centre: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `|mean - centre|`."""
+        return jnp.abs(self.mean - centre)

@@ -1,0 +1,100 @@
+"""The Gaussian law."""
+
+import math
+from typing import final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._noise import normal_pair
+from ._parameter import AbstractElementwiseParameter, AbstractParameter, check_width
+from ._positivity import AbstractPositivity, SquaredPositivity
+from ._prior_law import AbstractAbsoluteMoment, AbstractPriorLaw
+
+
+@final
+class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, AbstractAbsoluteMoment):
+    """Independent Gaussians: `N(mean, stdv**2)` in every entry, `stdv = positivity(raw_stdv)`.
+
+    Sampling is reparameterised: `mean + stdv * eps` with standard normal `eps`.
+
+    Args:
+        mean: Means, of any shape.
+        raw_stdv: Unconstrained standard deviations, of the mean's shape.
+        positivity: How `raw_stdv` becomes `stdv`; `raw_stdv**2 + 1e-4` by default.
+    """
+
+    mean: Float[Array, "*shape"]
+    raw_stdv: Float[Array, "*shape"]
+    positivity: AbstractPositivity
+
+    def __init__(
+        self,
+        mean: Float[Array, "*shape"],
+        raw_stdv: Float[Array, "*shape"],
+        positivity: AbstractPositivity | None = None,
+    ):
+        self.mean = mean
+        self.raw_stdv = raw_stdv
+        self.positivity = SquaredPositivity() if positivity is None else positivity
+
+    def __check_init__(self):
+        check_width(self, "raw_stdv", self.raw_stdv, self.positivity)
+
+    @classmethod
+    def from_stdv(
+        cls,
+        mean: ArrayLike,
+        stdv: ArrayLike,
+        positivity: AbstractPositivity | None = None,
+    ) -> "GaussianParameter":
+        """Builds the law of a given standard deviation, broadcast to the mean's shape.
+
+        `GaussianParameter.from_stdv(0.0, 1.0)` is the standard normal prior.
+        """
+        positivity = SquaredPositivity() if positivity is None else positivity
+        centre = jnp.asarray(mean)
+        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(stdv, centre.dtype), centre.shape))
+        return cls(centre, raw, positivity)
+
+    @property
+    def stdv(self) -> Float[Array, "..."]:
+        """The standard deviation of every entry."""
+        return self.positivity.forward(self.raw_stdv)
+
+    @property
+    def scale(self) -> Float[Array, "..."]:
+        """The scale of every entry: the standard deviation."""
+        return self.stdv
+
+    @staticmethod
+    def standard_noise(
+        u: Float[Array, "*shape"], v: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        """Returns two standard normals."""
+        return normal_pair(u, v)
+
+    def reparameterise(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `mean + stdv * noise`."""
+        return self.mean + self.stdv * noise
+
+    def entropies(self) -> Float[Array, "..."]:
+        """Returns `log(stdv) + log(2 pi e) / 2` for every entry, in nats."""
+        return jnp.log(self.stdv) + 0.5 * math.log(2 * math.pi * math.e)
+
+    def log_probs(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Returns the Gaussian log density of every entry, in nats."""
+        z = (value - self.mean) / self.stdv
+        return -0.5 * z**2 - jnp.log(self.stdv) - 0.5 * math.log(2 * math.pi)
+
+    def cross_entropies(self, q: AbstractParameter) -> Float[Array, "..."]:
+        """Returns the cross-entropies of any law `q`: they depend on its mean and stdv alone."""
+        squares = (q.stdv**2 + (q.mean - self.mean) ** 2) / self.stdv**2
+        return 0.5 * squares + jnp.log(self.stdv) + 0.5 * math.log(2 * math.pi)
+
+    def mean_distance(self, centre: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns the mean of a folded normal, `E|x - centre|`."""
+        z = (self.mean - centre) / self.stdv
+        folded = math.sqrt(2 / math.pi) * jnp.exp(-0.5 * z**2)
+        return self.stdv * (folded + z * jax.scipy.special.erf(z / math.sqrt(2.0)))

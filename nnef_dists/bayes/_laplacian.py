@@ -1,0 +1,102 @@
+"""The Laplace law."""
+
+import math
+from typing import final
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._parameter import AbstractElementwiseParameter, AbstractParameter, check_width
+from ._positivity import AbstractPositivity, SquaredPositivity
+from ._prior_law import AbstractAbsoluteMoment, AbstractPriorLaw
+
+
+@final
+class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, AbstractAbsoluteMoment):
+    """Independent Laplace laws: density `exp(-|x - mean| / scale) / (2 scale)` in every entry.
+
+    The scale b is `positivity(raw_scale)`; the standard deviation is `sqrt(2) b`.
+
+    Args:
+        mean: Means, of any shape.
+        raw_scale: Unconstrained scales, of the mean's shape.
+        positivity: How `raw_scale` becomes `scale`; `raw_scale**2 + 1e-4` by default.
+    """
+
+    mean: Float[Array, "*shape"]
+    raw_scale: Float[Array, "*shape"]
+    positivity: AbstractPositivity
+
+    def __init__(
+        self,
+        mean: Float[Array, "*shape"],
+        raw_scale: Float[Array, "*shape"],
+        positivity: AbstractPositivity | None = None,
+    ):
+        self.mean = mean
+        self.raw_scale = raw_scale
+        self.positivity = SquaredPositivity() if positivity is None else positivity
+
+    def __check_init__(self):
+        check_width(self, "raw_scale", self.raw_scale, self.positivity)
+
+    @classmethod
+    def from_scale(
+        cls,
+        mean: ArrayLike,
+        scale: ArrayLike,
+        positivity: AbstractPositivity | None = None,
+    ) -> "LaplacianParameter":
+        """Builds the law of a given scale b, broadcast to the mean's shape."""
+        positivity = SquaredPositivity() if positivity is None else positivity
+        centre = jnp.asarray(mean)
+        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(scale, centre.dtype), centre.shape))
+        return cls(centre, raw, positivity)
+
+    @property
+    def scale(self) -> Float[Array, "..."]:
+        """The scale b of every entry."""
+        return self.positivity.forward(self.raw_scale)
+
+    @property
+    def stdv(self) -> Float[Array, "..."]:
+        """The standard deviation of every entry: `sqrt(2) b`."""
+        return math.sqrt(2.0) * self.scale
+
+    @staticmethod
+    def standard_noise(
+        u: Float[Array, "*shape"], v: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        """Returns the Laplace quantiles `-sign(u) log(1 - |u|)`, finite as |u| < 1."""
+        first, second = (-jnp.sign(w) * jnp.log1p(-jnp.abs(w)) for w in (u, v))
+        return first, second
+
+    def reparameterise(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `mean + scale * noise`."""
+        return self.mean + self.scale * noise
+
+    def entropies(self) -> Float[Array, "..."]:
+        """Returns `log(2 e scale)` for every entry, in nats."""
+        return jnp.log(self.scale) + math.log(2 * math.e)
+
+    def log_probs(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Returns the Laplace log density of every entry, in nats."""
+        return -jnp.abs(value - self.mean) / self.scale - jnp.log(2 * self.scale)
+
+    def cross_entropies(self, q: AbstractParameter) -> Float[Array, "..."]:
+        """Returns the cross-entropies of a law `q` that knows its mean distance to a point.
+
+        Raises:
+            ValueError: If `q` does not.
+        """
+        if not isinstance(q, AbstractAbsoluteMoment):
+            raise ValueError(
+                "Expected a law with a known mean distance (AbstractAbsoluteMoment) against a "
+                f"Laplace prior; got {type(q).__name__}. Estimate it from log_prior instead."
+            )
+        return q.mean_distance(self.mean) / self.scale + jnp.log(2 * self.scale)
+
+    def mean_distance(self, centre: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `E|x - centre| = |d| + scale exp(-|d| / scale)` with `d = mean - centre`."""
+        distance = jnp.abs(self.mean - centre)
+        return distance + self.scale * jnp.exp(-distance / self.scale)

@@ -1,0 +1,140 @@
+"""The affine layer with uncertain weights."""
+
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+
+from ._deterministic import DeterministicParameter
+from ._gaussian import GaussianParameter
+from ._make_parameter import make_parameter
+from ._module import Module
+from ._noise import draw_noise, normal_pair
+from ._parameter import AbstractParameter
+from ._positivity import AbstractPositivity
+from ._protocol import drawing_key
+from ._sample import sample_all_parameters
+
+
+@final
+class BayesianLinear(Module):
+    """An affine map with random weights: `y = W x + b`.
+
+    The means of `W` are Xavier-uniform [Glorot and Bengio, 2010, eq. 16], those of `b` zero.
+
+    Args:
+        in_features: Size of the input's last axis.
+        out_features: Size of the output's last axis.
+        use_bias: Whether there is a `b`.
+        bayesian: Whether the weights are random; False makes them deterministic parameters.
+        bayesian_bias: The same for the bias.
+        param_type: The law of what is random.
+        init_raw_stdv: Raw width at the start; see `make_parameter`.
+        positivity: Transform from raw width to width; None leaves the law's default.
+        local_reparameterisation: Whether a call with a key draws outputs instead of weights
+            [Kingma, Salimans and Welling, 2015, eq. 6]. Every leading axis of the input then has
+            weights of its own: each output has the same distribution, gradients of an average
+            over the axes vary less, and outputs do not co-vary between rows. Gaussian laws only.
+        dtype: Floating dtype; None is JAX's default.
+        key: PRNG key for the weights' means.
+    """
+
+    W: AbstractParameter
+    b: AbstractParameter | None
+    in_features: int = eqx.field(static=True)
+    out_features: int = eqx.field(static=True)
+    local_reparameterisation: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        bayesian: bool = True,
+        bayesian_bias: bool = True,
+        param_type: type[AbstractParameter] = GaussianParameter,
+        init_raw_stdv: Any = 0.01,
+        positivity: AbstractPositivity | None = None,
+        local_reparameterisation: bool = False,
+        dtype: DTypeLike | None = None,
+        key: PRNGKeyArray,
+    ):
+        dtype = jnp.zeros(()).dtype if dtype is None else dtype
+        xavier = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)
+        law = {
+            "param_type": param_type,
+            "init_raw_stdv": init_raw_stdv,
+            "positivity": positivity,
+        }
+        weights = xavier(key, (out_features, in_features), dtype)
+        self.W = make_parameter(weights, bayesian=bayesian, **law)
+        self.b = (
+            make_parameter(jnp.zeros((out_features,), dtype), bayesian=bayesian_bias, **law)
+            if use_bias
+            else None
+        )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.local_reparameterisation = local_reparameterisation
+
+    def __check_init__(self):
+        shape = (self.out_features, self.in_features)
+        if self.W.shape[-2:] != shape:
+            raise ValueError(f"Expected W of shape {shape}; got {self.W.shape}.")
+        if self.b is not None and self.b.shape[-1:] != shape[:1]:
+            raise ValueError(f"Expected b of shape {shape[:1]}; got {self.b.shape}.")
+        summable = (GaussianParameter, DeterministicParameter)
+        laws = [law for law in (self.W, self.b) if law is not None]
+        if self.local_reparameterisation and not all(isinstance(law, summable) for law in laws):
+            # A weighted sum of other laws is not of the same kind.
+            raise ValueError(
+                "Expected Gaussian or deterministic parameters for local reparameterisation; got "
+                f"{[type(law).__name__ for law in laws]}."
+            )
+
+    def __call__(
+        self,
+        x: Float[Array, "... in_features"],
+        *,
+        key: PRNGKeyArray | None = None,
+        sample: bool | None = None,
+    ) -> Float[Array, "... out_features"]:
+        """Applies the layer to the last axis of `x`, one set of weights for all leading axes.
+
+        Args:
+            x: Inputs `(..., in_features)`.
+            key: Draws the weights; without a key the means are used.
+            sample: True insists on a draw, False on the means.
+
+        Returns:
+            Outputs `(..., out_features)`.
+
+        Raises:
+            ValueError: If `x` has the wrong size, or `sample=True` comes without a key.
+        """
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"Expected x of shape (..., {self.in_features}); got {x.shape}.")
+        drawn = drawing_key(key, sample)
+        # Inside a flowjax structure paramax.unwrap has already put arrays in place.
+        is_random = isinstance(self.W, AbstractParameter)
+        if drawn is not None and is_random and self.local_reparameterisation:
+            return self._draw_outputs(x, drawn)
+        layer = self if drawn is None else sample_all_parameters(self, drawn)
+        y = x @ paramax.unwrap(layer.W).T
+        return y if layer.b is None else y + paramax.unwrap(layer.b)
+
+    def _draw_outputs(self, x: Array, key: PRNGKeyArray) -> Array:
+        """Draws the outputs from their Gaussian given `x`."""
+        mean = self(x)
+        variance = x**2 @ self.W.stdv.T**2
+        if self.b is not None:
+            variance = variance + self.b.stdv**2
+        noise = draw_noise(key, normal_pair, mean.size, mean.dtype)
+        # The root's gradient is infinite where nothing is random, as for x = 0 without a bias.
+        is_random = variance > 0
+        stdv = jnp.where(is_random, jnp.sqrt(jnp.where(is_random, variance, 1.0)), 0.0)
+        return mean + stdv * noise.reshape(mean.shape)

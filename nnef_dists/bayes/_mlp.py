@@ -1,0 +1,126 @@
+"""The multilayer perceptron with uncertain weights."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, final
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+
+from ._gaussian import GaussianParameter
+from ._linear import BayesianLinear
+from ._module import Module
+from ._parameter import AbstractParameter
+from ._positivity import AbstractPositivity
+from ._protocol import drawing_key
+from ._sample import sample_all_parameters
+
+
+@final
+class BayesianMLP(Module):
+    """`depth` hidden layers of `width` units and a linear output, all `BayesianLinear`.
+
+    Args:
+        in_features: Size of the input's last axis.
+        out_features: Size of the output's last axis.
+        width: Units of each hidden layer.
+        depth: Number of hidden layers; 0 is a linear model.
+        activation: Elementwise function after each hidden layer.
+        residual: Whether hidden layers after the first add to their input.
+        use_bias: Whether layers have a bias.
+        bayesian: Whether weights are random; False makes them deterministic parameters.
+        bayesian_bias: The same for biases.
+        param_type: The law of what is random.
+        init_raw_stdv: Raw width at the start; see `make_parameter`.
+        positivity: Transform from raw width to width; None leaves the law's default.
+        local_reparameterisation: See `BayesianLinear`.
+        dtype: Floating dtype; None is JAX's default.
+        key: PRNG key for the weights' means.
+    """
+
+    layers: tuple[BayesianLinear, ...]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        width: int,
+        depth: int,
+        *,
+        activation: Callable[[Array], Array] = jax.nn.relu,
+        residual: bool = False,
+        use_bias: bool = True,
+        bayesian: bool = True,
+        bayesian_bias: bool = True,
+        param_type: type[AbstractParameter] = GaussianParameter,
+        init_raw_stdv: Any = 0.01,
+        positivity: AbstractPositivity | None = None,
+        local_reparameterisation: bool = False,
+        dtype: DTypeLike | None = None,
+        key: PRNGKeyArray,
+    ):
+        sizes = [in_features, *([width] * depth), out_features]
+        self.layers = tuple(
+            BayesianLinear(
+                n_in,
+                n_out,
+                use_bias=use_bias,
+                bayesian=bayesian,
+                bayesian_bias=bayesian_bias,
+                param_type=param_type,
+                init_raw_stdv=init_raw_stdv,
+                positivity=positivity,
+                local_reparameterisation=local_reparameterisation,
+                dtype=dtype,
+                key=layer_key,
+            )
+            for n_in, n_out, layer_key in zip(
+                sizes[:-1], sizes[1:], jax.random.split(key, depth + 1), strict=True
+            )
+        )
+        self.activation = activation
+        self.residual = residual
+
+    def __check_init__(self):
+        sizes = [(layer.in_features, layer.out_features) for layer in self.layers]
+        if any(out != into for (_, out), (into, _) in pairwise(sizes)):
+            raise ValueError(f"Expected layers whose sizes match; got {sizes}.")
+
+    def __call__(
+        self,
+        x: Float[Array, "... in_features"],
+        *,
+        key: PRNGKeyArray | None = None,
+        sample: bool | None = None,
+    ) -> Float[Array, "... out_features"]:
+        """Applies the network to the last axis of `x`.
+
+        Args:
+            x: Inputs `(..., in_features)`.
+            key: Draws the weights, one set for all leading axes (with local
+                reparameterisation, one for each); without a key the means are used.
+            sample: True insists on a draw, False on the means.
+
+        Returns:
+            Outputs `(..., out_features)`.
+
+        Raises:
+            ValueError: If `x` has the wrong size, or `sample=True` comes without a key.
+        """
+        means = [None] * len(self.layers)
+        drawn = drawing_key(key, sample)
+        if drawn is None:
+            return self._apply(x, means)
+        if any(layer.local_reparameterisation for layer in self.layers):
+            return self._apply(x, list(jax.random.split(drawn, len(means))))
+        # One draw for all layers at once is cheaper than one for each.
+        return sample_all_parameters(self, drawn)._apply(x, means)
+
+    def _apply(self, x: Array, keys: Sequence[PRNGKeyArray | None]) -> Array:
+        for i, (layer, key) in enumerate(zip(self.layers[:-1], keys[:-1], strict=True)):
+            h = self.activation(layer(x, key=key))
+            x = x + h if self.residual and i > 0 else h
+        return self.layers[-1](x, key=keys[-1])

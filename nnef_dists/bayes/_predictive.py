@@ -1,0 +1,147 @@
+"""Predictions averaged over weight samples, in bounded memory."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
+
+from ._sample import sample_all_parameters
+
+
+def predictive_draws(
+    model: PyTree,
+    predict: Callable[[Any], Float[Array, "..."]],
+    key: PRNGKeyArray,
+    num_samples: int,
+    *,
+    batch_size: int = 16,
+) -> Float[Array, "num_samples ..."]:
+    """Evaluates a prediction under many draws of the weights.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnef_dists.bayes import BayesianLinear, predictive_draws
+        >>> layer = BayesianLinear(3, 2, key=jax.random.key(0))
+        >>> predictive_draws(layer, lambda m: m(jnp.ones(3)), jax.random.key(1), 100).shape
+        (100, 2)
+
+    Args:
+        model: Any pytree with parameters.
+        predict: What to predict, a function of the sampled model: call it without a key.
+        key: PRNG key.
+        num_samples: Number of weight draws.
+        batch_size: Draws evaluated at a time: bounds the memory of the evaluation.
+
+    Returns:
+        Predictions `(num_samples, ...)`.
+
+    Raises:
+        ValueError: If a count is not positive.
+    """
+    _check_counts(num_samples, batch_size, least=1)
+    keys = jax.random.split(key, num_samples)
+    return lax.map(
+        lambda k: predict(sample_all_parameters(model, k)),
+        keys,
+        batch_size=min(batch_size, num_samples),
+    )
+
+
+def predictive_moments(
+    model: PyTree,
+    predict: Callable[[Any], Float[Array, "..."]],
+    key: PRNGKeyArray,
+    num_samples: int,
+    *,
+    batch_size: int = 16,
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Returns a prediction's mean and standard deviation over weight draws.
+
+    The draws are those of `predictive_draws`, but they are never held at once: batches are
+    merged as they come [Chan, Golub and LeVeque, 1983], so that memory grows with `batch_size`
+    alone.
+
+    Args:
+        model: Any pytree with parameters.
+        predict: A function of the sampled model.
+        key: PRNG key.
+        num_samples: Number of weight draws, at least 2.
+        batch_size: Draws evaluated at a time.
+
+    Returns:
+        `(mean, stdv)` in the prediction's shape; the variance has the divisor
+        `num_samples - 1`.
+
+    Raises:
+        ValueError: If a count is too small.
+    """
+    _check_counts(num_samples, batch_size, least=2)
+    keys = jax.random.split(key, num_samples)
+    size = min(batch_size, num_samples)
+    whole = num_samples // size
+
+    def summarise(batch: Key[Array, " batch"]) -> tuple[Array, Array]:
+        draws = jax.vmap(lambda k: predict(sample_all_parameters(model, k)))(batch)
+        mean = jnp.mean(draws, axis=0)
+        return mean, jnp.sum((draws - mean) ** 2, axis=0)
+
+    def merge(
+        state: tuple[Array, Array, Array], batch: Key[Array, " batch"]
+    ) -> tuple[tuple[Array, Array, Array], None]:
+        count, mean, squares = state
+        n = batch.shape[0]
+        batch_mean, batch_squares = summarise(batch)
+        shift = batch_mean - mean
+        total = count + n
+        new_mean = mean + shift * (n / total)
+        new_squares = squares + batch_squares + shift**2 * (count * n / total)
+        return (total, new_mean, new_squares), None
+
+    out = jax.eval_shape(summarise, keys[:size])[0]
+    zero = jnp.zeros(out.shape, out.dtype)
+    state = (jnp.zeros((), out.dtype), zero, zero)
+    state, _ = lax.scan(merge, state, keys[: whole * size].reshape(whole, size))
+    if num_samples % size:
+        state, _ = merge(state, keys[whole * size :])
+    _, mean, squares = state
+    return mean, jnp.sqrt(squares / (num_samples - 1))
+
+
+def predictive_quantiles(
+    model: PyTree,
+    predict: Callable[[Any], Float[Array, "..."]],
+    key: PRNGKeyArray,
+    num_samples: int,
+    levels: Sequence[float] | Float[Array, " levels"],
+    *,
+    batch_size: int = 16,
+) -> Float[Array, "levels ..."]:
+    """Returns quantiles of a prediction over weight draws.
+
+    Args:
+        model: Any pytree with parameters.
+        predict: A function of the sampled model.
+        key: PRNG key.
+        num_samples: Number of weight draws.
+        levels: Probabilities in [0, 1].
+        batch_size: Draws evaluated at a time. All `num_samples` predictions are held.
+
+    Returns:
+        Quantiles `(levels, ...)`, linear between order statistics.
+
+    Raises:
+        ValueError: If a count is not positive.
+    """
+    draws = predictive_draws(model, predict, key, num_samples, batch_size=batch_size)
+    return jnp.quantile(draws, jnp.asarray(levels, draws.dtype), axis=0)
+
+
+def _check_counts(num_samples: int, batch_size: int, least: int) -> None:
+    if num_samples < least or batch_size < 1:
+        raise ValueError(
+            f"Expected num_samples >= {least} and batch_size >= 1; got {num_samples} and "
+            f"{batch_size}."
+        )

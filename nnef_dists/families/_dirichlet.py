@@ -1,0 +1,80 @@
+"""The Dirichlet distribution."""
+
+import math
+from typing import ClassVar, final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.scipy.special import digamma, gammaln
+from jaxtyping import Array, Float
+
+from nnef_dists.families._base import ClosedFormFamily
+from nnef_dists.families._boundary import log_above_zero, log_indicator
+from nnef_dists.families._constraints import interval
+from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._support import AdditiveLogRatio
+
+
+@final
+class Dirichlet(ClosedFormFamily):
+    """The Dirichlet distribution on the simplex, by its natural parameters.
+
+        p(x | eta) proportional to exp(sum_i eta_i log x_i),    eta_i > -1
+
+    with x_i > 0 and sum x_i = 1, as a density of the first k - 1 entries. Statistic `log_x`, shape
+    `(k,)`; concentration alpha = eta + 1. At the face x_i = 0 the density is x_i^eta_i, integrable
+    for exponents above -1 alone; elsewhere it is bounded. The beta distribution is k = 2.
+
+    In float32, x_i cannot be below 1e-38: HMC needs concentrations above about 0.1.
+
+    Args:
+        k: The number of entries, at least 2.
+
+    Raises:
+        ValueError: If `k < 2`.
+    """
+
+    k: int = eqx.field(static=True)
+
+    natural_domain: ClassVar[ProductDomain] = domain(log_x=interval(-1.0, math.inf))
+
+    def __init__(self, k: int):
+        if k < 2:
+            raise ValueError(f"Expected k >= 2; got {k}")
+        self.k = k
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """The shape of one point: `(k,)`."""
+        return (self.k,)
+
+    @property
+    def support(self) -> AdditiveLogRatio:
+        """The simplex."""
+        return AdditiveLogRatio(self.k)
+
+    def compute_stats(self, x: Float[Array, " k"]) -> dict[str, Array]:
+        """Returns the logarithm of every entry."""
+        return {"log_x": log_above_zero(x)}
+
+    def log_base_measure(self, x: Float[Array, " k"]) -> Float[Array, ""]:
+        """Returns 0, and -inf outside the support."""
+        return log_indicator(x > 0, x)
+
+    def log_partition(self, eta: Float[Array, " k"]) -> Float[Array, ""]:
+        """Returns A = sum_i log Gamma(alpha_i) - log Gamma(sum_i alpha_i), in nats."""
+        alpha = self.to_concentration(eta)
+        return jnp.sum(gammaln(alpha)) - gammaln(jnp.sum(alpha))
+
+    def mean(self, eta: Float[Array, " k"]) -> Float[Array, " k"]:
+        """Returns digamma(alpha_i) - digamma(sum_i alpha_i)."""
+        alpha = self.to_concentration(eta)
+        return digamma(alpha) - digamma(jnp.sum(alpha))
+
+    def to_concentration(self, eta: Float[Array, " k"]) -> Float[Array, " k"]:
+        """Returns the concentration alpha, `(k,)`."""
+        return self.check_eta(eta) + 1
+
+    def to_natural(self, alpha: Float[Array, " k"]) -> Float[Array, " k"]:
+        """Returns the eta of given (positive) concentration, `(k,)`."""
+        return self.check_eta(alpha - 1)

@@ -1,0 +1,126 @@
+"""The conjugate prior of a Dirichlet distribution's concentration."""
+
+from typing import ClassVar, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from flowjax.bijections import AbstractBijection, Exp
+from jax.scipy.special import gammaln
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from nnef_dists.families._base import ExponentialFamily
+from nnef_dists.families._domain import CoupledDomain
+
+
+@final
+class DirichletPrior(ExponentialFamily):
+    """The conjugate prior of the concentration alpha of a Dirichlet distribution on k entries.
+
+        p(alpha | eta) proportional to exp(eta . alpha + eta_B log B(alpha)),    alpha_i > 0
+        log B(alpha) = sum_i log Gamma(alpha_i) - log Gamma(sum_i alpha_i)
+
+    Statistics `alpha`, shape `(k,)`, and `log_beta`, log B(alpha). Points x_1, ..., x_n on the
+    simplex add sum_j log x_j to eta and -n to eta_B, so n = -eta_B counts observations and
+    eta_i / n is their mean log x_i. For k = 2 it is the prior of a beta distribution.
+
+    The natural domain, which couples all parameters, is
+
+        n > 0    and    sum_i exp(eta_i / n) < 1.
+
+    Data satisfy it: the geometric means of the entries sum to less than 1, by Jensen's inequality.
+
+    *Proof.* Let s = sum_i alpha_i and p = alpha / s, with entropy H(p). Stirling's bounds,
+    sqrt(2 pi) a^(a - 1/2) e^-a <= Gamma(a) <= the same times e^(1 / 12 a), for all a > 0, give
+
+        1 / B(alpha) <= C s^((k-1)/2) exp(s H(p))    for s >= 1,
+
+    while 1 / B is bounded for s < 1. The exponent is then at most s (eta . p + n H(p)) plus a
+    logarithm of s, and by Gibbs' variational principle the largest value over the simplex is
+    g = n log sum_i exp(eta_i / n), at p_i* proportional to exp(eta_i / n). For g < 0 the integrand
+    decays as exp(-|g| s), uniformly in p. For g >= 0 it is at least a constant times
+    s^(n (k-1)/2) exp(s g) in the tube of width sqrt(s) around the ray of p*, because Stirling's
+    lower bound for 1 / B holds there and the exponent is stationary in p; the integral over that
+    tube is infinite.
+
+    (With k >= 2 the integral also exists for -1 < n <= 0 if all eta_i < 0. Such etas count a
+    negative number of observations, and are not in this domain.)
+
+    Args:
+        k: The number of entries, at least 2.
+
+    Raises:
+        ValueError: If `k < 2`.
+
+    Reference:
+        Whittaker and Watson, *A Course of Modern Analysis* (1927), section 12.33, for the bounds.
+    """
+
+    k: int = eqx.field(static=True)
+
+    def __init__(self, k: int):
+        if k < 2:
+            raise ValueError(f"Expected k >= 2; got {k}")
+        self.k = k
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """The shape of one point: `(k,)`."""
+        return (self.k,)
+
+    @property
+    def support(self) -> Exp:
+        """The positive orthant."""
+        return Exp((self.k,))
+
+    @property
+    def natural_domain(self) -> CoupledDomain:
+        """The domain: `log_beta` is negative, -n say, and sum_i exp(alpha_i / n) < 1."""
+        return CoupledDomain(
+            _GapBelowOne(self.k), "with log_beta = -n < 0 and sum_i exp(alpha_i / n) < 1"
+        )
+
+    def compute_stats(self, x: Float[Array, " k"]) -> dict[str, Array]:
+        """Returns alpha and log B(alpha)."""
+        return {"alpha": x, "log_beta": jnp.sum(gammaln(x)) - gammaln(jnp.sum(x))}
+
+
+@final
+class _GapBelowOne(AbstractBijection):
+    """From R^(k+1) onto the natural domain.
+
+    With n = exp(last coordinate) and g(v) = n log sum_i exp(v_i / n), which is negative in the
+    domain and moves along with a shift of all v_i: the mean of the other coordinates w is the log
+    of -g(eta), and their deviations from it are those of eta.
+    """
+
+    k: int = eqx.field(static=True)
+
+    cond_shape: ClassVar[None] = None
+
+    def __init__(self, k: int):
+        self.k = k
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.k + 1,)
+
+    def transform_and_log_det(
+        self, x: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        x = jnp.asarray(x)
+        w, log_n = x[:-1], x[-1]
+        n, log_gap = jnp.exp(log_n), jnp.mean(w)
+        deviations = w - log_gap
+        eta = deviations - n * jax.nn.logsumexp(deviations / n) - jnp.exp(log_gap)
+        return jnp.append(eta, -n), log_n + log_gap
+
+    def inverse_and_log_det(
+        self, y: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        y = jnp.asarray(y)
+        eta, n = y[:-1], -y[-1]
+        log_n, log_gap = jnp.log(n), jnp.log(-n * jax.nn.logsumexp(eta / n))
+        w = eta - jnp.mean(eta) + log_gap
+        return jnp.append(w, log_n), -log_n - log_gap

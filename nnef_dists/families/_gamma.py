@@ -1,0 +1,63 @@
+"""The gamma distribution."""
+
+import math
+from typing import ClassVar, final
+
+import jax.numpy as jnp
+from flowjax.bijections import Exp
+from jax.scipy.special import digamma, gammaln
+from jaxtyping import Array, Float
+
+from nnef_dists.families._base import ClosedFormFamily
+from nnef_dists.families._boundary import log_above_zero, log_indicator
+from nnef_dists.families._constraints import interval, negative
+from nnef_dists.families._domain import ProductDomain, domain
+
+
+@final
+class Gamma(ClosedFormFamily):
+    """The gamma distribution on x > 0, by its natural parameters.
+
+        p(x | eta) proportional to exp(eta1 log x + eta2 x),    eta1 > -1, eta2 < 0
+
+    Statistics `log_x` and `x`; shape eta1 + 1, rate -eta2. At 0 the density is x^eta1, which is
+    integrable for eta1 > -1 alone; at infinity the exponential decides unless eta2 = 0, where no
+    power is integrable at both ends. The coordinate is log x, in which a change of rate is a shift.
+
+    In float32, x cannot be below 1e-38: HMC needs a shape above about 0.1.
+    """
+
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[ProductDomain] = domain(log_x=interval(-1.0, math.inf), x=negative)
+
+    @property
+    def support(self) -> Exp:
+        """The positive half-line."""
+        return Exp()
+
+    def compute_stats(self, x: Array) -> dict[str, Array]:
+        """Returns log x and x."""
+        return {"log_x": log_above_zero(x), "x": x}
+
+    def log_base_measure(self, x: Array) -> Float[Array, ""]:
+        """Returns 0, and -inf outside the support."""
+        return log_indicator(x > 0, x)
+
+    def log_partition(self, eta: Float[Array, "2"]) -> Float[Array, ""]:
+        """Returns A = log Gamma(shape) - shape log(rate), in nats."""
+        shape, rate = self.to_shape_rate(eta)
+        return gammaln(shape) - shape * jnp.log(rate)
+
+    def mean(self, eta: Float[Array, "2"]) -> Float[Array, "2"]:
+        """Returns (digamma(shape) - log(rate), shape / rate)."""
+        shape, rate = self.to_shape_rate(eta)
+        return jnp.stack([digamma(shape) - jnp.log(rate), shape / rate])
+
+    def to_shape_rate(self, eta: Float[Array, "2"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns the shape and the rate."""
+        eta1, eta2 = self.check_eta(eta)
+        return eta1 + 1, -eta2
+
+    def to_natural(self, shape: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, "2"]:
+        """Returns the eta of given (positive) shape and rate."""
+        return self.check_eta(jnp.stack([shape - 1, -rate]))

@@ -1,0 +1,40 @@
+"""The conjugate prior of a gamma distribution's shape."""
+
+from typing import ClassVar, final
+
+from flowjax.bijections import SoftPlus
+from jax.scipy.special import gammaln
+from jaxtyping import Array
+
+from nnef_dists.families._base import ExponentialFamily
+from nnef_dists.families._constraints import negative
+from nnef_dists.families._domain import ProductDomain, domain
+
+
+@final
+class GammaShapePrior(ExponentialFamily):
+    """The conjugate prior of the shape alpha > 0 of a gamma distribution of known rate.
+
+        p(alpha | eta) proportional to exp(eta1 alpha + eta2 log Gamma(alpha)),    eta2 < 0
+
+    Statistics `alpha` and `log_gamma`. The likelihood of data y_1, ..., y_n with rate r is, as a
+    function of alpha, exp(alpha sum_j log(r y_j) - n log Gamma(alpha)): it adds sum_j log(r y_j) to
+    eta1 and -n to eta2, so -eta2 counts observations and eta1 / -eta2 is their mean log(r y).
+
+    The integral exists for eta2 < 0 and every eta1. At 0, Gamma(alpha)^eta2 is alpha^-eta2 up to a
+    bounded factor. At infinity log Gamma(alpha) = alpha log(alpha) (1 + o(1)) outgrows eta1 alpha;
+    with eta2 > 0 it makes the integral infinite. On the edge eta2 = 0 the exponential distribution
+    (eta1 < 0) is left out, so that the domain is open and a product.
+    """
+
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[ProductDomain] = domain(log_gamma=negative)
+
+    @property
+    def support(self) -> SoftPlus:
+        """The positive half-line."""
+        return SoftPlus()
+
+    def compute_stats(self, x: Array) -> dict[str, Array]:
+        """Returns alpha and log Gamma(alpha)."""
+        return {"alpha": x, "log_gamma": gammaln(x)}

@@ -1,0 +1,96 @@
+"""Products of exponentials of absolute values around two centres."""
+
+import math
+from typing import ClassVar, final
+
+import equinox as eqx
+import jax.numpy as jnp
+from flowjax.bijections import AbstractBijection
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from nnef_dists.families._base import ExponentialFamily
+from nnef_dists.families._domain import CoupledDomain
+
+
+@final
+class LaplaceProduct(ExponentialFamily):
+    """The product of Laplace-like factors around 1 and -1, in each of d coordinates.
+
+        p(x | eta) proportional to exp(- sum_i (minus_i |x_i - 1| + plus_i |x_i + 1|))
+
+    Statistics `minus`, -|x_i - 1|, and `plus`, -|x_i + 1|, both of shape `(d,)`. Beyond the centres
+    the exponent is linear in x_i: -(minus_i + plus_i) |x_i| plus a constant, with the same slope on
+    either side. So the integral exists if and only if
+
+        minus_i + plus_i > 0    for every i;
+
+    one of the two may be negative. Each coordinate is piecewise exponential, with kinks at the
+    centres, and independent of the others.
+
+    Args:
+        d: The dimension, at least 1.
+
+    Raises:
+        ValueError: If `d < 1`.
+    """
+
+    d: int = eqx.field(static=True)
+
+    def __init__(self, d: int):
+        if d < 1:
+            raise ValueError(f"Expected d >= 1; got {d}")
+        self.d = d
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """The shape of one point: `(d,)`."""
+        return (self.d,)
+
+    @property
+    def natural_domain(self) -> CoupledDomain:
+        """The domain: in every coordinate the two parameters have a positive sum."""
+        return CoupledDomain(
+            _SumAndDifference(self.d), "of positive sum minus + plus, entry by entry"
+        )
+
+    @property
+    def is_smooth(self) -> bool:
+        """False: the statistics have kinks at 1 and -1."""
+        return False
+
+    def compute_stats(self, x: Float[Array, " d"]) -> dict[str, Array]:
+        """Returns minus the distances from 1 and from -1."""
+        return {"minus": -jnp.abs(x - 1), "plus": -jnp.abs(x + 1)}
+
+
+@final
+class _SumAndDifference(AbstractBijection):
+    """From (log of the sum, difference) to (minus, plus), each of shape `(d,)`, concatenated."""
+
+    d: int = eqx.field(static=True)
+
+    cond_shape: ClassVar[None] = None
+
+    def __init__(self, d: int):
+        self.d = d
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (2 * self.d,)
+
+    def transform_and_log_det(
+        self, x: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        log_sum, difference = jnp.split(jnp.asarray(x), 2)
+        total = jnp.exp(log_sum)
+        y = jnp.concatenate([total + difference, total - difference]) / 2
+        return y, jnp.sum(log_sum) - self.d * math.log(2)
+
+    def inverse_and_log_det(
+        self, y: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        minus, plus = jnp.split(jnp.asarray(y), 2)
+        log_sum = jnp.log(minus + plus)
+        x = jnp.concatenate([log_sum, minus - plus])
+        return x, self.d * math.log(2) - jnp.sum(log_sum)

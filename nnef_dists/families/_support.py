@@ -1,0 +1,153 @@
+"""Supports that no bijection of one shape reaches: circle, sphere and simplex."""
+
+import math
+from abc import abstractmethod
+from typing import ClassVar, TypeAlias, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from flowjax.bijections import AbstractBijection
+from jaxtyping import Array, Float
+
+# The spread of log r, where r is the auxiliary radius: wide enough for HMC to take long steps on
+# the shell of unit radius, narrow enough for the shell to stay clear of the origin.
+_LOG_RADIUS_SD = 0.25
+
+
+class AbstractSupport(eqx.Module):
+    """A map from unconstrained coordinates u in R^n onto the support of x.
+
+    It serves where a flowjax bijection cannot: x may have another shape than u, and u may hold
+    auxiliary coordinates that x does not depend on. For a density p on the support,
+
+        p(x(u)) exp(log_det(u))
+
+    is a density on R^n, with the same integral, under which x(u) has the density p. So `log_det` is
+    the log Jacobian determinant of a map that is one-to-one; with auxiliary coordinates it is that
+    of the completed map plus the log-density of the auxiliary ones.
+
+    Attributes:
+        shape: The shape of u.
+    """
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+
+    @abstractmethod
+    def transform_and_log_det(self, u: Float[Array, " n"]) -> tuple[Array, Float[Array, ""]]:
+        """Returns the point x of coordinates u, and the log-weight of u, in nats."""
+
+    @final
+    def transform(self, u: Float[Array, " n"]) -> Array:
+        """Returns the point x of coordinates u."""
+        return self.transform_and_log_det(u)[0]
+
+
+Support: TypeAlias = AbstractBijection | AbstractSupport
+
+
+@final
+class CircleProjection(AbstractSupport):
+    """The circle, by its angle in (-pi, pi]: theta = atan2(u1, u0) for u in R^2.
+
+    Densities are with respect to d theta. The radius |u| is auxiliary: log |u| is normal, so that
+    the density of u is smooth on the whole plane and the angle has no seam.
+    """
+
+    shape: ClassVar[tuple[int, ...]] = (2,)
+
+    def transform_and_log_det(
+        self, u: Float[Array, "2"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns the angle of u, and the log-weight of u, in nats."""
+        return jnp.atan2(u[1], u[0]), _log_radial_weight(u)[1]
+
+
+@final
+class SphereProjection(AbstractSupport):
+    """The unit sphere in R^n: x = u / |u| for u in R^n.
+
+    Densities are with respect to the surface measure. The radius |u| is auxiliary: log |u| is
+    normal, so that the density of u is smooth on the whole of R^n.
+
+    Args:
+        n: The dimension of the space around the sphere, at least 2.
+
+    Raises:
+        ValueError: If `n < 2`.
+    """
+
+    n: int = eqx.field(static=True)
+
+    def __init__(self, n: int):
+        if n < 2:
+            raise ValueError(f"Expected n >= 2; got {n}")
+        self.n = n
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of u: `(n,)`."""
+        return (self.n,)
+
+    def transform_and_log_det(
+        self, u: Float[Array, " n"]
+    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+        """Returns the direction of u, `(n,)`, and the log-weight of u, in nats."""
+        radius, log_weight = _log_radial_weight(u)
+        return u / radius, log_weight
+
+
+@final
+class AdditiveLogRatio(AbstractSupport):
+    """The open simplex in R^k: x = softmax(u1, ..., u_{k-1}, 0) for u in R^(k-1).
+
+    Densities are with respect to the Lebesgue measure of the first k - 1 entries of x, in which
+    the Jacobian determinant is the product of all k entries. Each entry is exact to rounding,
+    however small.
+
+    Args:
+        k: The number of entries, at least 2.
+
+    Raises:
+        ValueError: If `k < 2`.
+
+    Reference:
+        Aitchison, *The Statistical Analysis of Compositional Data* (1986), section 6.2.
+    """
+
+    k: int = eqx.field(static=True)
+
+    def __init__(self, k: int):
+        if k < 2:
+            raise ValueError(f"Expected k >= 2; got {k}")
+        self.k = k
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of u: `(k - 1,)`."""
+        return (self.k - 1,)
+
+    def transform_and_log_det(
+        self, u: Float[Array, " n"]
+    ) -> tuple[Float[Array, " k"], Float[Array, ""]]:
+        """Returns the point of the simplex, `(k,)`, and the log Jacobian determinant, in nats."""
+        logs = jax.nn.log_softmax(jnp.pad(u, (0, 1)))
+        return jnp.exp(logs), jnp.sum(logs)
+
+
+def _log_radial_weight(u: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns r = |u| and the log of a weight w with integral of w(r) r^(n-1) dr equal to 1.
+
+    w(r) r^(n-1) is the log-normal density of r. Unlike a normal density around r = 1 it vanishes,
+    with all its derivatives, at r = 0, where the direction is singular; and it is normalised in
+    closed form.
+    """
+    square = jnp.sum(u**2)
+    square = jnp.maximum(square, jnp.finfo(square.dtype).tiny)  # finite at the origin itself
+    log_radius = jnp.log(square) / 2
+    log_weight = (
+        -((log_radius / _LOG_RADIUS_SD) ** 2) / 2
+        - u.shape[0] * log_radius
+        - math.log(_LOG_RADIUS_SD * math.sqrt(2 * math.pi))
+    )
+    return jnp.sqrt(square), log_weight

@@ -1,0 +1,20 @@
+"""Pictures: one function each, which returns a matplotlib `Figure` and leaves no state behind.
+
+Save one with `figure.savefig(path)`; in a notebook, let it be the cell's last value.
+"""
+
+from nnef_dists.plotting._component_errors import plot_component_errors
+from nnef_dists.plotting._covariance_comparison import plot_covariance_comparison
+from nnef_dists.plotting._densities import plot_densities
+from nnef_dists.plotting._error_distribution import plot_error_distribution
+from nnef_dists.plotting._learning_curves import plot_learning_curves
+from nnef_dists.plotting._moment_comparison import plot_moment_comparison
+
+__all__ = [
+    "plot_component_errors",
+    "plot_covariance_comparison",
+    "plot_densities",
+    "plot_error_distribution",
+    "plot_learning_curves",
+    "plot_moment_comparison",
+]

@@ -1,0 +1,116 @@
+"""Densities of a family on the real line."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.plotting._style import (
+    BLUE,
+    GREY,
+    INK,
+    VERMILION,
+    check_shape,
+    grid_of,
+    new_figure,
+    styled,
+)
+
+_POINTS = 2001
+# A density is drawn where it is above this share of its largest value.
+_DRAWN_NATS = 9.0
+
+
+@styled
+def plot_densities(
+    family: ExponentialFamily,
+    etas: Float[Array, "n eta_dim"],
+    *,
+    means: Float[ArrayLike, " n"] | None = None,
+    uncertainty: Float[ArrayLike, " n"] | None = None,
+    most_columns: int = 4,
+) -> Figure:
+    """Draws p(x | eta) of several etas, normalised on a grid, with E[x] marked.
+
+    **Arguments:**
+
+    - `family`: one whose x is a scalar.
+    - `etas`: valid natural parameters, `(n, eta_dim)`: a panel each.
+    - `means`: the learned E[x] of each eta, in units of x: a coloured line beside the exact one,
+        which is dashed.
+    - `uncertainty`: its predictive standard deviation: a band of two of them either way.
+    - `most_columns`: how many panels stand side by side.
+
+    **Returns:** the figure.
+
+    **Raises:** `ValueError` for a family whose x is not a scalar, for shapes that differ, and what
+    `family.check_eta` raises.
+    """
+    if family.x_shape != ():
+        raise ValueError(f"Expected a family of scalar x; {family!r} has shape {family.x_shape}")
+    for name, value in {"means": means, "uncertainty": uncertainty}.items():
+        if value is not None:
+            check_shape(name, np.asarray(value), (len(etas),))
+    rows, columns = grid_of(len(etas), most_columns)
+    figure = new_figure(2.5 * columns, 2.45 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for i, (axes, eta) in enumerate(zip(panels, etas, strict=False)):
+        x, density = _density(family, family.check_eta(jnp.asarray(eta)))
+        exact = np.trapezoid(x * density, x)
+        axes.fill_between(x, density, color=BLUE, alpha=0.15, linewidth=0)
+        axes.plot(x, density, color=BLUE)
+        top = 1.18 * density.max()
+        if means is not None:
+            mean = float(np.asarray(means)[i])
+            if uncertainty is not None:
+                reach = 2 * float(np.asarray(uncertainty)[i])
+                axes.axvspan(mean - reach, mean + reach, color=VERMILION, alpha=0.2, linewidth=0)
+            axes.axvline(mean, color=VERMILION, linewidth=2.0, label="learned")
+        axes.axvline(exact, color=INK, linestyle=(0, (2, 3)), linewidth=1.1, label="exact")
+        axes.set(ylim=(0, top), xlim=(x[0], x[-1]), xlabel="x")
+        axes.set_title(_title(family, np.asarray(eta)), fontsize=8, color=GREY)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(left=False, labelleft=False)
+        axes.locator_params(axis="x", nbins=5)
+        if i % columns == 0:
+            axes.set_ylabel("p(x | η)")
+    for axes in panels[len(etas) :]:
+        axes.set_axis_off()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, [f"{label} E[x]" for label in labels], loc="outside lower center", ncols=2
+    )
+    return figure
+
+
+def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Points where the density matters, and the density there, which integrates to 1."""
+    support = family.support
+
+    @jax.jit
+    def on_grid(u: Array) -> tuple[Array, Array]:
+        x = jax.vmap(support.transform)(u)
+        return x, jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(x)
+
+    u = np.sinh(np.linspace(-math.asinh(1e3), math.asinh(1e3), _POINTS))
+    x = logs = u
+    for _ in range(4):
+        x, logs = map(np.asarray, on_grid(jnp.asarray(u, eta.dtype)))
+        logs = np.where(np.isfinite(logs) & np.isfinite(x), logs.astype(np.float64), -np.inf)
+        shown = np.flatnonzero(logs > logs.max() - _DRAWN_NATS)
+        low, high = max(shown[0] - 1, 0), min(shown[-1] + 1, len(u) - 1)
+        u = np.linspace(u[low], u[high], _POINTS)
+    keep = np.isfinite(logs)
+    x, density = x[keep].astype(np.float64), np.exp(logs[keep] - logs.max())
+    return x, density / np.trapezoid(density, x)
+
+
+def _title(family: ExponentialFamily, eta: np.ndarray) -> str:
+    terms = [f"{value:+.2f} {name}" for name, value in zip(family.stat_names, eta, strict=True)]
+    text = " ".join(terms).removeprefix("+")
+    return "η·T = " + text.replace(" +", " + ").replace(" -", " − ").replace("-", "−")

@@ -1,0 +1,93 @@
+"""The look that all pictures share: colours, sizes, an empty figure."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers.
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+CYCLE = (ORANGE, BLUE, GREEN, "#CC79A7", VERMILION, "#56B4E9")
+INK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.unicode_minus": True,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "text.color": INK,
+    "lines.linewidth": 1.4,
+    "lines.solid_capstyle": "round",
+    "mathtext.fontset": "dejavusans",
+}
+
+_Arguments = ParamSpec("_Arguments")
+
+
+def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+    """Makes a function draw in this style, whatever the user's own settings, which it keeps."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(_RC)
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, unknown to pyplot."""
+    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
+    figure.set_facecolor("white")
+    return figure
+
+
+def grid_of(n: int, most_columns: int) -> tuple[int, int]:
+    """Rows and columns for n panels, as even as they get."""
+    rows = -(-n // most_columns)
+    return rows, -(-n // rows)
+
+
+def light_grid(axes: Axes) -> None:
+    """Faint lines behind the data."""
+    axes.grid(visible=True, which="major", color=PALE, linewidth=0.5)
+
+
+def check_names(names: Sequence[str] | None, n: int) -> list[str]:
+    """The names of n statistics; `T[0]`, `T[1]`, ... where there are none.
+
+    **Raises:** `ValueError` for another number of names.
+    """
+    if names is None:
+        return [f"T[{i}]" for i in range(n)]
+    if len(names) != n:
+        raise ValueError(f"Expected {n} names; got {len(names)}")
+    return list(names)
+
+
+def check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
+    """**Raises:** `ValueError` where `value` has another shape."""
+    if value.shape != shape:
+        raise ValueError(f"Expected {name} of shape {shape}; got {value.shape}")

@@ -1,0 +1,225 @@
+"""Side-by-side measurements of `nnef_dists.bayes`.
+
+    python tests/benchmarks/bench_bayes.py [trace] [step] [laplace] [local] [--slow]
+
+Each part prints its figures; without a name all parts run. The peer is today's practice: a loop
+that replaces one parameter at a time with `eqx.tree_at`, one PRNG key and one draw for each.
+Times are minima over repeats, taken in turn so that a busy machine weighs on all alike.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from nnef_dists.bayes import (
+    AbstractParameter,
+    BayesianLinear,
+    BayesianMLP,
+    LaplacianParameter,
+    gaussian_entropy,
+    is_parameter,
+    sample_all_parameters,
+)
+
+
+def tree_at_loop(model: Any, key: jax.Array) -> Any:
+    """Samples by today's practice: find the i-th parameter, draw it, replace it, again."""
+
+    def parameters(tree: Any) -> list[AbstractParameter]:
+        return [p for p in jax.tree.leaves(tree, is_leaf=is_parameter) if is_parameter(p)]
+
+    for i, k in enumerate(jax.random.split(key, len(parameters(model)))):
+        law = parameters(model)[i]
+        draw = law.mean + law.stdv * jax.random.normal(k, law.shape)
+        model = eqx.tree_at(lambda tree, i=i: parameters(tree)[i].mean, model, draw)
+    return model
+
+
+def trace_and_compile(sample: Callable[..., Any], depth: int) -> tuple[float, float]:
+    model = BayesianMLP(16, 16, width=16, depth=depth - 1, key=jax.random.key(0))
+    key = jax.random.key(1)
+    jax.clear_caches()
+    start = time.perf_counter()
+    traced = jax.jit(sample).trace(model, key)
+    traced_at = time.perf_counter()
+    lowered = traced.lower()
+    lowered_at = time.perf_counter()
+    lowered.compile()
+    return traced_at - start, time.perf_counter() - lowered_at
+
+
+def bench_trace(slow: bool) -> None:
+    print("sample_all_parameters on a width-16 MLP: seconds to trace and to compile")
+    trace_and_compile(sample_all_parameters, 2)
+    trace_and_compile(tree_at_loop, 2)
+    ours: dict[int, list[tuple[float, float]]] = {100: [], 200: [], 400: []}
+    peer: dict[int, list[tuple[float, float]]] = {100: [], 200: []}
+    for repeat in range(3):
+        for depth, times in ours.items():
+            times.append(trace_and_compile(sample_all_parameters, depth))
+        if repeat == 0 or slow:
+            peer[100].append(trace_and_compile(tree_at_loop, 100))
+        if slow and repeat == 0:
+            peer[200].append(trace_and_compile(tree_at_loop, 200))
+    best = {}
+    for name, rows in (("ours", ours), ("tree_at loop", peer)):
+        for depth, times in rows.items():
+            if times:
+                trace, compile_ = (min(column) for column in zip(*times, strict=True))
+                best[name, depth] = trace, compile_
+                print(f"  {name:14s}{depth:4d} layers: trace {trace:7.3f}  compile {compile_:7.3f}")
+    for i, what in enumerate(("trace", "compile")):
+        grows = best["ours", 400][i] / best["ours", 100][i]
+        faster = best["tree_at loop", 100][i] / best["ours", 100][i]
+        print(
+            f"  {what}: 400 / 100 layers {grows:.2f} (limit 5 to trace); "
+            f"{faster:.1f} times faster than the loop (at least 4)"
+        )
+
+
+def scanned_step(model: Any, loss: Callable[..., jax.Array], steps: int) -> Callable[[], float]:
+    """Returns a function that times one optimiser step inside a scanned loop, in seconds."""
+    optimizer = optax.adam(1e-3)
+    dynamic, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def step(carry: Any, key: jax.Array) -> Any:
+        dynamic, state = carry
+        value, grads = jax.value_and_grad(lambda d: loss(eqx.combine(d, static), key))(dynamic)
+        updates, state = optimizer.update(grads, state)
+        return (optax.apply_updates(dynamic, updates), state), value
+
+    run = jax.jit(lambda carry, key: jax.lax.scan(step, carry, jax.random.split(key, steps)))
+    carry = (dynamic, optimizer.init(dynamic))
+    jax.block_until_ready(run(carry, jax.random.key(0)))
+
+    def timed() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(run(carry, jax.random.key(1)))
+        return (time.perf_counter() - start) / steps
+
+    return timed
+
+
+def bench_step(steps: int = 300, repeats: int = 15) -> None:
+    print("one adam step on [4, 64, 64, 1], batch 64, in a scanned loop: microseconds")
+    x = jax.random.normal(jax.random.key(5), (64, 4))
+    y = jnp.sin(x.sum(-1, keepdims=True))
+    key = jax.random.key(0)
+    plain = eqx.nn.MLP(4, 1, 64, 2, key=key)
+    ours = BayesianMLP(4, 1, 64, 2, key=key)
+    local = BayesianMLP(4, 1, 64, 2, local_reparameterisation=True, key=key)
+
+    def mse(prediction: jax.Array) -> jax.Array:
+        return jnp.mean((prediction - y) ** 2)
+
+    def elbo(n: int) -> Callable[..., jax.Array]:
+        def loss(model: BayesianMLP, key: jax.Array) -> jax.Array:
+            if n == 1:
+                fit = mse(model(x, key=key))
+            else:
+                keys = jax.random.split(key, n)
+                fit = jnp.mean(jax.vmap(lambda k: mse(model(x, key=k)))(keys))
+            return fit - 1e-4 * gaussian_entropy(model)
+
+        return loss
+
+    def without_noise(model: BayesianMLP, key: jax.Array) -> jax.Array:
+        del key
+        return mse(model(x)) - 1e-4 * gaussian_entropy(model)
+
+    def peer(model: BayesianMLP, key: jax.Array) -> jax.Array:
+        return mse(tree_at_loop(model, key)(x)) - 1e-4 * gaussian_entropy(model)
+
+    cases = {
+        "plain eqx.nn.MLP": scanned_step(plain, lambda m, k: mse(jax.vmap(m)(x)), steps),
+        "ours, means and widths, no draw": scanned_step(ours, without_noise, steps),
+        "ours, 1 weight sample": scanned_step(ours, elbo(1), steps),
+        "ours, 8 weight samples": scanned_step(ours, elbo(8), steps),
+        "local reparameterisation, 1": scanned_step(local, elbo(1), steps),
+        "local reparameterisation, 8": scanned_step(local, elbo(8), steps),
+        "tree_at loop, 1 weight sample": scanned_step(ours, peer, steps),
+    }
+    best = dict.fromkeys(cases, float("inf"))
+    for _ in range(repeats):
+        for name, timed in cases.items():
+            best[name] = min(best[name], timed())
+    base = best["plain eqx.nn.MLP"]
+    for name, seconds in best.items():
+        print(f"  {name:34s}{1e6 * seconds:8.1f}  {seconds / base:6.2f} times plain")
+    ratio = best["ours, 8 weight samples"] / best["ours, 1 weight sample"]
+    print(f"  8 samples / 1 sample: {ratio:.2f}")
+
+
+def bench_laplace(batches: int = 20, size: int = 5_000_000) -> None:
+    print(f"Laplace law, {batches * size:.0e} draws")
+    law = LaplacianParameter.from_scale(0.3, 0.7)
+
+    @jax.jit
+    def summary(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def draw(scale: jax.Array) -> jax.Array:
+            wide = LaplacianParameter.from_scale(jnp.full(size, 0.3), scale)
+            return wide.sample(key)
+
+        # The derivative of each draw to the scale, by one forward pass.
+        draws, slopes = jax.jvp(draw, (law.scale,), (jnp.ones(()),))
+        centred = draws - 0.3
+        # In two stages: one float32 sum of so many terms would round visibly.
+        second_moment = jnp.mean(jnp.mean((centred**2).reshape(-1, 1000), axis=1))
+        return second_moment, jnp.all(jnp.isfinite(draws)), jnp.all(jnp.isfinite(slopes))
+
+    rows = [summary(key) for key in jax.random.split(jax.random.key(0), batches)]
+    variance = sum(float(row[0]) for row in rows) / batches
+    exact = 2 * 0.7**2
+    error = exact * (5 / (batches * size)) ** 0.5  # Var(x^2) = 20 b^4 = 5 (2 b^2)^2
+    print(
+        f"  variance / 2 b^2 = {variance / exact:.6f}, {(variance - exact) / error:+.2f} "
+        "Monte Carlo standard errors"
+    )
+    print(
+        f"  all draws finite: {all(bool(row[1]) for row in rows)}; "
+        f"all derivatives finite: {all(bool(row[2]) for row in rows)}"
+    )
+
+
+def bench_local(draws: int = 2000) -> None:
+    print("gradient variance, weight draws over local reparameterisation (one layer, batch 64)")
+    key = jax.random.key(0)
+    x = jax.random.normal(jax.random.key(1), (64, 16))
+    y = jax.random.normal(jax.random.key(2), (64, 4))
+    total = {}
+    for local in (False, True):
+        layer = BayesianLinear(16, 4, init_raw_stdv=0.5, local_reparameterisation=local, key=key)
+        grad = jax.grad(lambda m, k: jnp.mean((m(x, key=k) - y) ** 2))
+        grads = jax.jit(jax.vmap(lambda k, m=layer, g=grad: g(m, k)))(
+            jax.random.split(jax.random.key(3), draws)
+        )
+        total[local] = [
+            float(jnp.var(leaf, axis=0).sum()) for leaf in (grads.W.mean, grads.W.raw_stdv)
+        ]
+    for i, name in enumerate(("mean", "raw_stdv")):
+        print(f"  to {name:9s} ratio {total[False][i] / total[True][i]:7.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = {
+        "trace": lambda args: bench_trace(args.slow),
+        "step": lambda args: bench_step(),
+        "laplace": lambda args: bench_laplace(),
+        "local": lambda args: bench_local(),
+    }
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
+    parser.add_argument("--slow", action="store_true", help="the loop at 200 layers, too")
+    args = parser.parse_args()
+    for name in args.parts or parts:
+        parts[name](args)
+
+
+if __name__ == "__main__":
+    main()

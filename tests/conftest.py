@@ -1,0 +1,31 @@
+"""Set-up that every test shares."""
+
+import os
+import tempfile
+
+# Before anything imports them: no window is ever opened, and no cache is left in the checkout.
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault(
+    "HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis")
+)
+
+import jax
+import pytest
+from hypothesis import settings
+from jaxtyping import config as jaxtyping_config
+
+settings.register_profile("pinned", max_examples=20, deadline=None, derandomize=True, database=None)
+settings.load_profile("pinned")
+
+
+@pytest.fixture
+def strict_promotion():
+    """Arrays of different dtypes must not meet in our own functions."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def without_type_checks(monkeypatch):
+    """What a user without runtime type checks sees: the package's own errors."""
+    monkeypatch.setattr(jaxtyping_config, "jaxtyping_disable", True)

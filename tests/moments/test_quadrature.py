@@ -1,0 +1,236 @@
+"""Quadrature against closed forms and against SciPy's adaptive integration."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.special
+
+import nnef_dists as nd
+from tests.moments.user_families import GammaPair, MatrixNormal
+from tests.numerics import assert_close, epsilon
+from tests.registry import FAMILIES
+
+QUARTIC = nd.Polynomial1D((1, 2, 4))
+GAUSSIAN = nd.GaussianNatural1D()
+
+
+def array(eta):
+    return jnp.asarray(eta, jnp.result_type(float))
+
+
+def z_error(found, mean):
+    """The largest error of a mean in z units."""
+    sd = np.sqrt(np.diagonal(np.asarray(found.covariance, np.float64)))
+    return np.max(np.abs(np.asarray(found.mean, np.float64) - mean) / sd)
+
+
+@functools.cache
+def quartic_by_scipy(eta):
+    """E[T] and A by adaptive integration around the highest mode."""
+    grid = np.linspace(-10, 10, 4_001)
+    powers = np.array([1, 2, 4])
+
+    def exponent(x):
+        return eta[0] * x + eta[1] * x**2 + eta[2] * x**4
+
+    highest = np.max(exponent(grid))
+    # The stationary points, so that no mode is missed.
+    stationary = np.roots([4 * eta[2], 0, 2 * eta[1], eta[0]])
+    breaks = sorted(stationary[np.abs(stationary.imag) < 1e-9].real)
+
+    def integral(power):
+        return scipy.integrate.quad(
+            lambda x: x**power * np.exp(exponent(x) - highest),
+            -10,
+            10,
+            points=breaks,
+            limit=400,
+            epsabs=1e-13,
+            epsrel=1e-12,
+        )[0]
+
+    normaliser = integral(0)
+    return np.array([integral(k) for k in powers]) / normaliser, highest + np.log(normaliser)
+
+
+@pytest.mark.parametrize(
+    "eta",
+    [
+        (0.0, -1.0, -1.0),
+        (1.0, 2.0, -0.1),
+        (-2.0, -2.0, -2.0),
+        (0.0, 2.0, -0.1),
+        (0.3, 8.0, -1.0),
+        (0.01, 20.0, -1.0),
+    ],
+    ids=["single", "skewed", "narrow", "wells", "deep-wells", "100-nats"],
+)
+def test_quartics_and_double_wells(eta):
+    mean, log_partition = quartic_by_scipy(eta)
+    found = nd.quadrature_moments(QUARTIC, array(eta))
+    # The log-density is known to epsilon times its size, and so are weights and moments.
+    size = 1 + abs(log_partition)
+    assert z_error(found, mean) < 8 * epsilon(found.mean) * size
+    assert_close(found.log_partition, log_partition, scale=size)
+    assert found.error < 8 * epsilon(found.mean) * size
+
+
+@pytest.mark.parametrize(
+    "eta",
+    [(0.0, -0.5), (20.0, -1.0), (-3.0, -0.01), (2_000.0, -100.0), (0.0, -1e4), (0.02, -1e-4)],
+    ids=str,
+)
+def test_gaussians_wherever_they_are(eta):
+    """Means up to 141 standard deviations off the origin, widths from 0.007 to 70."""
+    eta = array(eta)
+    found = nd.quadrature_moments(GAUSSIAN, eta)
+    size = 1 + float(jnp.max(jnp.abs(eta * found.mean)))
+    tolerance = 16 * epsilon(eta) * size
+    assert z_error(found, np.asarray(GAUSSIAN.mean(eta), np.float64)) < tolerance
+    assert_close(found.log_partition, float(GAUSSIAN.log_partition(eta)), scale=size)
+    # An error of the mean of z sds and one of the density of z nats change a variance by as much.
+    correlations = np.sqrt(np.diag(np.asarray(GAUSSIAN.covariance(eta), np.float64)))
+    error = np.asarray(found.covariance) - np.asarray(GAUSSIAN.covariance(eta))
+    assert np.max(np.abs(error) / np.outer(correlations, correlations)) < tolerance
+
+
+QUADRATURE = [case for case in FAMILIES if case.has_quadrature and case.has_closed_form]
+QUADRATURE_IDS = [case.name for case in QUADRATURE]
+
+
+@pytest.mark.parametrize("case", QUADRATURE, ids=str)
+def test_closed_forms_of_all_registered_families(case):
+    family = case.make()
+    etas = jax.jit(lambda key: family.sample_eta(key, 6, case.ranges))(jax.random.key(1))
+
+    def both(eta):
+        found = nd.quadrature_moments(family, eta)
+        return found, family.mean(eta), family.covariance(eta), family.log_partition(eta)
+
+    found, mean, covariance, log_partition = jax.jit(lambda e: jax.lax.map(both, e))(etas)
+    size = float(1 + jnp.max(jnp.abs(etas * mean)))
+    sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    tolerance = 16 * epsilon(etas) * size
+    assert np.max(np.abs(found.mean - mean) / sd) < tolerance
+    assert np.max(np.abs(found.covariance - covariance) / (sd[:, :, None] * sd[:, None, :])) < (
+        tolerance
+    )
+    assert_close(found.log_partition, log_partition, scale=size)
+
+
+def test_a_normal_of_two_dimensions():
+    family = nd.MultivariateNormal(2)
+    mean = array([4.0, -3.0])
+    covariance = array([[1.0, 0.9], [0.9, 1.0]])
+    eta = family.to_natural(mean, covariance)
+    found = nd.quadrature_moments(family, eta)
+    size = 1 + float(jnp.max(jnp.abs(eta * found.mean)))
+    tolerance = 16 * epsilon(eta) * size
+    assert z_error(found, np.asarray(family.mean(eta), np.float64)) < tolerance
+    assert found.error < tolerance
+    assert_close(found.log_partition, float(family.log_partition(eta)), scale=size)
+
+
+def test_a_support_with_a_boundary():
+    """Gamma(a + 1, b): E[log x] = digamma(a + 1) - log b, E[x] = (a + 1) / b."""
+    family = GammaPair()
+    a, b = np.array([0.5, 4.0]), np.array([2.0, 0.7])
+    found = nd.quadrature_moments(family, array([*a, *-b]))
+    mean = np.concatenate([scipy.special.digamma(a + 1) - np.log(b), (a + 1) / b])
+    log_partition = np.sum(scipy.special.gammaln(a + 1) - (a + 1) * np.log(b))
+    tolerance = 1_000 * epsilon(found.mean)
+    assert z_error(found, mean) < tolerance
+    assert_close(found.log_partition, log_partition, ulps=1_000, scale=1 + abs(log_partition))
+    variances = np.concatenate([scipy.special.polygamma(1, a + 1), (a + 1) / b**2])
+    assert np.allclose(np.diag(found.covariance), variances, rtol=tolerance)
+    # Cov[log x, x] = 1 / b, and the two variables are independent.
+    assert np.allclose(np.diag(found.covariance[:2, 2:]), 1 / b, rtol=tolerance)
+    assert abs(found.covariance[0, 1]) < tolerance
+
+
+def test_points_that_are_matrices():
+    family = MatrixNormal()
+    found = nd.quadrature_moments(family, array([1.0, -2.0, -0.5]))
+    # Unit variances around (1, -2): E|x|^2 = 2 + 1 + 4.
+    assert z_error(found, np.array([1.0, -2.0, 7.0])) < 1_000 * epsilon(found.mean)
+
+
+class TestErrorEstimate:
+    def test_it_bounds_the_error_of_a_coarse_rule(self):
+        eta = (0.0, -1.0, -1.0)
+        mean, _ = quartic_by_scipy(eta)
+        coarse = nd.quadrature_moments(QUARTIC, array(eta), points=9)
+        assert 1e-4 < z_error(coarse, mean) <= coarse.error
+
+    def test_it_falls_with_the_number_of_points(self):
+        eta = array((0.0, -1.0, -1.0))
+        errors = [nd.quadrature_moments(QUARTIC, eta, points=n).error for n in (11, 21, 41)]
+        assert errors[0] > 10 * errors[1] > 100 * errors[2]
+
+    def test_it_does_not_stay_silent_on_a_density_out_of_reach(self):
+        """A mean of 1,500 in a grid that reaches 1,000: refused, or an error that says so."""
+        eta = array((0.3, -1e-4))
+        try:
+            found = nd.quadrature_moments(GAUSSIAN, eta)
+        except Exception as refusal:
+            assert "reach" in str(refusal)  # noqa: PT017
+        else:
+            mean = np.asarray(GAUSSIAN.mean(eta), np.float64)
+            assert z_error(found, mean) < 1e-3 or not found.error < 1e-3
+
+    def test_a_longer_reach_finds_it(self):
+        eta = array((0.3, -1e-4))
+        found = nd.quadrature_moments(GAUSSIAN, eta, reach=1e5)
+        assert z_error(found, np.asarray(GAUSSIAN.mean(eta), np.float64)) < 1e-4
+
+
+@pytest.mark.parametrize("transform", ["vmap", "map"])
+def test_batches(transform):
+    etas = array([[0.0, -1.0, -1.0], [0.3, 8.0, -1.0], [1.0, 2.0, -0.1]])
+    one = functools.partial(nd.quadrature_moments, QUARTIC)
+    batched = jax.vmap(one) if transform == "vmap" else functools.partial(jax.lax.map, one)
+    means = jax.jit(batched)(etas).mean
+    for mean, eta in zip(means, etas, strict=True):
+        assert_close(mean, quartic_by_scipy(tuple(np.asarray(eta, float).tolist()))[0], ulps=1_000)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_dtype_is_carried(dtype):
+    with jax.enable_x64(True):
+        for family in (QUARTIC, GammaPair()):
+            eta = jax.ShapeDtypeStruct((family.eta_dim,), dtype)
+            found = jax.eval_shape(
+                lambda eta, family=family: nd.quadrature_moments(family, eta), eta
+            )
+            assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
+
+
+def test_no_dtypes_are_mixed():
+    with jax.numpy_dtype_promotion("strict"):
+        eta = jax.ShapeDtypeStruct((3,), jnp.result_type(float))
+        jax.eval_shape(lambda eta: nd.quadrature_moments(QUARTIC, eta, points=9), eta)
+
+
+class TestRefusals:
+    def test_three_dimensions(self):
+        family = nd.MinimalMultivariateNormal(3)
+        with pytest.raises(ValueError, match=r"one or two dimensions.*has 3"):
+            nd.quadrature_moments(family, jnp.zeros(family.eta_dim))
+
+    @pytest.mark.parametrize("points", [8, 7, 100])
+    def test_even_or_few_points(self, points):
+        with pytest.raises(ValueError, match=f"odd number of points >= 9; got {points}"):
+            nd.quadrature_moments(QUARTIC, array((0.0, 0.0, -1.0)), points=points)
+
+    @pytest.mark.parametrize("value", [0.5, 0.0, np.nan])
+    def test_an_eta_outside_the_domain_by_name_and_value(self, value):
+        with pytest.raises(ValueError, match=f"'x4' of .* to be negative; got {value}"):
+            nd.quadrature_moments(QUARTIC, array((0.0, 0.0, value)))
+
+    def test_an_eta_outside_the_domain_under_jit_by_name(self):
+        with pytest.raises(Exception, match=r"'x4' of .* to be negative"):
+            jax.jit(lambda eta: nd.quadrature_moments(QUARTIC, eta).mean)(array((0.0, 0.0, 0.5)))

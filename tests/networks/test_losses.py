@@ -1,0 +1,229 @@
+"""The losses, on networks that are known in closed form."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from tests.networks.data import GAUSSIAN, exact_data, gaussian_data
+from tests.numerics import assert_close
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+BATCH = gaussian_data(n=32, seed=3).arrays()
+SD = np.sqrt(np.diagonal(BATCH.covariance, axis1=1, axis2=2))
+
+
+class ShiftedTruth(nd.AbstractMomentNetwork):
+    """The exact moments, off by an uncertain shift in z units."""
+
+    family: nd.ExponentialFamily = eqx.field(static=True)
+    shift: nd.AbstractParameter
+
+    def __call__(self, eta, *, key=None, sample=None):
+        net = nd.draw_or_mean(self, key=key, sample=sample)
+        sd = jnp.sqrt(jnp.diagonal(self.family.covariance(eta)))
+        return self.family.mean(eta) + sd * net.shift.mean
+
+
+def shifted(mean, stdv=0.01):
+    mean = jnp.asarray(mean, float)
+    return ShiftedTruth(GAUSSIAN, nd.GaussianParameter.from_stdv(mean, stdv))
+
+
+compiled_loss = jax.jit(nd.moment_loss)
+compiled_elbo = jax.jit(nd.negative_elbo, static_argnames=("total", "samples"))
+
+
+def elbo(net, seed=0, *, total=32, samples=4, misfit=0.0, temperature=1.0):
+    return compiled_elbo(
+        net,
+        BATCH,
+        jax.random.key(seed),
+        total=total,
+        samples=samples,
+        misfit=jnp.asarray(misfit, float),
+        temperature=jnp.asarray(temperature, float),
+    )
+
+
+class TestMomentLoss:
+    def test_the_truth_has_none(self):
+        # Two roundings of a moment of a few standard deviations, squared.
+        assert compiled_loss(shifted([0.0, 0.0]), BATCH) < 1e-10
+
+    def test_it_is_the_mean_squared_error_in_z_units(self):
+        loss = compiled_loss(shifted([0.1, -0.3]), BATCH)
+        assert_close(loss, (0.1**2 + 0.3**2) / 2, ulps=1_000)
+
+    def test_with_a_key_one_set_of_weights_is_drawn(self):
+        net, key = shifted([0.1, -0.3], 0.2), jax.random.key(4)
+        drawn = nd.sample_all_parameters(net, key).shift.mean
+        loss = compiled_loss(net, BATCH, key)
+        assert_close(loss, np.mean(np.asarray(drawn) ** 2), ulps=1_000)
+
+    def test_noise_of_the_labels_is_what_remains(self):
+        noisy = gaussian_data(n=400, seed=8, noisy=True).arrays()
+        loss = compiled_loss(shifted([0.0, 0.0]), noisy)
+        # The mean of 800 squared normals of sd 1e-3.
+        assert abs(loss / 1e-6 - 1) < 5 * np.sqrt(2 / 800)
+
+
+class TestNegativeElbo:
+    def test_its_value_for_certain_weights(self):
+        """-log of the likelihood, prior and entropy, written out."""
+        net = shifted([0.002, -0.001], stdv=2e-4)
+        expected_sq = np.mean((np.array([0.002, -0.001]) / 1e-3) ** 2 + (2e-4 / 1e-3) ** 2)
+        fit = 2 * expected_sq / 2 + np.mean(np.sum(np.log(BATCH.standard_error), axis=1))
+        prior = 0.002**2 + 0.001**2
+        entropy = 2 * (np.log(2e-4) + np.log(2 * np.pi * np.e) / 2)
+        found = elbo(net, samples=2_000)
+        # Draws of the quadratic term: sd of r^2 / 2 is about 2 * 0.2, for 2,000 of them.
+        assert abs(found - (fit + (prior - entropy) / 32)) < 5 * 0.5 / np.sqrt(2_000)
+
+    def test_it_is_linear_in_temperature(self):
+        net = shifted([0.002, -0.001], stdv=1e-3)
+        cold, warm, hot = (elbo(net, temperature=t, samples=4) for t in (0.0, 1.0, 3.0))
+        assert_close(hot - cold, 3 * float(warm - cold), ulps=256, scale=float(jnp.abs(hot)) + 10)
+        drawn = 4e-6
+        slope = (drawn - float(nd.entropy(net))) / 32
+        assert abs(float(warm - cold) - slope) < 1e-4
+
+    def test_prior_and_entropy_are_shared_by_all_labels(self):
+        net = shifted([0.0, 0.0], stdv=1e-3)
+        rest = elbo(net, temperature=0.0)
+        few, many = (elbo(net, total=n) - rest for n in (32, 3_200))
+        assert_close(few, 100 * float(many), ulps=1e5, scale=1.0)
+
+    def test_misfit_is_added_in_quadrature(self):
+        net = shifted([0.0, 0.0], stdv=1.001e-4)
+        scale = np.sqrt(BATCH.standard_error**2 + (0.02 * SD) ** 2)
+        found = elbo(net, misfit=0.02, temperature=0.0)
+        assert abs(found - np.mean(np.sum(np.log(scale), axis=1))) < 1e-3
+
+    def test_it_prefers_the_truth(self):
+        """At a fixed spread, the minimum over the mean is at the truth."""
+        values = [elbo(shifted([m, 0.0], 1e-3), samples=2_000) for m in (-0.004, 0.0, 0.004)]
+        assert values[1] < min(values[0], values[2]) - 1
+
+    def test_its_best_spread_is_that_of_the_posterior(self):
+        """n labels of standard error s know a shift to s / sqrt(n)."""
+        best = 1e-3 / np.sqrt(32)
+        spreads = [best * factor for factor in (0.6, 1.0, 1.6)]
+        values = [elbo(shifted([0.0, 0.0], s), samples=2_000) for s in spreads]
+        assert values[1] < min(values[0], values[2])
+
+    def test_gradients_reach_means_and_widths(self):
+        loss = functools.partial(nd.negative_elbo, total=32, samples=2)
+        gradient = jax.jit(jax.grad(loss))(shifted([0.001, 0.001], 1e-3), BATCH, jax.random.key(0))
+        for leaf in (gradient.shift.mean, gradient.shift.raw_stdv):
+            assert np.isfinite(leaf).all()
+            assert np.all(leaf != 0)
+
+    def test_keys_decide(self):
+        net = shifted([0.0, 0.0], 1e-3)
+        assert elbo(net, seed=1) == elbo(net, seed=1)
+        assert elbo(net, seed=1) != elbo(net, seed=2)
+
+
+class TestCalibrationRatio:
+    def ratio(self, net, samples=2_000, key=9):
+        return nd.calibration_ratio(net, BATCH, jax.random.key(key), samples=samples)
+
+    @pytest.mark.parametrize(("error", "stdv"), [(0.1, 0.1), (0.2, 0.1), (0.1, 0.3)])
+    def test_it_is_the_squared_error_over_the_variance(self, error, stdv):
+        """All labels share one shift: the ratio is (error / stdv)^2."""
+        found = self.ratio(shifted([error, -error], stdv))
+        # Labels have a standard error of 1e-3; the variance is that of 2,000 draws.
+        assert abs(found / (error / stdv) ** 2 - 1) < 5 * np.sqrt(2 / 2_000)
+
+    def test_fewer_than_two_draws_are_refused(self):
+        with pytest.raises(ValueError, match="1"):
+            self.ratio(shifted([0.1, 0.1], 0.1), samples=1)
+
+
+class TestStandardisation:
+    def test_it_is_set_from_the_good_labels_alone(self):
+        data = gaussian_data(n=40, seed=4)
+        spoilt = {
+            name: np.concatenate([getattr(data, name), value * getattr(data, name)[:5]])
+            for name, value in {
+                "eta": 1,
+                "mean": np.nan,
+                "covariance": np.nan,
+                "standard_error": np.nan,
+                "ess": 1,
+                "rhat": 1,
+                "acceptance": 1,
+                "divergences": 1,
+                "jumps": 1,
+            }.items()
+        }
+        status = np.concatenate([data.status, np.full(5, nd.Status.NOT_CONVERGED, np.int8)])
+        spoilt = nd.MomentDataset(family=GAUSSIAN, config=None, status=status, **spoilt)
+        one, two = nd.Standardisation(data), nd.Standardisation(spoilt)
+        assert all(
+            np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True)
+        )
+
+    def test_inputs_have_mean_zero_and_variance_one(self):
+        data = gaussian_data(n=200, seed=5)
+        inputs = jax.jit(jax.vmap(nd.Standardisation(data).inputs))(data.eta)
+        assert np.max(np.abs(inputs.mean(0))) < 1e-5
+        assert np.max(np.abs(inputs.std(0) - 1)) < 1e-5
+
+    def test_outputs_are_of_order_one(self):
+        """The y that stand for the true moments have mean 0 and standard deviation about 1."""
+        data = gaussian_data(n=200, seed=5)
+        standardisation = nd.Standardisation(data)
+
+        def outputs(eta, mean):
+            inputs = standardisation.inputs(eta)
+            zero = jnp.zeros(2, eta.dtype)
+            origin = standardisation.moments(inputs, zero)
+            unit = standardisation.moments(inputs, zero + 1) - origin
+            return (mean - origin) / unit
+
+        y = jax.jit(jax.vmap(outputs))(jnp.asarray(data.eta), jnp.asarray(data.mean))
+        assert np.max(np.abs(y.mean(0))) < 1e-4
+        assert np.max(np.abs(y.std(0) - 1)) < 1e-4
+
+    def test_too_few_labels_are_refused(self):
+        with pytest.raises(ValueError, match=r"at least 4 good labels; got 3 of 3"):
+            nd.Standardisation(gaussian_data(n=40, seed=4)[:3])
+
+    def test_what_does_not_vary_does_no_harm(self):
+        etas = GAUSSIAN.sample_eta(jax.random.key(0), 8, {"x": (0.5, 0.5), "x2": (-2.0, -1.0)})
+        data = exact_data(GAUSSIAN, etas)
+        inputs = jax.vmap(nd.Standardisation(data).inputs)(etas)
+        assert np.isfinite(inputs).all()
+
+
+@pytest.mark.parametrize(("option", "value"), [("width", 0), ("depth", 0)])
+def test_sizes_below_one_are_refused(option, value):
+    with pytest.raises(ValueError, match=f"{option} >= 1"):
+        nd.MLPMomentNetwork(GAUSSIAN, gaussian_data(), key=jax.random.key(0), **{option: value})
+
+
+def test_every_law_of_weights_can_be_chosen():
+    eta = jnp.asarray(gaussian_data().eta[0])
+    for law in (nd.LaplacianParameter, nd.DeterministicParameter):
+        net = nd.MLPMomentNetwork(
+            GAUSSIAN, gaussian_data(), width=4, depth=1, param_type=law, key=jax.random.key(0)
+        )
+        assert {type(p) for p in net.get_parameters().values()} == {law}
+        drawn = net(eta, key=jax.random.key(1))
+        assert np.array_equal(drawn, net(eta)) == (law is nd.DeterministicParameter)
+
+
+def test_width_and_depth_are_those_of_the_hidden_layers():
+    net = nd.MLPMomentNetwork(
+        GAUSSIAN, gaussian_data(), width=5, depth=2, activation=jnp.tanh, key=jax.random.key(0)
+    )
+    sizes = [(layer.in_features, layer.out_features) for layer in net.layers]
+    assert sizes == [(2, 5), (5, 5), (5, 2)]
+    assert nd.get_parameter_count(net)["total"] == 2 * 5 + 5 + 5 * 5 + 5 + 5 * 2 + 2

@@ -1,0 +1,184 @@
+"""Every concrete family and network, once: the list that drives the property tests.
+
+A public final class that is missing here makes `test_registry.py` fail.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from flowjax.bijections import Chain, Exp, TriangularAffine
+
+import nnef_dists as nd
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FamilyCase:
+    """A family, and where its etas are drawn from.
+
+    `reference` gives SciPy's frozen distribution of x for an eta in dict form (as NumPy arrays in
+    float64): independent truth for families with a closed form.
+    """
+
+    name: str
+    make: Callable[[], nd.ExponentialFamily]
+    ranges: Mapping[str, tuple]
+    reference: Callable[[dict[str, np.ndarray]], Any] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the family itself knows its moments."""
+        return isinstance(self.make(), nd.ClosedFormFamily)
+
+    @property
+    def has_quadrature(self) -> bool:
+        """Whether quadrature finds its moments."""
+        return math.prod(self.make().support.shape) <= 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConstraintCase:
+    """A constraint on a parameter of some shape; a range within, and values that do not belong."""
+
+    name: str
+    constraint: nd.AbstractConstraint
+    shape: tuple[int, ...]
+    range: tuple
+    outside: tuple
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DomainCase:
+    """A natural domain for statistics of given shapes, with ranges that meet it."""
+
+    name: str
+    make: Callable[[], nd.AbstractDomain]
+    shapes: Mapping[str, tuple[int, ...]]
+    ranges: Mapping[str, tuple]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkCase:
+    """A small moment network of a family, its standardisation set from data."""
+
+    name: str
+    make: Callable[[nd.ExponentialFamily, nd.MomentDataset, Any], nd.AbstractMomentNetwork]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _normal_1d(eta):
+    variance = -1 / (2 * eta["x2"])
+    return scipy.stats.norm(eta["x"] * variance, np.sqrt(variance))
+
+
+def _normal(eta):
+    covariance = np.linalg.inv(-(eta["xxT"] + eta["xxT"].T))
+    return scipy.stats.multivariate_normal(covariance @ eta["x"], covariance)
+
+
+def _minimal_normal(eta):
+    d = len(eta["x"])
+    lower = np.zeros((d, d))
+    lower[np.tril_indices(d)] = eta["xxT_lower"]
+    return _normal({"x": eta["x"], "xxT": (lower + lower.T) / 2})
+
+
+def _ordered_pair():
+    """0 < eta1 < eta2, as the image of the plane."""
+    triangle = TriangularAffine(jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]]))
+    return nd.CoupledDomain(Chain([Exp((2,)), triangle]), "0 < eta1 < eta2")
+
+
+FAMILIES = (
+    FamilyCase(
+        "GaussianNatural1D",
+        lambda: nd.GaussianNatural1D(),
+        {"x": (-2.0, 2.0), "x2": (-2.0, -0.2, "log")},
+        _normal_1d,
+    ),
+    FamilyCase(
+        "MultivariateNormal",
+        lambda: nd.MultivariateNormal(3),
+        {"x": (-1.0, 1.0), "xxT": (-2.0, -0.3)},
+        _normal,
+    ),
+    FamilyCase(
+        "MinimalMultivariateNormal",
+        lambda: nd.MinimalMultivariateNormal(3),
+        {"x": (-1.0, 1.0), "xxT_lower": (-2.0, -0.3)},
+        _minimal_normal,
+    ),
+    FamilyCase(
+        "Polynomial1D",
+        lambda: nd.Polynomial1D((1, 2, 4)),
+        {"x": (-2.0, 2.0), "x2": (-2.0, 2.0), "x4": (-2.0, -0.1, "log")},
+    ),
+)
+
+CONSTRAINTS = (
+    ConstraintCase("real", nd.real, (2, 3), (-3.0, 3.0), (np.inf, -np.inf)),
+    ConstraintCase("positive", nd.positive, (), (0.1, 20.0, "log"), (0.0, -1.0, np.inf)),
+    ConstraintCase("negative", nd.negative, (3,), (-20.0, -0.1, "log"), (0.0, 1.0, -np.inf)),
+    ConstraintCase("interval", nd.interval(-1.0, 3.0), (2,), (-0.9, 2.9), (-1.0, 3.0, 4.0)),
+    ConstraintCase(
+        "negative_definite",
+        nd.negative_definite,
+        (3, 3),
+        (-3.0, -0.1),
+        (np.zeros((3, 3)), np.diag([-1.0, -1.0, 1.0]), -np.ones((3, 3)) - 2 * np.eye(3)[::-1]),
+    ),
+    ConstraintCase(
+        "negative_definite_packed",
+        nd.negative_definite,
+        (3,),
+        (-3.0, -0.1),
+        (np.zeros(3), np.array([-1.0, 2.5, -1.0]), np.array([-1.0, 0.0, 1.0])),
+    ),
+)
+
+DOMAINS = (
+    DomainCase(
+        "ProductDomain",
+        lambda: nd.domain(b=nd.negative, c=nd.negative_definite),
+        {"a": (2,), "b": (), "c": (2, 2)},
+        {"a": (-1.0, 1.0), "b": (-2.0, -0.5), "c": (-2.0, -0.5)},
+    ),
+    DomainCase(
+        "CoupledDomain",
+        _ordered_pair,
+        {"a": (), "b": ()},
+        {"a": (0.1, 2.0), "b": (0.1, 2.0)},
+    ),
+)
+
+NETWORKS = (
+    NetworkCase(
+        "MLPMomentNetwork",
+        lambda family, data, key: nd.MLPMomentNetwork(family, data, width=8, depth=2, key=key),
+    ),
+)
+
+# Public final classes that are parts of the above and have tests of their own.
+PARTS = (nd.Standardisation,)
+
+
+def registered_classes(families=FAMILIES) -> set[type]:
+    """The classes that the registry covers."""
+    covered = {type(case.make()) for case in (*families, *DOMAINS)}
+    covered |= {type(case.constraint) for case in CONSTRAINTS}
+    return covered | {getattr(nd, case.name) for case in NETWORKS} | set(PARTS)

@@ -1,0 +1,216 @@
+"""Rules on the code itself: who may import whom, abstract or final, sizes, names."""
+
+import ast
+import functools
+import importlib
+import pkgutil
+import re
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import pytest
+
+import nnef_dists as nd
+
+PACKAGE = Path(nd.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+SUBPACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+# What a subpackage may import of the others. Nothing imports plotting and __main__.
+MAY_IMPORT = {
+    "families": set(),
+    "bayes": set(),
+    "moments": {"families"},
+    "networks": {"families", "moments", "bayes"},
+    "amortized": {"families", "moments", "bayes", "networks"},
+    "flows": {"families", "bayes"},
+    "posterior": {"families", "moments", "bayes", "amortized", "flows"},
+}
+MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}
+MAY_IMPORT[""] = set(MAY_IMPORT) - {"plotting", "__main__"}
+
+FAMILIES_BUILD_ON = {"equinox", "flowjax", "jax", "jaxtyping", "numpy"}
+
+# Meant to be subclassed by users, like equinox.Module itself: no fields, no call.
+OPEN_BASES = {nd.Module}
+
+
+def relative_name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def package_of(path: Path) -> str:
+    """The subpackage of a file; `__main__`, or the empty string at the top level."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if len(parts) > 1:
+        return parts[0]
+    return parts[0] if parts[0] == "__main__" else ""
+
+
+@functools.cache
+def imported_modules(path: Path) -> frozenset[str]:
+    """Absolute names of all that a file imports, `from` imports with the name imported."""
+    source = path.read_text()
+    here = ("nnef_dists", *path.relative_to(PACKAGE).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def internal_packages(path: Path) -> set[str]:
+    """The subpackages that a file imports; the empty string for the top level itself."""
+    found = set()
+    for name in imported_modules(path):
+        top, _, rest = name.partition(".")
+        if top == "nnef_dists":
+            first = rest.partition(".")[0]
+            found.add(first if first in SUBPACKAGES or first == "__main__" else "")
+    return found - {package_of(path)}
+
+
+def mentions_of_pickle(source: str) -> list[str]:
+    """Names and imports in code (not in prose) that would read or write pickles."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+                found.append("allow_pickle")
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append(node.module or "")
+        elif isinstance(node, ast.Attribute):
+            found.append(node.attr)
+    return [name for name in found if re.search("pickle|dill|joblib", name, re.IGNORECASE)]
+
+
+@functools.cache
+def equinox_classes() -> dict[str, type]:
+    """Every Equinox module class that the package defines, by its full name."""
+    names = [info.name for info in pkgutil.walk_packages([str(PACKAGE)], "nnef_dists.")]
+    modules = [importlib.import_module(n) for n in names if not n.endswith("__main__")]
+    return {
+        f"{module.__name__}.{thing.__name__}": thing
+        for module in modules
+        for thing in vars(module).values()
+        if isinstance(thing, type)
+        and issubclass(thing, eqx.Module)
+        and thing.__module__ == module.__name__
+    }
+
+
+def test_subpackages_are_the_designed_ones():
+    assert {"families", "moments", "bayes", "networks"} <= set(SUBPACKAGES) <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
+def test_imports_only_what_its_subpackage_may(path):
+    forbidden = internal_packages(path) - MAY_IMPORT[package_of(path)]
+    assert not forbidden, f"{relative_name(path)} imports nnef_dists.{forbidden}"
+
+
+def test_the_import_check_sees_every_form(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    folder = tmp_path / "families"
+    folder.mkdir()
+    forms = {
+        "import nnef_dists.moments": {"moments"},
+        "from nnef_dists import networks as n": {"networks"},
+        "from nnef_dists.bayes._gaussian import GaussianParameter": {"bayes"},
+        "from ..moments import Status": {"moments"},
+        "from .. import bayes": {"bayes"},
+        "from ._base import ExponentialFamily": set(),
+        "def f():\n    import nnef_dists": {""},
+        "import numpy": set(),
+    }
+    for number, (source, expected) in enumerate(forms.items()):
+        path = folder / f"_form{number}.py"
+        path.write_text(source)
+        assert internal_packages(path) == expected, source
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
+def test_no_optax(path):
+    assert not [name for name in imported_modules(path) if name.split(".")[0] == "optax"]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if package_of(path) == "families"], ids=relative_name
+)
+def test_families_build_on_flowjax_alone(path):
+    tops = {name.split(".")[0] for name in imported_modules(path)}
+    foreign = tops - set(sys.stdlib_module_names) - {"nnef_dists"} - FAMILIES_BUILD_ON
+    assert not foreign
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
+def test_nothing_is_pickled(path):
+    assert not mentions_of_pickle(path.read_text())
+
+
+def test_the_pickle_check_sees_every_form():
+    for source in ("import pickle", "from joblib import dump", "np.load(f, allow_pickle=True)"):
+        assert mentions_of_pickle(source), source
+    assert not mentions_of_pickle("np.load(f, allow_pickle=False)  # no pickle")
+
+
+@pytest.mark.parametrize("name", equinox_classes())
+def test_every_module_is_abstract_or_final(name):
+    cls = equinox_classes()[name]
+    abstract = cls.__abstractmethods__ | cls.__abstractvars__ | cls.__abstractclassvars__
+    final = vars(cls).get("__final__", False)
+    if cls in OPEN_BASES:
+        assert not final
+        assert not cls.__dataclass_fields__
+        assert "__call__" not in vars(cls)
+    else:
+        assert bool(abstract) != final, f"{name}: abstract {set(abstract)}, final {final}"
+
+
+@pytest.mark.parametrize("name", [n for n, cls in equinox_classes().items() if cls.__bases__])
+def test_nothing_derives_from_a_final_class(name):
+    bases = equinox_classes()[name].__mro__[1:]
+    assert not [base for base in bases if vars(base).get("__final__", False)]
+
+
+@pytest.mark.parametrize("name", SUBPACKAGES)
+def test_subpackages_declare_and_reexport_their_names(name):
+    subpackage = importlib.import_module(f"nnef_dists.{name}")
+    public = subpackage.__all__
+    assert list(public) == sorted(set(public), key=public.index), "a name is listed twice"
+    assert not [n for n in public if n.startswith("_")]
+    for attribute in public:
+        thing = getattr(subpackage, attribute)
+        if name != "plotting":
+            assert getattr(nd, attribute) is thing, f"nnef_dists.{attribute}"
+        module = getattr(thing, "__module__", None)
+        if isinstance(thing, type) or callable(thing):
+            assert module.startswith("nnef_dists."), f"{attribute} is foreign: {module}"
+        if isinstance(thing, type):
+            assert module.startswith(f"nnef_dists.{name}."), f"{attribute} belongs to {module}"
+
+
+def test_public_names_do_not_collide():
+    owner: dict[str, str] = dict.fromkeys([*SUBPACKAGES, "__main__", "__version__"], "nnef_dists")
+    for name in SUBPACKAGES:
+        for attribute in importlib.import_module(f"nnef_dists.{name}").__all__:
+            assert attribute not in owner, f"{attribute}: {owner.get(attribute)} and {name}"
+            owner[attribute] = name
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
+def test_modules_are_private_and_documented(path):
+    assert path.name in ("__init__.py", "__main__.py") or path.name.startswith("_")
+    assert ast.get_docstring(ast.parse(path.read_text()))

@@ -1,0 +1,142 @@
+"""Every Python block of README.md and docs/ runs, the blocks of one page one after the other.
+
+A block that is not to run says `no-run` in its info string or in an HTML comment on the next line
+that is not empty; it has to compile all the same.
+"""
+
+import dataclasses
+import re
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<info>.*)$")
+PYTHON = re.compile(r"\{?\s*\.?(python|py)\b", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Source of one block; the line of the page on which it begins; whether it is to run."""
+
+    source: str
+    line: int
+    runs: bool
+
+
+def python_blocks(text: str) -> list[Block]:
+    """The fenced Python blocks of a Markdown page, in order, indented ones dedented."""
+    lines = text.splitlines()
+    blocks, number = [], 0
+    while number < len(lines):
+        opening = FENCE.match(lines[number])
+        number += 1
+        if not opening:
+            continue
+        fence, start = opening["fence"], number
+        closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
+        while number < len(lines) and not closing.match(lines[number]):
+            number += 1
+        assert number < len(lines), f"the block that opens on line {start} is never closed"
+        source = textwrap.dedent("\n".join(lines[start:number])) + "\n"
+        number += 1
+        if PYTHON.match(opening["info"].strip()):
+            after = next((line.strip() for line in lines[number:] if line.strip()), "")
+            comment = after if after.startswith("<!--") else ""
+            runs = "no-run" not in opening["info"] + comment
+            blocks.append(Block(source, start + 1, runs))
+    return blocks
+
+
+def run_page(text: str, name: str) -> dict:
+    """Compiles all blocks and runs those that are to run, in one namespace."""
+    module = types.ModuleType("documentation_page")
+    # Classes look their module up by name.
+    sys.modules[module.__name__] = module
+    try:
+        for block in python_blocks(text):
+            # Leading line breaks make tracebacks point at the line of the page.
+            code = compile("\n" * (block.line - 1) + block.source, name, "exec")
+            if block.runs:
+                exec(code, module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+        plt.close("all")
+    return module.__dict__
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_page(page.read_text(), str(page))
+
+
+def test_there_are_pages():
+    assert ROOT / "docs" / "extending.md" in PAGES
+
+
+SAMPLE = """
+```python
+a = 1
+```
+text
+```bash
+exit 1
+```
+!!! note
+    ```python title="indented"
+    b = a + 1
+    ```
+``` {.python .no-run}
+raise RuntimeError
+```
+```python
+raise RuntimeError
+```
+
+<!-- no-run: needs a cluster -->
+````python
+text = '''
+```python
+'''
+````
+```pycon
+>>> 1 +
+```
+"""
+
+
+class TestReader:
+    """So that a page without failures is one whose blocks did run."""
+
+    def test_blocks_are_found(self):
+        blocks = python_blocks(SAMPLE)
+        assert [block.runs for block in blocks] == [True, True, False, False, True]
+        assert blocks[0].source == "a = 1\n"
+        assert blocks[1].source == "b = a + 1\n"
+        assert "```python" in blocks[4].source
+        assert SAMPLE.splitlines()[blocks[1].line - 1].strip() == "b = a + 1"
+
+    def test_blocks_share_a_namespace(self):
+        namespace = run_page(SAMPLE, "sample")
+        assert namespace["b"] == 2
+
+    def test_what_fails_is_reported(self):
+        with pytest.raises(ZeroDivisionError) as caught:
+            run_page("```python\n1 / 0\n```", "page.md")
+        last = caught.traceback[-1]
+        assert (str(last.path), last.lineno + 1) == ("page.md", 2)
+
+    def test_blocks_that_do_not_run_must_compile(self):
+        with pytest.raises(SyntaxError):
+            run_page("```python no-run\n1 +\n```", "page.md")
+
+    def test_an_open_block_is_an_error(self):
+        with pytest.raises(AssertionError, match="line 2"):
+            python_blocks("\n```python\n1")
