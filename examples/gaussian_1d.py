@@ -15,20 +15,22 @@ from nnef_dists import plotting
 
 FAMILY = nd.GaussianNatural1D()
 RANGES = {"x": (-20, 20), "x2": (-40, -1)}
+# The widest have the largest moments: among those to train on, they are not to be rare.
+TRAINING_RANGES = {**RANGES, "x2": (-40, -1, "log")}
 PRESETS = {
     "small": {"etas": 256, "calibration": 128, "steps": 2000, "width": 32, "depth": 2},
-    "large": {"etas": 2000, "calibration": 512, "steps": 6000, "width": 64, "depth": 3},
+    "large": {"etas": 2000, "calibration": 256, "steps": 6000, "width": 64, "depth": 3},
 }
 
 
 def main():
-    parser = training.closed_form_parser(__doc__.splitlines()[0], "artifacts/gaussian_1d")
+    parser = training.closed_form_parser(__doc__, "artifacts/gaussian_1d")
     args = parser.parse_args()
     if args.plot_only:
         history = training.load_history(args.out)
     else:
         sizes = training.sizes_of(args, PRESETS)
-        history = training.learn_closed_form(args, FAMILY, RANGES, **sizes)
+        history = training.learn_closed_form(args, FAMILY, RANGES, TRAINING_RANGES, **sizes)
     training.save_figures(args.out, draw(history))
 
 

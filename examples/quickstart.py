@@ -28,12 +28,12 @@ class Quartic(nd.ExponentialFamily):
 
 RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 HELD_OUT = 512
-CALIBRATION = 512
-LONGER = nd.HMCConfig(draws=1000)  # less noise in the labels that the uncertainty is judged by
+CALIBRATION = 256
+LONGER = nd.HMCConfig(draws=2000)  # less noise in the labels that the uncertainty is judged by
 
 
 def main():
-    args = training.parser(__doc__.splitlines()[0], "artifacts/quickstart").parse_args()
+    args = training.parser(__doc__, "artifacts/quickstart").parse_args()
     n = 4096 if args.etas is None else args.etas
     key = jax.random.key(args.seed)
     k_train, k_calibrate, k_held, k_hmc, k_longer, k_net, k_map, k_vi, k_draws = jax.random.split(
@@ -42,7 +42,7 @@ def main():
     seconds = {}
 
     # 1. Moments of some etas, by HMC.
-    family = Quartic()
+    family = Quartic()  # pyright: ignore[reportCallIssue]
     etas = family.sample_eta(k_train, n, RANGES)
     calibration_etas = family.sample_eta(k_calibrate, min(n, CALIBRATION), RANGES)
     with training.phase(seconds, "moments"):

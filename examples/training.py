@@ -217,7 +217,8 @@ def phase(seconds, name):
 
 def parser(description, out):
     """The options that all examples have."""
-    options = argparse.ArgumentParser(description=description)
+    first_line = (description or "").partition("\n")[0]
+    options = argparse.ArgumentParser(description=first_line)
     options.add_argument("--seed", type=int, default=0, help="of all random numbers")
     options.add_argument("--out", type=Path, default=Path(out), help=f"folder (default {out})")
     options.add_argument("--etas", type=int, help="how many etas to train on")
@@ -268,15 +269,19 @@ def draw_errors(history):
 # --------------------------------------------------------------- families with closed-form truth
 
 
-def learn_closed_form(args, family, ranges, *, etas, calibration, steps, **network_options):
+def learn_closed_form(
+    args, family, ranges, training_ranges, *, etas, calibration, steps, **network_options
+):
     """Learns the moments of a family that knows them, and judges them by its closed form.
 
-    Arguments:
+    Args:
         args: What `parser` parsed.
         family: A `ClosedFormFamily`.
         ranges: Of the natural parameters, as `family.sample_eta` takes them.
-        etas, calibration: How many to train on, and to judge the uncertainty by.
-        steps: Of the first stage.
+        training_ranges: The same for those that are trained on.
+        etas: How many to train on.
+        calibration: How many to judge the uncertainty by.
+        steps: How many, of the first stage.
         network_options: Width and depth of the network.
 
     Returns:
@@ -288,13 +293,13 @@ def learn_closed_form(args, family, ranges, *, etas, calibration, steps, **netwo
     seconds = {}
     with phase(seconds, "moments"):
         data = nd.estimate_moments(
-            family, family.sample_eta(k_train, etas, ranges), k_hmc, progress=True
+            family, family.sample_eta(k_train, etas, training_ranges), k_hmc, progress=True
         )
         unseen = nd.estimate_moments(
             family,
             family.sample_eta(k_calibrate, calibration, ranges),
             k_longer,
-            nd.HMCConfig(draws=1000),
+            nd.HMCConfig(draws=2000),
             progress=True,
         )
     print(data)

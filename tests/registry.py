@@ -58,6 +58,19 @@ class ConstraintCase:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class SupportCase:
+    """A support that no bijection reaches; its size; a grid that holds all of its weight."""
+
+    name: str
+    make: Callable[[], nd.AbstractSupport]
+    volume: float
+    grid: tuple[float, float, int]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class DomainCase:
     """A natural domain for statistics of given shapes, with ranges that meet it."""
 
@@ -98,6 +111,19 @@ def _minimal_normal(eta):
     return _normal({"x": eta["x"], "xxT": (lower + lower.T) / 2})
 
 
+class _Dirichlet:
+    """SciPy's Dirichlet, for one point a row; its last entry is what the others leave."""
+
+    def __init__(self, eta):
+        self.frozen = scipy.stats.dirichlet(eta["log_x"] + 1)
+
+    def logpdf(self, xs):
+        return self.frozen.logpdf(xs[:, :-1].T)
+
+    def rvs(self, n, random_state):
+        return self.frozen.rvs(n, random_state)
+
+
 def _ordered_pair():
     """0 < eta1 < eta2, as the image of the plane."""
     triangle = TriangularAffine(jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]]))
@@ -128,6 +154,49 @@ FAMILIES = (
         lambda: nd.Polynomial1D((1, 2, 4)),
         {"x": (-2.0, 2.0), "x2": (-2.0, 2.0), "x4": (-2.0, -0.1, "log")},
     ),
+    FamilyCase(
+        "Gamma",
+        lambda: nd.Gamma(),
+        {"log_x": (-0.5, 4.0), "x": (-3.0, -0.3, "log")},
+        lambda eta: scipy.stats.gamma(eta["log_x"] + 1, scale=-1 / eta["x"]),
+    ),
+    FamilyCase(
+        "Beta",
+        lambda: nd.Beta(),
+        {"log_x": (-0.2, 4.0), "log_1mx": (0.0, 4.0)},
+        lambda eta: scipy.stats.beta(eta["log_x"] + 1, eta["log_1mx"] + 1),
+    ),
+    FamilyCase("Dirichlet", lambda: nd.Dirichlet(3), {"log_x": (-0.5, 4.0)}, _Dirichlet),
+    FamilyCase(
+        "DirichletPrior",
+        lambda: nd.DirichletPrior(2),
+        {"alpha": (-6.0, -1.0), "log_beta": (-4.0, -1.0)},
+    ),
+    FamilyCase("FisherBingham", lambda: nd.FisherBingham(), {"x": (-2, 2), "harmonics": (-2, 2)}),
+    FamilyCase(
+        "GammaShapePrior", lambda: nd.GammaShapePrior(), {"alpha": (-2, 4), "log_gamma": (-5, -0.5)}
+    ),
+    FamilyCase(
+        "LaplaceProduct", lambda: nd.LaplaceProduct(2), {"minus": (-0.5, 3.0), "plus": (-0.5, 3.0)}
+    ),
+    FamilyCase(
+        "LatticePhi4",
+        lambda: nd.LatticePhi4(4),
+        {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbours": (-0.5, 0.5)},
+    ),
+    FamilyCase(
+        "RectifiedGaussian", lambda: nd.RectifiedGaussian(), {"x": (-2, 2), "x2": (-2.0, -0.2)}
+    ),
+    FamilyCase(
+        "VonMisesHarmonic", lambda: nd.VonMisesHarmonic(2), {"cos": (-2, 2), "sin": (-2, 2)}
+    ),
+)
+
+# The integral of exp(log_det) over the unconstrained coordinates is the size of the support.
+SUPPORTS = (
+    SupportCase("CircleProjection", lambda: nd.CircleProjection(), 2 * math.pi, (-3.5, 3.5, 281)),
+    SupportCase("SphereProjection", lambda: nd.SphereProjection(3), 4 * math.pi, (-3.5, 3.5, 101)),
+    SupportCase("AdditiveLogRatio", lambda: nd.AdditiveLogRatio(3), 1 / 2, (-30.0, 30.0, 241)),
 )
 
 CONSTRAINTS = (
@@ -179,6 +248,6 @@ PARTS = (nd.Standardisation,)
 
 def registered_classes(families=FAMILIES) -> set[type]:
     """The classes that the registry covers."""
-    covered = {type(case.make()) for case in (*families, *DOMAINS)}
+    covered = {type(case.make()) for case in (*families, *DOMAINS, *SUPPORTS)}
     covered |= {type(case.constraint) for case in CONSTRAINTS}
     return covered | {getattr(nd, case.name) for case in NETWORKS} | set(PARTS)

@@ -7,7 +7,8 @@ family's flat eta, and returns a `Truth`.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
+from scipy.optimize import minimize
+from scipy.special import digamma, gammaln, logsumexp
 
 # Beyond this many nats under the maximum, exp() is below float64's relative rounding.
 _NEGLIGIBLE_NATS = 60.0
@@ -83,16 +84,23 @@ def dirichlet_prior(eta, points: int | None = None) -> Truth:
     """T = (alpha, log B(alpha)) on alpha > 0 in R^k, for k of 2 or 3.
 
     Coordinates are log s, where s is the sum of alpha, and the log-ratios of its entries: around
-    those of the ray along which the density decays most slowly, in units of their spread at s.
+    those of the mode, in units of their spread at s.
     """
     eta = np.asarray(eta, np.float64)
     k, n = len(eta) - 1, -eta[-1]
-    ray = (eta[:-1] - eta[-2]) / n
+
+    def loss_and_gradient(u):
+        x = np.exp(u)
+        log_beta = gammaln(x).sum() - gammaln(x.sum())
+        gradient = x * (eta[:-1] - n * (digamma(x) - digamma(x.sum()))) + 1
+        return -(x @ eta[:-1] - n * log_beta + u.sum()), -gradient
+
+    mode = minimize(loss_and_gradient, np.zeros(k), jac=True, bounds=[(-20, 20)] * k).x
 
     def coordinates(u):
         s = np.exp(u[:, :1])
         spread = 1 / np.sqrt(1 + n * s)
-        logits = ray + np.pad(u[:, 1:] * spread, ((0, 0), (0, 1)))
+        logits = mode - mode[-1] + np.pad(u[:, 1:] * spread, ((0, 0), (0, 1)))
         log_p = logits - logsumexp(logits, axis=1, keepdims=True)
         log_det = k * u[:, 0] + log_p.sum(1) + (k - 1) * np.log(spread[:, 0])
         return np.exp(u[:, :1] + log_p), log_det

@@ -26,7 +26,8 @@ class LaplaceProduct(ExponentialFamily):
         minus_i + plus_i > 0    for every i;
 
     one of the two may be negative. Each coordinate is piecewise exponential, with kinks at the
-    centres, and independent of the others.
+    centres, and independent of the others. The unconstrained coordinates turn its exponential tails
+    into Gaussian ones: x grows as the square of them.
 
     Args:
         d: The dimension, at least 1.
@@ -48,6 +49,11 @@ class LaplaceProduct(ExponentialFamily):
         return (self.d,)
 
     @property
+    def support(self) -> AbstractBijection:
+        """The whole space, in coordinates of which x_i grows as the square."""
+        return _QuadraticGrowth((self.d,))
+
+    @property
     def natural_domain(self) -> CoupledDomain:
         """The domain: in every coordinate the two parameters have a positive sum."""
         return CoupledDomain(
@@ -62,6 +68,32 @@ class LaplaceProduct(ExponentialFamily):
     def compute_stats(self, x: Float[Array, " d"]) -> dict[str, Array]:
         """Returns minus the distances from 1 and from -1."""
         return {"minus": -jnp.abs(x - 1), "plus": -jnp.abs(x + 1)}
+
+
+@final
+class _QuadraticGrowth(AbstractBijection):
+    """x = u sqrt(1 + u^2 / 4), elementwise: u near 0, u |u| / 2 far out."""
+
+    shape: tuple[int, ...]
+
+    cond_shape: ClassVar[None] = None
+
+    def transform_and_log_det(
+        self, x: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        u = jnp.asarray(x)
+        return u * jnp.sqrt(1 + u**2 / 4), _log_slope(u)
+
+    def inverse_and_log_det(
+        self, y: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        y = jnp.asarray(y)
+        u = y * jnp.sqrt(2 / (1 + jnp.sqrt(1 + y**2)))
+        return u, -_log_slope(u)
+
+
+def _log_slope(u: Array) -> Array:
+    return jnp.sum(jnp.log1p(u**2 / 2) - jnp.log1p(u**2 / 4) / 2)
 
 
 @final

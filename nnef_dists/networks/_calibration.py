@@ -12,9 +12,9 @@ from nnef_dists.networks._base import AbstractMomentNetwork
 
 _LOG_LARGEST = math.log(1e4)
 _HALVINGS = 40
-# Squared residuals count up to two standard deviations, where the mean of a chi-squared variable of
-# one degree of freedom, so capped, is P(chi2_3 < c) + c P(chi2_1 > c).
-_CAP = 25.0
+# Squared residuals count up to three standard deviations. The mean of a chi-squared variable of one
+# degree of freedom that is capped at c is P(chi2_3 < c) + c P(chi2_1 > c).
+_CAP = 9.0
 _INSIDE = math.erf(math.sqrt(_CAP / 2))
 _EXPECTED = _INSIDE - math.sqrt(2 * _CAP / math.pi) * math.exp(-_CAP / 2) + _CAP * (1 - _INSIDE)
 
@@ -28,7 +28,7 @@ def calibration_ratio(
 ) -> Float[Array, ""]:
     """The factor that the network's predictive variance lacks: 1 when it is calibrated.
 
-        rho:  mean of min((label - mu)^2 / (s^2 + rho v), 4) = E min(z^2, 4),    z standard normal
+        rho:  mean of min((label - mu)^2 / (s^2 + rho v), 9) = E min(z^2, 9),    z standard normal
 
     over all labels and statistics, with mu the moments at the weights' means, v the variance of the
     moments over draws of the weights, and s the labels' standard errors. Above 1 the network is too
@@ -36,9 +36,9 @@ def calibration_ratio(
     (label - mu)^2 / v; the cap keeps a few gross errors from deciding for all.
 
     The labels have to be new to the network, and best be no noisier than it errs: otherwise the
-    errors drown in the noise, and rho with them. Widths that were trained with a given `temperature`
-    of `negative_elbo` have variances that grow with it: continue with `temperature * rho`, with
-    rho clipped, say to [0.02, 50].
+    errors drown in the noise, and rho with them. Widths that were trained with a `temperature` of
+    `negative_elbo` have variances that grow with it: continue with `temperature * rho`, with rho
+    clipped, say to [0.02, 50].
 
     **Arguments:**
 

@@ -40,7 +40,7 @@ def plot_covariance_comparison(
     names = check_names([f"x[{i}]" for i in range(d)] if names is None else names, d)
     titles = check_names([f"case {i + 1}" for i in range(n)] if titles is None else titles, n)
 
-    figure = new_figure(7.6, 2.35 * n + 0.25)
+    figure = new_figure(7.6, 2.15 * n + 0.35)
     panels = figure.subplots(n, 3, squeeze=False)
     for row, (matrix_learned, matrix_exact) in enumerate(zip(learned, exact, strict=True)):
         difference = matrix_learned - matrix_exact
@@ -64,7 +64,13 @@ def plot_covariance_comparison(
                 for (i, j), value in np.ndenumerate(matrix):
                     color = "white" if abs(value) > 0.6 * reach else "black"
                     axes.text(
-                        j, i, f"{value:.2g}", ha="center", va="center", color=color, fontsize=8
+                        j,
+                        i,
+                        f"{value:.2g}".replace("-", "−"),
+                        ha="center",
+                        va="center",
+                        color=color,
+                        fontsize=8,
                     )
             if row == 0:
                 axes.set_title(heading)

@@ -22,7 +22,7 @@ from nnef_dists.plotting._style import (
 )
 
 _POINTS = 2001
-# A density is drawn where it is above this share of its largest value.
+# A density is drawn where it is within so many nats of its largest value.
 _DRAWN_NATS = 9.0
 
 
@@ -93,21 +93,24 @@ def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndar
     support = family.support
 
     @jax.jit
-    def on_grid(u: Array) -> tuple[Array, Array]:
-        x = jax.vmap(support.transform)(u)
-        return x, jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(x)
+    def on_grid(u: Array) -> tuple[Array, Array, Array]:
+        x, log_det = jax.vmap(support.transform_and_log_det)(u)
+        logs = jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(x)
+        return x, logs, logs + log_det
 
+    # A grid in the unconstrained coordinate, where no end of the support is missed, zooms in.
     u = np.sinh(np.linspace(-math.asinh(1e3), math.asinh(1e3), _POINTS))
-    x = logs = u
     for _ in range(4):
-        x, logs = map(np.asarray, on_grid(jnp.asarray(u, eta.dtype)))
-        logs = np.where(np.isfinite(logs) & np.isfinite(x), logs.astype(np.float64), -np.inf)
+        logs = np.asarray(on_grid(jnp.asarray(u, eta.dtype))[2])
+        logs = np.where(np.isfinite(logs), logs, -np.inf)
         shown = np.flatnonzero(logs > logs.max() - _DRAWN_NATS)
         low, high = max(shown[0] - 1, 0), min(shown[-1] + 1, len(u) - 1)
         u = np.linspace(u[low], u[high], _POINTS)
-    keep = np.isfinite(logs)
-    x, density = x[keep].astype(np.float64), np.exp(logs[keep] - logs.max())
-    return x, density / np.trapezoid(density, x)
+    x, logs, logs_of_u = (
+        np.asarray(values, np.float64) for values in on_grid(jnp.asarray(u, eta.dtype))
+    )
+    total = np.trapezoid(np.exp(logs_of_u - logs_of_u.max()), u)
+    return x, np.exp(logs - logs_of_u.max()) / total
 
 
 def _title(family: ExponentialFamily, eta: np.ndarray) -> str:

@@ -116,9 +116,9 @@ def test_closed_forms_of_all_registered_families(case):
     sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     tolerance = 16 * epsilon(etas) * size
     assert np.max(np.abs(found.mean - mean) / sd) < tolerance
-    assert np.max(np.abs(found.covariance - covariance) / (sd[:, :, None] * sd[:, None, :])) < (
-        tolerance
-    )
+    # Formulas with polygamma functions are themselves known to some tens of roundings.
+    covariance_error = np.abs(found.covariance - covariance) / (sd[:, :, None] * sd[:, None, :])
+    assert np.max(covariance_error) < 8 * tolerance
     assert_close(found.log_partition, log_partition, scale=size)
 
 

@@ -1,0 +1,195 @@
+"""Every picture can be drawn, says what it shows, and leaves nothing behind."""
+
+import inspect
+
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import pytest
+from flowjax.bijections import Exp
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+import nnef_dists as nd
+from nnef_dists import plotting
+
+RNG = np.random.default_rng(0)
+EXACT = RNG.normal(size=(30, 5))
+SCALE = RNG.uniform(0.5, 2.0, size=(30, 5))
+PREDICTED = EXACT + 0.01 * SCALE * RNG.normal(size=(30, 5))
+COVARIANCES = np.einsum("nij,nkj->nik", RNG.normal(size=(2, 3, 6)), RNG.normal(size=(2, 3, 6)))
+QUARTIC = nd.Polynomial1D((1, 2, 4))
+ETAS = jnp.asarray([[0.0, 2.0, -0.4], [1.0, -1.0, -1.0], [0.3, 0.0, -2.0]])
+
+
+def learning_curves():
+    losses = np.geomspace(1.0, 1e-4, 300)
+    return plotting.plot_learning_curves(losses, -losses, noise_floor=0.016, rounds=3)
+
+
+def moment_comparison():
+    return plotting.plot_moment_comparison(EXACT, PREDICTED, SCALE, uncertainty=0.01 * SCALE)
+
+
+def error_distribution():
+    errors = (PREDICTED - EXACT) / SCALE
+    return plotting.plot_error_distribution({"labels": 2 * errors, "network": errors})
+
+
+def densities():
+    means = np.asarray([0.0, 0.4, 0.1])
+    return plotting.plot_densities(QUARTIC, ETAS, means=means, uncertainty=0.1 + 0 * means)
+
+
+def covariance_comparison():
+    return plotting.plot_covariance_comparison(COVARIANCES, COVARIANCES + 0.1)
+
+
+def component_errors():
+    return plotting.plot_component_errors(EXACT, PREDICTED, SCALE, names=list("abcde"))
+
+
+PICTURES = [
+    component_errors,
+    covariance_comparison,
+    densities,
+    error_distribution,
+    learning_curves,
+    moment_comparison,
+]
+
+
+def texts(figure):
+    """All that is written in a figure."""
+    figure.canvas.draw()
+    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+def test_every_picture_is_drawn_here():
+    assert {f"plot_{picture.__name__}" for picture in PICTURES} == set(plotting.__all__)
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_returns_a_figure_and_leaves_nothing_behind(picture, tmp_path):
+    settings = dict(mpl.rcParams)
+    figure = picture()
+    assert isinstance(figure, Figure)
+    figure.savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5_000
+    assert dict(mpl.rcParams) == settings
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", plotting.__all__)
+def test_documents_its_arguments_and_result(name):
+    doc = inspect.getdoc(getattr(plotting, name)) or ""
+    assert all(heading in doc for heading in ("**Arguments:**", "**Returns:**", "**Raises:**"))
+
+
+def test_the_users_settings_do_not_show():
+    with mpl.rc_context({"axes.facecolor": "black", "figure.facecolor": "black"}):
+        figure = component_errors()
+    assert all(axes.get_facecolor() == (1, 1, 1, 1) for axes in figure.axes)
+    assert figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_units_are_named():
+    assert "z units" in texts(learning_curves())
+    assert "nats" in texts(learning_curves())
+    assert "z units" in texts(moment_comparison())
+    assert "z units" in texts(error_distribution())
+    assert "z units" in texts(component_errors())
+
+
+def test_one_stage_is_one_panel():
+    assert len(plotting.plot_learning_curves(np.ones(3)).axes) == 1
+    assert len(learning_curves().axes) == 2
+
+
+def test_moment_comparison_names_the_statistics_and_their_errors():
+    figure = plotting.plot_moment_comparison(
+        EXACT, EXACT + 0.5 * SCALE, SCALE, names=(*QUARTIC.stat_names, "y", "y2")
+    )
+    written = texts(figure)
+    assert all(f"E[{name}]" in written for name in QUARTIC.stat_names)
+    assert written.count("rms 0.5 z") == 5
+
+
+def test_error_distribution_states_rms_median_and_maximum():
+    figure = plotting.plot_error_distribution({"network": np.asarray([0.1, -0.1, 0.1, 0.7])})
+    assert "network: rms 0.36, median 0.1, max 0.7" in texts(figure)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_densities_integrate_to_one_and_mark_the_exact_mean(offset):
+    family = nd.GaussianNatural1D()
+    eta = family.to_natural(jnp.asarray(offset), jnp.asarray(0.25))
+    axes = plotting.plot_densities(family, eta[None]).axes[0]
+    curve, exact = axes.lines
+    x, density = curve.get_data()
+    assert np.trapezoid(density, x) == pytest.approx(1.0, abs=1e-6)
+    truth = np.exp(-((x - offset) ** 2) / 0.5) / np.sqrt(0.5 * np.pi)
+    # Beyond the drawn range lie 2e-5 of the mass.
+    np.testing.assert_allclose(density, truth, atol=2e-3)
+    assert exact.get_xdata()[0] == pytest.approx(offset, abs=1e-3)
+
+
+def test_densities_are_one_panel_an_eta():
+    figure = plotting.plot_densities(QUARTIC, ETAS, most_columns=2)
+    assert sum(axes.axison for axes in figure.axes) == len(ETAS)
+    assert "2.00 x2 − 0.40 x4" in texts(figure)
+
+
+def test_perfect_predictions_can_be_drawn():
+    plotting.plot_component_errors(EXACT, EXACT, SCALE).canvas.draw()
+    plotting.plot_moment_comparison(EXACT, EXACT, SCALE).canvas.draw()
+    plotting.plot_error_distribution({"network": np.zeros(5)}).canvas.draw()
+    plotting.plot_covariance_comparison(COVARIANCES, COVARIANCES).canvas.draw()
+
+
+def test_arrays_of_jax_will_do():
+    plotting.plot_component_errors(*map(jnp.asarray, (EXACT, PREDICTED, SCALE)))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plotting.plot_learning_curves(np.ones((2, 2))), "vector of losses"),
+        (
+            lambda: plotting.plot_moment_comparison(EXACT, PREDICTED[:3], SCALE),
+            "predicted of shape",
+        ),
+        (lambda: plotting.plot_moment_comparison(EXACT, PREDICTED, SCALE[:3]), "scale of shape"),
+        (lambda: plotting.plot_component_errors(EXACT, PREDICTED, SCALE, names=["a"]), "5 names"),
+        (lambda: plotting.plot_covariance_comparison(COVARIANCES, COVARIANCES[:1]), "learned of"),
+        (lambda: plotting.plot_error_distribution({}), "Expected errors"),
+        (lambda: plotting.plot_error_distribution({"a": np.asarray([np.nan])}), "finite errors"),
+        (lambda: plotting.plot_densities(nd.MultivariateNormal(2), ETAS), "scalar x"),
+        (lambda: plotting.plot_densities(QUARTIC, ETAS, means=np.zeros(2)), "means of shape"),
+        (lambda: plotting.plot_densities(QUARTIC, -ETAS), "'x4'"),
+    ],
+)
+def test_refuses_what_it_cannot_draw(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+def test_densities_take_a_support():
+    """A density on a half line is drawn there only."""
+
+    class Exponential(nd.ExponentialFamily):
+        x_shape = ()
+        natural_domain = nd.domain(x=nd.negative)
+
+        @property
+        def support(self):
+            return Exp()
+
+        def compute_stats(self, x):
+            return {"x": x}
+
+    figure = plotting.plot_densities(Exponential(), jnp.asarray([[-2.0]]))
+    x, density = figure.axes[0].lines[0].get_data()
+    assert x.min() >= 0
+    np.testing.assert_allclose(density, 2 * np.exp(-2 * x), atol=5e-3)

@@ -1,0 +1,74 @@
+"""The examples, at tiny size: they run, and leave what they promise."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = ["--etas", "64", "--steps", "0.005"]
+JOBS = {
+    "quickstart": {"learning_curves", "moments", "errors", "densities"},
+    "gaussian_1d": {"learning_curves", "moments", "errors", "component_errors", "densities"},
+    "multivariate_normal_3d": {
+        "learning_curves",
+        "linear_terms",
+        "quadratic_terms",
+        "covariances",
+        "component_errors",
+        "errors",
+    },
+}
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Runs an example as the command line does."""
+
+    def run(name, *options):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])
+        monkeypatch.syspath_prepend(EXAMPLES)
+        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+    return run
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
+    out = tmp_path / "results"
+    options = [] if name == "quickstart" else ["--preset", "small"]
+    example(name, "--out", out, "--seed", "3", *TINY, *options)
+
+    printed = capsys.readouterr().out
+    assert "rms" in printed
+    assert "median" in printed
+    assert "90 %" in printed
+    assert "seconds" in printed
+    pictures = {path.stem for path in out.glob("*.png")}
+    assert pictures == JOBS[name]
+    assert (out / "network.eqx").stat().st_size > 1_000
+    with np.load(out / "history.npz") as history:
+        assert np.isfinite(history["map_loss"]).all()
+        assert np.isfinite(history["vi_loss"]).all()
+        assert history["predicted"].shape == history["exact"].shape == history["uncertainty"].shape
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["z_error"]["network"]["rms"] > 0
+    assert set(summary["coverage"]) == {"50 %", "90 %"}
+
+    if name == "quickstart":
+        return
+    for path in out.glob("*.png"):
+        path.unlink()
+    example(name, "--plot-only", "--out", out)
+    assert {path.stem for path in out.glob("*.png")} == pictures
+
+
+@pytest.mark.parametrize("name", ["gaussian_1d", "multivariate_normal_3d"])
+def test_says_when_there_is_no_history(name, example, tmp_path):
+    with pytest.raises(SystemExit, match=r"^No history in .*history.npz.*--plot-only$") as end:
+        example(name, "--plot-only", "--out", tmp_path)
+    assert end.value.code not in (None, 0)
+    assert not list(tmp_path.iterdir())
