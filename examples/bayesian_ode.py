@@ -6,8 +6,8 @@ Predators and prey are counted with noise for some time; a neural vector field i
 counts and to say what comes next. `bayesianize` makes an ordinary diffrax vector field Bayesian.
 Weights are drawn once for a trajectory and stay fixed while it is integrated; gradients flow back
 through the solver to means and widths. MAP comes first, then variational inference of both. The
-script prints how often the true trajectory lies in the 90 % band of 100 posterior trajectories and how
-the band widens after the data end.
+script prints how often the true trajectory lies in the 90 % band of 100 posterior trajectories,
+and how the band widens after the data end.
 """
 
 import argparse

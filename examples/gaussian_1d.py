@@ -18,7 +18,7 @@ RANGES = {"x": (-20, 20), "x2": (-40, -1)}
 # The widest have the largest moments: among those to train on, they are not to be rare.
 TRAINING_RANGES = {**RANGES, "x2": (-40, -1, "log")}
 PRESETS = {
-    "small": {"etas": 256, "calibration": 128, "steps": 2000, "width": 32, "depth": 2},
+    "small": {"etas": 256, "calibration": 64, "steps": 2000, "width": 32, "depth": 2},
     "large": {"etas": 2000, "calibration": 256, "steps": 6000, "width": 64, "depth": 3},
 }
 

@@ -20,7 +20,7 @@ RANGES = {"x": (-4, 4), "xxT": (-4, -0.04)}
 # The widest have the largest moments: among those to train on, they are not to be rare.
 TRAINING_RANGES = {**RANGES, "xxT": (-4, -0.04, "log")}
 PRESETS = {
-    "small": {"etas": 256, "calibration": 128, "steps": 2000, "width": 64, "depth": 2},
+    "small": {"etas": 256, "calibration": 64, "steps": 2000, "width": 64, "depth": 2},
     "large": {"etas": 2000, "calibration": 256, "steps": 12000, "width": 96, "depth": 5},
 }
 

@@ -299,7 +299,7 @@ def learn_closed_form(
             family,
             family.sample_eta(k_calibrate, calibration, ranges),
             k_longer,
-            nd.HMCConfig(draws=2000),
+            nd.HMCConfig(draws=1000),
             progress=True,
         )
     print(data)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nnef_dists as nd
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TINY = ["--etas", "64", "--steps", "0.005"]
+TINY = ["--etas", "32", "--steps", "0.005"]
 JOBS = {
     "quickstart": {"learning_curves", "moments", "errors", "densities"},
     "gaussian_1d": {"learning_curves", "moments", "errors", "component_errors", "densities"},
@@ -26,7 +28,14 @@ JOBS = {
 
 @pytest.fixture
 def example(monkeypatch):
-    """Runs an example as the command line does."""
+    """Runs an example as the command line does, but with short chains for all labels."""
+    estimate = nd.estimate_moments
+    short = nd.HMCConfig(chains=8, warmup=60, draws=40, tile=32, min_ess=20.0, max_rhat=2.0)
+
+    def estimate_shortly(family, etas, key, config=None, *, progress=False):
+        return estimate(family, etas, key, short, progress=progress)
+
+    monkeypatch.setattr(nd, "estimate_moments", estimate_shortly)
 
     def run(name, *options):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])

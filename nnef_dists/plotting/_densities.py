@@ -29,7 +29,7 @@ _DRAWN_NATS = 9.0
 @styled
 def plot_densities(
     family: ExponentialFamily,
-    etas: Float[Array, "n eta_dim"],
+    etas: Float[ArrayLike, "n eta_dim"],
     *,
     means: Float[ArrayLike, " n"] | None = None,
     uncertainty: Float[ArrayLike, " n"] | None = None,
@@ -55,11 +55,11 @@ def plot_densities(
         raise ValueError(f"Expected a family of scalar x; {family!r} has shape {family.x_shape}")
     for name, value in {"means": means, "uncertainty": uncertainty}.items():
         if value is not None:
-            check_shape(name, np.asarray(value), (len(etas),))
-    rows, columns = grid_of(len(etas), most_columns)
+            check_shape(name, np.asarray(value), np.shape(etas)[:1])
+    rows, columns = grid_of(np.shape(etas)[0], most_columns)
     figure = new_figure(2.5 * columns, 2.45 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for i, (axes, eta) in enumerate(zip(panels, etas, strict=False)):
+    for i, (axes, eta) in enumerate(zip(panels, np.asarray(etas), strict=False)):
         x, density = _density(family, family.check_eta(jnp.asarray(eta)))
         exact = np.trapezoid(x * density, x)
         axes.fill_between(x, density, color=BLUE, alpha=0.15, linewidth=0)
@@ -79,7 +79,7 @@ def plot_densities(
         axes.locator_params(axis="x", nbins=5)
         if i % columns == 0:
             axes.set_ylabel("p(x | η)")
-    for axes in panels[len(etas) :]:
+    for axes in panels[np.shape(etas)[0] :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(

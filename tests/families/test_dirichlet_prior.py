@@ -1,6 +1,5 @@
 """The conjugate prior of a Dirichlet's concentration."""
 
-import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -108,12 +107,6 @@ class TestNaturalDomain:
 
     def test_coordinates(self):
         assert_coordinates_are_a_bijection(nd.DirichletPrior(4).natural_domain.bijection)
-
-    def test_random_etas(self):
-        family = nd.DirichletPrior(3)
-        box = {"alpha": (-6.0, -0.5), "log_beta": (-4.0, -1.0)}
-        etas = np.asarray(family.sample_eta(jax.random.key(3), 50, box), np.float64)
-        assert (np.exp(etas[:, :3] / -etas[:, 3:]).sum(1) < 1).all()
 
 
 def test_one_entry_is_refused():

@@ -41,7 +41,7 @@ def test_it_is_conjugate():
     """The log-density changes with data as the gamma's log-likelihood does."""
     rate, data = 2.0, np.array([0.4, 1.7, 0.9])
     eta = np.array([1.0, -1.5])
-    posterior = eta + [np.log(rate * data).sum(), -3]
+    posterior = eta + np.array([np.log(rate * data).sum(), -3.0])
     change = [
         float(FAMILY.logdensity_fn(array(posterior))(array(a)))
         - float(FAMILY.logdensity_fn(array(eta))(array(a)))

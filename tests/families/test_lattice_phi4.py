@@ -10,7 +10,7 @@ from tests import truth
 from tests.families.checks import array, assert_hmc_agrees, assert_quadrature_agrees, assert_refused
 from tests.numerics import assert_close
 
-ETAS = [(0.3, 1.0, -0.7, 0.5), (-0.2, -1.0, -0.3, -0.5), (0.0, 0.5, -1.0, 0.2)]
+ETAS = [(0.3, 0.4, -0.7, 0.3), (-0.2, -1.0, -0.3, -0.5), (0.0, 0.5, -1.0, 0.2)]
 
 
 def direct(n, eta, points=101):
@@ -42,15 +42,17 @@ class TestTransferMatrix:
 
     def test_fifty_sites_converge_and_their_mean_is_the_gradient(self):
         eta, h = np.array((0.3, 1.0, -0.7, 0.5)), 1e-4
-        fine, found = truth.lattice_phi4(50, eta, 401), truth.lattice_phi4(50, eta, 201)
+        fine, found = truth.lattice_phi4(50, eta, 301), truth.lattice_phi4(50, eta, 151)
         np.testing.assert_allclose(found.mean, fine.mean, rtol=1e-11)
         np.testing.assert_allclose(found.covariance, fine.covariance, rtol=1e-10)
         steps = h * np.eye(4)
-        up = [truth.lattice_phi4(50, eta + step, 201) for step in steps]
-        down = [truth.lattice_phi4(50, eta - step, 201) for step in steps]
-        gradient = [(a.log_partition - b.log_partition) / 2 / h for a, b in zip(up, down)]
+        pairs = [
+            (truth.lattice_phi4(50, eta + step, 151), truth.lattice_phi4(50, eta - step, 151))
+            for step in steps
+        ]
+        gradient = [(up.log_partition - down.log_partition) / (2 * h) for up, down in pairs]
         np.testing.assert_allclose(gradient, found.mean, rtol=1e-7)
-        hessian = [(a.mean - b.mean) / 2 / h for a, b in zip(up, down)]
+        hessian = [(up.mean - down.mean) / (2 * h) for up, down in pairs]
         np.testing.assert_allclose(hessian, found.covariance, rtol=1e-5)
 
 
@@ -66,7 +68,7 @@ def test_natural_domain():
     for top in (0.0, 1e-3):
         assert_refused(family, [0.0, -9.0, top, 0.0], "'x4'")
     # Just inside, the integral is finite: two grids agree. It grows without bound towards the edge.
-    inside = [truth.lattice_phi4(3, (0.0, 1.0, -1e-3, 0.5), points) for points in (801, 1601)]
+    inside = [truth.lattice_phi4(3, (0.0, 1.0, -1e-3, 0.5), points) for points in (401, 801)]
     np.testing.assert_allclose(inside[0].mean, inside[1].mean, atol=1e-6)
     closer = [truth.lattice_phi4(3, (0.0, 0.1, -e4, 0.0), 801).log_partition for e4 in (0.1, 0.01)]
     assert closer[1] > closer[0] + 0.5
