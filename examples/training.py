@@ -11,7 +11,6 @@ import json
 import time
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,7 +110,8 @@ def fit_widths(network, data, calibration, key, *, steps=1000, batch_size=512, l
 
     run = minimiser(loss, steps=steps, learning_rate=learning_rate)
     calibration_ratio = jax.jit(nd.calibration_ratio)
-    temperature, losses, report = jnp.asarray(0.1), [], []
+    temperature = jnp.asarray(0.1, labels.eta.dtype)
+    losses, report = [], []
     for number, round_key in enumerate(jax.random.split(key, VI_ROUNDS), start=1):
         key_run, key_ratio = jax.random.split(round_key)
         rest = (static, labels, temperature)
@@ -153,22 +153,21 @@ def predict(network, etas, exact, key, *, draws=256):
     """
 
     @jax.jit
-    def evaluate(network, etas, key):
+    def evaluate(network, etas, exact, key):
         def moments(network):
             return jax.vmap(network)(etas)
 
-        return moments(network), nd.predictive_draws(network, moments, key, draws)
+        drawn = nd.predictive_draws(network, moments, key, draws)
+        coverage = [
+            nd.interval_coverage(*nd.central_interval(drawn, level), exact) for level in (0.5, 0.9)
+        ]
+        return {
+            "predicted": moments(network),
+            "uncertainty": jnp.std(drawn, axis=0),
+            "coverage": jnp.stack(coverage),
+        }
 
-    predicted, drawn = evaluate(network, etas, key)
-    coverage = [
-        nd.interval_coverage(*nd.central_interval(drawn, level), jnp.asarray(exact))
-        for level in (0.5, 0.9)
-    ]
-    return {
-        "predicted": np.asarray(predicted),
-        "uncertainty": np.asarray(jnp.std(drawn, axis=0)),
-        "coverage": np.asarray(coverage),
-    }
+    return jax.tree.map(np.asarray, evaluate(network, etas, exact, key))
 
 
 def summarise(history, seconds):
@@ -228,7 +227,7 @@ def parser(description, out):
 
 def save(out, network, history, summary):
     """Writes the learned parameters, the arrays of a run and its numbers."""
-    eqx.tree_serialise_leaves(out / "network.eqx", network)
+    nd.save(out / "network.safetensors", network)
     np.savez_compressed(out / "history.npz", **history)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
@@ -329,8 +328,13 @@ def learn_closed_form(
 
 def closed_form_moments(family, etas):
     """E[T | eta] and sd(T | eta) of many etas."""
-    variances = jax.vmap(lambda eta: jnp.diag(family.covariance(eta)))(jnp.asarray(etas))
-    return np.asarray(jax.vmap(family.mean)(jnp.asarray(etas))), np.sqrt(np.asarray(variances))
+
+    @jax.jit
+    @jax.vmap
+    def both(eta):
+        return family.mean(eta), jnp.sqrt(jnp.diag(family.covariance(eta)))
+
+    return jax.tree.map(np.asarray, both(jnp.asarray(etas)))
 
 
 def closed_form_parser(description, out):

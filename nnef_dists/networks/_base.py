@@ -1,5 +1,6 @@
 """What a moment network is, and the standardisation that all of them share."""
 
+import inspect
 from abc import abstractmethod
 from typing import final
 
@@ -10,9 +11,23 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.bayes import Module
+from nnef_dists import families
+from nnef_dists.bayes import Module, register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
+
+
+def _is_concrete_family(value: object) -> bool:
+    return (
+        isinstance(value, type)
+        and issubclass(value, ExponentialFamily)
+        and not inspect.isabstract(value)
+    )
+
+
+# A saved network names its family: the package's own are restored without `like=`.
+for _, _family in inspect.getmembers(families, _is_concrete_family):
+    register_saveable(_family)
 
 
 class AbstractMomentNetwork(Module):
@@ -50,6 +65,7 @@ class AbstractMomentNetwork(Module):
         """
 
 
+@register_saveable
 @final
 class Standardisation(eqx.Module):
     """Coordinates in which eta, and E[T], are of order one; set from data and never trained.

@@ -40,17 +40,18 @@ def calibration_ratio(
     `negative_elbo` have variances that grow with it: continue with `temperature * rho`, with rho
     clipped, say to [0.02, 50].
 
-    **Arguments:**
+    Args:
+        network: A moment network.
+        batch: Good labels that were not trained on.
+        key: For the draws of the weights.
+        samples: How many sets of weights are drawn, at least 2.
 
-    - `network`: a moment network.
-    - `batch`: good labels that were not trained on.
-    - `key`: for the draws of the weights.
-    - `samples`: how many sets of weights are drawn, at least 2.
+    Returns:
+        A scalar in [1e-4, 1e4]: the lower end where the labels' noise explains all errors, the
+        upper one where the network claims to be certain and is not.
 
-    **Returns:** a scalar in [1e-4, 1e4]: the lower end where the labels' noise explains all errors,
-    the upper one where the network claims to be certain and is not.
-
-    **Raises:** `ValueError` for fewer than 2 samples.
+    Raises:
+        ValueError: For fewer than 2 samples.
     """
     _, stdv = predictive_moments(network, lambda drawn: jax.vmap(drawn)(batch.eta), key, samples)
     variance, noise = stdv**2, batch.standard_error**2

@@ -7,12 +7,19 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.bayes import AbstractParameter, BayesianLinear, GaussianParameter, draw_or_mean
+from nnef_dists.bayes import (
+    AbstractParameter,
+    BayesianLinear,
+    GaussianParameter,
+    draw_or_mean,
+    register_saveable,
+)
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation
 
 
+@register_saveable
 @final
 class MLPMomentNetwork(AbstractMomentNetwork):
     """A multilayer perceptron of Bayesian layers from eta to E[T | eta].
