@@ -42,7 +42,7 @@ def replace_once(path: Path, old: str, new: str) -> None:
 
 def run_tests(copy: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-vv", "-n", "0", "-p", "no:cacheprovider", *arguments],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": str(copy)},
         capture_output=True,
