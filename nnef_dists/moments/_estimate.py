@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections import deque
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -47,28 +48,8 @@ def estimate_moments(
     """
     config = HMCConfig() if config is None else config
     etas = check_etas(family, etas)
-    n = len(etas)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
-    starts = range(0, n, config.tile)
-    devices = jax.local_devices()
-    pending: deque[MomentLabel] = deque()
-    done: list[MomentLabel] = []
-    with tqdm(total=n, desc="moments", unit="eta", disable=not progress) as bar:
-
-        def collect():
-            label = jax.tree.map(np.asarray, pending.popleft())
-            done.append(label)
-            bar.update(min(config.tile, n - bar.n))
-
-        for number, start in enumerate(starts):
-            rows = np.minimum(np.arange(start, start + config.tile), n - 1)
-            tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
-            pending.append(_label_tile(family, config, *tile))
-            if len(pending) == len(devices):
-                collect()
-        while pending:
-            collect()
-    labels = jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
+    with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
+        labels = label_etas(family, etas, key, config, on_tile=bar.update)
     return MomentDataset(family=family, config=config, eta=np.asarray(etas), **labels._asdict())
 
 
@@ -133,6 +114,49 @@ def check_etas(family: ExponentialFamily, etas: Array) -> Float[Array, "n eta_di
         except ValueError as error:
             raise ValueError(f"etas[{index}]: {error}") from None
     return etas
+
+
+def label_etas(
+    family: ExponentialFamily,
+    etas: Float[Array, "n eta_dim"],
+    key: PRNGKeyArray,
+    config: HMCConfig,
+    *,
+    first: int = 0,
+    on_tile: Callable[[int], object] = lambda n: None,
+) -> MomentLabel:
+    """Labels valid etas, a tile at a time, on all local devices.
+
+    Args:
+        family: The exponential family.
+        etas: Valid natural parameters, `(n, eta_dim)`.
+        key: A `jax.random.key`; eta number i, from `first` on, uses `fold_in(key, i)`.
+        config: How to sample, and when a label is good.
+        first: The number of the first eta; a multiple of `config.tile`.
+        on_tile: Called after each tile with the number of etas in it.
+
+    Returns:
+        The labels, with a leading axis of n, as NumPy arrays.
+    """
+    n = len(etas)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + n))
+    devices = jax.local_devices()
+    pending: deque[MomentLabel] = deque()
+    done: list[MomentLabel] = []
+
+    def collect():
+        done.append(jax.tree.map(np.asarray, pending.popleft()))
+        on_tile(min(config.tile, n - config.tile * (len(done) - 1)))
+
+    for number, start in enumerate(range(0, n, config.tile)):
+        rows = np.minimum(np.arange(start, start + config.tile), n - 1)
+        tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
+        pending.append(_label_tile(family, config, *tile))
+        if len(pending) == len(devices):
+            collect()
+    while pending:
+        collect()
+    return jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
 
 
 def _chains(
