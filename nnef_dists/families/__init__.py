@@ -24,6 +24,7 @@ from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
 from nnef_dists.families._polynomial import Polynomial1D
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
+from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions
 from nnef_dists.families._support import (
     AbstractSupport,
     AdditiveLogRatio,
@@ -35,6 +36,7 @@ from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 __all__ = [
     "AbstractConstraint",
     "AbstractDomain",
+    "AbstractSteinFamily",
     "AbstractSupport",
     "AdditiveLogRatio",
     "Beta",
@@ -58,6 +60,7 @@ __all__ = [
     "ProductDomain",
     "RectifiedGaussian",
     "SphereProjection",
+    "SteinFunctions",
     "VonMisesHarmonic",
     "domain",
     "interval",

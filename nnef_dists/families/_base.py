@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import Identity
 from jax.core import Tracer
-from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._support import Support
@@ -244,6 +244,7 @@ class ExponentialFamily(eqx.Module):
         n: int,
         ranges: Mapping[str, tuple],
         *,
+        first: int | Int[Array, ""] = 0,
         dtype: DTypeLike | None = None,
     ) -> Float[Array, "n eta_dim"]:
         """Draws random valid etas within ranges, one range for each statistic.
@@ -256,6 +257,7 @@ class ExponentialFamily(eqx.Module):
             ranges: By statistic, `(low, high)` (uniform) or `(low, high, "log")` (log-uniform,
                 bounds of one sign), with scalar bounds or bounds that broadcast to the
                 statistic's shape; for a negative definite matrix the range of its eigenvalues.
+            first: The number of the first eta drawn: a long sequence can be drawn in parts.
             dtype: Floating dtype; None is JAX's default.
 
         Returns:
@@ -273,7 +275,7 @@ class ExponentialFamily(eqx.Module):
             parts = self.natural_domain.sample(key, shapes, ranges, dtype)
             return self.flatten_stats_or_eta(parts)
 
-        return jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(jnp.arange(n))
+        return jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(first + jnp.arange(n))
 
     @property
     @final

@@ -4,7 +4,10 @@ from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentBatch, MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel, Status
 from nnef_dists.moments._estimate import estimate_moments, sample_hmc
+from nnef_dists.moments._etas import RandomEtas
+from nnef_dists.moments._generate import generate_moments
 from nnef_dists.moments._quadrature import QuadratureMoments, quadrature_moments
+from nnef_dists.moments._verify import StoreReport, verify_moments
 
 __all__ = [
     "HMCConfig",
@@ -12,8 +15,12 @@ __all__ = [
     "MomentDataset",
     "MomentLabel",
     "QuadratureMoments",
+    "RandomEtas",
     "Status",
+    "StoreReport",
     "estimate_moments",
+    "generate_moments",
     "quadrature_moments",
     "sample_hmc",
+    "verify_moments",
 ]

@@ -24,6 +24,8 @@ class HMCConfig:
         global_moves: Whether an independence Metropolis step, whose proposal is fitted to the
             warm-up of all chains, follows each HMC transition. In few dimensions it carries chains
             between modes; in many it is rarely accepted and costs little.
+        control_variates: Whether moments are corrected by Stein control variates, from the
+            gradients that HMC computes anyway.
         tile: How many etas one compiled program treats. Labels are reproducible bit for bit for
             the same tile, whatever the number and order of the etas.
         max_rhat: A label is refused where split R-hat is above this in any statistic.
@@ -44,6 +46,7 @@ class HMCConfig:
     step_size_jitter: float = 0.2
     dispersion: float = 2.0
     global_moves: bool = True
+    control_variates: bool = True
     tile: int = 64
     max_rhat: float = 1.02
     min_ess: float = 400.0

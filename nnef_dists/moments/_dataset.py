@@ -1,15 +1,27 @@
-"""Moment data: what `estimate_moments` returns and networks are trained on."""
+"""Moment data: what `estimate_moments` returns, a store holds and networks are trained on."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
+from nnef_dists.moments._columns import AbstractColumns, ArrayColumns, StoreColumns
 from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._creation import create_store
 from nnef_dists.moments._diagnostics import Status
+from nnef_dists.moments._environment import describe_environment
+from nnef_dists.moments._export import as_xarray, summary
+from nnef_dists.moments._family_spec import describe_family, restore_family
+from nnef_dists.moments._store import MomentStore
+
+if TYPE_CHECKING:
+    import xarray
 
 
 class MomentBatch(NamedTuple):
@@ -28,9 +40,18 @@ class MomentBatch(NamedTuple):
     standard_error: Float[Array, "n eta_dim"]
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@final
 class MomentDataset:
     """Labelled etas of one family, on the host, with the diagnostics of every label.
+
+    The arrays are `eta` and the fields of `MomentLabel`, with a leading axis. Those of data that
+    were opened from a store are read when first touched (only the rows that are asked for), and
+    kept.
+
+    Args:
+        family: The family of all etas.
+        config: What they were sampled with; None where the data has another source.
+        **arrays: `eta` and every field of `MomentLabel`.
 
     Attributes:
         family: The family of all etas.
@@ -48,7 +69,7 @@ class MomentDataset:
         status: `Status` of every label, `(n,)`.
 
     Raises:
-        ValueError: If an array has another shape.
+        ValueError: If an array is missing, unknown or of another shape.
     """
 
     family: ExponentialFamily
@@ -64,28 +85,88 @@ class MomentDataset:
     jumps: np.ndarray
     status: np.ndarray
 
-    def __post_init__(self):
-        n, d = self.eta.shape
-        expected = {
-            "eta": (n, self.family.eta_dim),
-            "mean": (n, d),
-            "covariance": (n, d, d),
-            "standard_error": (n, d),
-            "ess": (n, d),
-            "rhat": (n, d),
-            "acceptance": (n,),
-            "divergences": (n,),
-            "jumps": (n,),
-            "status": (n,),
+    def __init__(self, family: ExponentialFamily, config: HMCConfig | None, **arrays: np.ndarray):
+        self.family, self.config = family, config
+        self._columns: AbstractColumns = ArrayColumns(arrays, family.eta_dim)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        family: ExponentialFamily | None = None,
+        partial: bool = False,
+    ) -> "MomentDataset":
+        """Opens moment data that `generate_moments` or `save` wrote, without reading the arrays.
+
+        Args:
+            path: The folder.
+            family: The family; needed unless it is one of nnef_dists (nothing is imported because
+                a file says so).
+            partial: Whether to open unfinished data too: the rows of the chunks that are done.
+
+        Returns:
+            The data. A chunk that turns out to be damaged when it is read is a `ValueError` that
+            names the chunk and its file; `generate_moments` with the same arguments mends it.
+
+        Raises:
+            FileNotFoundError: If there is nothing.
+            ValueError: If it is no moment data, its metadata are damaged, chunks are missing, or
+                the family is another.
+        """
+        store = MomentStore(path)
+        family = restore_family(store.spec["family"], family)
+        rows = np.arange(store.n)
+        missing = store.missing()
+        if missing and not partial:
+            raise ValueError(
+                f"Expected finished moment data in {store.path}; got {len(missing)} of "
+                f"{store.n_chunks} chunks missing, such as {store.file_of('status', missing[0])}. "
+                "Call generate_moments with the same arguments to resume, or open the rest with "
+                "partial=True"
+            )
+        if missing:
+            rows = rows[~np.isin(rows // store.chunk, missing)]
+        config = store.spec["config"]
+        config = None if config is None else HMCConfig(**config)
+        return cls._of(family, config, StoreColumns(store, rows))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the data to a new folder that `open` reads.
+
+        Args:
+            path: Where nothing is.
+
+        Raises:
+            FileExistsError: If something is there.
+            OSError: If it cannot be written.
+            ValueError: If the family cannot be described by numbers, strings and tuples.
+        """
+        path = Path(path).absolute()
+        if path.exists():
+            raise FileExistsError(f"Expected a path where nothing is; got {path}")
+        spec = {
+            "family": describe_family(self.family),
+            "config": None if self.config is None else dataclasses.asdict(self.config),
+            "key": None,
+            "etas": {"kind": "saved", "n": len(self)},
+            "dtype": self.eta.dtype.name,
         }
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(
-                    f"Expected {name} of shape {shape}; got {getattr(self, name).shape}"
-                )
+        arrays = self._columns.read_all()
+        create_store(path, spec, describe_environment(), 1024, arrays)
+        store = MomentStore(path, writable=True)
+        for number in range(store.n_chunks):
+            rows = slice(*store.bounds(number))
+            store.write(number, {name: array[rows] for name, array in arrays.items()})
 
     def __len__(self) -> int:
-        return len(self.eta)
+        return len(self._columns)
+
+    def __getattr__(self, name: str) -> Any:
+        # The fields of MomentLabel are attributes, whatever they are.
+        if not name.startswith("_") and name in self._columns.names:
+            return self._columns.read(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __getitem__(self, rows: Any) -> "MomentDataset":
         """Returns the labels of the given rows.
@@ -98,31 +179,11 @@ class MomentDataset:
         """
         if isinstance(rows, int | np.integer):
             rows = [rows]
-        return self._map(lambda leaf: leaf[rows])
+        return self._of(self.family, self.config, self._columns.take(rows))
 
     def __repr__(self) -> str:
         """Summarises how many labels are good, why others are not, and the worst diagnostics."""
-        counts = {s: int(np.sum(self.status == s)) for s in Status}
-        lines = [
-            f"MomentDataset of {self.family!r}: {len(self)} etas, "
-            f"{counts[Status.OK]} ok ({100 * counts[Status.OK] / max(len(self), 1):.1f} %)"
-        ]
-        lines += [
-            f"  {counts[s]:6d} {s.name.lower()}: {s.reason}"
-            for s in Status
-            if s is not Status.OK and counts[s]
-        ]
-        if counts[Status.OK]:
-            ok = self.only_ok()
-            z = self.label_z_error()
-            lines.append(
-                f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS "
-                f"{ok.ess.min():.0f}, median acceptance {np.median(ok.acceptance):.3f}"
-            )
-            lines.append(
-                f"  standard error in z units: median {np.median(z):.4f}, worst {z.max():.4f}"
-            )
-        return "\n".join(lines)
+        return summary(self)
 
     @property
     def ok(self) -> np.ndarray:
@@ -157,10 +218,81 @@ class MomentDataset:
         leaves: tuple[Any, ...] = (self.eta, self.mean, self.covariance, self.standard_error)
         return MomentBatch(*leaves)
 
-    def _map(self, fn: Callable[[np.ndarray], np.ndarray]) -> "MomentDataset":
-        arrays: dict[str, Any] = {
-            field.name: fn(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if field.name not in ("family", "config")
-        }
-        return dataclasses.replace(self, **arrays)
+    def split(self, fractions: Sequence[float], key: PRNGKeyArray) -> tuple["MomentDataset", ...]:
+        """Splits the labels at random, such as into those to train on and those to test with.
+
+        Args:
+            fractions: The share of each part; positive, with sum 1.
+            key: PRNG key.
+
+        Returns:
+            A dataset for each fraction: disjoint, together all labels, each in the old order.
+
+        Raises:
+            ValueError: If the fractions are anything else.
+        """
+        shares = np.asarray(fractions, float)
+        if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
+            raise ValueError(f"Expected positive fractions with sum 1; got {fractions}")
+        order = np.asarray(jax.random.permutation(key, len(self)))
+        stops = np.rint(np.cumsum(shares)[:-1] * len(self)).astype(int)
+        return tuple(self[np.sort(rows)] for rows in np.split(order, stops))
+
+    def batch_indices(
+        self, key: PRNGKeyArray, batch_size: int
+    ) -> Int[Array, "n_batches batch_size"]:
+        """Returns the rows of an epoch's batches, for a loop inside a compiled program.
+
+        Args:
+            key: PRNG key, one for each epoch.
+            batch_size: How many labels in a batch.
+
+        Returns:
+            Each row of the data at most once, at random; those beyond the last whole batch are
+            left out of this epoch.
+
+        Raises:
+            ValueError: If there are fewer labels than a batch has.
+        """
+        if not 1 <= batch_size <= len(self):
+            raise ValueError(f"Expected 1 <= batch_size <= {len(self)}; got {batch_size}")
+        n_batches = len(self) // batch_size
+        order = jax.random.permutation(key, len(self))
+        return order[: n_batches * batch_size].reshape(n_batches, batch_size)
+
+    def batches(self, key: PRNGKeyArray, batch_size: int) -> Iterator[MomentBatch]:
+        """Yields the batches of one epoch, those of `batch_indices`.
+
+        Args:
+            key: PRNG key, one for each epoch.
+            batch_size: How many labels in a batch.
+
+        Returns:
+            An iterator of batches of NumPy arrays. The moments are in memory meanwhile.
+
+        Raises:
+            ValueError: What `batch_indices` and `arrays` raise.
+        """
+        whole = self.arrays()
+        indices = np.asarray(self.batch_indices(key, batch_size))
+        return (MomentBatch(*(leaf[rows] for leaf in whole)) for rows in indices)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Returns the data as an `xarray.Dataset`, as ArviZ, plots and tables like it.
+
+        Returns:
+            The arrays by name, with dimensions `label`, `statistic` (labelled by
+            `family.stat_names`) and, for the second index of covariances, `statistic_`.
+
+        Raises:
+            ImportError: Without xarray, which `pip install "nnef_dists[arviz]"` brings.
+        """
+        return as_xarray(self.family, self.config, self._columns.read_all())
+
+    @classmethod
+    def _of(
+        cls, family: ExponentialFamily, config: HMCConfig | None, columns: AbstractColumns
+    ) -> "MomentDataset":
+        data = object.__new__(cls)
+        data.family, data.config, data._columns = family, config, columns
+        return data

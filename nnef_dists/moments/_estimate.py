@@ -8,14 +8,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentDataset
-from nnef_dists.moments._diagnostics import MomentLabel, label_draws
-from nnef_dists.moments._hmc import HMCInfo, run_chains
+from nnef_dists.moments._diagnostics import MomentLabel
+from nnef_dists.moments._label import sample_and_label
 
 
 def estimate_moments(
@@ -50,7 +50,7 @@ def estimate_moments(
     etas = check_etas(family, etas)
     with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
         labels = label_etas(family, etas, key, config, on_tile=bar.update)
-    return MomentDataset(family=family, config=config, eta=np.asarray(etas), **labels._asdict())
+    return MomentDataset(family, config, eta=np.asarray(etas), **labels._asdict())
 
 
 def sample_hmc(
@@ -87,12 +87,15 @@ def sample_hmc(
     return x.reshape(-1, *family.x_shape)[:n], label
 
 
-def check_etas(family: ExponentialFamily, etas: Array) -> Float[Array, "n eta_dim"]:
+def check_etas(
+    family: ExponentialFamily, etas: Array, *, first: int = 0
+) -> Float[Array, "n eta_dim"]:
     """Returns the etas as an array, where all are valid.
 
     Args:
         family: The exponential family.
         etas: Natural parameters, `(n, eta_dim)`.
+        first: The number of the first eta, for messages.
 
     Returns:
         The same etas.
@@ -112,7 +115,7 @@ def check_etas(family: ExponentialFamily, etas: Array) -> Float[Array, "n eta_di
         try:
             family.check_eta(etas[index])
         except ValueError as error:
-            raise ValueError(f"etas[{index}]: {error}") from None
+            raise ValueError(f"etas[{first + index}]: {error}") from None
     return etas
 
 
@@ -159,32 +162,27 @@ def label_etas(
     return jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
 
 
-def _chains(
-    family: ExponentialFamily, config: HMCConfig, eta: Array, key: PRNGKeyArray
-) -> tuple[Float[Array, "chains draws *x_shape"], HMCInfo]:
-    """Draws x by chains that run in the unconstrained coordinates of the support."""
-    support = family.support
-    shape = support.shape
+def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike) -> MomentLabel:
+    """Returns shapes and dtypes of a tile's labels, as `jax.ShapeDtypeStruct`s, without sampling.
 
-    def logdensity(u):
-        x, log_det = support.transform_and_log_det(u.reshape(shape))
-        return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
+    Args:
+        family: The exponential family.
+        config: How to sample.
+        dtype: The dtype of the etas.
 
-    u, info = run_chains(logdensity, int(np.prod(shape)), key, config, eta.dtype)
-    x = jax.vmap(jax.vmap(lambda u: support.transform(u.reshape(shape))))(u)
-    return x, info
+    Returns:
+        A `MomentLabel` of structs with a leading axis of `config.tile`.
+    """
+    etas = jax.ShapeDtypeStruct((config.tile, family.eta_dim), dtype)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.tile))
+    return jax.eval_shape(functools.partial(_label_tile, family, config), etas, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _label_tile(family, config, etas, keys) -> MomentLabel:
-    def one(eta, key):
-        x, info = _chains(family, config, eta, key)
-        return label_draws(jax.vmap(jax.vmap(family.sufficient_statistics))(x), info, config)
-
-    return jax.vmap(one)(etas, keys)
+    return jax.vmap(lambda eta, key: sample_and_label(family, config, eta, key)[1])(etas, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sample(family, config, eta, key):
-    x, info = _chains(family, config, eta, key)
-    return x, label_draws(jax.vmap(jax.vmap(family.sufficient_statistics))(x), info, config)
+    return sample_and_label(family, config, eta, key)

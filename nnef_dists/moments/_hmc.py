@@ -32,13 +32,31 @@ class HMCInfo(NamedTuple):
     finite: Bool[Array, ""]
 
 
+class Chains(NamedTuple):
+    """Draws of several chains, in whitened coordinates z.
+
+    Attributes:
+        z: The draws, `(chains, draws, n)`.
+        score: The gradients of the log-density of z at the draws, `(chains, draws, n)`.
+        log_density: The unnormalised log-density at the draws, in nats, `(chains, draws)`.
+        whitening: The coordinates: `whitening.to_u(z)` is the point.
+        info: What the sampler says of the run.
+    """
+
+    z: Float[Array, "chains draws n"]
+    score: Float[Array, "chains draws n"]
+    log_density: Float[Array, "chains draws"]
+    whitening: Whitening
+    info: HMCInfo
+
+
 def run_chains(
     logdensity_fn: Callable[[Array], Array],
     dim: int,
     key: PRNGKeyArray,
     config: HMCConfig,
     dtype: DTypeLike,
-) -> tuple[Float[Array, "chains draws n"], HMCInfo]:
+) -> Chains:
     """Draws from an unnormalised density on R^n by HMC in whitened coordinates.
 
     Chains start dispersed and share step size (dual averaging of their mean acceptance) and
@@ -54,7 +72,7 @@ def run_chains(
         dtype: Floating dtype of the draws.
 
     Returns:
-        Draws of shape `(chains, draws, dim)`, and `HMCInfo`.
+        The draws, `(chains, draws, dim)`, with the gradients that HMC computed there.
 
     Reference:
         Hoffman and Gelman, *The No-U-Turn Sampler*, JMLR 15 (2014), section 3.2, for the
@@ -137,8 +155,8 @@ class _Kernel(NamedTuple):
         key: PRNGKeyArray,
         step_size: Float[Array, ""],
         proposal: KernelMixture,
-    ) -> tuple[Float[Array, "chains draws n"], HMCInfo]:
-        """Returns draws in u, and their `HMCInfo`."""
+    ) -> Chains:
+        """Returns the draws after adaptation."""
 
         def step(states, key):
             key_hmc, key_jump = jax.random.split(key)
@@ -146,9 +164,9 @@ class _Kernel(NamedTuple):
             jumped = jnp.zeros(self.config.chains, bool)
             if self.config.global_moves:
                 states, jumped = self._jump(key_jump, states, proposal)
-            return states, (states.position, info.acceptance_rate, info.is_divergent, jumped)
+            return states, (states, info.acceptance_rate, info.is_divergent, jumped)
 
-        states, (z, acceptance, divergent, jumped) = jax.lax.scan(
+        states, (trace, acceptance, divergent, jumped) = jax.lax.scan(
             step,
             self.init(jax.vmap(self.whitening.to_z)(u)),
             jax.random.split(key, self.config.draws),
@@ -160,7 +178,11 @@ class _Kernel(NamedTuple):
             jumps=jnp.mean(jumped.astype(u.dtype)),
             finite=jnp.all(jnp.isfinite(states.logdensity)),
         )
-        return jax.vmap(jax.vmap(self.whitening.to_u))(jnp.swapaxes(z, 0, 1)), info
+        z, log_density, score = (
+            jnp.swapaxes(leaf, 0, 1)
+            for leaf in (trace.position, trace.logdensity, trace.logdensity_grad)
+        )
+        return Chains(z, score, log_density, self.whitening, info)
 
     def _logdensity(self, z: Float[Array, " n"]) -> Float[Array, ""]:
         return self.logdensity_fn(self.whitening.to_u(z))

@@ -34,7 +34,7 @@ class Whitening(NamedTuple):
 
     def to_u(self, z: Float[Array, " n"]) -> Float[Array, " n"]:
         """Returns the point of coordinates z."""
-        return self.center + jnp.sum(self.factor * z, -1)
+        return self.center + self.factor @ z
 
     def to_z(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
         """Returns the coordinates of the point u."""
@@ -78,4 +78,6 @@ class KernelMixture(NamedTuple):
 
     def log_prob(self, z: Float[Array, " n"]) -> Float[Array, ""]:
         """Returns the log-density at z up to a constant, in nats."""
-        return jax.nn.logsumexp(-jnp.sum(((z - self.centers) / self.scale) ** 2, -1) / 2)
+        z, centers = z / self.scale, self.centers / self.scale
+        # |z - c|^2 / 2 up to a term that all centres share.
+        return jax.nn.logsumexp(centers @ z - jnp.sum(centers**2, -1) / 2) - jnp.sum(z**2) / 2

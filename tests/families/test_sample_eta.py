@@ -71,6 +71,15 @@ def test_keys_decide():
     assert not np.intersect1d(one, other).size
 
 
+def test_a_sequence_can_be_drawn_in_parts():
+    key = jax.random.key(7)
+    whole = GAUSSIAN.sample_eta(key, 12, GOOD)
+    parts = [GAUSSIAN.sample_eta(key, n, GOOD, first=first) for first, n in ((0, 5), (5, 7))]
+    assert np.allclose(np.concatenate(parts), whole, rtol=1e-6)
+    traced = jax.jit(lambda first: GAUSSIAN.sample_eta(key, 7, GOOD, first=first))(5)
+    assert np.allclose(traced, whole[5:], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "culprit"),
     [

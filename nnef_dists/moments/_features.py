@@ -1,0 +1,182 @@
+"""Functions of the draws whose means are known to be zero."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nnef_dists.families import AbstractSteinFamily, ExponentialFamily, SteinFunctions
+from nnef_dists.moments._proposal import Whitening
+
+_MOST_MONOMIALS = 100
+_HIGHEST_DEGREE = 4
+# Differentiating d statistics in n dimensions costs n passes over d numbers for every draw.
+_MOST_DERIVATIVES = 256
+_MOST_MULTIPLIED = 6
+_SPLINES = 14
+_SPLINE_DEPTH = 4.0
+_SPLINE_REACH = 6.0
+
+
+def statistics_functions(family: ExponentialFamily, u: Float[Array, " n"]) -> SteinFunctions | None:
+    """Returns the family's own functions, or its statistics and their products.
+
+    Args:
+        family: The family.
+        u: A point in the unconstrained coordinates of the support, flat.
+
+    Returns:
+        The functions; None where a kink or the cost forbids them.
+    """
+    if isinstance(family, AbstractSteinFamily):
+        return family.stein_functions(u)
+    if not family.is_smooth or family.eta_dim * len(u) > _MOST_DERIVATIVES:
+        return None
+    shape = family.support.shape
+
+    def stats(u):
+        return family.sufficient_statistics(family.support.transform(u.reshape(shape)))
+
+    def along(direction):
+        """The first and second derivative of the statistics along a direction."""
+        return jax.jvp(lambda u: jax.jvp(stats, (u,), (direction,))[1], (u,), (direction,))
+
+    first, second = jax.vmap(along)(jnp.eye(len(u), dtype=u.dtype))
+    functions = SteinFunctions(stats(u), first.T, jnp.sum(second, 0))
+    # On the line the splines do better, and products of high powers only fit the tails' noise.
+    if len(u) == 1 or family.eta_dim > _MOST_MULTIPLIED:
+        return functions
+    return functions.join(functions.products())
+
+
+def monomial_features(z: Float[Array, " n"], score: Float[Array, " n"]) -> Float[Array, " k"]:
+    """Returns the Stein transforms of the monomials of z, to the fourth degree where they are few.
+
+    With A phi = laplacian(phi) + grad(phi) . score and a monomial m, A(m z_i) is
+    m score_i + z_i A(m) + 2 dm / dz_i.
+
+    Args:
+        z: A point, in whitened coordinates.
+        score: The gradient of the log-density there.
+
+    Returns:
+        One number for each monomial but the constant.
+    """
+    n = len(z)
+    values, transforms = jnp.ones(1, z.dtype), jnp.zeros(1, z.dtype)
+    features, lower = [], jnp.zeros(0, z.dtype)
+    for parent, factor, derived, count in _monomial_tables(n):
+        # The constant's derivative is zero: `derived` then points at a padding zero.
+        slopes = count * jnp.pad(lower, (0, 1))[derived]
+        grown = values[parent] * z[factor]
+        transforms = values[parent] * score[factor] + z[factor] * transforms[parent] + 2 * slopes
+        lower, values = values, grown
+        features.append(transforms)
+    return jnp.concatenate(features)
+
+
+def spline_features(
+    log_density: Callable[[Float[Array, ""]], Float[Array, ""]], dtype
+) -> Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, " k"]]:
+    """Returns local functions of one whitened coordinate, divided by the density.
+
+    The integral of a B-spline is known, so E[b(z) / p~(z)] is the same for all splines of one grid,
+    whatever the normaliser of p~: their differences have mean zero. Unlike Stein transforms of
+    smooth functions they weigh the masses of separate modes against each other. Splines whose
+    support leaves the region where p~ is within a factor exp(-4) of its maximum are left out, so
+    that all are bounded.
+
+    Args:
+        log_density: The unnormalised log-density of z, in nats.
+        dtype: Floating dtype of z.
+
+    Returns:
+        A function of a point and of its log-density.
+
+    Reference:
+        Gelfand and Dey, *Bayesian model choice*, J. R. Statist. Soc. B 56 (1994), section 3, for
+        the identity.
+    """
+    grid = jnp.linspace(-_SPLINE_REACH, _SPLINE_REACH, 241, dtype=dtype)
+    logs = jax.vmap(log_density)(grid)
+    logs = jnp.where(jnp.isnan(logs), -jnp.inf, logs)
+    highest = jnp.max(logs)
+    is_high = logs > highest - _SPLINE_DEPTH
+    low = jnp.min(jnp.where(is_high, grid, jnp.inf))
+    high = jnp.max(jnp.where(is_high, grid, -jnp.inf))
+    spacing = (high - low) / (_SPLINES + 3)
+    centers = low + spacing * (2 + jnp.arange(_SPLINES, dtype=dtype))
+    is_near = jnp.abs(grid - centers[:, None]) <= 2 * spacing
+    is_kept = ~jnp.any(is_near & ~is_high, 1)
+    kept = is_kept / jnp.maximum(jnp.sum(is_kept), 1).astype(dtype)
+
+    def features(z, log_p):
+        t = jnp.abs(z - centers) / spacing
+        spline = jnp.where(t < 1, 4 - 6 * t**2 + 3 * t**3, jnp.maximum(2 - t, 0) ** 3)
+        # The exponent is bounded where a spline is not zero; elsewhere it must not overflow.
+        ratio = spline * jnp.exp(jnp.minimum(highest - log_p, 2 * _SPLINE_DEPTH))
+        return is_kept * (ratio - jnp.sum(kept * ratio))
+
+    return features
+
+
+def draw_features(
+    family: ExponentialFamily,
+    log_density: Callable[[Float[Array, " n"]], Float[Array, ""]],
+    whitening: Whitening,
+) -> Callable[[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]], Float[Array, " k"]]:
+    """Returns the map from a draw to all its features, each of mean zero under the density.
+
+    Args:
+        family: The family.
+        log_density: The unnormalised log-density of whitened coordinates z, in nats.
+        whitening: How z and the unconstrained coordinates u of the support are related.
+
+    Returns:
+        A function of z, of the gradient of its log-density, and of its log-density.
+    """
+    dtype = whitening.center.dtype
+    n = len(whitening.center)
+    inverse = jax.scipy.linalg.solve_triangular(
+        whitening.factor, jnp.eye(n, dtype=dtype), lower=True
+    )
+    splines = spline_features(lambda z: log_density(z[None]), dtype) if n == 1 else None
+
+    def features(z, score, log_p):
+        found = [monomial_features(z, score)]
+        functions = statistics_functions(family, whitening.to_u(z))
+        if functions is not None:
+            found.append(functions.stein(jnp.sum(inverse * score[:, None], 0)))
+        if splines is not None:
+            found.append(splines(z[0], log_p))
+        return jnp.concatenate(found)
+
+    return features
+
+
+def _monomial_tables(n: int):
+    """Yields, degree by degree, how each monomial is made of those one and two degrees below.
+
+    Monomial number k of a degree is `parent[k]` of the degree below times z[factor[k]]; the
+    derivative of that parent to the factor is `count[k]` times `derived[k]` of two degrees below.
+    """
+    below: list[tuple[int, ...]] = []
+    parents: list[tuple[int, ...]] = [()]
+    total = 0
+    for degree in range(1, _HIGHEST_DEGREE + 1):
+        total += math.comb(n + degree - 1, degree)
+        if degree > 1 and total > _MOST_MONOMIALS:
+            return
+        monomials = list(itertools.combinations_with_replacement(range(n), degree))
+        parent = np.array([parents.index(m[:-1]) for m in monomials])
+        factor = np.array([m[-1] for m in monomials])
+        count = np.array([m[:-1].count(m[-1]) for m in monomials])
+        derived = np.array(
+            [below.index(m[:-2]) if m[-1:] == m[-2:-1] else len(below) for m in monomials]
+        )
+        yield parent, factor, derived, count
+        below, parents = parents, monomials

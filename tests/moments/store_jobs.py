@@ -1,0 +1,96 @@
+"""What tests of moment data run in processes of their own: `python -m tests.moments.store_jobs`.
+
+The processes of pools and clusters import this module again; only a job's name starts a job.
+"""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import nnef_dists as nd
+from tests.moments.stores import generate, random_etas
+
+N_DASK = 160
+
+
+def make(path):
+    """In one process, on all its devices."""
+    generate(path)
+
+
+def processes(path, workers):
+    """In worker processes, the chunks in another order than one process makes them."""
+    spawn = multiprocessing.get_context("spawn")
+    generate(path, executor=functools.partial(ProcessPoolExecutor, int(workers), mp_context=spawn))
+
+
+class Fragile(nd.ExponentialFamily):
+    """A normal distribution that kills the first worker that looks at it."""
+
+    x_shape = ()
+    natural_domain = nd.domain(x2=nd.negative)
+
+    def compute_stats(self, x):
+        flag = os.environ.get("FRAGILE")
+        if flag and multiprocessing.parent_process() is not None:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"x": x, "x2": x**2}
+
+
+def broken_pool(path):
+    """A worker of a pool is killed: the pool breaks, and is made again."""
+    # As a worker sees it: this module has another name when it runs as a program.
+    from tests.moments.store_jobs import Fragile
+
+    os.environ["FRAGILE"] = f"{path}.killed"
+    spawn = multiprocessing.get_context("spawn")
+    pool = functools.partial(ProcessPoolExecutor, 1, mp_context=spawn)
+    generate(path, family=Fragile(), executor=pool)
+    assert Path(f"{path}.killed").exists()
+
+
+def alone(path):
+    """What `dask` makes, without it."""
+    generate(path, random_etas(N_DASK), chunk=8)
+
+
+def dask(path, kill):
+    """On a Dask cluster of two processes, of which one may be killed on the way."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            local_directory=str(Path(path).parent / "dask"),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        pids = client.run(os.getpid)
+        if kill == "kill":
+            victim = next(iter(pids.values()))
+            threading.Thread(target=_kill_when_writing, args=(path, victim)).start()
+        generate(path, random_etas(N_DASK), executor=client.get_executor(), chunk=8)
+        print(f"killed {set(pids.values()) - set(client.run(os.getpid).values())}")
+
+
+def _kill_when_writing(path, pid):
+    while not list(Path(path).glob("status/c/*")):
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    JOBS = {job.__name__: job for job in (make, processes, broken_pool, alone, dask)}
+    JOBS[sys.argv[1]](*sys.argv[2:])

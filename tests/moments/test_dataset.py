@@ -1,0 +1,190 @@
+"""Moment data to learn from: rows, splits, batches, families, exports. Nothing is sampled here."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from tests.moments.stores import COLUMNS, GAUSSIAN, assert_same, made_up_data
+from tests.moments.user_families import GammaPair
+
+DATA = made_up_data()
+GOOD = DATA.only_ok()
+
+
+@pytest.fixture(params=["memory", "disk"])
+def data(request, tmp_path):
+    """The same data, in memory and on disk."""
+    if request.param == "memory":
+        return DATA
+    DATA.save(tmp_path / "s")
+    return nd.MomentDataset.open(tmp_path / "s")
+
+
+class TestRows:
+    def test_disk_holds_what_memory_held(self, data):
+        assert_same(data, DATA)
+        assert repr(data) == repr(DATA)
+        assert (data.family, data.config) == (DATA.family, DATA.config)
+
+    @pytest.mark.parametrize(
+        "rows", [3, np.int64(-1), slice(5, 40, 3), np.array([7, 2, 7]), DATA.eta[:, 0] > 0.7, []]
+    )
+    def test_rows(self, data, rows):
+        chosen = data[rows]
+        index = [rows] if np.ndim(rows) == 0 and not isinstance(rows, slice) else rows
+        index = np.asarray(index, int) if isinstance(index, list) else index
+        for name in COLUMNS:
+            assert np.array_equal(getattr(chosen, name), getattr(DATA, name)[index])
+        assert len(chosen) == len(DATA.eta[index])
+
+    def test_good_labels(self, data):
+        assert len(data.only_ok()) == len(data) - 3
+        assert_same(data.only_ok(), GOOD)
+        with pytest.raises(ValueError, match=r"got 3 of 50.*only_ok"):
+            data.arrays()
+        batch = data.only_ok().arrays()
+        assert all(np.array_equal(a, getattr(GOOD, name)) for name, a in batch._asdict().items())
+
+    def test_other_attributes_are_unknown(self, data):
+        with pytest.raises(AttributeError, match="weights"):
+            data.weights  # noqa: B018
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"weights": np.ones(50)}, r"\['weights'\] missing or unknown"),
+            ({"rhat": None}, r"\['rhat'\] missing or unknown"),
+            ({"mean": np.ones((50, 3))}, r"mean of shape \(50, 2\); got \(50, 3\)"),
+            ({"status": np.ones(49)}, r"status of shape \(50,\); got \(49,\)"),
+        ],
+        ids=["unknown", "missing", "shape", "length"],
+    )
+    def test_wrong_arrays_are_refused(self, change, message):
+        arrays = {name: getattr(DATA, name) for name in COLUMNS} | change
+        arrays = {name: array for name, array in arrays.items() if array is not None}
+        with pytest.raises(ValueError, match=message):
+            nd.MomentDataset(GAUSSIAN, None, **arrays)
+
+
+class TestSplit:
+    def test_parts_are_disjoint_and_all(self, data):
+        parts = data.split([0.5, 0.3, 0.2], jax.random.key(0))
+        assert [len(part) for part in parts] == [25, 15, 10]
+        etas = np.concatenate([part.eta for part in parts])
+        assert np.array_equal(np.sort(etas[:, 0]), np.sort(data.eta[:, 0]))
+        for one, two in zip(parts, DATA.split([0.5, 0.3, 0.2], jax.random.key(0)), strict=True):
+            assert_same(one, two)
+
+    def test_the_key_decides(self):
+        one, two = (DATA.split([0.5, 0.5], jax.random.key(seed))[0] for seed in (0, 1))
+        assert not np.array_equal(one.eta, two.eta)
+
+    @pytest.mark.parametrize("fractions", [[0.5, 0.4], [1.5, -0.5], [], [1.0, 0.0]])
+    def test_fractions_are_checked(self, fractions):
+        with pytest.raises(ValueError, match="sum 1"):
+            DATA.split(fractions, jax.random.key(0))
+
+
+class TestBatches:
+    def test_an_epoch_shows_each_label_at_most_once(self):
+        batches = list(GOOD.batches(jax.random.key(0), 10))
+        assert len(batches) == 4
+        assert all(isinstance(batch, nd.MomentBatch) for batch in batches)
+        assert batches[0].covariance.shape == (10, 2, 2)
+        seen = np.concatenate([batch.eta[:, 0] for batch in batches])
+        assert len(np.unique(seen)) == 40
+        assert set(seen) <= set(GOOD.eta[:, 0])
+
+    def test_rows_of_a_batch_belong_together(self):
+        rows = GOOD.batch_indices(jax.random.key(3), 8)
+        for index, batch in zip(rows, GOOD.batches(jax.random.key(3), 8), strict=True):
+            assert all(map(np.array_equal, batch, GOOD[np.asarray(index)].arrays()))
+
+    def test_a_compiled_loop_over_epochs(self):
+        whole = jax.tree.map(jnp.asarray, GOOD.arrays())
+
+        @jax.jit
+        def total(key):
+            def step(carry, rows):
+                batch = jax.tree.map(lambda leaf: leaf[rows], whole)
+                return carry + jnp.sum(batch.mean), None
+
+            return jax.lax.scan(step, jnp.float32(0), GOOD.batch_indices(key, len(GOOD)))[0]
+
+        assert np.allclose(total(jax.random.key(0)), GOOD.mean.sum(), rtol=1e-5)
+
+    @pytest.mark.parametrize("size", [0, 48])
+    def test_sizes_are_checked(self, size):
+        with pytest.raises(ValueError, match="batch_size"):
+            GOOD.batches(jax.random.key(0), size)
+
+    def test_labels_that_are_not_good_are_refused(self):
+        with pytest.raises(ValueError, match="only_ok"):
+            DATA.batches(jax.random.key(0), 10)
+
+
+class TestFamily:
+    def save(self, path, family):
+        arrays = {name: getattr(DATA, name) for name in COLUMNS}
+        d = family.eta_dim
+        arrays |= dict.fromkeys(("eta", "mean", "standard_error"), np.ones((50, d), np.float32))
+        arrays["covariance"] = np.ones((50, d, d), np.float32)
+        nd.MomentDataset(family, None, **arrays).save(path)
+
+    def test_it_is_restored_with_its_arguments(self, tmp_path):
+        self.save(tmp_path / "s", nd.Polynomial1D((2, 4)))
+        data = nd.MomentDataset.open(tmp_path / "s")
+        assert data.family == nd.Polynomial1D((2, 4))
+        assert data.config is None
+        with pytest.raises(ValueError, match=r"powers: \[2, 4\] in the store, \[1, 2\] asked"):
+            nd.MomentDataset.open(tmp_path / "s", family=nd.Polynomial1D((1, 2)))
+
+    def test_a_users_family_is_never_imported(self, tmp_path, monkeypatch):
+        self.save(tmp_path / "s", GammaPair())
+        monkeypatch.delitem(sys.modules, GammaPair.__module__)
+        with pytest.raises(ValueError, match=r"family= for data of tests\..*GammaPair"):
+            nd.MomentDataset.open(tmp_path / "s")
+        assert GammaPair.__module__ not in sys.modules
+        assert nd.verify_moments(tmp_path / "s").finished
+        assert len(nd.MomentDataset.open(tmp_path / "s", family=GammaPair())) == 50
+
+    def test_changed_formulas_are_noticed(self, tmp_path):
+        def make(factor):
+            class Mine(nd.ExponentialFamily):
+                x_shape = ()
+                natural_domain = nd.domain(x2=nd.negative)
+
+                def compute_stats(self, x):
+                    return {"x": x, "x2": factor * x**2}
+
+            return Mine()
+
+        self.save(tmp_path / "s", make(1.0))
+        assert len(nd.MomentDataset.open(tmp_path / "s", family=make(1.0))) == 50
+        with pytest.raises(ValueError, match="formulas have changed"):
+            nd.MomentDataset.open(tmp_path / "s", family=make(0.5))
+
+    def test_saving_replaces_nothing(self, tmp_path):
+        DATA.save(tmp_path / "s")
+        with pytest.raises(FileExistsError, match="nothing is"):
+            DATA.save(tmp_path / "s")
+
+
+class TestXarray:
+    def test_axes_have_names(self, data):
+        pytest.importorskip("xarray")
+        found = data.to_xarray()
+        assert found.covariance.dims == ("label", "statistic", "statistic_")
+        assert list(found.statistic.values) == ["x", "x2"]
+        column = found["mean"].sel(statistic="x2").values
+        assert np.array_equal(column, DATA.mean[:, 1])
+        assert found.status.dims == ("label",)
+
+    def test_it_is_optional(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "xarray", None)
+        with pytest.raises(ImportError, match=r"nnef_dists\[arviz\]"):
+            DATA.to_xarray()
