@@ -9,10 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nnef_dists.moments._diagnostics import MomentLabel
+from nnef_dists.moments._features import quadratics
 from nnef_dists.moments._hmc import Chains
 
 # Of features scaled to mean square 1. A smaller one halves errors and makes them look far smaller.
 _RIDGE = 3e-3
+# Of transforms of linear and quadratic functions: with these alone a Gaussian's moments are exact.
+_SIMPLE_RIDGE = 1e-6
 # Of the plain average's standard error: what a corrected one is never below.
 _LEAST_ERROR = 0.005
 # Products of so many statistics have their means corrected; of more, the covariance stays plain.
@@ -35,6 +38,7 @@ def correct_means(
     target: Callable[..., Float[Array, " d"]],
     features: Callable[..., Float[Array, " k"]],
     draws: tuple[Array, ...],
+    simple: int,
 ) -> tuple[Estimate, Estimate]:
     """Estimates means by cross-fitted ridge regression on features of mean zero.
 
@@ -47,6 +51,7 @@ def correct_means(
         target: A function of one draw: what is averaged. Best centred and scaled to about 1.
         features: A function of one draw: numbers whose expectation is zero.
         draws: Arrays of all draws, of shapes `(chains, draws, ...)`, the arguments of both.
+        simple: How many of the first features have a ridge that hardly shrinks.
 
     Returns:
         The corrected means, and the plain averages.
@@ -88,8 +93,9 @@ def correct_means(
     x_rest, y_rest = without(x), without(y)
     gram_rest = without(gram) - x_rest[:, :, None] * x_rest[:, None]
     cross_rest = without(cross) - x_rest[:, :, None] * y_rest[:, None]
-    ridge = _RIDGE * jnp.eye(len(scale), dtype=scale.dtype)
-    factor = jnp.linalg.cholesky(gram_rest + ridge)
+    is_simple = jnp.arange(len(scale)) < simple
+    ridge = jnp.where(is_simple, _SIMPLE_RIDGE, _RIDGE).astype(scale.dtype)
+    factor = jnp.linalg.cholesky(gram_rest + jnp.diag(ridge))
     coefficients = jax.vmap(lambda c, r: jax.scipy.linalg.cho_solve((c, True), r))(
         factor, cross_rest
     )
@@ -143,6 +149,7 @@ def correct_label(
         target,
         lambda _, *draw: features(*draw),
         (stats, chains.z, chains.score, chains.log_density),
+        quadratics(chains.z.shape[-1]),
     )
     mean = label.mean + sd * corrected.mean[:eta_dim]
     # Below this the error is that of the arithmetic, or of regions that no draw has visited.

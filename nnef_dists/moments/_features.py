@@ -79,6 +79,11 @@ def monomial_features(z: Float[Array, " n"], score: Float[Array, " n"]) -> Float
     return jnp.concatenate(features)
 
 
+def quadratics(n: int) -> int:
+    """Returns how many of the first features are of linear and quadratic monomials."""
+    return sum(len(table[0]) for table in itertools.islice(_monomial_tables(n), 2))
+
+
 def spline_features(
     log_density: Callable[[Float[Array, ""]], Float[Array, ""]], dtype
 ) -> Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, " k"]]:
