@@ -1,12 +1,16 @@
 """The Gaussian in one dimension, learned from samples and compared with its closed form.
 
     python examples/gaussian_1d.py [--preset small|large] [--plot-only] [--out FOLDER] [--seed 0]
+    python examples/gaussian_1d.py --config JOB.yaml --data data/JOB
 
-Natural parameters eta1 in [-20, 20] and eta2 in [-40, -1]; statistics x and x^2. History, numbers,
-learned parameters and pictures go to the folder, `artifacts/gaussian_1d` unless said otherwise;
-`--plot-only` redraws the pictures from the history.
+Natural parameters eta1 in [-20, 20] and eta2 in [-40, -1]; statistics x and x^2. The job is
+`configs/gaussian_1d_large.yaml` unless said otherwise; with `--data` the labels are those that
+`python -m nnef_dists generate` made. History, numbers, learned parameters and pictures go to the
+folder, `artifacts/gaussian_1d` unless said otherwise; `--plot-only` redraws the pictures from the
+history.
 """
 
+import closed_form
 import numpy as np
 import training
 
@@ -14,24 +18,6 @@ import nnef_dists as nd
 from nnef_dists import plotting
 
 FAMILY = nd.GaussianNatural1D()
-RANGES = {"x": (-20, 20), "x2": (-40, -1)}
-# The widest have the largest moments: among those to train on, they are not to be rare.
-TRAINING_RANGES = {**RANGES, "x2": (-40, -1, "log")}
-PRESETS = {
-    "small": {"etas": 256, "calibration": 64, "steps": 2000, "width": 32, "depth": 2},
-    "large": {"etas": 2000, "calibration": 256, "steps": 6000, "width": 64, "depth": 3},
-}
-
-
-def main():
-    parser = training.closed_form_parser(__doc__, "artifacts/gaussian_1d")
-    args = parser.parse_args()
-    if args.plot_only:
-        history = training.load_history(args.out)
-    else:
-        sizes = training.sizes_of(args, PRESETS)
-        history = training.learn_closed_form(args, FAMILY, RANGES, TRAINING_RANGES, **sizes)
-    training.save_figures(args.out, draw(history))
 
 
 def draw(history):
@@ -56,4 +42,4 @@ def draw(history):
 
 
 if __name__ == "__main__":
-    main()
+    closed_form.main(__doc__, FAMILY, draw, config="gaussian_1d", out="artifacts/gaussian_1d")

@@ -1,13 +1,17 @@
 """The normal in three dimensions, learned from samples and compared with its closed form.
 
     python examples/multivariate_normal_3d.py [--preset small|large] [--plot-only] [--out FOLDER]
+    python examples/multivariate_normal_3d.py --config JOB.yaml --data data/JOB
 
 Natural parameters eta1 in [-4, 4]^3 and eta2 negative definite with eigenvalues in [-4, -0.04], in
-the full form: 12 numbers, of which 9 are independent. Statistics x and x x^T. History, numbers,
-learned parameters and pictures go to the folder, `artifacts/multivariate_normal_3d` unless said
-otherwise; `--plot-only` redraws the pictures from the history.
+the full form: 12 numbers, of which 9 are independent. Statistics x and x x^T. The job is
+`configs/multivariate_3d_large.yaml` unless said otherwise; with `--data` the labels are those that
+`python -m nnef_dists generate` made. History, numbers, learned parameters and pictures go to the
+folder, `artifacts/multivariate_normal_3d` unless said otherwise; `--plot-only` redraws the pictures
+from the history.
 """
 
+import closed_form
 import jax
 import numpy as np
 import training
@@ -16,24 +20,6 @@ import nnef_dists as nd
 from nnef_dists import plotting
 
 FAMILY = nd.MultivariateNormal(3)
-RANGES = {"x": (-4, 4), "xxT": (-4, -0.04)}
-# The widest have the largest moments: among those to train on, they are not to be rare.
-TRAINING_RANGES = {**RANGES, "xxT": (-4, -0.04, "log")}
-PRESETS = {
-    "small": {"etas": 256, "calibration": 64, "steps": 2000, "width": 64, "depth": 2},
-    "large": {"etas": 2000, "calibration": 256, "steps": 12000, "width": 96, "depth": 5},
-}
-
-
-def main():
-    parser = training.closed_form_parser(__doc__, "artifacts/multivariate_normal_3d")
-    args = parser.parse_args()
-    if args.plot_only:
-        history = training.load_history(args.out)
-    else:
-        sizes = training.sizes_of(args, PRESETS)
-        history = training.learn_closed_form(args, FAMILY, RANGES, TRAINING_RANGES, **sizes)
-    training.save_figures(args.out, draw(history))
 
 
 def draw(history):
@@ -78,4 +64,6 @@ def covariance_of(moments):
 
 
 if __name__ == "__main__":
-    main()
+    closed_form.main(
+        __doc__, FAMILY, draw, config="multivariate_3d", out="artifacts/multivariate_normal_3d"
+    )

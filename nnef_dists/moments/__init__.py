@@ -2,7 +2,7 @@
 
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentBatch, MomentDataset
-from nnef_dists.moments._diagnostics import MomentLabel, Status
+from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
 from nnef_dists.moments._estimate import estimate_moments, sample_hmc
 from nnef_dists.moments._etas import RandomEtas
 from nnef_dists.moments._generate import generate_moments
@@ -16,6 +16,7 @@ __all__ = [
     "MomentLabel",
     "QuadratureMoments",
     "RandomEtas",
+    "Rung",
     "Status",
     "StoreReport",
     "estimate_moments",

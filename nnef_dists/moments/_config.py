@@ -26,6 +26,8 @@ class HMCConfig:
             between modes; in many it is rarely accepted and costs little.
         control_variates: Whether moments are corrected by Stein control variates, from the
             gradients that HMC computes anyway.
+        ladder: Whether an eta whose label fails is tried again: by a longer run, then by importance
+            sampling (up to three dimensions) or tempered sequential Monte Carlo (above).
         tile: How many etas one compiled program treats. Labels are reproducible bit for bit for
             the same tile, whatever the number and order of the etas.
         max_rhat: A label is refused where split R-hat is above this in any statistic.
@@ -47,6 +49,7 @@ class HMCConfig:
     dispersion: float = 2.0
     global_moves: bool = True
     control_variates: bool = True
+    ladder: bool = True
     tile: int = 64
     max_rhat: float = 1.02
     min_ess: float = 400.0

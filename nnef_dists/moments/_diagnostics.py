@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._hmc import HMCInfo
@@ -21,6 +21,7 @@ class Status(IntEnum):
     NOT_CONVERGED = 3
     LOW_ESS = 4
     DIVERGENT = 5
+    HEAVY_WEIGHTS = 6
 
     @property
     def reason(self) -> str:
@@ -32,6 +33,26 @@ class Status(IntEnum):
             Status.NOT_CONVERGED: "chains disagree (split R-hat)",
             Status.LOW_ESS: "too few effective draws",
             Status.DIVERGENT: "divergent transitions",
+            Status.HEAVY_WEIGHTS: "importance weights have too heavy a tail (Pareto k)",
+        }[self]
+
+
+class Rung(IntEnum):
+    """How a label was sampled: what is tried next where the one before fails."""
+
+    HMC = 0
+    LONGER = 1
+    IMPORTANCE = 2
+    TEMPERED = 3
+
+    @property
+    def method(self) -> str:
+        """The rung in words."""
+        return {
+            Rung.HMC: "HMC",
+            Rung.LONGER: "a longer run",
+            Rung.IMPORTANCE: "importance sampling",
+            Rung.TEMPERED: "tempered sequential Monte Carlo",
         }[self]
 
 
@@ -47,10 +68,12 @@ class MomentLabel(NamedTuple):
             status is OK.
         ess: Split-chain effective sample size of every statistic, `(eta_dim,)`.
         rhat: Split R-hat of every statistic, `(eta_dim,)`.
-        acceptance: Mean acceptance of the HMC transitions.
+        acceptance: Mean acceptance of the HMC transitions; for importance sampling the effective
+            fraction of its draws.
         divergences: Fraction of transitions that diverged.
         jumps: Fraction of global moves that were accepted.
         status: A `Status`.
+        rung: A `Rung`.
     """
 
     mean: Float[Array, "*batch eta_dim"]
@@ -62,6 +85,7 @@ class MomentLabel(NamedTuple):
     divergences: Float[Array, "*batch"]
     jumps: Float[Array, "*batch"]
     status: Int[Array, "*batch"]
+    rung: Int[Array, "*batch"]
 
 
 def label_draws(
@@ -113,11 +137,7 @@ def label_draws(
         [Status.NOT_FINITE, Status.NOT_CONVERGED, Status.LOW_ESS, Status.DIVERGENT],
         Status.OK,
     ).astype(jnp.int8)
-    mean, covariance, standard_error = jax.tree.map(
-        lambda leaf: jnp.where(status == Status.OK, leaf, jnp.nan),
-        (mean, covariance, standard_error),
-    )
-    return MomentLabel(
+    label = MomentLabel(
         mean=mean,
         covariance=covariance,
         standard_error=standard_error,
@@ -126,5 +146,33 @@ def label_draws(
         acceptance=info.acceptance,
         divergences=info.divergences,
         jumps=info.jumps,
-        status=status,
+        status=jnp.asarray(Status.OK, jnp.int8),
+        rung=jnp.asarray(Rung.HMC, jnp.int8),
+    )
+    return refuse(label, status != Status.OK, status)
+
+
+def refuse(
+    label: MomentLabel, condition: Bool[Array, ""], status: Int[Array, ""] | Status
+) -> MomentLabel:
+    """Returns the label, with NaN moments and another status where a condition holds.
+
+    Args:
+        label: One label.
+        condition: Whether to refuse it.
+        status: Why; the status of a label that was refused before stays.
+
+    Returns:
+        The label.
+    """
+    refused = condition & (label.status == Status.OK)
+    mean, covariance, standard_error = jax.tree.map(
+        lambda leaf: jnp.where(refused, jnp.nan, leaf),
+        (label.mean, label.covariance, label.standard_error),
+    )
+    return label._replace(
+        mean=mean,
+        covariance=covariance,
+        standard_error=standard_error,
+        status=jnp.where(refused, status, label.status).astype(jnp.int8),
     )

@@ -15,7 +15,8 @@ from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel
-from nnef_dists.moments._label import sample_and_label
+from nnef_dists.moments._label import label_chains, sample_chains
+from nnef_dists.moments._ladder import climb
 
 
 def estimate_moments(
@@ -148,8 +149,13 @@ def label_etas(
     done: list[MomentLabel] = []
 
     def collect():
-        done.append(jax.tree.map(np.asarray, pending.popleft()))
-        on_tile(min(config.tile, n - config.tile * (len(done) - 1)))
+        start = config.tile * len(done)
+        rows = slice(start, min(start + config.tile, n))
+        labels = jax.tree.map(lambda leaf: np.array(leaf)[: rows.stop - start], pending.popleft())
+        if config.ladder:
+            labels = climb(family, config, np.asarray(etas[rows]), keys[rows], labels)
+        done.append(labels)
+        on_tile(rows.stop - start)
 
     for number, start in enumerate(range(0, n, config.tile)):
         rows = np.minimum(np.arange(start, start + config.tile), n - 1)
@@ -159,7 +165,7 @@ def label_etas(
             collect()
     while pending:
         collect()
-    return jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
+    return jax.tree.map(lambda *tiles: np.concatenate(tiles), *done)
 
 
 def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike) -> MomentLabel:
@@ -180,9 +186,12 @@ def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _label_tile(family, config, etas, keys) -> MomentLabel:
-    return jax.vmap(lambda eta, key: sample_and_label(family, config, eta, key)[1])(etas, keys)
+    def one(eta, key):
+        return label_chains(family, config, eta, sample_chains(family, config, eta, key))[1]
+
+    return jax.vmap(one)(etas, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sample(family, config, eta, key):
-    return sample_and_label(family, config, eta, key)
+    return label_chains(family, config, eta, sample_chains(family, config, eta, key))

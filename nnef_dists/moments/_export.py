@@ -9,7 +9,7 @@ import numpy as np
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._diagnostics import Status
+from nnef_dists.moments._diagnostics import Rung, Status
 
 if TYPE_CHECKING:
     import xarray
@@ -31,6 +31,10 @@ def summary(data: "MomentDataset") -> str:
     ]
     if counts[Status.OK]:
         ok = data.only_ok()
+        again = {rung: int(np.sum(ok.rung == rung)) for rung in Rung if rung is not Rung.HMC}
+        if any(again.values()):
+            rescued = ", ".join(f"{n} by {rung.method}" for rung, n in again.items() if n)
+            lines.append(f"  of the ok, tried again: {rescued}")
         z = ok.label_z_error()
         lines.append(
             f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS "

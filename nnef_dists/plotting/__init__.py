@@ -9,6 +9,7 @@ from nnef_dists.plotting._densities import plot_densities
 from nnef_dists.plotting._error_distribution import plot_error_distribution
 from nnef_dists.plotting._learning_curves import plot_learning_curves
 from nnef_dists.plotting._moment_comparison import plot_moment_comparison
+from nnef_dists.plotting._moment_diagnostics import plot_moment_diagnostics
 
 __all__ = [
     "plot_component_errors",
@@ -17,4 +18,5 @@ __all__ = [
     "plot_error_distribution",
     "plot_learning_curves",
     "plot_moment_comparison",
+    "plot_moment_diagnostics",
 ]

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
@@ -62,6 +63,13 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
     figure.set_facecolor("white")
     return figure
+
+
+def ramp(color: str) -> LinearSegmentedColormap:
+    """A colour map from a tint that is still seen on white to a shade of a colour."""
+    rgb = np.asarray(to_rgb(color))
+    tint, shade = 0.55 * rgb + 0.45, 0.45 * rgb
+    return LinearSegmentedColormap.from_list("ramp", [tuple(tint), tuple(rgb), tuple(shade)])
 
 
 def grid_of(n: int, most_columns: int) -> tuple[int, int]:

@@ -1,0 +1,159 @@
+"""Jobs whose family has a closed form: what is learned from samples is compared with it.
+
+A job is a file of `examples/configs`: family, etas, sampling and optimisation.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import training
+
+import nnef_dists as nd
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def main(description, family, draw, *, config, out):
+    """Runs a job as the command line says, and draws its pictures.
+
+    Args:
+        description: The script's docstring.
+        family: A `ClosedFormFamily`.
+        draw: All pictures by name, from the arrays of a run.
+        config: The name of the job's files, such as `gaussian_1d`.
+        out: The folder of results.
+    """
+    args = parser(description, config, out).parse_args()
+    if args.plot_only:
+        history = training.load_history(args.out)
+    else:
+        try:
+            job, data, unseen, seconds = labels_of(args, family)
+        except (ValueError, OSError) as error:
+            raise SystemExit(f"error: {error}") from None
+        history = learn(args, job, data, unseen, seconds)
+    training.save_figures(args.out, draw(history))
+
+
+def parser(description, config, out):
+    """The options of these jobs."""
+    options = training.parser(description, out)
+    options.set_defaults(seed=None)
+    options.add_argument("--preset", choices=["small", "large"], default="large", help="size")
+    options.add_argument("--config", type=Path, help=f"job (default configs/{config}_PRESET.yaml)")
+    options.add_argument(
+        "--data", type=Path, help="folder of `python -m nnef_dists generate`; none: labels are made"
+    )
+    options.add_argument(
+        "--plot-only", action="store_true", help="redraw the pictures of an earlier run"
+    )
+    options.set_defaults(configs=config)
+    return options
+
+
+def labels_of(args, family):
+    """The job, the labels to train on and to judge by, and the seconds that they took.
+
+    Args:
+        args: What `parser` parsed.
+        family: What the job's has to be.
+
+    Returns:
+        The job, two `MomentDataset`s, and a dict of seconds.
+    """
+    path = args.config or CONFIGS / f"{args.configs}_{args.preset}.yaml"
+    overrides = [] if args.etas is None else [f"--grid.training.n={args.etas}"]
+    if args.seed is not None:
+        overrides += [f"--sampling.seed={args.seed}", f"--optimisation.seed={args.seed}"]
+    job = nd.read_job(path, overrides)
+    if job.family != family:
+        raise ValueError(f"Expected a job of {family!r}; got {job.family!r} in {path}")
+    seconds = {}
+    with training.phase(seconds, "moments"):
+        if args.data is None:
+            data, unseen = estimate(family, job.training), estimate(family, job.validation)
+        else:
+            data, unseen = (
+                nd.MomentDataset.open(args.data / name, family=family)
+                for name in ("training.zarr", "validation.zarr")
+            )
+            data = data if args.etas is None else data[: args.etas]
+    return job, data, unseen, seconds
+
+
+def estimate(family, request):
+    """Labels in memory."""
+    etas = family.sample_eta(request.etas.key, request.etas.n, request.etas.ranges)
+    return nd.estimate_moments(family, etas, request.key, request.config, progress=True)
+
+
+def learn(args, job, data, unseen, seconds):
+    """Trains a network, judges it by the closed form, and writes what came out.
+
+    Args:
+        args: What `parser` parsed.
+        job: The job.
+        data: Labels to train on.
+        unseen: Labels to judge the uncertainty by.
+        seconds: What was spent so far, by phase.
+
+    Returns:
+        The arrays of the run, by name: what the pictures need.
+    """
+    print(data)
+    family, how = job.family, job.optimisation
+    k_held, k_net, k_map, k_vi, k_draws = jax.random.split(jax.random.key(how.seed), 5)
+    labels = data.only_ok()
+
+    def steps(epochs):
+        return max(1, round(epochs * len(labels) / how.batch_size * args.steps))
+
+    network = how.network(family, data, width=how.width, depth=how.depth, key=k_net)
+    with training.phase(seconds, "MAP"):
+        network, map_loss = training.fit_means(
+            network,
+            data,
+            k_map,
+            steps=steps(how.epochs),
+            batch_size=how.batch_size,
+            learning_rate=how.learning_rate,
+        )
+    with training.phase(seconds, "VI"):
+        network, vi_loss = training.fit_widths(
+            network,
+            data,
+            unseen,
+            k_vi,
+            steps=steps(how.variational_epochs),
+            batch_size=how.batch_size,
+            learning_rate=how.variational_learning_rate,
+        )
+    with training.phase(seconds, "evaluation"):
+        held_out = family.sample_eta(k_held, 512, job.validation.etas.ranges)
+        exact, scale = closed_form_moments(family, held_out)
+        history = {
+            "map_loss": map_loss,
+            "vi_loss": vi_loss,
+            "noise": data.label_z_error(),
+            "label_z": training.z_errors(labels.mean, *closed_form_moments(family, labels.eta)),
+            "eta": np.asarray(held_out),
+            "exact": exact,
+            "scale": scale,
+            **training.predict(network, held_out, exact, k_draws),
+        }
+    args.out.mkdir(parents=True, exist_ok=True)
+    training.save(args.out, network, history, training.summarise(history, seconds))
+    return history
+
+
+def closed_form_moments(family, etas):
+    """E[T | eta] and sd(T | eta) of many etas."""
+
+    @jax.jit
+    @jax.vmap
+    def both(eta):
+        return family.mean(eta), jnp.sqrt(jnp.diag(family.covariance(eta)))
+
+    return jax.tree.map(np.asarray, both(jnp.asarray(etas)))

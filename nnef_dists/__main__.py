@@ -1,0 +1,154 @@
+"""The command line: `python -m nnef_dists generate --config job.yaml`, and `inspect PATH`."""
+
+import argparse
+import functools
+import multiprocessing
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt
+
+from nnef_dists._job import explain, job_of, job_parser
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.moments import MomentDataset, generate_moments, verify_moments
+
+FAULT, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: The arguments; None is those of the process.
+
+    Returns:
+        The exit status: 0; 1 for data that are damaged, unfinished, of another job or cannot be
+        written;
+        2 for mistakes in options and configuration; 130 when interrupted.
+    """
+    generate, inspect = _generate_parser(), _inspect_parser()
+    parser = ArgumentParser(
+        prog="python -m nnef_dists",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Moments of exponential families, generated to disk.",
+    )
+    commands = parser.add_subcommands(dest="command", metavar="COMMAND")
+    commands.add_subcommand("generate", generate, help="labels etas, and writes them to disk")
+    commands.add_subcommand("inspect", inspect, help="checks data on disk, and sums them up")
+    try:
+        options = parser.parse_args(argv)
+        command = options.command
+        options = options[command]
+        job = job_of(generate, options) if command == "generate" else None
+    except argparse.ArgumentError as error:
+        message = explain(error, parser, generate, inspect)
+        if message.startswith("the following arguments are required"):
+            message = re.sub(r"\b(generate|inspect)\.", "", message)
+        return _fail(message, USAGE)
+    except ValueError as error:
+        return _fail(str(error), USAGE)
+    try:
+        return _inspect(inspect, options) if job is None else _generate(job, options)
+    except (ValueError, OSError, RuntimeError) as error:
+        return _fail(str(error), FAULT)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what is done is kept: the same command resumes", INTERRUPTED)
+
+
+def _generate_parser() -> ArgumentParser:
+    parser = job_parser(
+        "Labels the etas of a job with their moments, to OUT/training.zarr and "
+        "OUT/validation.zarr. Called again, it resumes, and reuses what is finished."
+    )
+    # Without a default they are no part of the printed configuration.
+    for name, kind, meaning in (
+        ("out", Path, "folder (default: data/ and the name of the configuration file)"),
+        ("workers", NonNegativeInt, "processes that share the work (default: none but this one)"),
+        ("progress", bool, "whether to show a progress bar (default: true)"),
+        (
+            "mix_environments",
+            bool,
+            "whether to resume data that other versions, backends or CPUs began (default: false)",
+        ),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=meaning)
+    return parser
+
+
+def _inspect_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Verifies every checksum of moment data on disk, and sums the labels up.",
+    )
+    parser.add_argument("path", type=Path, nargs="+", help="what generate wrote: a .zarr folder")
+    parser.add_argument(
+        "--family",
+        type=ExponentialFamily | None,
+        default=None,
+        help="the family, needed for the summary where it is none of nnef_dists",
+    )
+    return parser
+
+
+def _generate(job: Any, options: Any) -> int:
+    out, workers = options.get("out"), options.get("workers", 0)
+    if out is None and options.config:
+        out = Path("data") / Path(options.config[-1]).stem
+    if out is None:
+        return _fail("Expected --out or --config; got neither", USAGE)
+    executor = None
+    if workers:
+        spawn = multiprocessing.get_context("spawn")
+        executor = functools.partial(ProcessPoolExecutor, workers, mp_context=spawn)
+    # The smaller part comes first, so that what is wrong shows early.
+    parts = {"training": job.training, "validation": job.validation}
+    for name in sorted(parts, key=lambda name: parts[name].etas.n):
+        request, path = parts[name], out / f"{name}.zarr"
+        print(f"{path}: {request.etas.n} etas", flush=True)
+        data = generate_moments(
+            job.family,
+            request.etas,
+            path,
+            request.key,
+            request.config,
+            executor=executor,
+            chunk=job.chunk,
+            progress=options.get("progress", True),
+            mix_environments=options.get("mix_environments", False),
+        )
+        print(data)
+    return 0
+
+
+def _inspect(parser: ArgumentParser, options: Any) -> int:
+    family = parser.instantiate(options).family
+    finished = True
+    for path in options.path:
+        report = verify_moments(path)
+        print(report)
+        finished &= report.finished
+        if report.faults:
+            continue
+        try:
+            print(MomentDataset.open(path, family=family, partial=True))
+        except ValueError as error:
+            if family is not None:
+                raise
+            print(f"no summary: {error}")
+    return 0 if finished else FAULT
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""What a run of HMC that did not converge still knows, for samplers of another kind."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+from nnef_dists.moments._hmc import Chains, HMCInfo
+from nnef_dists.moments._proposal import Whitening
+
+_SPREAD = 1.2
+
+
+class Modes(NamedTuple):
+    """Where the chains of a longer run stayed: what the last rung starts from.
+
+    Attributes:
+        whitening: The coordinates z of the run.
+        center: The mean of each chain, in z.
+        factor: The Cholesky factor of each chain's covariance, in z.
+        step_size: The adapted step size, in z.
+    """
+
+    whitening: Whitening
+    center: Float[Array, "*batch chains n"]
+    factor: Float[Array, "*batch chains n n"]
+    step_size: Float[Array, "*batch"]
+
+    @classmethod
+    def of(cls, chains: Chains) -> "Modes":
+        """Returns where each chain stayed; covariances are widened by 20 % in each direction."""
+        center = jnp.mean(chains.z, 1)
+        spread = chains.z - center[:, None]
+        covariance = jnp.swapaxes(spread, 1, 2) @ spread / spread.shape[1]
+        # A chain that hardly moved still is a place to start from.
+        least = 1e-4 * jnp.eye(center.shape[-1], dtype=center.dtype)
+        factor = _SPREAD * jnp.linalg.cholesky(covariance + least)
+        return cls(chains.whitening, center, factor, chains.info.step_size)
+
+
+def without_transitions(
+    acceptance: Float[Array, ""], finite: Bool[Array, ""], dtype: DTypeLike
+) -> HMCInfo:
+    """Returns the info of a sampler that has no HMC transitions to report."""
+    zero = jnp.zeros((), dtype)
+    return HMCInfo(
+        acceptance=acceptance.astype(dtype),
+        divergences=zero,
+        step_size=zero,
+        jumps=zero,
+        finite=finite,
+    )

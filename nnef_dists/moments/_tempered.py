@@ -1,0 +1,99 @@
+"""Tempered sequential Monte Carlo, from a wide Gaussian around the chains."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from blackjax.mcmc import hmc
+from blackjax.smc import adaptive_tempered, resampling, tempered
+from jaxtyping import PRNGKeyArray
+
+from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._hmc import Chains
+from nnef_dists.moments._label import LogDensity
+from nnef_dists.moments._modes import Modes, without_transitions
+
+_WIDE = 1.5
+_TARGET_ESS = 0.6
+_MOST_TEMPERATURES = 60
+_MOVES = 2
+
+
+def tempered_chains(
+    log_density: LogDensity, modes: Modes, key: PRNGKeyArray, config: HMCConfig
+) -> Chains:
+    """Samples by sequential Monte Carlo, tempered from a wide Gaussian around the chains.
+
+    As many independent populations as there are chains, each with a quarter of a chain's draws in
+    particles, so that their disagreement says how good they are.
+
+    Args:
+        log_density: The unnormalised log-density of u, in nats.
+        modes: What the chains of a longer run found.
+        key: PRNG key.
+        config: How many populations and particles.
+
+    Returns:
+        The particles.
+
+    Reference:
+        Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
+        (2006).
+    """
+    n = modes.center.shape[-1]
+    dtype = modes.center.dtype
+    particles = max(config.draws // 4, 16)
+
+    def log_prior(z):
+        return -jnp.sum((z / _WIDE) ** 2) / 2
+
+    def value(z):
+        return log_density(modes.whitening.to_u(z))
+
+    hmc_kernel: Any = hmc.build_kernel()
+
+    def move(key, state, log_density_fn):
+        return hmc_kernel(
+            key,
+            state,
+            log_density_fn,
+            modes.step_size,
+            jnp.ones(n, dtype),
+            config.leapfrog_steps,
+        )
+
+    kernel: Any = adaptive_tempered.build_kernel(
+        log_prior,
+        lambda z: value(z) - log_prior(z),
+        move,
+        hmc.init,
+        resampling.systematic,
+        _TARGET_ESS,
+    )
+
+    def population(key):
+        key_start, key_moves = jax.random.split(key)
+        start = _WIDE * jax.random.normal(key_start, (particles, n), dtype)
+        state = tempered.init(start)
+        state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), state)
+
+        def step(carry):
+            count, state = carry
+            state, _ = kernel(jax.random.fold_in(key_moves, count), state, _MOVES, {})
+            return count + 1, jax.tree.map(lambda leaf: leaf.astype(dtype), state)
+
+        def unfinished(carry):
+            count, state = carry
+            return (state.tempering_param < 1) & (count < _MOST_TEMPERATURES)
+
+        carry = jax.lax.while_loop(unfinished, step, (0, state))
+        # The last temperature has only been weighted for: resample and move once more.
+        _, state = step(carry)
+        log_p, score = jax.vmap(jax.value_and_grad(value))(state.particles)
+        return state.particles, score, log_p, carry[1].tempering_param >= 1
+
+    z, score, log_p, finished = jax.lax.map(population, jax.random.split(key, config.chains))
+    info = without_transitions(
+        jnp.ones(()), jnp.all(jnp.isfinite(log_p)) & jnp.all(finished), dtype
+    )
+    return Chains(z, score, log_p, modes.whitening, info)

@@ -1,0 +1,298 @@
+"""`python -m nnef_dists`: jobs to data on disk, their inspection, and what is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from nnef_dists.__main__ import main
+from tests.jobs import JOB, SAMPLING, USERS
+from tests.moments.stores import COLUMNS, QUICK, flip_a_bit
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A small job in a file, in a folder where the command is run."""
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def generate(job, *options):
+    return run("generate", "--config", job, "--progress=false", *SAMPLING, *options)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """What the job makes, once."""
+    folder = tmp_path_factory.mktemp("stores")
+    (folder / "job.yaml").write_text(JOB)
+    assert generate(folder / "job.yaml", "--out", folder / "out") == 0
+    return folder / "out"
+
+
+class TestGenerate:
+    def test_writes_what_the_job_asks_for(self, stores):
+        training = nd.MomentDataset.open(stores / "training.zarr")
+        validation = nd.MomentDataset.open(stores / "validation.zarr")
+        assert (len(training), len(validation)) == (20, 8)
+        assert training.family == validation.family == nd.GaussianNatural1D()
+        assert training.config == validation.config == QUICK
+        for data in (training, validation):
+            low, high = data.eta.min(0), data.eta.max(0)
+            assert (low >= [-1, -2]).all()
+            assert (high <= [1, -0.5]).all()
+        assert not set(training.eta[:, 0]) & set(validation.eta[:, 0])
+
+    def test_makes_the_same_as_the_python_interface(self, stores, job, tmp_path):
+        asked = nd.read_job(job, SAMPLING)
+        request = asked.training
+        data = nd.generate_moments(
+            asked.family,
+            request.etas,
+            tmp_path / "again.zarr",
+            request.key,
+            request.config,
+            chunk=asked.chunk,
+            progress=False,
+        )
+        made = nd.MomentDataset.open(stores / "training.zarr")
+        for name in COLUMNS:
+            np.testing.assert_array_equal(getattr(data, name), getattr(made, name))
+
+    def test_prints_summaries_and_reuses_what_is_finished(self, stores, job, capsys, monkeypatch):
+        def refuse(*args, **kwargs):
+            raise AssertionError("sampled again")
+
+        monkeypatch.setattr("nnef_dists.moments._generate.write_chunk", refuse)
+        before = {path: path.stat().st_mtime_ns for path in stores.rglob("*") if path.is_file()}
+        assert generate(job, "--out", stores) == 0
+        printed = capsys.readouterr().out
+        assert "MomentDataset of GaussianNatural1D(): 20 etas" in printed
+        assert f"{stores / 'validation.zarr'}: 8 etas" in printed
+        assert before == {p: p.stat().st_mtime_ns for p in stores.rglob("*") if p.is_file()}
+
+    def test_refuses_the_data_of_another_job(self, stores, job, capsys):
+        assert generate(job, "--out", stores, "--sampling.seed=4") == 1
+        assert "they differ in" in capsys.readouterr().err
+
+    def test_goes_to_a_folder_named_after_the_file(self, here, job, monkeypatch):
+        paths = []
+
+        def note(family, etas, path, *args, **kwargs):
+            paths.append(Path(path))
+
+        monkeypatch.setattr("nnef_dists.__main__.generate_moments", note)
+        assert generate(job.name) == 0
+        assert paths == [Path("data/job/validation.zarr"), Path("data/job/training.zarr")]
+
+    def test_says_how_to_go_on_when_interrupted(self, job, tmp_path, capsys, monkeypatch):
+        def interrupt(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("nnef_dists.moments._generate.write_chunk", interrupt)
+        assert generate(job, "--out", tmp_path / "out") == 130
+        assert "the same command resumes" in capsys.readouterr().err
+
+    def test_cannot_write(self, job, tmp_path, capsys):
+        (tmp_path / "file").touch()
+        assert generate(job, "--out", tmp_path / "file") == 1
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+class TestInspect:
+    def test_sums_up_what_is_whole(self, stores, capsys):
+        assert run("inspect", stores / "training.zarr", stores / "validation.zarr") == 0
+        printed = capsys.readouterr().out
+        assert printed.count("all checksums match") == 2
+        assert "20 etas" in printed
+        assert "8 etas" in printed
+
+    def test_finds_damage(self, job, tmp_path, capsys):
+        assert generate(job, "--out", tmp_path / "out") == 0
+        store = tmp_path / "out" / "training.zarr"
+        flip_a_bit(chunk_files(store, "mean")[0])
+        assert run("inspect", store) == 1
+        assert "damaged: chunk" in capsys.readouterr().out
+
+    def test_unfinished_data_are_not_fine(self, job, tmp_path, capsys):
+        assert generate(job, "--out", tmp_path / "out") == 0
+        store = tmp_path / "out" / "training.zarr"
+        chunk_files(store, "status")[0].unlink()
+        assert run("inspect", store) == 1
+        assert "1 of 2 chunks are missing" in capsys.readouterr().out
+
+    def test_no_data(self, tmp_path, capsys):
+        assert run("inspect", tmp_path / "nothing") == 1
+        assert "got nothing there" in capsys.readouterr().err
+
+    def test_data_of_ones_own_family_need_it_for_the_summary(self, tmp_path, capsys):
+        arguments = made_by_a_user(tmp_path)
+        assert run("inspect", arguments) == 0
+        assert "no summary" in capsys.readouterr().out
+        family = "tests.moments.user_families.GammaPair"
+        assert run("inspect", arguments, "--family", family) == 0
+        assert "MomentDataset of GammaPair()" in capsys.readouterr().out
+        assert run("inspect", arguments, "--family", "GaussianNatural1D") == 1
+        assert "Expected the family of the store" in capsys.readouterr().err
+
+
+def chunk_files(store, name):
+    """The files that hold the numbers of an array."""
+    return [path for path in (store / name).rglob("*") if path.is_file() and not path.suffix]
+
+
+def made_by_a_user(folder):
+    """The path of data of a family that is none of the package's."""
+    from tests.moments.user_families import GammaPair
+
+    n = 3
+    arrays = {name: np.ones((n, 4), np.float32) for name in ("eta", "mean", "standard_error")}
+    arrays["covariance"] = np.broadcast_to(np.eye(4, dtype=np.float32), (n, 4, 4))
+    arrays |= {name: np.ones((n, 4), np.float32) for name in ("ess", "rhat")}
+    arrays |= {name: np.ones(n, np.float32) for name in set(COLUMNS) - set(arrays)}
+    arrays["status"] = np.full(n, nd.Status.OK, np.int8)
+    nd.MomentDataset(GammaPair(), QUICK, **arrays).save(folder / "user.zarr")
+    return folder / "user.zarr"
+
+
+MISTAKES = {
+    "misspelt option": (["--sampling.drws=3"], "Did you mean 'sampling.draws'?"),
+    "misspelt section": (["--optimization.width=3"], "Did you mean 'optimisation.width'?"),
+    "shortened option": (["--worker=3"], "Did you mean 'workers'?"),
+    "misspelt family": (["--family=Gausian1D"], "Did you mean 'GaussianNatural1D'?"),
+    "misspelt argument": (
+        ["--family=Polynomial1D", "--family.power=[2]"],
+        "Did you mean 'powers'?",
+    ),
+    "misspelt network": (["--optimisation.network=MLPNetwork"], "'MLPMomentNetwork'?"),
+    "no such module": (["--family=no_such_module.Family"], "No module named 'no_such_module'"),
+    "no such class": (
+        ["--family=tests.moments.user_families.GamaPair"],
+        "Did you mean 'GammaPair'?",
+    ),
+    "no family": (["--family=nnef_dists.HMCConfig"], "subclass of ExponentialFamily"),
+    "argument missing": (["--family=MultivariateNormal"], "required: d"),
+    "argument out of range": (["--family=MultivariateNormal", "--family.d=0"], "Expected d >= 1"),
+    "another type": (["--sampling.draws=many"], 'key "sampling.draws"'),
+    "out of range": (["--sampling.draws=1"], "Expected draws"),
+    "broken chunk": (["--sampling.chunk=12"], "multiple of the tile"),
+    "validation draws": (["--sampling.validation_draws=1"], "Expected draws"),
+    "no etas": (["--grid.training.n=0"], "Expected grid.training.n >= 1"),
+    "other statistics": (["--grid.training.ranges={y: [0, 1]}"], "Expected ranges for"),
+    "outside the domain": (
+        ["--grid.validation.ranges.x2=[-2, 1]"],
+        "grid.validation.ranges: Expected the range of 'x2' to be negative",
+    ),
+    "half a range": (["--grid.training.ranges.x=[1]"], "Expected the range of 'x' as (low, high)"),
+    "no range": (["--grid.training.ranges.x=1"], 'key "grid.training.ranges"'),
+    "no width": (["--optimisation.width=0"], "Expected optimisation.width >= 1"),
+    "no rate": (["--optimisation.learning_rate=0"], "Expected optimisation.learning_rate > 0"),
+    "no workers": (["--workers=-1"], "workers"),
+}
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("name", MISTAKES)
+    def test_in_options_are_refused_with_advice(self, name, job, capsys):
+        options, message = MISTAKES[name]
+        assert generate(job, *options) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert "Traceback" not in error
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("seed: 3", "sed: 3", "Did you mean 'sampling.seed'?"),
+            ("n: 20", "number: 20", "'grid.training.number'"),
+            ("sampling:", "samplin:", "Did you mean 'sampling."),
+            ("family: GaussianNatural1D", "", "required: family"),
+            ("seed: 3", "seed: [", "Problems parsing config"),
+        ],
+    )
+    def test_in_the_file_are_refused_with_advice(self, old, new, message, job, capsys):
+        job.write_text(JOB.replace(old, new))
+        assert run("generate", "--config", job) == 2
+        assert message in capsys.readouterr().err
+        with pytest.raises(ValueError, match=r"\w"):
+            nd.read_job(job)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "expected"),
+            (["generat"], "invalid choice"),
+            (["inspect"], "required: path"),
+            (["generate", "--config", "nowhere.yaml"], "does not exist"),
+        ],
+    )
+    def test_in_the_command(self, arguments, message, capsys):
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
+
+    def test_neither_folder_nor_file(self, capsys):
+        options = ["--family=GaussianNatural1D"]
+        for part in ("training", "validation"):
+            options += [f"--grid.{part}.n=8", f"--grid.{part}.ranges={{x: [0, 1], x2: [-2, -1]}}"]
+        assert run("generate", *options) == 2
+        assert "Expected --out or --config" in capsys.readouterr().err
+
+
+class TestProcess:
+    """As a program: exit status, workers of their own, a family from the current folder."""
+
+    @staticmethod
+    def start(folder, *arguments):
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "nnef_dists", *map(str, arguments)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def test_workers_label_the_family_of_a_user(self, tmp_path, job):
+        (tmp_path / "families_of_a_user.py").write_text(USERS)
+        arguments = [
+            "generate", "--config", job.name, *SAMPLING, "--family=families_of_a_user.Even",
+            "--family.order=6",
+            "--grid.training.ranges={top: [-2, -0.5]}",
+            "--grid.validation.ranges={top: [-1, -0.5]}",
+            "--workers=1",
+        ]  # fmt: skip
+        done = self.start(tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "MomentDataset of Even(order=6): 20 etas" in done.stdout
+        assert "moments: 100%" in done.stderr
+        assert nd.verify_moments(tmp_path / "data" / "job" / "training.zarr").finished
+
+    def test_mistakes_end_without_a_traceback(self, tmp_path, job):
+        done = self.start(tmp_path, "generate", "--config", job.name, "--sampling.drws=3")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert "Traceback" not in done.stderr

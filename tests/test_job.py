@@ -1,0 +1,105 @@
+"""Jobs read from YAML files: what they say, by which names, and with which options."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from nnef_dists.__main__ import main
+from tests.jobs import JOB, SAMPLING, USERS
+from tests.moments.stores import QUICK
+
+CONFIGS = sorted((Path(__file__).parents[1] / "examples" / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A small job in a file."""
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_one_can_be_read(path):
+    asked = nd.read_job(path)
+    etas = asked.training.etas
+    drawn = asked.family.sample_eta(etas.key, 3, etas.ranges)
+    assert jax.vmap(asked.family.is_valid_eta)(drawn).all()
+    assert asked.validation.etas.n < etas.n
+
+
+def test_the_promised_ones_are_there():
+    names = {path.stem for path in CONFIGS}
+    promised = {f"{job}_{size}" for job in ("gaussian_1d", "multivariate_3d")
+                for size in ("small", "large")}  # fmt: skip
+    assert names == promised | {"quartic"}
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "MultivariateNormal",
+        "nnef_dists.MultivariateNormal",
+        "nnef_dists.families.MultivariateNormal",
+    ],
+)
+def test_families_of_the_package_go_by_any_name(job, family):
+    job.write_text(
+        JOB.replace("family: GaussianNatural1D", "family:\n"
+                    f"  class_path: {family}\n  init_args: {{d: 2}}")
+        .replace("x2: [-2, -0.5, log]", "xxT: [-2, -0.5, log]")
+        .replace("x2: [-2, -0.5]", "xxT: [[-2, -3], [-0.5, -1]]")
+    )  # fmt: skip
+    asked = nd.read_job(job)
+    assert asked.family == nd.MultivariateNormal(2)
+    assert asked.validation.etas.ranges["xxT"] == ([-2, -3], [-0.5, -1])
+
+
+def test_families_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch):
+    (tmp_path / "families_of_a_user.py").write_text(USERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--family=families_of_a_user.Even", "--family.order=6"]
+    ranges = "{top: [-2, -0.5]}"
+    for part in ("training", "validation"):
+        options.append(f"--grid.{part}.ranges={ranges}")
+    assert repr(nd.read_job(job, options).family) == "Even(order=6)"
+
+
+def test_every_option_of_the_sampler_is_there(job):
+    for field in dataclasses.fields(nd.HMCConfig):
+        value = getattr(QUICK, field.name)
+        asked = nd.read_job(job, [f"--sampling.{field.name}={str(value).lower()}"])
+        assert getattr(asked.training.config, field.name) == value
+
+
+def test_the_printed_configuration_is_the_job(job, tmp_path, capsys):
+    options = [*SAMPLING, "--optimisation.width=5", "--grid.training.ranges.x=[-1e-1, 1e-1]"]
+    with pytest.raises(SystemExit) as end:
+        main(["generate", "--config", str(job), *options, "--print_config"])
+    assert end.value.code == 0
+    again = tmp_path / "again.yaml"
+    again.write_text(capsys.readouterr().out)
+    one, two = nd.read_job(job, options), nd.read_job(again)
+    assert two.optimisation == dataclasses.replace(nd.Optimisation(), width=5)
+    assert two.training.etas.ranges["x"] == (-0.1, 0.1)
+    for part in ("training", "validation"):
+        a, b = getattr(one, part), getattr(two, part)
+        assert a.config == b.config
+        assert a.etas._replace(key=None) == b.etas._replace(key=None)
+        assert (a.key, a.etas.key) == (b.key, b.etas.key)
+
+
+def test_labels_to_judge_by_may_have_more_draws(job):
+    asked = nd.read_job(job, ["--sampling.validation_draws=700"])
+    assert asked.validation.config == dataclasses.replace(asked.training.config, draws=700)
+
+
+def test_keys_are_used_once(job):
+    asked = nd.read_job(job)
+    parts = (asked.training, asked.validation)
+    keys = [np.asarray(jax.random.key_data(k)) for p in parts for k in (p.key, p.etas.key)]
+    assert len({key.tobytes() for key in keys}) == 4
