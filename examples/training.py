@@ -87,14 +87,15 @@ def fit_widths(network, data, calibration, key, *, steps=1000, batch_size=512, l
     """Stage 2, VI: all widths, by the tempered evidence bound, in rounds.
 
     The labels inform far fewer combinations of weights than there are weights, so that at
-    temperature 1 the widths would promise too little. Each round starts where the last one ended,
-    at its temperature times its calibration ratio.
+    temperature 1 the widths would promise too little, by far where labels are more exact than the
+    network: its errors on them set the temperature of the first round. Each of the others starts
+    where the last one ended, at its temperature times its calibration ratio.
 
     Returns:
         The network, and the negative bound in nats for each label, all rounds in one.
     """
     labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
-    unseen = unbiased_labels(calibration)
+    unseen = jax.tree.map(jnp.asarray, calibration.only_ok().arrays())
     dynamic, static = nd.freeze_means(network)
 
     def loss(dynamic, rest, key):
@@ -110,7 +111,8 @@ def fit_widths(network, data, calibration, key, *, steps=1000, batch_size=512, l
 
     run = minimiser(loss, steps=steps, learning_rate=learning_rate)
     calibration_ratio = jax.jit(nd.calibration_ratio)
-    temperature = jnp.asarray(0.1, labels.eta.dtype)
+    errors = (jax.jit(jax.vmap(network))(labels.eta) - labels.mean) / labels.standard_error
+    temperature = 0.1 * jnp.maximum(1.0, jnp.mean(errors**2))
     losses, report = [], []
     for number, round_key in enumerate(jax.random.split(key, VI_ROUNDS), start=1):
         key_run, key_ratio = jax.random.split(round_key)
@@ -122,18 +124,6 @@ def fit_widths(network, data, calibration, key, *, steps=1000, batch_size=512, l
         temperature = temperature * jnp.clip(ratio, 0.02, 50.0)
     print("calibration ratio:", ", ".join(report))
     return nd.unfreeze_all(dynamic, static), np.concatenate(losses)
-
-
-def unbiased_labels(data):
-    """Good labels with standard errors from their effective sample sizes.
-
-    Those of the data are the larger of two estimates: cautious, where here they are taken off the
-    network's errors and should be neither too large nor too small.
-    """
-    data = data.only_ok()
-    variance = np.diagonal(data.covariance, axis1=1, axis2=2)
-    labels = data.arrays()._replace(standard_error=np.sqrt(variance / data.ess))
-    return jax.tree.map(jnp.asarray, labels)
 
 
 # ----------------------------------------------------------------------------------- evaluation

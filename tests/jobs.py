@@ -2,7 +2,11 @@
 
 import dataclasses
 
-from tests.moments.stores import QUICK
+import numpy as np
+
+import nnef_dists as nd
+from tests.moments.stores import COLUMNS, QUICK
+from tests.moments.user_families import GammaPair
 
 JOB = """
 family: GaussianNatural1D
@@ -34,3 +38,20 @@ class Even(nd.ExponentialFamily):
     def compute_stats(self, x):
         return {"top": x**self.order}
 '''
+
+
+def chunk_files(store, name):
+    """The files that hold the numbers of an array."""
+    return [path for path in (store / name).rglob("*") if path.is_file() and not path.suffix]
+
+
+def save_data_of_a_user(folder):
+    """Saves data of a family that is none of the package's; the path."""
+    n = 3
+    arrays = {name: np.ones((n, 4), np.float32) for name in ("eta", "mean", "standard_error")}
+    arrays["covariance"] = np.broadcast_to(np.eye(4, dtype=np.float32), (n, 4, 4))
+    arrays |= {name: np.ones((n, 4), np.float32) for name in ("ess", "rhat")}
+    arrays |= {name: np.ones(n, np.float32) for name in set(COLUMNS) - set(arrays)}
+    arrays["status"] = np.full(n, nd.Status.OK, np.int8)
+    nd.MomentDataset(GammaPair(), QUICK, **arrays).save(folder / "user.zarr")
+    return folder / "user.zarr"

@@ -1,6 +1,7 @@
 """`python -m nnef_dists`: jobs to data on disk, their inspection, and what is refused."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import nnef_dists as nd
 from nnef_dists.__main__ import main
-from tests.jobs import JOB, SAMPLING, USERS
+from tests.jobs import JOB, SAMPLING, USERS, chunk_files, save_data_of_a_user
 from tests.moments.stores import COLUMNS, QUICK, flip_a_bit
 
 ROOT = Path(__file__).parents[1]
@@ -144,33 +145,14 @@ class TestInspect:
         assert "got nothing there" in capsys.readouterr().err
 
     def test_data_of_ones_own_family_need_it_for_the_summary(self, tmp_path, capsys):
-        arguments = made_by_a_user(tmp_path)
-        assert run("inspect", arguments) == 0
+        path = save_data_of_a_user(tmp_path)
+        assert run("inspect", path) == 0
         assert "no summary" in capsys.readouterr().out
         family = "tests.moments.user_families.GammaPair"
-        assert run("inspect", arguments, "--family", family) == 0
+        assert run("inspect", path, "--family", family) == 0
         assert "MomentDataset of GammaPair()" in capsys.readouterr().out
-        assert run("inspect", arguments, "--family", "GaussianNatural1D") == 1
+        assert run("inspect", path, "--family", "GaussianNatural1D") == 1
         assert "Expected the family of the store" in capsys.readouterr().err
-
-
-def chunk_files(store, name):
-    """The files that hold the numbers of an array."""
-    return [path for path in (store / name).rglob("*") if path.is_file() and not path.suffix]
-
-
-def made_by_a_user(folder):
-    """The path of data of a family that is none of the package's."""
-    from tests.moments.user_families import GammaPair
-
-    n = 3
-    arrays = {name: np.ones((n, 4), np.float32) for name in ("eta", "mean", "standard_error")}
-    arrays["covariance"] = np.broadcast_to(np.eye(4, dtype=np.float32), (n, 4, 4))
-    arrays |= {name: np.ones((n, 4), np.float32) for name in ("ess", "rhat")}
-    arrays |= {name: np.ones(n, np.float32) for name in set(COLUMNS) - set(arrays)}
-    arrays["status"] = np.full(n, nd.Status.OK, np.int8)
-    nd.MomentDataset(GammaPair(), QUICK, **arrays).save(folder / "user.zarr")
-    return folder / "user.zarr"
 
 
 MISTAKES = {
@@ -255,6 +237,17 @@ class TestMistakes:
             options += [f"--grid.{part}.n=8", f"--grid.{part}.ranges={{x: [0, 1], x2: [-2, -1]}}"]
         assert run("generate", *options) == 2
         assert "Expected --out or --config" in capsys.readouterr().err
+
+
+def test_the_commands_of_readme_are_ones(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"python -m nnef_dists (generate .*\.yaml)", text)
+    assert commands
+    for command in commands:
+        with pytest.raises(SystemExit) as end:
+            run(*command.split(), "--print_config")
+        assert end.value.code == 0
 
 
 class TestProcess:

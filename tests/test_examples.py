@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
+from nnef_dists.__main__ import main
+from tests.jobs import SAMPLING
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["--etas", "32", "--steps", "0.005"]
@@ -78,6 +80,48 @@ def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
         path.unlink()
     example(name, "--plot-only", "--out", out)
     assert {path.stem for path in out.glob("*.png")} == pictures
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    """The folder of a job's data, made on the command line, and the options of the job."""
+    folder = tmp_path_factory.mktemp("data") / "gaussian"
+    config = EXAMPLES / "configs" / "gaussian_1d_small.yaml"
+    sizes = ["--grid.training.n=24", "--grid.validation.n=16", "--sampling.validation_draws=null"]
+    job = ["generate", "--config", str(config), "--out", str(folder), "--progress=false"]
+    assert main([*job, *sizes, *SAMPLING]) == 0
+    return folder, ["--config", config]
+
+
+def test_learns_from_generated_data(example, generated, tmp_path, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise AssertionError("sampled again")
+
+    monkeypatch.setattr(nd, "estimate_moments", refuse)
+    folder, config = generated
+    example("gaussian_1d", *config, "--data", folder, "--out", tmp_path, "--steps", "0.005")
+    assert "MomentDataset of GaussianNatural1D(): 24 etas" in capsys.readouterr().out
+    with np.load(tmp_path / "history.npz") as history:
+        assert len(history["label_z"]) == 24
+    network = nd.load(tmp_path / "network.safetensors")
+    assert len(network.layers) == 3  # the job asks for two hidden ones
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere"], "got nothing there"),
+        (["--config", "nowhere.yaml"], "does not exist"),
+        (
+            ["--config", EXAMPLES / "configs" / "quartic.yaml"],
+            "Expected a job of GaussianNatural1D",
+        ),
+    ],
+)
+def test_says_what_is_wrong_with_a_job(options, message, example, tmp_path):
+    with pytest.raises(SystemExit, match=message) as end:
+        example("gaussian_1d", *options, "--out", tmp_path)
+    assert end.value.code not in (None, 0)
 
 
 @pytest.mark.parametrize("name", ["gaussian_1d", "multivariate_normal_3d"])

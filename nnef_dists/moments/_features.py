@@ -117,14 +117,16 @@ def spline_features(
     centers = low + spacing * (2 + jnp.arange(_SPLINES, dtype=dtype))
     is_near = jnp.abs(grid - centers[:, None]) <= 2 * spacing
     is_kept = ~jnp.any(is_near & ~is_high, 1)
-    kept = is_kept / jnp.maximum(jnp.sum(is_kept), 1).astype(dtype)
+    # Takes from each spline that is kept the mean of all of them.
+    kept = is_kept.astype(dtype)
+    differences = jnp.diag(kept) - jnp.outer(kept, kept) / jnp.maximum(jnp.sum(kept), 1)
 
     def features(z, log_p):
         t = jnp.abs(z - centers) / spacing
         spline = jnp.where(t < 1, 4 - 6 * t**2 + 3 * t**3, jnp.maximum(2 - t, 0) ** 3)
         # The exponent is bounded where a spline is not zero; elsewhere it must not overflow.
         ratio = spline * jnp.exp(jnp.minimum(highest - log_p, 2 * _SPLINE_DEPTH))
-        return is_kept * (ratio - jnp.sum(kept * ratio))
+        return differences @ ratio
 
     return features
 

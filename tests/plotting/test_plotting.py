@@ -27,6 +27,32 @@ def learning_curves():
     return plotting.plot_learning_curves(losses, -losses, noise_floor=0.016, rounds=3)
 
 
+def moment_data(n, *, good=0.9, seed=0):
+    """Labels that nobody sampled, the bad ones of all kinds."""
+    rng = np.random.default_rng(seed)
+    kinds = [status for status in nd.Status if status > nd.Status.OK]
+    status = np.where(rng.uniform(size=n) < good, nd.Status.OK, rng.choice(kinds, n))
+    arrays = {name: rng.uniform(-1, 1, (n, 3)).astype(np.float32) for name in ("eta", "mean")} | {
+        "covariance": np.broadcast_to(np.eye(3, dtype=np.float32), (n, 3, 3)),
+        "standard_error": rng.lognormal(-5, 1, (n, 3)).astype(np.float32),
+        "ess": rng.lognormal(7, 0.3, (n, 3)).astype(np.float32),
+        "rhat": (1 + rng.normal(0, 0.003, (n, 3))).astype(np.float32),
+    }
+    bad = status != nd.Status.OK
+    for name in ("mean", "covariance", "standard_error"):
+        arrays[name] = np.where(
+            bad.reshape(n, *[1] * (arrays[name].ndim - 1)), np.nan, arrays[name]
+        )
+    arrays["ess"][status == nd.Status.NOT_FINITE] = np.nan
+    others = set(nd.MomentLabel._fields) - set(arrays) - {"status"}
+    arrays |= {name: np.zeros(n, np.float32) for name in others}
+    return nd.MomentDataset(QUARTIC, nd.HMCConfig(), status=status.astype(np.int8), **arrays)
+
+
+def moment_diagnostics():
+    return plotting.plot_moment_diagnostics(moment_data(300))
+
+
 def moment_comparison():
     return plotting.plot_moment_comparison(EXACT, PREDICTED, SCALE, uncertainty=0.01 * SCALE)
 
@@ -56,6 +82,7 @@ PICTURES = [
     error_distribution,
     learning_curves,
     moment_comparison,
+    moment_diagnostics,
 ]
 
 
@@ -99,6 +126,7 @@ def test_units_are_named():
     assert "z units" in texts(moment_comparison())
     assert "z units" in texts(error_distribution())
     assert "z units" in texts(component_errors())
+    assert "z units" in texts(moment_diagnostics())
 
 
 def test_one_stage_is_one_panel():
@@ -140,6 +168,54 @@ def test_densities_are_one_panel_an_eta():
     assert "2.00 x2 − 0.40 x4" in texts(figure)
 
 
+class TestMomentDiagnostics:
+    def test_counts_and_explains_every_status(self):
+        data = moment_data(300)
+        written = texts(plotting.plot_moment_diagnostics(data))
+        for status in nd.Status:
+            count = int(np.sum(data.status == status))
+            assert (f"{count} {status.name.lower()}" in written) == (count > 0)
+            assert status.reason in written or count == 0
+
+    def test_every_label_is_drawn_once_a_panel(self):
+        data = moment_data(300)
+        figure = plotting.plot_moment_diagnostics(data, names=["x2"])
+        assert len(figure.axes) == 3
+        for axes in figure.axes:
+            drawn = np.concatenate([dots.get_offsets()[:, 0] for dots in axes.collections])
+            np.testing.assert_allclose(np.sort(drawn), np.sort(data.eta[:, 1]))
+
+    def test_limits_of_the_configuration_are_drawn(self):
+        data = moment_data(300)
+        ess, rhat, error = plotting.plot_moment_diagnostics(data, names=["x"]).axes
+        assert [line.get_ydata()[0] for line in ess.lines] == [data.config.min_ess]
+        assert [line.get_ydata()[0] for line in rhat.lines] == [data.config.max_rhat - 1]
+        assert not error.lines
+
+    def test_many_labels_are_drawn_as_their_density(self):
+        data = moment_data(20_000, good=0.99)
+        axes = plotting.plot_moment_diagnostics(data, names=["x"]).axes[-1]
+        (density,) = (c for c in axes.collections if isinstance(c, mpl.collections.QuadMesh))
+        assert density.get_array().sum() == data.ok.sum()
+
+    @pytest.mark.parametrize("n", [1, 50, 20_000])
+    def test_no_good_label(self, n):
+        assert "no label is ok" in texts(plotting.plot_moment_diagnostics(moment_data(n, good=0)))
+
+    def test_a_single_good_label(self):
+        texts(plotting.plot_moment_diagnostics(moment_data(1, good=1)))
+
+    def test_labels_of_another_source_have_no_limits(self):
+        data = moment_data(30)
+        data.config = None
+        assert not plotting.plot_moment_diagnostics(data).axes[0].lines
+
+    def test_an_opened_store_will_do(self, tmp_path):
+        moment_data(30).save(tmp_path / "data.zarr")
+        data = nd.MomentDataset.open(tmp_path / "data.zarr")
+        assert f"{data.ok.sum()} ok" in texts(plotting.plot_moment_diagnostics(data))
+
+
 def test_perfect_predictions_can_be_drawn():
     plotting.plot_component_errors(EXACT, EXACT, SCALE).canvas.draw()
     plotting.plot_moment_comparison(EXACT, EXACT, SCALE).canvas.draw()
@@ -168,6 +244,8 @@ def test_arrays_of_jax_will_do():
         (lambda: plotting.plot_densities(nd.MultivariateNormal(2), ETAS), "scalar x"),
         (lambda: plotting.plot_densities(QUARTIC, ETAS, means=np.zeros(2)), "means of shape"),
         (lambda: plotting.plot_densities(QUARTIC, -ETAS), "'x4'"),
+        (lambda: plotting.plot_moment_diagnostics(moment_data(3)[:0]), "Expected labels"),
+        (lambda: plotting.plot_moment_diagnostics(moment_data(3), names=["y"]), "names among"),
     ],
 )
 def test_refuses_what_it_cannot_draw(draw, message):
