@@ -82,34 +82,6 @@ class TestHonesty:
         assert (wells_apart.rhat > 1.05).any(1).sum() >= 3
 
 
-@functools.cache
-def registered_labels(case):
-    """24 etas of a registered family, and their labels."""
-    family = case.make()
-    etas = jax.jit(lambda key: family.sample_eta(key, 24, case.ranges))(jax.random.key(30))
-    config = nd.HMCConfig(tile=24, control_variates=False)
-    return nd.estimate_moments(family, etas, jax.random.key(31), config)
-
-
-@pytest.mark.parametrize("case", [c for c in FAMILIES if c.has_closed_form], ids=str)
-def test_closed_forms(case):
-    family, data = case.make(), registered_labels(case)
-    assert data.ok.mean() >= 0.95
-    exact = jax.jit(jax.vmap(lambda eta: (family.mean(eta), family.covariance(eta))))(data.eta)
-    mean, covariance = (np.asarray(leaf, np.float64) for leaf in exact)
-    t = t_values(data, mean)
-    # The statistics of one eta are correlated: count etas, not numbers.
-    assert np.max(np.abs(t.mean(0))) < 4.5 / np.sqrt(len(t))
-    assert 0.7 < t.std() < 1.3
-    assert np.abs(t).max() < 6
-    ok = data.ok
-    assert_covariances_agree(data.covariance[ok], covariance[ok])
-    sd = np.sqrt(np.diagonal(covariance[ok], axis1=1, axis2=2))
-    z = (data.mean[ok] - mean[ok]) / sd
-    assert np.sqrt(np.mean(z**2)) < 1.3 * np.sqrt(np.mean(data.label_z_error() ** 2))
-    assert np.sqrt(np.mean(z**2)) < 0.05
-
-
 def test_a_support_with_a_boundary_and_vector_points():
     """Pairs of Gamma variables, sampled in the logarithm of x."""
     family = GammaPair()

@@ -1,0 +1,214 @@
+"""Moment labels beside those of other samplers: error in z units, and seconds.
+
+    python tests/benchmarks/bench_moments.py [quartic] [lattice10] [lattice50] [gamma_shape]
+        [dirichlet] [--etas 256] [--repeats 5] [--no-peers]
+
+Efficiency is 1 / (z^2 x seconds), after compilation, against exact truth (quadrature or transfer
+matrices), with z the median or the root mean square over all statistics of all etas whose label is
+ok; peers have no status, and all their etas count. Every program runs in turn in each repeat;
+seconds are medians.
+
+Peers: the plain average of our own draws; HMC with a fixed step (0.1, 10 leapfrogs, 500 warm-up
+iterations, 1,000 draws, 5 chains); BlackJAX's window adaptation and NUTS, and NumPyro's NUTS, both
+with 4 chains of 500 + 1,000 under vmap.
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.hmc import hmc as numpyro_hmc
+
+import nnef_dists as nd
+from nnef_dists.moments._label import unconstrained_log_density
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests import truth
+from tests.moments.exact import polynomial_moments
+
+
+class Job(NamedTuple):
+    family: nd.ExponentialFamily
+    ranges: dict
+    exact: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def each(one: Callable) -> Callable:
+    """Turns a truth for one eta into means and covariances of many."""
+
+    def many(etas):
+        found = [one(eta) for eta in etas]
+        return np.array([t.mean for t in found]), np.array([t.covariance for t in found])
+
+    return many
+
+
+LATTICE = {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbours": (-0.5, 0.5)}
+JOBS = {
+    "quartic": Job(
+        nd.Polynomial1D((1, 2, 4)),
+        {"x": (-2.0, 2.0), "x2": (-2.0, 2.0), "x4": (-2.0, -0.1, "log")},
+        polynomial_moments,
+    ),
+    "lattice10": Job(nd.LatticePhi4(10), LATTICE, each(lambda eta: truth.lattice_phi4(10, eta))),
+    "lattice50": Job(nd.LatticePhi4(50), LATTICE, each(lambda eta: truth.lattice_phi4(50, eta))),
+    "gamma_shape": Job(nd.GammaShapePrior(), {}, each(truth.gamma_shape_prior)),
+    "dirichlet": Job(nd.DirichletPrior(3), {}, each(truth.dirichlet_prior)),
+}
+
+
+def registered_ranges(family: nd.ExponentialFamily) -> dict:
+    from tests.registry import FAMILIES
+
+    return next(dict(case.ranges) for case in FAMILIES if case.make() == family)
+
+
+def statistics(family: nd.ExponentialFamily, u: jax.Array) -> jax.Array:
+    shape = family.support.shape
+    return family.sufficient_statistics(family.support.transform(u.reshape(shape)))
+
+
+def averages(family, sample) -> Callable:
+    """A program that runs chains of every eta and averages T over all of them."""
+
+    def one(eta, key):
+        log_density = unconstrained_log_density(family, eta)
+        u = sample(log_density, int(np.prod(family.support.shape)), key)
+        return jnp.mean(jax.vmap(lambda u: statistics(family, u))(u.reshape(-1, u.shape[-1])), 0)
+
+    return jax.jit(jax.vmap(one))
+
+
+def fixed_step_hmc(log_density, dim, key, chains=5, warmup=500, draws=1000):
+    kernel = blackjax.hmc(log_density, 0.1, jnp.ones(dim), 10)
+
+    def chain(key):
+        start, moves = jax.random.split(key)
+        state = kernel.init(jax.random.normal(start, (dim,)))
+
+        def step(state, key):
+            state, _ = kernel.step(key, state)
+            return state, state.position
+
+        return jax.lax.scan(step, state, jax.random.split(moves, warmup + draws))[1][warmup:]
+
+    return jax.vmap(chain)(jax.random.split(key, chains))
+
+
+def blackjax_nuts(log_density, dim, key, chains=4, warmup=500, draws=1000):
+    adaptation = blackjax.window_adaptation(blackjax.nuts, log_density)
+
+    def chain(key):
+        start, adapt, moves = jax.random.split(key, 3)
+        (state, parameters), _ = adaptation.run(adapt, jax.random.normal(start, (dim,)), warmup)
+        kernel = blackjax.nuts(log_density, **parameters)
+
+        def step(state, key):
+            state, _ = kernel.step(key, state)
+            return state, state.position
+
+        return jax.lax.scan(step, state, jax.random.split(moves, draws))[1]
+
+    return jax.vmap(chain)(jax.random.split(key, chains))
+
+
+def numpyro_nuts(log_density, dim, key, chains=4, warmup=500, draws=1000):
+    initialise, advance = numpyro_hmc(lambda u: -log_density(u), algo="NUTS")
+
+    def chain(key):
+        start, moves = jax.random.split(key)
+        state = initialise(jax.random.normal(start, (dim,)), warmup, rng_key=moves)
+
+        def step(state, _):
+            state = advance(state)
+            return state, state.z
+
+        return jax.lax.scan(step, state, None, length=warmup + draws)[1][warmup:]
+
+    return jax.vmap(chain)(jax.random.split(key, chains))
+
+
+PEERS = {
+    "fixed-step HMC": fixed_step_hmc,
+    "BlackJAX NUTS": blackjax_nuts,
+    "NumPyro NUTS": numpyro_nuts,
+}
+
+
+def run(name: str, n: int, repeats: int, with_peers: bool) -> None:
+    job = JOBS[name]
+    family = job.family
+    etas = family.sample_eta(jax.random.key(0), n, job.ranges or registered_ranges(family))
+    mean, covariance = job.exact(np.asarray(etas, np.float64))
+    sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    keys = jax.random.split(jax.random.key(1), n)
+
+    def ours(control_variates: bool):
+        config = nd.HMCConfig(control_variates=control_variates)
+        return lambda: nd.estimate_moments(family, etas, jax.random.key(1), config)
+
+    def peer(sample):
+        program = averages(family, sample)
+        return lambda: np.asarray(program(etas, keys))
+
+    programs = {"nnef_dists": ours(True), "plain average": ours(False)}
+    if with_peers:
+        programs |= {title: peer(sample) for title, sample in PEERS.items()}
+    results, compile_seconds = {}, {}
+    for title, program in programs.items():
+        start = time.perf_counter()
+        results[title] = program()
+        compile_seconds[title] = time.perf_counter() - start
+    seconds: dict[str, list[float]] = {title: [] for title in programs}
+    for _ in range(repeats):
+        for title, program in programs.items():
+            start = time.perf_counter()
+            program()
+            seconds[title].append(time.perf_counter() - start)
+    print(f"{name}: {n} etas of {family!r}")
+    efficiency = {}
+    for title, result in results.items():
+        is_ours = isinstance(result, nd.MomentDataset)
+        ok = result.ok if is_ours else np.ones(n, bool)
+        z = np.abs((result.mean if is_ours else result) - mean)[ok] / sd[ok]
+        took = float(np.median(seconds[title]))
+        rms, median = float(np.sqrt(np.mean(z**2))), float(np.median(z))
+        efficiency[title] = 1 / (rms**2 * took), 1 / (median**2 * took)
+        first = compile_seconds[title] - took
+        print(
+            f"  {title:16s} {took:7.2f} s ({1e3 * took / n:6.2f} ms an eta; compiled in "
+            f"{first:5.1f} s), ok {ok.mean():6.1%}, z rms {rms:.5f}, median {median:.5f}, "
+            f"largest {z.max():.4f}"
+        )
+    for i, what in enumerate(("z_rms", "median z")):
+        best = max((e[i], title) for title, e in efficiency.items() if title != "nnef_dists")
+        ratio = efficiency["nnef_dists"][i] / best[0]
+        print(f"  efficiency by {what}: {ratio:.1f} times the best peer's ({best[1]})")
+    data = results["nnef_dists"]
+    t = ((data.mean - mean) / data.standard_error)[data.ok]
+    print(f"  errors over standard errors: sd {t.std():.2f}, beyond 4: {np.mean(abs(t) > 4):.2%}")
+    print(f"  rungs {np.bincount(data.rung, minlength=4)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], default=[])
+    parser.add_argument("--etas", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-peers", action="store_true", help="our own two programs alone")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    for name in options.jobs or JOBS:
+        run(name, options.etas, options.repeats, not options.no_peers)
+
+
+if __name__ == "__main__":
+    main()
