@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
 
-from nnef_dists._job import explain, job_of, job_parser
+from nnef_dists._job import Job, explain, job_of, job_parser
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset, generate_moments, verify_moments
 
@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 for data that are damaged, unfinished, of another job or cannot be
-        written;
-        2 for mistakes in options and configuration; 130 when interrupted.
+        written; 2 for mistakes in options and configuration; 130 when interrupted.
     """
     generate, inspect = _generate_parser(), _inspect_parser()
     parser = ArgumentParser(
@@ -97,7 +96,7 @@ def _inspect_parser() -> ArgumentParser:
     return parser
 
 
-def _generate(job: Any, options: Any) -> int:
+def _generate(job: Job, options: Any) -> int:
     out, workers = options.get("out"), options.get("workers", 0)
     if out is None and options.config:
         out = Path("data") / Path(options.config[-1]).stem
