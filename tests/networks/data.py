@@ -35,6 +35,7 @@ def exact_data(family, etas, *, z_error: float = 1e-3, seed: int | None = None):
         divergences=0 * ones[:, 0],
         jumps=0 * ones[:, 0],
         status=np.full(n, nd.Status.OK, np.int8),
+        rung=np.full(n, nd.Rung.HMC, np.int8),
     )
 
 
