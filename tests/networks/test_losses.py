@@ -164,7 +164,8 @@ class TestStandardisation:
             }.items()
         }
         status = np.concatenate([data.status, np.full(5, nd.Status.NOT_CONVERGED, np.int8)])
-        spoilt = nd.MomentDataset(family=GAUSSIAN, config=None, status=status, **spoilt)
+        spoilt |= {"status": status, "rung": np.zeros(len(status), np.int8)}
+        spoilt = nd.MomentDataset(GAUSSIAN, None, **spoilt)
         one, two = nd.Standardisation(data), nd.Standardisation(spoilt)
         assert all(
             np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True)
