@@ -10,6 +10,7 @@ from nnef_dists.moments._control_variates import correct_means
 from nnef_dists.moments._features import draw_features, monomial_features, quadratics
 from nnef_dists.moments._proposal import Whitening
 from tests import truth
+from tests.families.checks import quick_compilation
 from tests.moments.conftest import QUARTIC
 from tests.registry import FAMILIES
 
@@ -136,7 +137,8 @@ GAIN = {
 def test_labels_are_more_exact_and_as_honest(case):
     family, gain = case.make(), GAIN.get(case.name, 1)
     etas = jax.jit(lambda key: family.sample_eta(key, 24, case.ranges))(jax.random.key(60))
-    data = nd.estimate_moments(family, etas, jax.random.key(61), nd.HMCConfig(tile=24))
+    with quick_compilation():
+        data = nd.estimate_moments(family, etas, jax.random.key(61), nd.HMCConfig(tile=24))
     assert data.ok.mean() >= 0.95
     good = data.only_ok()
     etas = good.eta.astype(np.float64)
