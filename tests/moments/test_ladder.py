@@ -9,6 +9,7 @@ import nnef_dists as nd
 from nnef_dists.moments._importance import pareto_k
 from nnef_dists.moments._ladder import _label_elsewhere, _label_longer, longer
 from tests import truth
+from tests.families.checks import quick_compilation
 from tests.moments.conftest import QUARTIC
 from tests.moments.exact import polynomial_moments
 from tests.moments.user_families import NotANumber
@@ -17,6 +18,12 @@ from tests.moments.user_families import NotANumber
 APART = [[0.0, 20.0, -1.0], [1.0, 20.0, -1.0], [0.0, -1.0, -0.5], [0.0, 30.0, -1.0]]
 LOCAL = nd.HMCConfig(global_moves=False, tile=8)
 SHORT = nd.HMCConfig(chains=8, warmup=120, draws=100, min_ess=100.0, max_rhat=1.05, tile=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    with quick_compilation():
+        yield
 
 
 @pytest.fixture(scope="module")
