@@ -84,7 +84,7 @@ def test_with_the_registry_line_all_identities_hold(copy):
     line = REGISTRY_LINE.format(name=name)
     replace_once(copy / "tests" / "registry.py", "\nFAMILIES = (\n", f"\nFAMILIES = (\n    {line}")
     files = ["test_registry.py", "families/test_identities.py", "moments/test_quadrature.py"]
-    files += ["moments/test_control_variates.py", "test_architecture.py"]
+    files += ["moments/test_hmc.py", "moments/test_control_variates.py", "test_architecture.py"]
     selected = f"{name} or test_every_public_final_class or collide or abstract_or_final"
     result = run_tests(copy, *[f"tests/{file}" for file in files], "-k", selected)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -94,6 +94,7 @@ def test_with_the_registry_line_all_identities_hold(copy):
         f"test_covariance_is_the_hessian_of_the_log_partition[{name}]",
         f"test_log_density_is_that_of_scipy[{name}]",
         f"test_quadrature.py::test_closed_forms_of_all_registered_families[{name}]",
+        f"test_hmc.py::test_closed_forms[{name}]",
         f"test_control_variates.py::test_labels_are_more_exact_and_as_honest[{name}]",
         "test_public_names_do_not_collide",
     ):

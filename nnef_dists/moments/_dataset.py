@@ -67,6 +67,7 @@ class MomentDataset:
         divergences: Fraction of transitions that diverged, `(n,)`.
         jumps: Fraction of global moves that were accepted, `(n,)`.
         status: `Status` of every label, `(n,)`.
+        rung: `Rung` of every label, `(n,)`.
 
     Raises:
         ValueError: If an array is missing, unknown or of another shape.
@@ -84,6 +85,7 @@ class MomentDataset:
     divergences: np.ndarray
     jumps: np.ndarray
     status: np.ndarray
+    rung: np.ndarray
 
     def __init__(self, family: ExponentialFamily, config: HMCConfig | None, **arrays: np.ndarray):
         self.family, self.config = family, config

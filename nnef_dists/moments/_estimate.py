@@ -149,13 +149,8 @@ def label_etas(
     done: list[MomentLabel] = []
 
     def collect():
-        start = config.tile * len(done)
-        rows = slice(start, min(start + config.tile, n))
-        labels = jax.tree.map(lambda leaf: np.array(leaf)[: rows.stop - start], pending.popleft())
-        if config.ladder:
-            labels = climb(family, config, np.asarray(etas[rows]), keys[rows], labels)
-        done.append(labels)
-        on_tile(rows.stop - start)
+        done.append(jax.tree.map(np.asarray, pending.popleft()))
+        on_tile(min(config.tile, n - config.tile * (len(done) - 1)))
 
     for number, start in enumerate(range(0, n, config.tile)):
         rows = np.minimum(np.arange(start, start + config.tile), n - 1)
@@ -165,7 +160,9 @@ def label_etas(
             collect()
     while pending:
         collect()
-    return jax.tree.map(lambda *tiles: np.concatenate(tiles), *done)
+    labels = jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
+    # Those that failed in any tile share tiles of their own.
+    return climb(family, config, etas, keys, labels) if config.ladder else labels
 
 
 def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike) -> MomentLabel:

@@ -40,7 +40,7 @@ def summary(data: "MomentDataset") -> str:
             f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS "
             f"{ok.ess.min():.0f}, median acceptance {np.median(ok.acceptance):.3f}"
         )
-        lines.append(f"  standard error in z units: median {np.median(z):.4f}, worst {z.max():.4f}")
+        lines.append(f"  standard error in z units: median {np.median(z):.2g}, worst {z.max():.2g}")
     return "\n".join(lines)
 
 

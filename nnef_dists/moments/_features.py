@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nnef_dists.families import AbstractSteinFamily, ExponentialFamily, SteinFunctions
+from nnef_dists.moments._linalg import inverse_factor
 from nnef_dists.moments._proposal import Whitening
 
 _MOST_MONOMIALS = 100
 _HIGHEST_DEGREE = 4
 # Differentiating d statistics in n dimensions costs n passes over d numbers for every draw.
 _MOST_DERIVATIVES = 256
-_MOST_MULTIPLIED = 6
+_MOST_STATISTICS = 6
 _SPLINES = 14
 _SPLINE_DEPTH = 4.0
 _SPLINE_REACH = 6.0
@@ -48,7 +49,7 @@ def statistics_functions(family: ExponentialFamily, u: Float[Array, " n"]) -> St
     first, second = jax.vmap(along)(jnp.eye(len(u), dtype=u.dtype))
     functions = SteinFunctions(stats(u), first.T, jnp.sum(second, 0))
     # On the line the splines do better, and products of high powers only fit the tails' noise.
-    if len(u) == 1 or family.eta_dim > _MOST_MULTIPLIED:
+    if len(u) == 1 or family.eta_dim > _MOST_STATISTICS:
         return functions
     return functions.join(functions.products())
 
@@ -148,9 +149,7 @@ def draw_features(
     """
     dtype = whitening.center.dtype
     n = len(whitening.center)
-    inverse = jax.scipy.linalg.solve_triangular(
-        whitening.factor, jnp.eye(n, dtype=dtype), lower=True
-    )
+    inverse = inverse_factor(whitening.factor)
     splines = spline_features(lambda z: log_density(z[None]), dtype) if n == 1 else None
 
     def features(z, score, log_p):

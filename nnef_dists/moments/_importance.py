@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._hmc import Chains
 from nnef_dists.moments._label import LogDensity
+from nnef_dists.moments._linalg import inverse_factor
 from nnef_dists.moments._modes import Modes, without_transitions
 
 _DEGREES_OF_FREEDOM = 5.0
@@ -41,16 +42,18 @@ def importance_chains(
     def value(z):
         return log_density(modes.whitening.to_u(z))
 
+    inverse = jax.vmap(inverse_factor)(modes.factor)
+
     def log_proposal(z):
-        def log_component(center, factor):
-            t = jax.scipy.linalg.solve_triangular(factor, z - center, lower=True)
-            log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
-            return -(freedom + n) / 2 * jnp.log1p(jnp.sum(t**2) / freedom) - log_det
+        def log_component(center, inverse):
+            t = inverse @ (z - center)
+            log_det = jnp.sum(jnp.log(jnp.diagonal(inverse)))
+            return -(freedom + n) / 2 * jnp.log1p(jnp.sum(t**2) / freedom) + log_det
 
         constant = (
             gammaln((freedom + n) / 2) - gammaln(freedom / 2) - n / 2 * jnp.log(freedom * jnp.pi)
         )
-        parts = jax.vmap(log_component)(modes.center, modes.factor)
+        parts = jax.vmap(log_component)(modes.center, inverse)
         return jax.nn.logsumexp(parts) - jnp.log(float(components)) + constant
 
     def draw(key):

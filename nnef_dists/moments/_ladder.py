@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
@@ -21,13 +21,14 @@ from nnef_dists.moments._tempered import tempered_chains
 _TILE = 8
 # Up to this dimension a mixture around the chains is a good proposal.
 _MOST_DIMENSIONS = 3
+# Of the weights' tail: above it averages do not settle (see `pareto_k`).
 _MOST_K = 0.7
 
 
 def climb(
     family: ExponentialFamily,
     config: HMCConfig,
-    etas: np.ndarray,
+    etas: Float[Array, "n eta_dim"],
     keys: Key[Array, " n"],
     labels: MomentLabel,
 ) -> MomentLabel:
@@ -38,7 +39,7 @@ def climb(
         config: How the labels were sampled.
         etas: Natural parameters, `(n, eta_dim)`.
         keys: The keys that were used for them, `(n,)`.
-        labels: Their labels, as NumPy arrays.
+        labels: Their labels, as NumPy arrays; changed in place.
 
     Returns:
         The labels; those that failed on all rungs with the status of the last.

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from nnef_dists.moments._hmc import Chains, HMCInfo
+from nnef_dists.moments._linalg import cholesky
 from nnef_dists.moments._proposal import Whitening
 
 _SPREAD = 1.2
@@ -34,7 +36,7 @@ class Modes(NamedTuple):
         covariance = jnp.swapaxes(spread, 1, 2) @ spread / spread.shape[1]
         # A chain that hardly moved still is a place to start from.
         least = 1e-4 * jnp.eye(center.shape[-1], dtype=center.dtype)
-        factor = _SPREAD * jnp.linalg.cholesky(covariance + least)
+        factor = _SPREAD * jax.vmap(cholesky)(covariance + least)
         return cls(chains.whitening, center, factor, chains.info.step_size)
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists.moments._linalg import cholesky, inverse_factor
+
 
 class Whitening(NamedTuple):
     """Coordinates z in which a density has about unit covariance: u = center + factor z.
@@ -30,7 +32,7 @@ class Whitening(NamedTuple):
         center = jnp.mean(u, 0)
         covariance = (u - center).T @ (u - center) / u.shape[0]
         shrunk = weight * covariance + (1 - weight) * jnp.diag(jnp.diag(covariance))
-        return cls(center, jnp.linalg.cholesky(shrunk))
+        return cls(center, cholesky(shrunk))
 
     def to_u(self, z: Float[Array, " n"]) -> Float[Array, " n"]:
         """Returns the point of coordinates z."""
@@ -38,7 +40,7 @@ class Whitening(NamedTuple):
 
     def to_z(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
         """Returns the coordinates of the point u."""
-        return jax.scipy.linalg.solve_triangular(self.factor, u - self.center, lower=True)
+        return inverse_factor(self.factor) @ (u - self.center)
 
 
 class KernelMixture(NamedTuple):

@@ -10,6 +10,7 @@ import scipy.special
 
 import nnef_dists as nd
 from nnef_dists.moments._estimate import _label_tile
+from tests.families.checks import quick_compilation
 from tests.moments.conftest import QUARTIC, QUARTIC_KEY, QUARTIC_RANGES
 from tests.moments.exact import polynomial_moments
 from tests.moments.user_families import GammaPair, NotANumber
@@ -18,6 +19,8 @@ from tests.registry import FAMILIES
 COLUMNS = ("eta", *nd.MomentLabel._fields)
 # Compiled once each; small where only the program's bookkeeping is looked at.
 SMALL = nd.HMCConfig(chains=4, warmup=24, draws=8, tile=2)
+# Averages of draws, without control variates.
+PLAIN = nd.HMCConfig(control_variates=False, tile=24)
 LOCAL = nd.HMCConfig(global_moves=False, ladder=False, tile=8)
 
 
@@ -55,10 +58,11 @@ class TestHonesty:
     def test_errors_are_as_large_as_the_labels_say(self, quartic_labels, exact):
         t = t_values(quartic_labels, exact[0])
         assert abs(t.mean()) < 0.2
-        assert 0.8 < t.std() < 1.3
+        # Corrected means are surer than they say, not less sure; plain averages: below.
+        assert 0.6 < t.std() < 1.3
         for statistic in range(3):
             assert abs(t[:, statistic].mean()) < 0.3
-            assert 0.7 < t[:, statistic].std() < 1.4
+            assert 0.5 < t[:, statistic].std() < 1.3
         assert np.sum(np.abs(t).max(1) > 6) <= 1
 
     def test_labels_are_precise(self, quartic_labels, exact):
@@ -82,18 +86,46 @@ class TestHonesty:
         assert (wells_apart.rhat > 1.05).any(1).sum() >= 3
 
 
+@functools.cache
+def registered_labels(case):
+    """24 etas of a registered family, and the plain averages of their draws."""
+    family = case.make()
+    etas = jax.jit(lambda key: family.sample_eta(key, 24, case.ranges))(jax.random.key(30))
+    with quick_compilation():
+        return nd.estimate_moments(family, etas, jax.random.key(31), PLAIN)
+
+
+@pytest.mark.parametrize("case", [c for c in FAMILIES if c.has_closed_form], ids=str)
+def test_closed_forms(case):
+    family, data = case.make(), registered_labels(case)
+    assert data.ok.mean() >= 0.95
+    exact = jax.jit(jax.vmap(lambda eta: (family.mean(eta), family.covariance(eta))))(data.eta)
+    mean, covariance = (np.asarray(leaf, np.float64) for leaf in exact)
+    t = t_values(data, mean)
+    # The statistics of one eta are correlated: count etas, not numbers.
+    assert np.max(np.abs(t.mean(0))) < 4.5 / np.sqrt(len(t))
+    assert 0.7 < t.std() < 1.3
+    assert np.abs(t).max() < 6
+    ok = data.ok
+    assert_covariances_agree(data.covariance[ok], covariance[ok])
+    sd = np.sqrt(np.diagonal(covariance[ok], axis1=1, axis2=2))
+    z = (data.mean[ok] - mean[ok]) / sd
+    assert np.sqrt(np.mean(z**2)) < 1.3 * np.sqrt(np.mean(data.label_z_error() ** 2))
+    assert np.sqrt(np.mean(z**2)) < 0.05
+
+
 def test_a_support_with_a_boundary_and_vector_points():
     """Pairs of Gamma variables, sampled in the logarithm of x."""
     family = GammaPair()
     ranges = {"logx": (-0.5, 4.0), "x": (-3.0, -0.5)}
     etas = jax.jit(lambda key: family.sample_eta(key, 24, ranges))(jax.random.key(32))
-    data = nd.estimate_moments(family, etas, jax.random.key(33), nd.HMCConfig(tile=24))
+    data = nd.estimate_moments(family, etas, jax.random.key(33), PLAIN)
     assert data.ok.mean() >= 0.9
     shape, rate = 1 + data.eta[:, :2].astype(np.float64), -data.eta[:, 2:].astype(np.float64)
     mean = np.concatenate([scipy.special.digamma(shape) - np.log(rate), shape / rate], axis=1)
     t = t_values(data, mean)
     assert np.max(np.abs(t.mean(0))) < 4.5 / np.sqrt(len(t))
-    assert t.std() < 1.3
+    assert 0.7 < t.std() < 1.3
     assert np.abs(t).max() < 6
 
 
@@ -251,7 +283,7 @@ N_SAMPLED = 2_001
 def sampled(seed):
     """Draws, as many as are no multiple of the number of chains, and their label."""
     eta = jnp.asarray(SAMPLED_ETA, jnp.result_type(float))
-    config = nd.HMCConfig(chains=8, warmup=120)
+    config = nd.HMCConfig(chains=8, warmup=120, control_variates=False)
     return nd.sample_hmc(QUARTIC, eta, jax.random.key(seed), N_SAMPLED, config)
 
 
@@ -265,8 +297,7 @@ class TestSampleHMC:
         t = (np.asarray(label.mean, np.float64) - mean[0]) / label.standard_error
         assert np.max(np.abs(t)) < 5
         stats = np.stack([draws, draws**2, draws**4], axis=-1)
-        sd = np.sqrt(np.diagonal(covariance[0]))
-        assert np.max(np.abs(stats.mean(0) - label.mean) / sd) < 5 / np.sqrt(label.ess.min())
+        assert np.allclose(stats.mean(0), label.mean, atol=1e-2)
         assert np.all(stats.var(0) / np.diagonal(covariance[0]) < 1.5)
 
     def test_their_law(self):
