@@ -18,6 +18,19 @@ settings.register_profile("pinned", max_examples=20, deadline=None, derandomize=
 settings.load_profile("pinned")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_programs_compile_quickly(request):
+    """Compiling takes most of the time of many small programs; moments are labelled as by users."""
+    small = {"bayes", "families", "networks", "test_examples.py"}
+    if small.isdisjoint(request.path.parts):
+        yield
+        return
+    from tests.families.checks import quick_compilation
+
+    with quick_compilation():
+        yield
+
+
 @pytest.fixture
 def strict_promotion():
     """Arrays of different dtypes must not meet in our own functions."""

@@ -105,9 +105,9 @@ def correct_means(
     coefficients = jax.vmap(regress, (0, 0, 0, 0, None))(
         without(gram), without(cross), x_rest, y_rest, _RIDGE
     )
-    means = jax.tree.map(lambda leaf: jnp.mean(leaf, 0), (gram, cross, x, y))
-    fine, rough = (regress(*means, ridge) for ridge in (_RIDGE, _ROUGH_RIDGE))
-    sensitivity = (fine - rough).T @ means[2]
+    pooled = jnp.mean(gram, 0), jnp.mean(cross, 0), jnp.mean(x, 0), jnp.mean(y, 0)
+    fine, rough = (regress(*pooled, ridge) for ridge in (_RIDGE, _ROUGH_RIDGE))
+    sensitivity = (fine - rough).T @ pooled[2]
 
     def corrected(y, x):
         return y - jnp.sum(coefficients * x[:, :, None], 1)

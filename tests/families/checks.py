@@ -22,11 +22,13 @@ def array(values):
 @contextlib.contextmanager
 def quick_compilation():
     """Compiles in half the time to slower code: what a program that runs once wants."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    flag = "jax_disable_most_optimizations"
+    before = jax.config.values[flag]
+    jax.config.update(flag, True)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+        jax.config.update(flag, before)
 
 
 def assert_hmc_agrees(family, etas, truth, **config) -> nd.MomentDataset:
