@@ -220,12 +220,17 @@ NETWORKS = (
         "MLPMomentNetwork",
         lambda family, data, key: nd.MLPMomentNetwork(family, data, width=8, depth=2, key=key),
     ),
+    NetworkCase(
+        "LogPartitionNetwork",
+        lambda family, data, key: nd.LogPartitionNetwork(family, data, width=8, depth=2, key=key),
+    ),
 )
 
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
     nd.AdditiveLogRatio,
     nd.CircleProjection,
+    nd.QuadraticPotential,
     nd.SphereProjection,
     nd.Standardisation,
 )

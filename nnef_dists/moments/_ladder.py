@@ -17,8 +17,8 @@ from nnef_dists.moments._label import label_chains, sample_chains, unconstrained
 from nnef_dists.moments._modes import Modes
 from nnef_dists.moments._tempered import tempered_chains
 
-# In one program: few labels fail, and a tile of the first size would mostly hold padding.
-_TILE = 8
+# In one program: few labels fail, each costs many times the first run, and padding as much.
+_TILE = 2
 # Up to this dimension a mixture around the chains is a good proposal.
 _MOST_DIMENSIONS = 3
 # Of the weights' tail: above it averages do not settle (see `pareto_k`).

@@ -33,6 +33,42 @@ def moment_loss(
     return jnp.mean(residuals**2 / variances)
 
 
+def sobolev_loss(
+    network: AbstractMomentNetwork,
+    batch: MomentBatch,
+    key: PRNGKeyArray,
+    *,
+    weight: float | Float[Array, ""] = 0.3,
+) -> Float[Array, ""]:
+    """Returns `moment_loss` plus the squared error of the Jacobian along random directions.
+
+        mean ((mu_i - label_i) / sd_i)^2 + weight mean ((J v - C v)_i / sd_i)^2,    v_i = e_i / sd_i
+
+    The Jacobian J = d mu / d eta is the covariance of T, and C its label. Signs e are random, a new
+    direction for each label; J v costs one forward-mode derivative.
+
+    Args:
+        network: The moment network.
+        batch: Good labels.
+        key: PRNG key for the directions.
+        weight: Of the second term; both are in z units.
+
+    Returns:
+        A scalar, at the weights' means.
+    """
+    variances = jnp.diagonal(batch.covariance, axis1=1, axis2=2)
+    scale = jnp.sqrt(variances)
+    directions = jax.random.rademacher(key, batch.eta.shape, batch.eta.dtype) / scale
+
+    def along(eta, direction):
+        return jax.jvp(network, (eta,), (direction,))
+
+    mu, slopes = jax.vmap(along)(batch.eta, directions)
+    expected = jnp.einsum("nij,nj->ni", batch.covariance, directions)
+    moments = jnp.mean((mu - batch.mean) ** 2 / variances)
+    return moments + weight * jnp.mean((slopes - expected) ** 2 / variances)
+
+
 def negative_elbo(
     network: AbstractMomentNetwork,
     batch: MomentBatch,

@@ -1,0 +1,221 @@
+"""Networks of the log-partition: moments that are the gradient of one scalar function."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.bayes import (
+    AbstractParameter,
+    BayesianMLP,
+    GaussianParameter,
+    draw_or_mean,
+    register_saveable,
+)
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.moments import MomentDataset
+from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation
+
+# Of the curvatures in the fit of the quadratic, relative to their mean square.
+_RIDGE = 1e-6
+
+
+class AbstractLogPartitionNetwork(AbstractMomentNetwork):
+    """A learned log-partition A(eta), up to a constant, whose gradient is the moment map.
+
+        mu(eta) = grad A(eta),    d mu / d eta = hess A(eta)
+
+    so that the Jacobian of mu, which is the covariance of T, is symmetric for all weights.
+
+    Attributes:
+        family: The family whose log-partition is learned.
+    """
+
+    @abstractmethod
+    def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns A(eta) at the weights' means, up to a constant, in nats.
+
+        Args:
+            eta: One raw, valid eta, `(eta_dim,)`.
+
+        Returns:
+            A scalar, twice differentiable in eta.
+        """
+
+    def log_partition(
+        self,
+        eta: Float[Array, " eta_dim"],
+        *,
+        key: PRNGKeyArray | None = None,
+        sample: bool | None = None,
+    ) -> Float[Array, ""]:
+        """Returns A(eta) up to a constant, in nats.
+
+        Args:
+            eta: One raw, valid eta, `(eta_dim,)`; batch with `jax.vmap`.
+            key: Draws the weights; without a key the means are used.
+            sample: True insists on a draw, False on the means.
+
+        Returns:
+            A scalar. The same key gives the log-partition whose gradient a call with it returns.
+
+        Raises:
+            ValueError: If `sample=True` comes without a key.
+        """
+        return draw_or_mean(self, key=key, sample=sample).potential(eta)
+
+    def __call__(
+        self,
+        eta: Float[Array, " eta_dim"],
+        *,
+        key: PRNGKeyArray | None = None,
+        sample: bool | None = None,
+    ) -> Float[Array, " eta_dim"]:
+        """Returns the mean parameters mu = grad A(eta); see `AbstractMomentNetwork`."""
+        return jax.grad(draw_or_mean(self, key=key, sample=sample).potential)(eta)
+
+
+@register_saveable
+@final
+class QuadraticPotential(eqx.Module):
+    """The quadratic whose gradient is nearest to moment data; never trained.
+
+        Q(eta) = a . eta + b . x + x^T C x / 2,    x = standardised inputs of eta
+
+    fitted by least squares of (grad Q - mu) / sd(T). What it leaves is for a network.
+
+    Args:
+        data: Moment data, of which the good labels are used.
+        standardisation: The coordinates x.
+
+    Attributes:
+        linear: a, `(eta_dim,)`.
+        slope: b, `(m,)`.
+        curvature: C, symmetric, `(m, m)`.
+        residual_scale: A function of x has to be of about this size, for its gradient to be what
+            the quadratic leaves.
+    """
+
+    linear: paramax.NonTrainable[Array]
+    slope: paramax.NonTrainable[Array]
+    curvature: paramax.NonTrainable[Array]
+    residual_scale: paramax.NonTrainable[Array]
+
+    def __init__(self, data: MomentDataset, standardisation: Standardisation):
+        labels = data.only_ok().arrays()
+        dtype = labels.eta.dtype
+        n, d = labels.eta.shape
+        m = standardisation.input_dim
+        x = np.asarray(jax.vmap(standardisation.inputs)(labels.eta), np.float64)
+        slopes = np.asarray(jax.vmap(jax.jacfwd(standardisation.inputs))(labels.eta), np.float64)
+        sd = np.sqrt(np.diagonal(labels.covariance, axis1=1, axis2=2).astype(np.float64))
+        rows, columns = np.triu_indices(m)
+        # d(x_i x_j) / d eta, and half of it on the diagonal.
+        products = x[:, rows, None] * slopes[:, columns] + x[:, columns, None] * slopes[:, rows]
+        products[:, rows == columns] /= 2
+        gradients = np.concatenate([np.broadcast_to(np.eye(d), (n, d, d)), slopes, products], 1)
+        design = (gradients / sd[:, None]).transpose(0, 2, 1).reshape(n * d, -1)
+        target = (np.asarray(labels.mean) / sd).reshape(-1)
+        size = np.sqrt(np.mean(design**2, 0))
+        size = np.where(size > 0, size, 1.0)
+        penalty = np.diag(np.full(len(size), (_RIDGE * n * d) ** 0.5))
+        coefficients = (
+            np.linalg.lstsq(
+                np.concatenate([design / size, penalty]),
+                np.concatenate([target, np.zeros(len(size))]),
+                rcond=None,
+            )[0]
+            / size
+        )
+        left = np.sqrt(np.mean((target - design @ coefficients) ** 2))
+        steepness = np.sqrt(np.mean(np.sum((slopes / sd[:, None]) ** 2, 1)))
+        curvature = np.zeros((m, m))
+        curvature[rows, columns] = coefficients[d + m :]
+        curvature = curvature + curvature.T - np.diag(np.diagonal(curvature))
+
+        def to_buffer(leaf) -> paramax.NonTrainable[Array]:
+            return paramax.NonTrainable(jnp.asarray(leaf, dtype))
+
+        self.linear = to_buffer(coefficients[:d])
+        self.slope = to_buffer(coefficients[d : d + m])
+        self.curvature = to_buffer(curvature)
+        self.residual_scale = to_buffer(max(left / steepness, np.finfo(dtype).eps))
+
+    def __call__(
+        self, eta: Float[Array, " eta_dim"], inputs: Float[Array, " m"]
+    ) -> Float[Array, ""]:
+        """Returns Q at eta, whose standardised inputs are given, in nats."""
+        fixed = paramax.unwrap(self)
+        quadratic = inputs @ fixed.curvature @ inputs / 2
+        return fixed.linear @ eta + fixed.slope @ inputs + quadratic
+
+
+@register_saveable
+@final
+class LogPartitionNetwork(AbstractLogPartitionNetwork):
+    """A multilayer perceptron of Bayesian layers for the log-partition.
+
+        A(eta) = Q(eta) + s f(x(eta)),    mu(eta) = grad A(eta)
+
+    with x the standardised coordinates of eta, Q the `QuadraticPotential` of the data, f a
+    perceptron and s the size of what Q leaves.
+
+    Args:
+        family: The exponential family.
+        data: Moment data of that family, from which coordinates and quadratic are set.
+        width: Units of a hidden layer.
+        depth: Hidden layers.
+        activation: The activation of the hidden layers; twice differentiable.
+        param_type: The law of weights and biases.
+        key: PRNG key for the weights' means.
+
+    Raises:
+        ValueError: For data of another family, and for sizes below 1.
+    """
+
+    family: ExponentialFamily = eqx.field(static=True)
+    standardisation: Standardisation
+    quadratic: QuadraticPotential
+    mlp: BayesianMLP
+
+    def __init__(
+        self,
+        family: ExponentialFamily,
+        data: MomentDataset,
+        *,
+        width: int = 64,
+        depth: int = 3,
+        activation: Callable[[Array], Array] = jax.nn.silu,
+        param_type: type[AbstractParameter] = GaussianParameter,
+        key: PRNGKeyArray,
+    ):
+        if data.family != family:
+            raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
+        if width < 1 or depth < 1:
+            raise ValueError(f"Expected width >= 1 and depth >= 1; got {width} and {depth}")
+        self.family = family
+        self.standardisation = Standardisation(data)
+        self.quadratic = QuadraticPotential(data, self.standardisation)
+        dtype: Any = data.eta.dtype
+        self.mlp = BayesianMLP(
+            self.standardisation.input_dim,
+            1,
+            width,
+            depth,
+            activation=activation,
+            param_type=param_type,
+            dtype=dtype,
+            key=key,
+        )
+
+    def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
+        inputs = self.standardisation.inputs(eta)
+        rest = paramax.unwrap(self.quadratic.residual_scale) * self.mlp(inputs)[0]
+        return self.quadratic(eta, inputs) + rest

@@ -1,0 +1,109 @@
+"""What generating moments to disk costs: time an eta, memory and bytes, as rows of docs/scale.md.
+
+    python tests/benchmarks/bench_scale.py [quartic] [lattice10] ... [--etas 1000 10000 100000]
+        [--workers 0] [--repeats 1]
+
+Each row is a fresh process, whose peak of resident memory is its own. It first makes a small store,
+which compiles; what that took beyond sampling is reported apart. `--workers 2` makes chunks in two
+processes, each of which has compiled before the clock starts.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks.bench_moments import JOBS
+
+CHUNK_TILES = 4
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def measure(name: str, n: int, workers: int) -> dict[str, float]:
+    """Makes one store of n etas and returns what it cost."""
+    job, config = JOBS[name], nd.HMCConfig()
+    executor = ProcessPoolExecutor(workers, mp_context=SPAWN) if workers else None
+
+    def generate(folder, size, seed):
+        etas = nd.RandomEtas(jax.random.key(seed), size, job.ranges)
+        return nd.generate_moments(
+            job.family,
+            etas,
+            folder,
+            jax.random.key(seed + 1),
+            config,
+            executor=executor,
+            chunk=CHUNK_TILES * config.tile,
+            progress=False,
+        )
+
+    with tempfile.TemporaryDirectory() as root:
+        start = time.perf_counter()
+        generate(f"{root}/first", 4 * max(workers, 1) * CHUNK_TILES * config.tile, 10)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        data = generate(f"{root}/data", n, 0)
+        seconds = time.perf_counter() - start
+        ok = float(np.mean(data.ok))
+        size = sum(file.stat().st_size for file in Path(f"{root}/data").rglob("*"))
+    if executor is not None:
+        executor.shutdown()
+    # Linux counts in KiB; children are the workers, the largest of them.
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    return {
+        "compilation": first - seconds / n * 4 * max(workers, 1) * CHUNK_TILES * config.tile,
+        "milliseconds": 1e3 * seconds / n,
+        "memory": max(memory, worker if workers else 0),
+        "bytes": size / n,
+        "ok": ok,
+    }
+
+
+def in_fresh_process(name: str, n: int, workers: int) -> dict[str, float]:
+    with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+        return pool.submit(measure, name, n, workers).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], default=[])
+    parser.add_argument("--etas", type=int, nargs="+", default=[1000, 10000, 100000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0])
+    parser.add_argument("--repeats", type=int, default=1)
+    options = parser.parse_args()
+    config = nd.HMCConfig()
+    print(
+        "| family | x_dim | eta_dim | etas | workers | chains x draws | tile | compilation [s] | ",
+        end="",
+    )
+    print("ms an eta | etas per second | memory [GiB] | store [bytes per eta] | ok |")
+    print("| --- " * 13 + "|")
+    for name in options.jobs or ["quartic"]:
+        family = JOBS[name].family
+        for n in options.etas:
+            for workers in options.workers:
+                runs = [in_fresh_process(name, n, workers) for _ in range(options.repeats)]
+                cost = {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+                print(
+                    f"| {type(family).__name__} | {int(np.prod(family.support.shape))} "
+                    f"| {family.eta_dim} | {n} | {workers} | {config.chains} x {config.draws} "
+                    f"| {config.tile} | {cost['compilation']:.0f} | {cost['milliseconds']:.2f} "
+                    f"| {1e3 / cost['milliseconds']:.0f} | {cost['memory']:.2f} "
+                    f"| {cost['bytes']:.0f} | {cost['ok']:.2%} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

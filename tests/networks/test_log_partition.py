@@ -1,0 +1,121 @@
+"""Networks of the log-partition, and the loss that trains their Jacobian."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from tests.networks.data import GAUSSIAN, gaussian_data
+from tests.numerics import assert_close
+from tests.registry import NETWORKS
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+POTENTIALS = [
+    case for case in NETWORKS if issubclass(getattr(nd, case.name), nd.AbstractLogPartitionNetwork)
+]
+
+
+@functools.cache
+def network(case):
+    return case.make(GAUSSIAN, gaussian_data(), jax.random.key(1))
+
+
+@pytest.mark.parametrize("case", POTENTIALS, ids=str)
+class TestPotentials:
+    def test_moments_are_the_gradient_of_one_function(self, case):
+        """At the means and for the weights of a key: line integrals of mu are differences of A."""
+        etas = jnp.asarray(gaussian_data().eta)
+        start, end = etas[:8], etas[8:16]
+        nodes, weights = np.polynomial.legendre.leggauss(24)
+
+        @jax.jit
+        def both(net, key):
+            def along(start, end):
+                points = start + (jnp.asarray(nodes, etas.dtype)[:, None] + 1) / 2 * (end - start)
+                mu = jax.vmap(lambda eta: net(eta, key=key))(points)
+                integral = jnp.asarray(weights, etas.dtype) @ (mu @ (end - start)) / 2
+                return integral, net.log_partition(end, key=key) - net.log_partition(start, key=key)
+
+            return jax.vmap(along)(start, end)
+
+        for key in (None, jax.random.key(3)):
+            integral, difference = both(network(case), key)
+            assert np.ptp(difference) > 0.1
+            assert np.max(np.abs(integral - difference)) < 1e-3 * np.max(np.abs(difference))
+
+    def test_the_jacobian_is_symmetric_for_all_weights(self, case):
+        etas = jnp.asarray(gaussian_data().eta)
+        jacobian = jax.jit(
+            jax.vmap(jax.jacfwd(lambda eta: network(case)(eta, key=jax.random.key(4))))
+        )(etas)
+        scale = np.abs(np.asarray(jacobian)).max((1, 2))
+        assert np.max(np.abs(jacobian - jnp.swapaxes(jacobian, 1, 2)).max((1, 2)) / scale) < 1e-4
+
+    def test_sampling_needs_a_key(self, case):
+        with pytest.raises(ValueError, match="key is required"):
+            network(case).log_partition(jnp.asarray(gaussian_data().eta[0]), sample=True)
+
+    def test_saving(self, case, tmp_path):
+        net = network(case)
+        nd.save(tmp_path / "net.safetensors", net)
+        again = nd.load(tmp_path / "net.safetensors")
+        eta = jnp.asarray(gaussian_data().eta[0])
+        assert np.array_equal(again.log_partition(eta), net.log_partition(eta))
+
+
+def test_a_quadratic_is_found_exactly():
+    """Moments that are the gradient of a quadratic leave nothing to learn."""
+    data = gaussian_data(n=128, seed=3)
+    standardisation = nd.Standardisation(data)
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.normal(size=2), data.eta.dtype) for _ in range(2))
+    c = jnp.asarray([[0.7, -0.4], [-0.4, 1.3]], data.eta.dtype)
+
+    def truth(eta):
+        x = standardisation.inputs(eta)
+        return a @ eta + b @ x + x @ c @ x / 2
+
+    etas = jnp.asarray(data.eta)
+    mean = np.asarray(jax.jit(jax.vmap(jax.grad(truth)))(etas))
+    names = "eta covariance standard_error ess rhat acceptance divergences jumps status rung"
+    arrays = {name: getattr(data, name) for name in names.split()} | {"mean": mean}
+    found = nd.QuadraticPotential(nd.MomentDataset(GAUSSIAN, None, **arrays), standardisation)
+
+    def fitted(eta):
+        return found(eta, standardisation.inputs(eta))
+
+    sd = np.sqrt(np.diagonal(data.covariance, axis1=1, axis2=2))
+    assert np.max(np.abs(jax.jit(jax.vmap(jax.grad(fitted)))(etas) - mean) / sd) < 2e-3
+    assert float(found.residual_scale.tree) < 1e-3
+
+
+class TestSobolevLoss:
+    def test_without_weight_it_is_the_moment_loss(self):
+        net, batch = network(NETWORKS[0]), gaussian_data().arrays()
+        loss = nd.sobolev_loss(net, batch, jax.random.key(0), weight=0.0)
+        assert_close(loss, nd.moment_loss(net, batch))
+
+    def test_over_all_directions_it_is_the_squared_error_of_the_jacobian(self):
+        """Signs of two statistics have two directions, each for half of the labels on average."""
+        net, batch = network(NETWORKS[0]), gaussian_data().arrays()
+        sd = np.sqrt(np.diagonal(batch.covariance, axis1=1, axis2=2))
+        jacobian = np.asarray(jax.jit(jax.vmap(jax.jacfwd(net)))(jnp.asarray(batch.eta)))
+        error = (jacobian - batch.covariance) / (sd[:, :, None] * sd[:, None])
+        signs = np.array(list(itertools.product([-1, 1], repeat=2)))
+        by_direction = np.mean((error @ signs.T) ** 2, 1)
+        # Their mean over all directions: the squared Frobenius norm, over the number of moments.
+        expected = np.mean(by_direction)
+        assert_close(expected, np.mean(np.sum(error**2, (1, 2))) / 2)
+
+        keys = jax.random.split(jax.random.key(5), 400)
+        loss = jax.jit(jax.vmap(lambda key: nd.sobolev_loss(net, batch, key, weight=2.0)))(keys)
+        found = (np.asarray(loss, np.float64) - float(nd.moment_loss(net, batch))) / 2
+        deviation = by_direction.std(1)
+        scatter = np.sqrt(np.sum(deviation**2)) / len(deviation) / np.sqrt(len(keys))
+        assert abs(found.mean() - expected) < 4.5 * scatter
+        assert found.std() > 0
