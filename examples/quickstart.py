@@ -3,11 +3,13 @@
     python examples/quickstart.py [--seed 0] [--out FOLDER] [--etas 4096] [--steps 1.0]
 
 The family is exp(eta1 x + eta2 x^2 + eta4 x^4): one mode or two, no closed form. It is declared by
-its statistics; HMC labels some etas with their moments; a network learns the map from eta to E[T]
-from the labels, and how far to trust itself. `--steps` scales the number of training steps.
+its statistics; HMC labels some etas with their moments; a network learns the log-partition, whose
+gradient is E[T], from the labels, and how far to trust itself; and the result is a distribution that
+one computes with. `--steps` scales the number of training steps.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import training
 
@@ -36,8 +38,8 @@ def main():
     args = training.parser(__doc__, "artifacts/quickstart").parse_args()
     n = 4096 if args.etas is None else args.etas
     key = jax.random.key(args.seed)
-    k_train, k_calibrate, k_held, k_hmc, k_longer, k_net, k_map, k_vi, k_draws = jax.random.split(
-        key, 9
+    k_train, k_calibrate, k_held, k_hmc, k_longer, k_net, k_map, k_vi, k_q, k_draws = jax.random.split(
+        key, 10
     )
     seconds = {}
 
@@ -50,16 +52,28 @@ def main():
         calibration = nd.estimate_moments(family, calibration_etas, k_longer, LONGER, progress=True)
     print(data)
 
-    # 2. A network that maps eta to E[T]: first its best weights, then how sure they are.
-    network = nd.MLPMomentNetwork(family, data, width=64, depth=3, key=k_net)
+    # 2. A network of the log-partition: first its best weights, then how sure they are.
+    network = nd.LogPartitionNetwork(family, data, width=64, depth=3, key=k_net)
     with training.phase(seconds, "MAP"):
-        network, map_loss = training.fit_means(network, data, k_map, steps=round(6000 * args.steps))
+        network, map_loss = training.fit_means(
+            network, data, k_map, steps=round(24000 * args.steps)
+        )
     with training.phase(seconds, "VI"):
         network, vi_loss = training.fit_widths(
-            network, data, calibration, k_vi, steps=round(1000 * args.steps)
+            network, data, calibration, k_vi, steps=round(1500 * args.steps)
         )
 
-    # 3. The truth, by quadrature: for etas that nothing has seen, and for the labels.
+    # 3. A distribution: everything follows from the log-partition and its gradient.
+    q = nd.AmortizedFamily(family, network)
+    narrow, wide = jnp.array([[0.5, -1.5, -1.0], [0.5, 1.5, -0.5]])
+    mean, sd = q.predictive(wide, k_q)
+    print(f"\nq at eta = {wide}")
+    print(f"  E[T]      {mean} +/- {sd}")
+    print(f"  entropy   {q.entropy(wide):.4f} nats")
+    print(f"  KL        {q.kl(narrow, wide):.4f} nats, from eta = {narrow}")
+    print(f"  and the eta of these moments is {q.natural_parameters(q.mean(wide))}")
+
+    # 4. The truth, by quadrature: for etas that nothing has seen, and for the labels.
     held_out = family.sample_eta(k_held, HELD_OUT, RANGES)
     with training.phase(seconds, "evaluation"):
         exact, scale = exact_moments(family, held_out)

@@ -1,8 +1,8 @@
 """What the examples share, written as a user of nnef_dists would write it.
 
 Training has two stages. MAP: the means of all weights are fitted to the labels by least squares in
-z units. VI: the means stay, and the widths are fitted to the evidence lower bound, at the
-temperature at which they account for the network's errors on labels that it was not trained on.
+z units. VI: the means stay, and the widths are fitted to the predictive density of the labels, so
+that they account for the network's errors.
 """
 
 import argparse
@@ -65,65 +65,63 @@ def minibatch(labels, size, key):
     return jax.tree.map(lambda leaf: leaf[rows], labels)
 
 
-def fit_means(network, data, key, *, steps=6000, batch_size=512, learning_rate=3e-3):
-    """Stage 1, MAP: all means, by the squared error in z units. Returns the network and losses."""
+def map_loss(network, batch, key):
+    """The squared error in z units; of a log-partition's curvature too, for labels have it."""
+    if isinstance(network, nd.AbstractLogPartitionNetwork):
+        return nd.sobolev_loss(network, batch, key)
+    return nd.moment_loss(network, batch)
+
+
+def fit_means(network, data, key, *, steps=24000, batch_size=256, learning_rate=3e-3):
+    """Stage 1, MAP: all means, by least squares. Returns the network and losses."""
     labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
     dynamic, static = nd.freeze_stdvs(network)
 
     def loss(dynamic, rest, key):
         static, labels = rest
-        batch = minibatch(labels, batch_size, key)
-        return nd.moment_loss(nd.unfreeze_all(dynamic, static), batch)
+        key_rows, key_loss = jax.random.split(key)
+        batch = minibatch(labels, batch_size, key_rows)
+        return map_loss(nd.unfreeze_all(dynamic, static), batch, key_loss)
 
     run = minimiser(loss, steps=steps, learning_rate=learning_rate)
     dynamic, losses = run(dynamic, (static, labels), key, "MAP")
     return nd.unfreeze_all(dynamic, static), losses
 
 
-VI_ROUNDS = 3
+def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, learning_rate=1e-2):
+    """Stage 2, VI: all widths, by the predictive density of the labels.
 
-
-def fit_widths(network, data, calibration, key, *, steps=1000, batch_size=512, learning_rate=4e-3):
-    """Stage 2, VI: all widths, by the tempered evidence bound, in rounds.
-
-    The labels inform far fewer combinations of weights than there are weights, so that at
-    temperature 1 the widths would promise too little, by far where labels are more exact than the
-    network: its errors on them set the temperature of the first round. Each of the others starts
-    where the last one ended, at its temperature times its calibration ratio.
+    The means stay as they are, so that the evidence bound would train widths to say how well labels
+    determine the weights. Labels that are more exact than the network leave next to nothing there;
+    what it cannot represent is what users have to know, and the predictive density counts it.
+    Errors on labels that it was not trained on are a little larger: their calibration ratio scales
+    all widths in the end.
 
     Returns:
-        The network, and the negative bound in nats for each label, all rounds in one.
+        The network, and the losses in nats for each label.
     """
     labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
     unseen = jax.tree.map(jnp.asarray, calibration.only_ok().arrays())
     dynamic, static = nd.freeze_means(network)
 
     def loss(dynamic, rest, key):
-        static, labels, temperature = rest
+        static, labels = rest
         key_rows, key_weights = jax.random.split(key)
-        return nd.negative_elbo(
+        return nd.negative_log_predictive(
             nd.unfreeze_all(dynamic, static),
             minibatch(labels, batch_size, key_rows),
             key_weights,
             total=len(labels.eta),
-            temperature=temperature,
         )
 
+    key_run, key_ratio = jax.random.split(key)
     run = minimiser(loss, steps=steps, learning_rate=learning_rate)
-    calibration_ratio = jax.jit(nd.calibration_ratio)
-    errors = (jax.jit(jax.vmap(network))(labels.eta) - labels.mean) / labels.standard_error
-    temperature = 0.1 * jnp.maximum(1.0, jnp.mean(errors**2))
-    losses, report = [], []
-    for number, round_key in enumerate(jax.random.split(key, VI_ROUNDS), start=1):
-        key_run, key_ratio = jax.random.split(round_key)
-        rest = (static, labels, temperature)
-        dynamic, values = run(dynamic, rest, key_run, f"VI {number}/{VI_ROUNDS}")
-        losses.append(values)
-        ratio = calibration_ratio(nd.unfreeze_all(dynamic, static), unseen, key_ratio)
-        report.append(f"{float(ratio):.2f} at temperature {float(temperature):.2g}")
-        temperature = temperature * jnp.clip(ratio, 0.02, 50.0)
-    print("calibration ratio:", ", ".join(report))
-    return nd.unfreeze_all(dynamic, static), np.concatenate(losses)
+    dynamic, losses = run(dynamic, (static, labels), key_run, "VI")
+    ratio = jax.jit(nd.calibration_ratio)(nd.unfreeze_all(dynamic, static), unseen, key_ratio)
+    print(f"variances times {float(ratio):.2f}, by errors on unseen labels")
+    # A standard deviation is the square of its raw width, but for a floor.
+    dynamic = jax.tree.map(lambda raw: raw * ratio**0.25, dynamic)
+    return nd.unfreeze_all(dynamic, static), losses
 
 
 # ----------------------------------------------------------------------------------- evaluation
@@ -244,9 +242,7 @@ def save_figures(out, figures):
 def draw_learning_curves(history):
     """Both stages' losses, and the error that the labels themselves have."""
     floor = float(np.sqrt(np.mean(history["noise"] ** 2)))
-    return plotting.plot_learning_curves(
-        history["map_loss"], history["vi_loss"], noise_floor=floor, rounds=VI_ROUNDS
-    )
+    return plotting.plot_learning_curves(history["map_loss"], history["vi_loss"], noise_floor=floor)
 
 
 def draw_errors(history):

@@ -21,7 +21,14 @@ settings.load_profile("pinned")
 @pytest.fixture(scope="module", autouse=True)
 def _small_programs_compile_quickly(request):
     """Compiling takes most of the time of many small programs; moments are labelled as by users."""
-    small = {"bayes", "families", "networks", "test_documentation.py", "test_examples.py"}
+    small = {
+        "amortized",
+        "bayes",
+        "families",
+        "networks",
+        "test_documentation.py",
+        "test_examples.py",
+    }
     if small.isdisjoint(request.path.parts):
         yield
         return

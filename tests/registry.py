@@ -221,14 +221,29 @@ NETWORKS = (
         lambda family, data, key: nd.MLPMomentNetwork(family, data, width=8, depth=2, key=key),
     ),
     NetworkCase(
+        "GLUMomentNetwork",
+        lambda family, data, key: nd.GLUMomentNetwork(family, data, width=8, depth=2, key=key),
+    ),
+    NetworkCase(
+        "QuadraticMomentNetwork",
+        lambda family, data, key: nd.QuadraticMomentNetwork(
+            family, data, width=8, depth=2, key=key
+        ),
+    ),
+    NetworkCase(
         "LogPartitionNetwork",
         lambda family, data, key: nd.LogPartitionNetwork(family, data, width=8, depth=2, key=key),
+    ),
+    NetworkCase(
+        "ConvexLogPartitionNetwork",
+        lambda family, data, key: nd.ConvexLogPartitionNetwork(family, data, width=8, key=key),
     ),
 )
 
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
     nd.AdditiveLogRatio,
+    nd.BaseMeasureAsStatistic,
     nd.CircleProjection,
     nd.QuadraticPotential,
     nd.SphereProjection,

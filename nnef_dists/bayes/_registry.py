@@ -2,7 +2,6 @@
 
 from typing import Any, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import paramax
@@ -15,9 +14,9 @@ from ._linear import BayesianLinear
 from ._mlp import BayesianMLP
 from ._positivity import ExponentialPositivity, SoftplusPositivity, SquaredPositivity
 
-_Class = TypeVar("_Class", bound=type[eqx.Module])
+_Class = TypeVar("_Class", bound=type)
 
-_CLASSES: dict[str, type[eqx.Module]] = {}
+_CLASSES: dict[str, type] = {}
 
 _FUNCTIONS = {
     f"{prefix}.{name}": getattr(namespace, name)
@@ -37,25 +36,28 @@ _FUNCTIONS = {
 def register_saveable(cls: _Class) -> _Class:
     """Lets `load` restore a module class by its name; use as a decorator.
 
-    A class is restored from its fields, without calling `__init__`; its `__check_init__` runs.
+    A class is restored from its fields, without calling `__init__`; its `__check_init__` runs. So
+    is a frozen dataclass, which runs its `__post_init__`.
     Registering is for classes that everyone who loads will have imported. Any other class
     loads through `like=`.
 
     Args:
-        cls: A final module class.
+        cls: A final module class, or a frozen dataclass.
 
     Returns:
         The class itself.
 
     Raises:
-        ValueError: If another class has the name.
+        ValueError: If another class has the name, or it is neither.
     """
+    if "__dataclass_fields__" not in vars(cls):
+        raise ValueError(f"Expected a module class or a frozen dataclass; got {cls!r}.")
     if _CLASSES.setdefault(cls.__name__, cls) is not cls:
         raise ValueError(f"Expected a class name that is free; got {cls.__name__!r} again.")
     return cls
 
 
-def class_named(name: str) -> type[eqx.Module] | None:
+def class_named(name: str) -> type | None:
     """Returns the registered class of a name, or None."""
     return _CLASSES.get(name)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -56,13 +56,13 @@ def encode(value: Any, arrays: dict[str, np.ndarray], path: Path = ()) -> Node:
         return {"kind": "float", "value": value.hex()}
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return _encode_array(value, arrays, path)
-    if isinstance(value, eqx.Module):
+    if isinstance(value, eqx.Module) or name_of_class(type(value)):
         own = name_of_class(type(value))
         fields = {
             field.name: encode(
                 getattr(value, field.name), arrays, (*path, jax.tree_util.GetAttrKey(field.name))
             )
-            for field in dataclasses.fields(value)
+            for field in dataclasses.fields(cast(Any, value))
         }
         name = own or _qualified_name(value)
         return {"kind": "module", "class": name, "own": own is not None, "fields": fields}
@@ -233,14 +233,14 @@ def _decode_module(node: Node, arrays: dict[str, np.ndarray], like: Any, path: P
         raise StructureError(path, "the description of a module", node)
     if like is not _ABSENT:
         like_name = name_of_class(type(like)) or _qualified_name(like)
-        if like_name != name or not isinstance(like, eqx.Module):
+        if like_name != name or not dataclasses.is_dataclass(like):
             raise StructureError(path, f"{like_name} as in like", name)
     cls = class_named(name) if node.get("own") is True else None
     if cls is None:
         if like is _ABSENT:
             raise StructureError(path, "like= to supply a class that files cannot name", name)
         cls = type(like)
-    declared = [field.name for field in dataclasses.fields(cls)]
+    declared = [field.name for field in dataclasses.fields(cast(Any, cls))]
     if set(declared) != set(fields):
         raise StructureError(path, f"fields {declared} of {cls.__name__}", list(fields))
     module = object.__new__(cls)
@@ -256,10 +256,11 @@ def _decode_module(node: Node, arrays: dict[str, np.ndarray], like: Any, path: P
     return module
 
 
-def _check(module: eqx.Module, path: Path) -> None:
+def _check(module: Any, path: Path) -> None:
     """Runs the checks that construction would have run."""
+    name = "__check_init__" if isinstance(module, eqx.Module) else "__post_init__"
     for cls in type(module).__mro__:
-        check = cls.__dict__.get("__check_init__")
+        check = cls.__dict__.get(name)
         if check is None:
             continue
         try:

@@ -1,6 +1,7 @@
 """Exponential families: what they are, where their parameters live, and those that are shipped."""
 
 from nnef_dists.families._base import ClosedFormFamily, ExponentialFamily
+from nnef_dists.families._base_measure import BaseMeasureAsStatistic
 from nnef_dists.families._beta import Beta
 from nnef_dists.families._constraints import (
     AbstractConstraint,
@@ -39,6 +40,7 @@ __all__ = [
     "AbstractSteinFamily",
     "AbstractSupport",
     "AdditiveLogRatio",
+    "BaseMeasureAsStatistic",
     "Beta",
     "CircleProjection",
     "ClosedFormFamily",

@@ -79,6 +79,14 @@ class ExponentialFamily(eqx.Module):
         return jnp.zeros((), x.dtype)
 
     @property
+    def has_unit_base_measure(self) -> bool:
+        """Whether h is 1 on the whole support: True unless `log_base_measure` is overridden.
+
+        Then E[log h] is 0. A family whose h only says where the support ends overrides this too.
+        """
+        return type(self).log_base_measure is ExponentialFamily.log_base_measure
+
+    @property
     def support(self) -> Support:
         """The map from R^n onto the support of x: the identity unless overridden.
 
@@ -292,6 +300,14 @@ class ExponentialFamily(eqx.Module):
     def unconstrain_eta(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
         """Returns the unconstrained coordinates of a valid eta: the inverse of `constrain_eta`."""
         return self.natural_domain.unconstrain(self.unflatten_stats_or_eta(eta))
+
+    @final
+    def convex_features(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " k"]:
+        """Returns convex functions of a valid eta that know the edge of the natural domain.
+
+        See `AbstractDomain.convex_features`.
+        """
+        return self.natural_domain.convex_features(self.unflatten_stats_or_eta(eta))
 
     def _check_flat(self, flat: Array) -> Array:
         if jnp.shape(flat) != (self.eta_dim,):

@@ -48,6 +48,11 @@ class Beta(ClosedFormFamily):
         """Returns 0, and -inf outside the support."""
         return log_indicator((x > 0) & (x < 1), x)
 
+    @property
+    def has_unit_base_measure(self) -> bool:
+        """True: h is 1 on the support."""
+        return True
+
     def log_partition(self, eta: Float[Array, "2"]) -> Float[Array, ""]:
         """Returns A = log B(a, b), in nats."""
         a, b = self.to_concentrations(eta)

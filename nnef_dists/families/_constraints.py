@@ -127,6 +127,23 @@ class AbstractConstraint(eqx.Module):
             ValueError: If the range is malformed or not inside the set.
         """
 
+    @abstractmethod
+    def convex_features(self, value: Array) -> Float[Array, " k"]:
+        """Returns convex functions of a valid value that grow without bound towards the edge."""
+
+    @abstractmethod
+    def quadratic_features(self, value: Array, linear: Float[Array, " n"]) -> Float[Array, " k"]:
+        """Returns functions, convex in `(linear, value)`, that are quadratic in `linear`.
+
+        Args:
+            value: A valid value.
+            linear: Other natural parameters, free ones.
+
+        Returns:
+            Squares of `linear` over the distances of `value` to its edge; none where there is no
+            edge, or where the sizes do not match.
+        """
+
 
 @final
 class Interval(AbstractConstraint):
@@ -194,6 +211,21 @@ class Interval(AbstractConstraint):
                 return jnp.log(self.upper - value)
             case _:
                 return jnp.log(value - self.lower) - jnp.log(self.upper - value)
+
+    def _distances(self, value: Array) -> Float[Array, " k"]:
+        """Returns the distances of all entries to the finite bounds."""
+        value = jnp.ravel(value)
+        below = [value - self.lower] if math.isfinite(self.lower) else []
+        above = [self.upper - value] if math.isfinite(self.upper) else []
+        return jnp.concatenate([jnp.zeros(0, value.dtype), *below, *above])
+
+    def convex_features(self, value: Array) -> Float[Array, " k"]:
+        """Returns `-log` of the distance of each entry to each finite bound."""
+        return -jnp.log(self._distances(value))
+
+    def quadratic_features(self, value: Array, linear: Float[Array, " n"]) -> Float[Array, " k"]:
+        """Returns `linear_i^2 / distance_j` for all i and j."""
+        return jnp.ravel(linear[:, None] ** 2 / self._distances(value))
 
     def sample(
         self,
@@ -284,6 +316,24 @@ class NegativeDefinite(AbstractConstraint):
         factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
         logs = jnp.tril(factor, -1) + jnp.diag(jnp.log(jnp.diag(factor)))
         return logs[jnp.tril_indices(factor.shape[0])]
+
+    def convex_features(self, value: Array) -> Float[Array, " k"]:
+        """Returns `-log det(-H)`, for the form's matrix H: one number."""
+        factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
+        return -2 * jnp.sum(jnp.log(jnp.diag(factor)), keepdims=True)
+
+    def quadratic_features(self, value: Array, linear: Float[Array, " n"]) -> Float[Array, " k"]:
+        """Returns `linear . (-H)^-1 linear`, one number, where the sizes match.
+
+        Reference:
+            Boyd and Vandenberghe, *Convex Optimization* (2004), example 3.4, for its convexity.
+        """
+        matrix = -self.matrix(value)
+        if len(linear) != len(matrix):
+            return jnp.zeros(0, linear.dtype)
+        factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+        half = jax.scipy.linalg.solve_triangular(factor, linear, lower=True)
+        return jnp.sum(half**2, keepdims=True)
 
     def sample(
         self,

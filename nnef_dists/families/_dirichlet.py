@@ -61,6 +61,11 @@ class Dirichlet(ClosedFormFamily):
         """Returns 0, and -inf outside the support."""
         return log_indicator(x > 0, x)
 
+    @property
+    def has_unit_base_measure(self) -> bool:
+        """True: h is 1 on the support."""
+        return True
+
     def log_partition(self, eta: Float[Array, " k"]) -> Float[Array, ""]:
         """Returns A = sum_i log Gamma(alpha_i) - log Gamma(sum_i alpha_i), in nats."""
         alpha = self.to_concentration(eta)

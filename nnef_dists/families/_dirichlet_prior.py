@@ -78,12 +78,29 @@ class DirichletPrior(ExponentialFamily):
     def natural_domain(self) -> CoupledDomain:
         """The domain: `log_beta` is negative, -n say, and sum_i exp(alpha_i / n) < 1."""
         return CoupledDomain(
-            _GapBelowOne(self.k), "with log_beta = -n < 0 and sum_i exp(alpha_i / n) < 1"
+            _GapBelowOne(self.k),
+            "with log_beta = -n < 0 and sum_i exp(alpha_i / n) < 1",
+            _convex_features,
         )
 
     def compute_stats(self, x: Float[Array, " k"]) -> dict[str, Array]:
         """Returns alpha and log B(alpha)."""
         return {"alpha": x, "log_beta": jnp.sum(gammaln(x)) - gammaln(jnp.sum(x))}
+
+
+def _convex_features(eta: Float[Array, " d"]) -> Float[Array, " k"]:
+    """Returns g, -log(-g), n log(n / -g), -log n and eta_i^2 / n.
+
+    g(eta) = n log sum_i exp(eta_i / n) is the perspective of a convex function, so convex; -log(-g)
+    and, at each n, -n log(-g) are convex and increasing functions of it, and n log(n / y) is convex
+    in (n, y). Near the edge A is a constant and n (k-1) / 2 times -log(-g) (the proof above).
+    """
+    linear, n = eta[:-1], -eta[-1]
+    # With the largest taken out, products of n and of a large ratio don't cancel.
+    largest = jnp.max(linear)
+    gap = -largest - n * jnp.log(jnp.sum(jnp.exp((linear - largest) / n)))
+    found = jnp.stack([-gap, -jnp.log(gap), n * jnp.log(n / gap), -jnp.log(n)])
+    return jnp.concatenate([found, linear**2 / n])
 
 
 @final

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import equinox as eqx
@@ -16,6 +16,10 @@ from nnef_dists.families._constraints import AbstractConstraint, Range, real
 
 Shapes = Mapping[str, tuple[int, ...]]
 Ranges = Mapping[str, Sequence[Any]]
+
+
+def _flat(parts: dict[str, Array]) -> Array:
+    return jnp.concatenate([jnp.ravel(value) for value in parts.values()])
 
 
 class AbstractDomain(eqx.Module):
@@ -65,6 +69,21 @@ class AbstractDomain(eqx.Module):
         """
 
     @abstractmethod
+    def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
+        """Returns convex functions of a valid eta that know the edge of the domain.
+
+        A log-partition is convex, and infinite beyond the edge; often it is infinite on the edge,
+        too, as a sum of functions such as -log of a distance and squares over distances. Networks
+        of the log-partition take them as inputs.
+
+        Args:
+            parts: A valid eta, by statistic.
+
+        Returns:
+            Finite numbers, `(k,)`, each convex in eta; none where the domain has no edge.
+        """
+
+    @abstractmethod
     def check_statistics(self, shapes: Shapes) -> None:
         """Checks that the domain fits the family's statistics.
 
@@ -82,9 +101,12 @@ class ProductDomain(AbstractDomain):
 
     Attributes:
         constraints: The constraints, by statistic.
+        features: Convex functions of the flat eta to add to those that the constraints supply; None
+            where nothing more is known.
     """
 
     constraints: dict[str, AbstractConstraint]
+    features: Callable[[Array], Array] | None = None
 
     def _constraint(self, name: str) -> AbstractConstraint:
         return self.constraints.get(name, real)
@@ -127,6 +149,21 @@ class ProductDomain(AbstractDomain):
             for k, (name, shape) in zip(keys, shapes.items(), strict=True)
         }
 
+    def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
+        """Returns those of each constraint, of each with the free parts, and the declared ones."""
+        free = {name: value for name, value in parts.items() if self._constraint(name) == real}
+        bound = {name: value for name, value in parts.items() if name not in free}
+        dtype = next(iter(parts.values())).dtype
+        found = [jnp.zeros(0, dtype)]
+        for name, value in bound.items():
+            constraint = self._constraint(name)
+            found.append(constraint.convex_features(value))
+            for linear in free.values():
+                found.append(constraint.quadratic_features(value, jnp.ravel(linear)))
+        if self.features is not None:
+            found.append(self.features(_flat(parts)))
+        return jnp.concatenate(found)
+
     def check_statistics(self, shapes: Shapes) -> None:
         """Checks that every constraint names a statistic, and fits its shape."""
         for name, constraint in self.constraints.items():
@@ -150,17 +187,17 @@ class CoupledDomain(AbstractDomain):
     Attributes:
         bijection: From unconstrained coordinates to flat etas, of shape `(eta_dim,)`.
         description: What is expected, in words, for error messages.
+        features: What `convex_features` returns, as a function of the flat eta; None where nothing
+            is known.
     """
 
     bijection: AbstractBijection
     description: str = "inside the family's coupled natural domain"
-
-    def _flat(self, parts: dict[str, Array]) -> Array:
-        return jnp.concatenate([jnp.ravel(value) for value in parts.values()])
+    features: Callable[[Array], Array] | None = None
 
     def contains(self, parts: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
         """Returns the validity of eta as a whole, under the name `"eta"`."""
-        eta = self._flat(parts)
+        eta = _flat(parts)
         u = self.bijection.inverse(eta)
         finite = jnp.all(jnp.isfinite(eta)) & jnp.all(jnp.isfinite(u))
         tolerance = jnp.sqrt(jnp.finfo(eta.dtype).eps)
@@ -183,7 +220,7 @@ class CoupledDomain(AbstractDomain):
 
     def unconstrain(self, parts: dict[str, Array]) -> Float[Array, " m"]:
         """Returns the unconstrained coordinates, `(m,)`, of a valid eta."""
-        return self.bijection.inverse(self._flat(parts))
+        return self.bijection.inverse(_flat(parts))
 
     def sample(
         self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
@@ -215,6 +252,11 @@ class CoupledDomain(AbstractDomain):
             f"Expected ranges that meet the natural domain ({self.description}); "
             "got none valid in 1,000 draws",
         )
+
+    def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
+        """Returns the declared functions of the flat eta, if any."""
+        eta = _flat(parts)
+        return jnp.zeros(0, eta.dtype) if self.features is None else self.features(eta)
 
     def check_statistics(self, shapes: Shapes) -> None:
         """Checks that the bijection acts on flat etas."""

@@ -43,6 +43,11 @@ class Gamma(ClosedFormFamily):
         """Returns 0, and -inf outside the support."""
         return log_indicator(x > 0, x)
 
+    @property
+    def has_unit_base_measure(self) -> bool:
+        """True: h is 1 on the support."""
+        return True
+
     def log_partition(self, eta: Float[Array, "2"]) -> Float[Array, ""]:
         """Returns A = log Gamma(shape) - shape log(rate), in nats."""
         shape, rate = self.to_shape_rate(eta)

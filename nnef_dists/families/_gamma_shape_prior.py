@@ -2,13 +2,30 @@
 
 from typing import ClassVar, final
 
+import jax.numpy as jnp
 from flowjax.bijections import SoftPlus
 from jax.scipy.special import gammaln
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import negative
-from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._domain import ProductDomain
+
+# Beyond this mean log(r y) the exponential is continued by its quadratic.
+_LARGEST_LOG = 12.0
+
+
+def _convex_features(eta: Float[Array, "2"]) -> Float[Array, "1"]:
+    """Returns n exp(eta1 / n), with n = -eta2: the perspective of the exponential, so convex.
+
+    It is the largest part of A where eta1 / n is large: log Gamma(alpha) is about alpha log(alpha)
+    - alpha there, of which exp is the conjugate. Far out the quadratic continuation is finite.
+    """
+    n = -eta[1]
+    mean_log = eta[0] / n
+    beyond = jnp.maximum(mean_log - _LARGEST_LOG, 0)
+    exponential = jnp.exp(jnp.minimum(mean_log, _LARGEST_LOG))
+    return jnp.reshape(n * exponential * (1 + beyond + beyond**2 / 2), (1,))
 
 
 @final
@@ -28,7 +45,9 @@ class GammaShapePrior(ExponentialFamily):
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
-    natural_domain: ClassVar[ProductDomain] = domain(log_gamma=negative)
+    natural_domain: ClassVar[ProductDomain] = ProductDomain(
+        {"log_gamma": negative}, _convex_features
+    )
 
     @property
     def support(self) -> SoftPlus:

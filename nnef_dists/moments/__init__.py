@@ -3,14 +3,20 @@
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentBatch, MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
-from nnef_dists.moments._estimate import estimate_moments, sample_hmc
+from nnef_dists.moments._estimate import check_etas, estimate_moments, sample_hmc
 from nnef_dists.moments._etas import RandomEtas
 from nnef_dists.moments._generate import generate_moments
+from nnef_dists.moments._log_partition import (
+    LogPartitionEstimate,
+    estimate_log_partition,
+    exact_log_partition,
+)
 from nnef_dists.moments._quadrature import QuadratureMoments, quadrature_moments
 from nnef_dists.moments._verify import StoreReport, verify_moments
 
 __all__ = [
     "HMCConfig",
+    "LogPartitionEstimate",
     "MomentBatch",
     "MomentDataset",
     "MomentLabel",
@@ -19,7 +25,10 @@ __all__ = [
     "Rung",
     "Status",
     "StoreReport",
+    "check_etas",
+    "estimate_log_partition",
     "estimate_moments",
+    "exact_log_partition",
     "generate_moments",
     "quadrature_moments",
     "sample_hmc",

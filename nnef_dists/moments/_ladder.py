@@ -93,7 +93,7 @@ def _label_elsewhere(family, config, etas, keys, modes) -> MomentLabel:
             label = refuse(label, ~(k <= _MOST_K), Status.HEAVY_WEIGHTS)
             rung = Rung.IMPORTANCE
         else:
-            chains = tempered_chains(log_density, modes, key, config)
+            chains, _ = tempered_chains(log_density, modes, key, config)
             label = label_chains(family, config, eta, chains)[1]
             rung = Rung.TEMPERED
         return label._replace(rung=jnp.asarray(rung, jnp.int8))

@@ -22,9 +22,10 @@ class QuadratureMoments(NamedTuple):
         mean: E[T], `(eta_dim,)`.
         covariance: Cov[T], `(eta_dim, eta_dim)`.
         log_partition: A(eta), in nats.
-        error: The largest change of a mean, in z units, when every other grid point is left out: an
-            upper bound of the discretisation error, which falls exponentially with the number of
-            points. Infinite where the density goes on beyond the first grid: ask for more `reach`.
+        error: The largest change of a mean, in z units, or of A, in nats, when every other grid
+            point is left out: an upper bound of the discretisation error, which falls exponentially
+            with the number of points. Infinite where the density goes on beyond the first grid: ask
+            for more `reach`.
     """
 
     mean: Float[Array, " eta_dim"]
@@ -125,25 +126,31 @@ def _quadrature(
     )
     log_cell = sum(jnp.log((high - low) / (points - 1)) for low, high in box)
 
+    highest = jnp.max(logs)
+
     def integrate(logs, stats):
         weights = jax.nn.softmax(logs)[:, None]
         # Centred at the mode's statistics first, so that float32 keeps the digits of the spread.
         origin = stats[jnp.argmax(logs)]
         mean = jnp.sum(weights * (stats - origin), 0)
         centered = stats - origin - mean
-        return origin + mean, (weights * centered).T @ centered
+        # Relative to the maximum, so that a change shows where A itself is large.
+        log_sum = jax.nn.logsumexp(logs - highest)
+        return log_sum, origin + mean, (weights * centered).T @ centered
 
-    mean, covariance = integrate(logs, stats)
+    log_sum, mean, covariance = integrate(logs, stats)
     grid = (points,) * dim
     every_other = (slice(None, None, 2),) * dim
-    coarse, _ = integrate(
+    coarse_log_sum, coarse, _ = integrate(
         logs.reshape(grid)[every_other].ravel(),
         stats.reshape(*grid, -1)[every_other].reshape(-1, stats.shape[-1]),
     )
-    error = jnp.max(jnp.abs(coarse - mean) / jnp.sqrt(jnp.diag(covariance)))
+    mean_error = jnp.max(jnp.abs(coarse - mean) / jnp.sqrt(jnp.diag(covariance)))
+    log_error = jnp.abs(coarse_log_sum + dim * math.log(2.0) - log_sum)
+    error = jnp.maximum(mean_error, log_error)
     return QuadratureMoments(
         mean=mean,
         covariance=covariance,
-        log_partition=jax.nn.logsumexp(logs) + log_cell,
+        log_partition=highest + log_sum + log_cell,
         error=jnp.where(held, error, jnp.inf),
     )

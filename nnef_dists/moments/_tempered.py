@@ -1,12 +1,13 @@
 """Tempered sequential Monte Carlo, from a wide Gaussian around the chains."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from blackjax.mcmc import hmc
 from blackjax.smc import adaptive_tempered, resampling, tempered
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._hmc import Chains
@@ -21,11 +22,12 @@ _MOVES = 2
 
 def tempered_chains(
     log_density: LogDensity, modes: Modes, key: PRNGKeyArray, config: HMCConfig
-) -> Chains:
+) -> tuple[Chains, Float[Array, " chains"]]:
     """Samples by sequential Monte Carlo, tempered from a wide Gaussian around the chains.
 
     As many independent populations as there are chains, each with a quarter of a chain's draws in
-    particles, so that their disagreement says how good they are.
+    particles, so that their disagreement says how good they are. Each also estimates the integral
+    of the density: the product over temperatures of the mean weight, times that of the start.
 
     Args:
         log_density: The unnormalised log-density of u, in nats.
@@ -34,7 +36,7 @@ def tempered_chains(
         config: How many populations and particles.
 
     Returns:
-        The particles.
+        The particles, and of each population the log of the integral over u, in nats.
 
     Reference:
         Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
@@ -78,22 +80,29 @@ def tempered_chains(
         state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), state)
 
         def step(carry):
-            count, state = carry
-            state, _ = kernel(jax.random.fold_in(key_moves, count), state, _MOVES, {})
-            return count + 1, jax.tree.map(lambda leaf: leaf.astype(dtype), state)
+            count, state, log_ratio = carry
+            state, info = kernel(jax.random.fold_in(key_moves, count), state, _MOVES, {})
+            log_ratio += info.log_likelihood_increment.astype(dtype)
+            return count + 1, jax.tree.map(lambda leaf: leaf.astype(dtype), state), log_ratio
 
         def unfinished(carry):
-            count, state = carry
+            count, state, _ = carry
             return (state.tempering_param < 1) & (count < _MOST_TEMPERATURES)
 
-        carry = jax.lax.while_loop(unfinished, step, (0, state))
+        carry = jax.lax.while_loop(unfinished, step, (0, state, jnp.zeros((), dtype)))
         # The last temperature has only been weighted for: resample and move once more.
-        _, state = step(carry)
+        _, state, log_ratio = step(carry)
         log_p, score = jax.vmap(jax.value_and_grad(value))(state.particles)
-        return state.particles, score, log_p, carry[1].tempering_param >= 1
+        return state.particles, score, log_p, log_ratio, carry[1].tempering_param >= 1
 
-    z, score, log_p, finished = jax.lax.map(population, jax.random.split(key, config.chains))
+    z, score, log_p, log_ratio, finished = jax.lax.map(
+        population, jax.random.split(key, config.chains)
+    )
     info = without_transitions(
         jnp.ones(()), jnp.all(jnp.isfinite(log_p)) & jnp.all(finished), dtype
     )
-    return Chains(z, score, log_p, modes.whitening, info)
+    # Of the start in z, and of the volume of u in a volume of z.
+    log_start = n * math.log(_WIDE * math.sqrt(2 * math.pi))
+    log_volume = jnp.sum(jnp.log(jnp.diagonal(modes.whitening.factor)))
+    chains = Chains(z, score, log_p, modes.whitening, info)
+    return chains, log_ratio + log_start + log_volume

@@ -1,24 +1,40 @@
 """Moment networks, eta -> E[T | eta], and the losses that train them."""
 
-from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation
+from nnef_dists.networks._base import (
+    AbstractDirectNetwork,
+    AbstractMomentNetwork,
+    Standardisation,
+)
 from nnef_dists.networks._calibration import calibration_ratio
+from nnef_dists.networks._convex import ConvexLogPartitionNetwork
+from nnef_dists.networks._gated import GLUMomentNetwork, QuadraticMomentNetwork
 from nnef_dists.networks._log_partition import (
     AbstractLogPartitionNetwork,
     LogPartitionNetwork,
     QuadraticPotential,
 )
-from nnef_dists.networks._losses import moment_loss, negative_elbo, sobolev_loss
+from nnef_dists.networks._losses import (
+    moment_loss,
+    negative_elbo,
+    negative_log_predictive,
+    sobolev_loss,
+)
 from nnef_dists.networks._mlp import MLPMomentNetwork
 
 __all__ = [
+    "AbstractDirectNetwork",
     "AbstractLogPartitionNetwork",
     "AbstractMomentNetwork",
+    "ConvexLogPartitionNetwork",
+    "GLUMomentNetwork",
     "LogPartitionNetwork",
     "MLPMomentNetwork",
+    "QuadraticMomentNetwork",
     "QuadraticPotential",
     "Standardisation",
     "calibration_ratio",
     "moment_loss",
     "negative_elbo",
+    "negative_log_predictive",
     "sobolev_loss",
 ]

@@ -2,19 +2,25 @@
 
 import inspect
 from abc import abstractmethod
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists import families
-from nnef_dists.bayes import Module, register_saveable
+from nnef_dists.bayes import Module, draw_or_mean, register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
+
+# Of the training etas, for whoever needs a point near some moments.
+_EXAMPLES = 512
+# How far beyond the box of the data still counts as inside: of its width, and of a unit of input.
+_MARGIN = 0.02
+_ROUNDING = 1e-3
 
 
 def _is_concrete_family(value: object) -> bool:
@@ -38,9 +44,11 @@ class AbstractMomentNetwork(Module):
 
     Attributes:
         family: The family whose moments are learned.
+        standardisation: Coordinates of eta and of the moments, and the range that data cover.
     """
 
     family: eqx.AbstractVar[ExponentialFamily]
+    standardisation: eqx.AbstractVar["Standardisation"]
 
     @abstractmethod
     def __call__(
@@ -65,6 +73,32 @@ class AbstractMomentNetwork(Module):
         """
 
 
+class AbstractDirectNetwork(AbstractMomentNetwork):
+    """A network whose outputs stand for the moments: mu(eta) = standardisation(body(inputs)).
+
+    A subclass makes the body. Nothing makes its Jacobian symmetric but training.
+
+    Attributes:
+        standardisation: Coordinates of eta and of the moments, set from data.
+        body: From standardised inputs, `(m,)`, to outputs in z units, `(eta_dim,)`.
+    """
+
+    standardisation: eqx.AbstractVar["Standardisation"]
+    body: eqx.AbstractVar[Any]
+
+    def __call__(
+        self,
+        eta: Float[Array, " eta_dim"],
+        *,
+        key: PRNGKeyArray | None = None,
+        sample: bool | None = None,
+    ) -> Float[Array, " eta_dim"]:
+        """Returns the mean parameters mu = E[T | eta]; see `AbstractMomentNetwork`."""
+        net = draw_or_mean(self, key=key, sample=sample)
+        inputs = net.standardisation.inputs(eta)
+        return net.standardisation.moments(inputs, net.body(inputs))
+
+
 @register_saveable
 @final
 class Standardisation(eqx.Module):
@@ -80,6 +114,8 @@ class Standardisation(eqx.Module):
     standard deviation of mu_i / s_i over the data. So a unit of y is a unit of z everywhere, though
     moments may range over decades.
 
+    The box of the training etas is the range of each input; some of them are kept as examples.
+
     Args:
         data: Moment data, of which the good labels are used.
 
@@ -90,6 +126,9 @@ class Standardisation(eqx.Module):
         log_sd: The coefficients a (first row) and b of log s, `(m + 1, eta_dim)`.
         output_shift: c, `(eta_dim,)`.
         output_scale: r, `(eta_dim,)`.
+        low: The smallest value of each input in the data, `(m,)`.
+        high: The largest, `(m,)`.
+        examples: Inputs of some of the data, at most 512, `(k, m)`.
 
     Raises:
         ValueError: If there are fewer good labels than `m + 2`.
@@ -101,6 +140,9 @@ class Standardisation(eqx.Module):
     log_sd: paramax.NonTrainable[Array]
     output_shift: paramax.NonTrainable[Array]
     output_scale: paramax.NonTrainable[Array]
+    low: paramax.NonTrainable[Array]
+    high: paramax.NonTrainable[Array]
+    examples: paramax.NonTrainable[Array]
 
     def __init__(self, data: MomentDataset):
         self.family = data.family
@@ -110,7 +152,8 @@ class Standardisation(eqx.Module):
         if n < m + 2:
             raise ValueError(f"Expected at least {m + 2} good labels; got {n} of {len(data)}")
         shift, scale = inputs.mean(0), _nonzero(inputs.std(0))
-        design = np.column_stack([np.ones(n), (inputs - shift) / scale])
+        inputs = (inputs - shift) / scale
+        design = np.column_stack([np.ones(n), inputs])
         sd = np.sqrt(np.diagonal(labels.covariance, axis1=1, axis2=2).astype(np.float64))
         log_sd = np.linalg.lstsq(design, np.log(sd), rcond=None)[0]
         ratio = np.asarray(labels.mean) / np.exp(design @ log_sd)
@@ -122,6 +165,8 @@ class Standardisation(eqx.Module):
         self.log_sd = to_buffer(log_sd)
         self.output_shift = to_buffer(ratio.mean(0))
         self.output_scale = to_buffer(_nonzero(ratio.std(0)))
+        self.low, self.high = to_buffer(inputs.min(0)), to_buffer(inputs.max(0))
+        self.examples = to_buffer(inputs[np.linspace(0, n - 1, min(n, _EXAMPLES)).astype(int)])
 
     @property
     def input_dim(self) -> int:
@@ -132,6 +177,26 @@ class Standardisation(eqx.Module):
         """Returns the standardised unconstrained coordinates, `(m,)`, of eta, `(eta_dim,)`."""
         fixed = paramax.unwrap(self)
         return (self.family.unconstrain_eta(eta) - fixed.input_shift) / fixed.input_scale
+
+    def eta_at(self, inputs: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
+        """Returns the valid eta with given inputs, `(m,)`: the inverse of `inputs`."""
+        fixed = paramax.unwrap(self)
+        return self.family.constrain_eta(fixed.input_shift + fixed.input_scale * inputs)
+
+    def is_inside(self, inputs: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Returns whether inputs, `(m,)`, lie in the box of the data, or beside it.
+
+        The box is widened by 2 % of its width either way: etas of one range leave the box of n
+        others by about its width / n.
+        """
+        fixed = paramax.unwrap(self)
+        margin = _MARGIN * (fixed.high - fixed.low) + _ROUNDING
+        return jnp.all((inputs >= fixed.low - margin) & (inputs <= fixed.high + margin))
+
+    def rough_sd(self, inputs: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
+        """Returns the log-linear fit s of sd(T | eta), `(eta_dim,)`, at inputs, `(m,)`."""
+        log_sd = paramax.unwrap(self).log_sd
+        return jnp.exp(log_sd[0] + inputs @ log_sd[1:])
 
     def moments(
         self, inputs: Float[Array, " m"], y: Float[Array, " eta_dim"]
@@ -146,8 +211,31 @@ class Standardisation(eqx.Module):
             The moments mu, `(eta_dim,)`.
         """
         fixed = paramax.unwrap(self)
-        sd = jnp.exp(fixed.log_sd[0] + inputs @ fixed.log_sd[1:])
-        return sd * (fixed.output_shift + fixed.output_scale * y)
+        return self.rough_sd(inputs) * (fixed.output_shift + fixed.output_scale * y)
+
+
+def standardise(
+    family: ExponentialFamily, data: MomentDataset, *, width: int, depth: int
+) -> Standardisation:
+    """Checks what the constructors of all networks are given, and returns the standardisation.
+
+    Args:
+        family: The exponential family.
+        data: Moment data of that family.
+        width: Units of a hidden layer.
+        depth: Hidden layers.
+
+    Returns:
+        The standardisation that the data set.
+
+    Raises:
+        ValueError: For data of another family, and for sizes below 1.
+    """
+    if data.family != family:
+        raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
+    if width < 1 or depth < 1:
+        raise ValueError(f"Expected width >= 1 and depth >= 1; got {width} and {depth}")
+    return Standardisation(data)
 
 
 def _nonzero(scale: np.ndarray) -> np.ndarray:

@@ -20,10 +20,14 @@ from nnef_dists.bayes import (
 )
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
-from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation
+from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation, standardise
 
 # Of the curvatures in the fit of the quadratic, relative to their mean square.
 _RIDGE = 1e-6
+# In z units: a network beside a fit that leaves less still has some weight, and is uncertain.
+_LEAST_RESIDUAL = 1e-3
+# What is left with features has to be less than this part of what is left without.
+_GAIN = 0.1
 
 
 class AbstractLogPartitionNetwork(AbstractMomentNetwork):
@@ -84,11 +88,14 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
 @register_saveable
 @final
 class QuadraticPotential(eqx.Module):
-    """The quadratic whose gradient is nearest to moment data; never trained.
+    """The simple function whose gradient is nearest to moment data; never trained.
 
-        Q(eta) = a . eta + b . x + x^T C x / 2,    x = standardised inputs of eta
+        Q(eta) = a . eta + b . x + x^T C x / 2 + c . phi(eta)
 
-    fitted by least squares of (grad Q - mu) / sd(T). What it leaves is for a network.
+    with x the standardised inputs of eta and phi the convex features of the natural domain, fitted
+    by least squares of (grad Q - mu) / sd(T). The features make it exact for Gaussians; where they
+    do not explain nearly all, c is zero, for what they leave is steep towards the domain's edge.
+    The rest is for a network.
 
     Args:
         data: Moment data, of which the good labels are used.
@@ -98,6 +105,7 @@ class QuadraticPotential(eqx.Module):
         linear: a, `(eta_dim,)`.
         slope: b, `(m,)`.
         curvature: C, symmetric, `(m, m)`.
+        features: c, `(k,)`.
         residual_scale: A function of x has to be of about this size, for its gradient to be what
             the quadratic leaves.
     """
@@ -105,6 +113,7 @@ class QuadraticPotential(eqx.Module):
     linear: paramax.NonTrainable[Array]
     slope: paramax.NonTrainable[Array]
     curvature: paramax.NonTrainable[Array]
+    features: paramax.NonTrainable[Array]
     residual_scale: paramax.NonTrainable[Array]
 
     def __init__(self, data: MomentDataset, standardisation: Standardisation):
@@ -115,28 +124,24 @@ class QuadraticPotential(eqx.Module):
         x = np.asarray(jax.vmap(standardisation.inputs)(labels.eta), np.float64)
         slopes = np.asarray(jax.vmap(jax.jacfwd(standardisation.inputs))(labels.eta), np.float64)
         sd = np.sqrt(np.diagonal(labels.covariance, axis1=1, axis2=2).astype(np.float64))
+        features = jax.vmap(jax.jacfwd(data.family.convex_features))(labels.eta)
         rows, columns = np.triu_indices(m)
         # d(x_i x_j) / d eta, and half of it on the diagonal.
         products = x[:, rows, None] * slopes[:, columns] + x[:, columns, None] * slopes[:, rows]
         products[:, rows == columns] /= 2
-        gradients = np.concatenate([np.broadcast_to(np.eye(d), (n, d, d)), slopes, products], 1)
+        parts = [np.broadcast_to(np.eye(d), (n, d, d)), slopes, products, features]
+        gradients = np.concatenate(parts, 1, dtype=np.float64)
         design = (gradients / sd[:, None]).transpose(0, 2, 1).reshape(n * d, -1)
         target = (np.asarray(labels.mean) / sd).reshape(-1)
-        size = np.sqrt(np.mean(design**2, 0))
-        size = np.where(size > 0, size, 1.0)
-        penalty = np.diag(np.full(len(size), (_RIDGE * n * d) ** 0.5))
-        coefficients = (
-            np.linalg.lstsq(
-                np.concatenate([design / size, penalty]),
-                np.concatenate([target, np.zeros(len(size))]),
-                rcond=None,
-            )[0]
-            / size
-        )
-        left = np.sqrt(np.mean((target - design @ coefficients) ** 2))
+        end = d + m + len(rows)
+        coefficients, left = _least_squares(design[:, :end], target)
+        coefficients = np.pad(coefficients, (0, design.shape[1] - end))
+        with_features, less = _least_squares(design, target)
+        if less < _GAIN * left:
+            coefficients, left = with_features, less
         steepness = np.sqrt(np.mean(np.sum((slopes / sd[:, None]) ** 2, 1)))
         curvature = np.zeros((m, m))
-        curvature[rows, columns] = coefficients[d + m :]
+        curvature[rows, columns] = coefficients[d + m : end]
         curvature = curvature + curvature.T - np.diag(np.diagonal(curvature))
 
         def to_buffer(leaf) -> paramax.NonTrainable[Array]:
@@ -145,15 +150,31 @@ class QuadraticPotential(eqx.Module):
         self.linear = to_buffer(coefficients[:d])
         self.slope = to_buffer(coefficients[d : d + m])
         self.curvature = to_buffer(curvature)
-        self.residual_scale = to_buffer(max(left / steepness, np.finfo(dtype).eps))
+        self.features = to_buffer(coefficients[end:])
+        self.residual_scale = to_buffer(max(left, _LEAST_RESIDUAL) / steepness)
 
     def __call__(
-        self, eta: Float[Array, " eta_dim"], inputs: Float[Array, " m"]
+        self,
+        eta: Float[Array, " eta_dim"],
+        inputs: Float[Array, " m"],
+        features: Float[Array, " k"],
     ) -> Float[Array, ""]:
-        """Returns Q at eta, whose standardised inputs are given, in nats."""
+        """Returns Q, in nats, at eta, whose inputs and convex features are given."""
         fixed = paramax.unwrap(self)
         quadratic = inputs @ fixed.curvature @ inputs / 2
-        return fixed.linear @ eta + fixed.slope @ inputs + quadratic
+        linear = fixed.linear @ eta + fixed.slope @ inputs
+        return linear + quadratic + fixed.features @ features
+
+
+def _least_squares(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns coefficients of a hardly regularised fit, and the rms of what it leaves."""
+    size = np.sqrt(np.mean(design**2, 0))
+    size = np.where(size > 0, size, 1.0)
+    penalty = np.diag(np.full(len(size), (_RIDGE * len(target)) ** 0.5))
+    rows = np.concatenate([design / size, penalty])
+    values = np.concatenate([target, np.zeros(len(size))])
+    coefficients = np.linalg.lstsq(rows, values, rcond=None)[0] / size
+    return coefficients, float(np.sqrt(np.mean((target - design @ coefficients) ** 2)))
 
 
 @register_saveable
@@ -195,12 +216,8 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         param_type: type[AbstractParameter] = GaussianParameter,
         key: PRNGKeyArray,
     ):
-        if data.family != family:
-            raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
-        if width < 1 or depth < 1:
-            raise ValueError(f"Expected width >= 1 and depth >= 1; got {width} and {depth}")
         self.family = family
-        self.standardisation = Standardisation(data)
+        self.standardisation = standardise(family, data, width=width, depth=depth)
         self.quadratic = QuadraticPotential(data, self.standardisation)
         dtype: Any = data.eta.dtype
         self.mlp = BayesianMLP(
@@ -218,4 +235,4 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
         inputs = self.standardisation.inputs(eta)
         rest = paramax.unwrap(self.quadratic.residual_scale) * self.mlp(inputs)[0]
-        return self.quadratic(eta, inputs) + rest
+        return self.quadratic(eta, inputs, self.family.convex_features(eta)) + rest

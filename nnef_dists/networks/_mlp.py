@@ -5,23 +5,22 @@ from typing import final
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from nnef_dists.bayes import (
     AbstractParameter,
-    BayesianLinear,
+    BayesianMLP,
     GaussianParameter,
-    draw_or_mean,
     register_saveable,
 )
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
-from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation
+from nnef_dists.networks._base import AbstractDirectNetwork, Standardisation, standardise
 
 
 @register_saveable
 @final
-class MLPMomentNetwork(AbstractMomentNetwork):
+class MLPMomentNetwork(AbstractDirectNetwork):
     """A multilayer perceptron of Bayesian layers from eta to E[T | eta].
 
         mu(eta) = standardisation(W_n g(... g(W_1 inputs(eta) + b_1) ...) + b_n)
@@ -41,8 +40,7 @@ class MLPMomentNetwork(AbstractMomentNetwork):
 
     family: ExponentialFamily = eqx.field(static=True)
     standardisation: Standardisation
-    layers: tuple[BayesianLinear, ...]
-    activation: Callable[[Array], Array] = eqx.field(static=True)
+    body: BayesianMLP
 
     def __init__(
         self,
@@ -55,32 +53,15 @@ class MLPMomentNetwork(AbstractMomentNetwork):
         param_type: type[AbstractParameter] = GaussianParameter,
         key: PRNGKeyArray,
     ):
-        if data.family != family:
-            raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
-        if width < 1 or depth < 1:
-            raise ValueError(f"Expected width >= 1 and depth >= 1; got {width} and {depth}")
         self.family = family
-        self.standardisation = Standardisation(data)
-        self.activation = activation
-        sizes = [self.standardisation.input_dim, *[width] * depth, family.eta_dim]
-        self.layers = tuple(
-            BayesianLinear(size_in, size_out, param_type=param_type, dtype=data.eta.dtype, key=k)
-            for size_in, size_out, k in zip(
-                sizes[:-1], sizes[1:], jax.random.split(key, depth + 1), strict=True
-            )
+        self.standardisation = standardise(family, data, width=width, depth=depth)
+        self.body = BayesianMLP(
+            self.standardisation.input_dim,
+            family.eta_dim,
+            width,
+            depth,
+            activation=activation,
+            param_type=param_type,
+            dtype=data.eta.dtype,
+            key=key,
         )
-
-    def __call__(
-        self,
-        eta: Float[Array, " eta_dim"],
-        *,
-        key: PRNGKeyArray | None = None,
-        sample: bool | None = None,
-    ) -> Float[Array, " eta_dim"]:
-        """Returns the mean parameters mu = E[T | eta]; see `AbstractMomentNetwork`."""
-        net = draw_or_mean(self, key=key, sample=sample)
-        inputs = net.standardisation.inputs(eta)
-        y = inputs
-        for layer in net.layers[:-1]:
-            y = self.activation(layer(y))
-        return net.standardisation.moments(inputs, net.layers[-1](y))

@@ -6,36 +6,34 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnef_dists.plotting._style import BLUE, GREY, VERMILION, light_grid, new_figure, styled
+from nnef_dists.plotting._style import BLUE, VERMILION, light_grid, new_figure, styled
 
 
 @styled
 def plot_learning_curves(
     moment_loss: Float[ArrayLike, " steps"],
-    negative_elbo: Float[ArrayLike, " more_steps"] | None = None,
+    variational_loss: Float[ArrayLike, " more_steps"] | None = None,
     *,
     noise_floor: float | None = None,
-    rounds: int = 1,
 ) -> Figure:
     """Draws the losses of both stages, step by step, with a running average.
 
     **Arguments:**
 
-    - `moment_loss`: `moment_loss` after every step of the first stage, in squared z units,
-        `(steps,)`; its square root is drawn, on a logarithmic axis.
-    - `negative_elbo`: `negative_elbo` after every step of the second stage, in nats for each label;
-        None draws the first stage alone.
+    - `moment_loss`: `moment_loss` or `sobolev_loss` after every step of the first stage, in squared
+        z units, `(steps,)`; its square root is drawn, on a logarithmic axis.
+    - `variational_loss`: `negative_log_predictive` or `negative_elbo` after every step of the
+        second stage, in nats for each label; None draws the first stage alone.
     - `noise_floor`: the rms standard error of the labels in z units, a dashed line: what a perfect
         network's error against its labels would be.
-    - `rounds`: how many equal rounds the second stage had; thin lines part them.
 
     **Returns:** the figure: one panel a stage.
 
     **Raises:** `ValueError` where a curve is not a vector.
     """
     curves = [np.asarray(moment_loss)]
-    if negative_elbo is not None:
-        curves.append(np.asarray(negative_elbo))
+    if variational_loss is not None:
+        curves.append(np.asarray(variational_loss))
     for curve in curves:
         if curve.ndim != 1 or curve.size == 0:
             raise ValueError(f"Expected a non-empty vector of losses; got shape {curve.shape}")
@@ -43,7 +41,7 @@ def plot_learning_curves(
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     _draw(panels[0], np.sqrt(curves[0]))
     panels[0].set(
-        yscale="log", title="MAP: means of the weights", ylabel="rms error to labels [z units]"
+        yscale="log", title="MAP: means of the weights", ylabel="root of the loss [z units]"
     )
     if noise_floor is not None:
         panels[0].axhline(noise_floor, color=VERMILION, linestyle=(0, (4, 3)), linewidth=1.1)
@@ -60,12 +58,10 @@ def plot_learning_curves(
         )
         low, high = panels[0].get_ylim()
         panels[0].set_ylim(min(low, noise_floor / 1.6), high)
-    if negative_elbo is not None:
+    if variational_loss is not None:
         _draw(panels[1], curves[1])
         _limit(panels[1], curves[1])
-        panels[1].set(title="VI: widths of the weights", ylabel="negative ELBO [nats per label]")
-        for number in range(1, rounds):
-            panels[1].axvline(number * curves[1].size / rounds, color=GREY, linewidth=0.7)
+        panels[1].set(title="VI: widths of the weights", ylabel="loss [nats per label]")
     return figure
 
 

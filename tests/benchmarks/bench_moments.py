@@ -19,7 +19,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import blackjax
 import jax
@@ -31,46 +30,7 @@ import nnef_dists as nd
 from nnef_dists.moments._label import unconstrained_log_density
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests import truth
-from tests.moments.exact import polynomial_moments
-
-
-class Job(NamedTuple):
-    family: nd.ExponentialFamily
-    ranges: dict
-    exact: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
-def each(one: Callable) -> Callable:
-    """Turns a truth for one eta into means and covariances of many."""
-
-    def many(etas):
-        found = [one(eta) for eta in etas]
-        return np.array([t.mean for t in found]), np.array([t.covariance for t in found])
-
-    return many
-
-
-LATTICE = {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbours": (-0.5, 0.5)}
-JOBS = {
-    "quartic": Job(
-        nd.Polynomial1D((1, 2, 4)),
-        {"x": (-2.0, 2.0), "x2": (-2.0, 2.0), "x4": (-2.0, -0.1, "log")},
-        polynomial_moments,
-    ),
-    "lattice10": Job(nd.LatticePhi4(10), LATTICE, each(lambda eta: truth.lattice_phi4(10, eta))),
-    "lattice50": Job(nd.LatticePhi4(50), LATTICE, each(lambda eta: truth.lattice_phi4(50, eta))),
-    "gamma_shape": Job(
-        nd.GammaShapePrior(),
-        {"alpha": (-2, 4), "log_gamma": (-5, -0.5)},
-        each(truth.gamma_shape_prior),
-    ),
-    "dirichlet": Job(
-        nd.DirichletPrior(3),
-        {"alpha": (-6.0, -1.0), "log_beta": (-4.0, -1.0)},
-        each(truth.dirichlet_prior),
-    ),
-}
+from tests.benchmarks.jobs import JOBS
 
 
 def statistics(family: nd.ExponentialFamily, u: jax.Array) -> jax.Array:

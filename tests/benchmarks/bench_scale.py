@@ -23,7 +23,7 @@ import numpy as np
 import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.benchmarks.bench_moments import JOBS
+from tests.benchmarks.jobs import JOBS
 
 CHUNK_TILES = 4
 SPAWN = multiprocessing.get_context("spawn")

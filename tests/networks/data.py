@@ -9,6 +9,8 @@ import nnef_dists as nd
 
 GAUSSIAN = nd.GaussianNatural1D()
 GAUSSIAN_RANGES = {"x": (-2.0, 2.0), "x2": (-2.0, -0.2, "log")}
+GAMMA = nd.Gamma()
+GAMMA_RANGES = {"log_x": (-0.5, 4.0), "x": (-3.0, -0.3, "log")}
 OTHER = nd.Polynomial1D((2, 4))
 
 
@@ -44,3 +46,9 @@ def gaussian_data(n: int = 64, seed: int = 0, dtype: str | None = None, noisy: b
     """Labels of random one-dimensional Gaussians."""
     etas = GAUSSIAN.sample_eta(jax.random.key(seed), n, GAUSSIAN_RANGES, dtype=dtype)
     return exact_data(GAUSSIAN, etas, seed=seed if noisy else None)
+
+
+@functools.cache
+def gamma_data(n: int = 64, seed: int = 0):
+    """Exact labels of random gamma distributions, whose moments no network has built in."""
+    return exact_data(GAMMA, GAMMA.sample_eta(jax.random.key(seed), n, GAMMA_RANGES))

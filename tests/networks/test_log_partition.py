@@ -87,7 +87,7 @@ def test_a_quadratic_is_found_exactly():
     found = nd.QuadraticPotential(nd.MomentDataset(GAUSSIAN, None, **arrays), standardisation)
 
     def fitted(eta):
-        return found(eta, standardisation.inputs(eta))
+        return found(eta, standardisation.inputs(eta), GAUSSIAN.convex_features(eta))
 
     sd = np.sqrt(np.diagonal(data.covariance, axis1=1, axis2=2))
     assert np.max(np.abs(jax.jit(jax.vmap(jax.grad(fitted)))(etas) - mean) / sd) < 2e-3

@@ -21,6 +21,7 @@ SD = np.sqrt(np.diagonal(BATCH.covariance, axis1=1, axis2=2))
 class ShiftedTruth(nd.AbstractMomentNetwork):
     """The exact moments, off by an uncertain shift in z units."""
 
+    standardisation = nd.Standardisation(gaussian_data())
     family: nd.ExponentialFamily = eqx.field(static=True)
     shift: nd.AbstractParameter
 
@@ -130,6 +131,52 @@ class TestNegativeElbo:
         assert elbo(net, seed=1) != elbo(net, seed=2)
 
 
+class TestNegativeLogPredictive:
+    """Labels are exact, so that what a shifted network errs is its shift."""
+
+    loss = staticmethod(jax.jit(nd.negative_log_predictive, static_argnames=("total", "samples")))
+
+    def value(self, net, *, seed=0, total=32, samples=2_000, temperature=0.0):
+        return self.loss(
+            net,
+            BATCH,
+            jax.random.key(seed),
+            total=total,
+            samples=samples,
+            temperature=jnp.asarray(temperature, float),
+        )
+
+    def test_its_value(self):
+        """-log of a normal density of the labels' and the weights' variance, written out."""
+        shift, stdv = np.array([0.02, -0.01]), 0.015
+        relative = (BATCH.standard_error / SD) ** 2 + stdv**2
+        logs = np.log(relative * SD**2)
+        expected = np.mean(np.sum(logs + shift**2 / relative, 1)) / 2
+        # The mean of 2,000 squared normals is off by sqrt(2 / 2,000), in two statistics.
+        assert abs(self.value(shifted(shift, stdv)) - expected) < 5 * 2 * np.sqrt(2 / 2_000)
+
+    def test_its_best_spread_is_the_error(self):
+        """Unlike that of the evidence bound, which is the posterior's."""
+        spreads = [0.02 * factor for factor in (0.6, 1.0, 1.6)]
+        values = [self.value(shifted([0.02, -0.02], s)) for s in spreads]
+        assert values[1] < min(values[0], values[2]) - 0.1
+        bounds = [elbo(shifted([0.02, -0.02], s), samples=2_000) for s in spreads]
+        assert bounds[0] < bounds[1] < bounds[2]
+
+    def test_prior_and_entropy_regularise(self):
+        net = shifted([0.002, -0.001], 1e-3)
+        difference = self.value(net, temperature=3.0, samples=8) - self.value(net, samples=8)
+        # The prior's part, squares of weights of about 1e-3, is below the tolerance.
+        assert abs(difference + 3 * float(nd.entropy(net)) / 32) < 1e-3
+
+    def test_it_is_finite_for_exact_labels_of_a_certain_network(self):
+        exact = BATCH._replace(standard_error=jnp.zeros_like(BATCH.standard_error))
+        gradient = jax.jit(jax.grad(functools.partial(nd.negative_log_predictive, total=32)))(
+            shifted([0.0, 0.0], 1e-4), exact, jax.random.key(0)
+        )
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
 class TestCalibrationRatio:
     def ratio(self, net, samples=2_000, key=9):
         return nd.calibration_ratio(net, BATCH, jax.random.key(key), samples=samples)
@@ -225,6 +272,6 @@ def test_width_and_depth_are_those_of_the_hidden_layers():
     net = nd.MLPMomentNetwork(
         GAUSSIAN, gaussian_data(), width=5, depth=2, activation=jnp.tanh, key=jax.random.key(0)
     )
-    sizes = [(layer.in_features, layer.out_features) for layer in net.layers]
+    sizes = [(layer.in_features, layer.out_features) for layer in net.body.layers]
     assert sizes == [(2, 5), (5, 5), (5, 2)]
     assert nd.get_parameter_count(net)["total"] == 2 * 5 + 5 + 5 * 5 + 5 + 5 * 2 + 2

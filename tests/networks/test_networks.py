@@ -10,7 +10,7 @@ import paramax
 import pytest
 
 import nnef_dists as nd
-from tests.networks.data import GAUSSIAN, OTHER, gaussian_data
+from tests.networks.data import GAMMA, GAUSSIAN, OTHER, gamma_data, gaussian_data
 from tests.numerics import assert_close
 from tests.registry import NETWORKS
 
@@ -30,13 +30,13 @@ SPLITS = {
 
 @functools.cache
 def network(case):
-    return case.make(GAUSSIAN, gaussian_data(), jax.random.key(1))
+    return case.make(GAMMA, gamma_data(), jax.random.key(1))
 
 
 @functools.cache
 def called(case):
     """Calls in every mode, compiled together."""
-    net, etas = network(case), jnp.asarray(gaussian_data().eta)
+    net, etas = network(case), jnp.asarray(gamma_data().eta)
     key, other = jax.random.split(jax.random.key(2))
 
     def run(net, eta):
@@ -76,12 +76,12 @@ def test_call_protocol(case):
 
 def test_a_sample_needs_a_key(case):
     with pytest.raises(ValueError, match=r"^key is required when sample=True$"):
-        network(case)(jnp.asarray(gaussian_data().eta[0]), sample=True)
+        network(case)(jnp.asarray(gamma_data().eta[0]), sample=True)
 
 
 def test_shape_and_dtype(case):
-    assert called(case)["means"].shape == gaussian_data().eta.shape
-    assert called(case)["means"].dtype == gaussian_data().eta.dtype
+    assert called(case)["means"].shape == gamma_data().eta.shape
+    assert called(case)["means"].dtype == gamma_data().eta.dtype
     with pytest.raises((ValueError, TypeError), match=r"eta|\(2,\)"):
         network(case)(jnp.zeros(3))
 
@@ -111,7 +111,7 @@ def test_all_leaves_are_inexact_arrays(case):
 @pytest.mark.parametrize("split", SPLITS)
 def test_plain_jax_and_optax_train_every_part(case, split):
     """jax.jit, jax.value_and_grad and optax on the model and on each of its partitions."""
-    net, batch = network(case), gaussian_data().arrays()
+    net, batch = network(case), gamma_data().arrays()
     dynamic, static = SPLITS[split](net)
     optimiser = optax.adam(0.003)
 
@@ -159,19 +159,19 @@ def test_the_standardisation_is_on_the_static_side(case, split):
 
 
 def test_the_standardisation_has_no_gradient(case):
-    gradient = jax.jit(jax.grad(nd.moment_loss))(network(case), gaussian_data().arrays())
+    gradient = jax.jit(jax.grad(nd.moment_loss))(network(case), gamma_data().arrays())
     assert all(np.all(leaf == 0) for leaf in buffers_of(gradient))
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
 
 
 def test_data_of_another_family_are_refused(case):
-    with pytest.raises(ValueError, match=r"Polynomial1D\(powers=\(2, 4\)\).*GaussianNatural1D"):
-        case.make(OTHER, gaussian_data(), jax.random.key(0))
+    with pytest.raises(ValueError, match=r"Polynomial1D\(powers=\(2, 4\)\).*Gamma"):
+        case.make(OTHER, gamma_data(), jax.random.key(0))
 
 
 def test_keys_decide_the_weights(case):
     one, same, other = (
-        nd.flatten_means(case.make(GAUSSIAN, gaussian_data(), jax.random.key(k))) for k in (1, 1, 2)
+        nd.flatten_means(case.make(GAMMA, gamma_data(), jax.random.key(k))) for k in (1, 1, 2)
     )
     assert np.array_equal(one, same)
     # Biases start at zero, whatever the key.
@@ -180,8 +180,8 @@ def test_keys_decide_the_weights(case):
 
 def test_ensembles_by_vmap(case):
     keys = jax.random.split(jax.random.key(4), 3)
-    nets = jax.vmap(lambda key: case.make(GAUSSIAN, gaussian_data(), key))(keys)
-    eta = jnp.asarray(gaussian_data().eta[0])
+    nets = jax.vmap(lambda key: case.make(GAMMA, gamma_data(), key))(keys)
+    eta = jnp.asarray(gamma_data().eta[0])
     call = jax.jit(lambda net: net(eta))
     together = jax.vmap(call)(nets)
     assert together.shape == (3, 2)
@@ -194,18 +194,18 @@ def test_ensembles_by_vmap(case):
 def test_invalid_etas_are_not_answered_silently(case):
     """Outside of the domain the coordinates of eta do not exist: NaN, or a refusal by name."""
     try:
-        answer = network(case)(jnp.asarray([1.0, 0.5], gaussian_data().eta.dtype))
+        answer = network(case)(jnp.asarray([1.0, 0.5], gamma_data().eta.dtype))
     except ValueError as error:
-        assert "'x2'" in str(error)  # noqa: PT017
+        assert "'x'" in str(error)  # noqa: PT017
     else:
         assert np.isnan(answer).all()
 
 
 def test_training_reaches_the_truth(case):
     """1,500 steps on 512 exact labels: rms z error below 0.04 on new etas."""
-    data = gaussian_data(n=512, seed=5)
-    batch, held_out = data.arrays(), gaussian_data(n=200, seed=6).arrays()
-    net = case.make(GAUSSIAN, data, jax.random.key(7))
+    data = gamma_data(512, 5)
+    batch, held_out = data.arrays(), gamma_data(200, 6).arrays()
+    net = case.make(data.family, data, jax.random.key(7))
     dynamic, static = nd.freeze_stdvs(net)
     optimiser = optax.adam(optax.cosine_decay_schedule(0.02, 1_500))
 

@@ -24,7 +24,7 @@ ETAS = jnp.asarray([[0.0, 2.0, -0.4], [1.0, -1.0, -1.0], [0.3, 0.0, -2.0]])
 
 def learning_curves():
     losses = np.geomspace(1.0, 1e-4, 300)
-    return plotting.plot_learning_curves(losses, -losses, noise_floor=0.016, rounds=3)
+    return plotting.plot_learning_curves(losses, -losses, noise_floor=0.016)
 
 
 def moment_data(n, *, good=0.9, seed=0):

@@ -1,0 +1,133 @@
+"""The inverse of a moment network: natural parameters of given mean parameters."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+import paramax
+from jaxtyping import Array, Float
+
+from nnef_dists.networks import AbstractMomentNetwork
+
+_STEPS = 64
+# Steps of the solver end below this, in inputs; Newton's steps after it double the digits.
+_TOLERANCE = 1e-3
+_POLISH = 3
+# Of the correlations: directions in which T hardly varies count no more than this allows.
+_LEAST_EIGENVALUE = 1e-4
+# What one unit of an input beyond the box weighs, in whitened z units.
+_WALL = 10.0
+
+
+class Inverse(NamedTuple):
+    """What solving for an eta finds.
+
+    Attributes:
+        inputs: Standardised inputs of the eta, `(m,)`.
+        residual: The largest |mu(eta) - mu| / s(eta), in z units.
+    """
+
+    inputs: Float[Array, " m"]
+    residual: Float[Array, ""]
+
+
+def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inverse:
+    """Solves mu(eta) = mu for eta, in the box of the training etas.
+
+    Levenberg and Marquardt's method in the standardised coordinates x of eta starts from that
+    example of the training etas whose moments are most like mu: the one under which mu is most
+    probable for independent normal errors of size sd(T). Its residuals are mu(eta) - mu, whitened
+    by the covariance there, and outside the box the distance to it, as a network's extrapolation
+    may meet mu anywhere. Newton's steps on
+
+        K^T (mu(eta(x)) - mu) = 0,    K = d eta / d x
+
+    follow, each kept if it lowers the residuals. With mu = grad A this is the stationarity of
+    A(eta) - eta . mu along x, whose Jacobian at the solution is K^T Cov K: by it the result is
+    differentiable in mu and in the weights.
+
+    Args:
+        network: A moment network.
+        mu: Mean parameters, `(eta_dim,)`.
+
+    Returns:
+        The solution, and how far it misses: not checked here.
+
+    Reference:
+        Nocedal and Wright, *Numerical Optimization* (2006), section 10.3; Wainwright and Jordan,
+        *Graphical Models, Exponential Families, and Variational Inference* (2008), section 3.6,
+        for the convex dual.
+    """
+    coordinates = network.standardisation
+    fixed = paramax.unwrap(coordinates)
+    target = jax.lax.stop_gradient(mu)
+    frozen = jax.tree.map(jax.lax.stop_gradient, network)
+    start = _start(frozen, target)
+    sd = coordinates.rough_sd(start)
+    whiten = _whitening(frozen, start)
+
+    def misfit(x):
+        return frozen(coordinates.eta_at(x)) - target
+
+    def size(x):
+        return jnp.max(jnp.abs(misfit(x)) / sd)
+
+    # The solver's own constants have the default dtype, which may be wider than that of mu.
+    wide = jnp.result_type(float)
+
+    def residuals(x, _):
+        x = x.astype(mu.dtype)
+        beyond = jnp.maximum(x - fixed.high, 0) - jnp.maximum(fixed.low - x, 0)
+        return jnp.concatenate([whiten @ misfit(x), _WALL * beyond]).astype(wide)
+
+    with jax.numpy_dtype_promotion("standard"):
+        solver = optx.LevenbergMarquardt(rtol=_TOLERANCE, atol=_TOLERANCE)
+        solution = optx.least_squares(
+            residuals, solver, start.astype(wide), max_steps=_STEPS, throw=False
+        )
+    x = solution.value.astype(mu.dtype)
+
+    def stationarity(network, x, mu):
+        eta, pull_back = jax.vjp(coordinates.eta_at, x)
+        return pull_back(network(eta) - mu)[0]
+
+    def newton(_, carry):
+        x, least = carry
+        value = stationarity(frozen, x, target)
+        slope = jax.jacfwd(lambda x: stationarity(frozen, x, target))(x)
+        new = x - jnp.linalg.solve(slope, value)
+        better = size(new) < least
+        return jnp.where(better, new, x), jnp.where(better, size(new), least)
+
+    x, _ = jax.lax.fori_loop(0, _POLISH, newton, (x, size(x)))
+    x = jax.lax.stop_gradient(x)
+    # Zero in value; its derivatives are those of the solution, by the implicit function theorem.
+    value = stationarity(network, x, mu)
+    slope = jax.jacfwd(lambda x: stationarity(frozen, x, target))(x)
+    x = x - jnp.linalg.solve(slope, value - jax.lax.stop_gradient(value))
+    eta = coordinates.eta_at(jax.lax.stop_gradient(x))
+    return Inverse(x, jnp.max(jnp.abs(frozen(eta) - target) / coordinates.rough_sd(x)))
+
+
+def _start(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
+    """Returns inputs of the example whose moments are most like mu."""
+    coordinates = network.standardisation
+    examples = paramax.unwrap(coordinates).examples
+
+    def unlikeness(x):
+        sd = coordinates.rough_sd(x)
+        z = (network(coordinates.eta_at(x)) - mu) / sd
+        return jnp.sum(z**2) + 2 * jnp.sum(jnp.log(sd))
+
+    return examples[jnp.argmin(jax.vmap(unlikeness)(examples))]
+
+
+def _whitening(
+    network: AbstractMomentNetwork, inputs: Float[Array, " m"]
+) -> Float[Array, "eta_dim eta_dim"]:
+    """Returns the matrix that gives statistics with the covariance at some inputs unit variance."""
+    jacobian = jax.jacfwd(network)(network.standardisation.eta_at(inputs))
+    sd = network.standardisation.rough_sd(inputs)
+    values, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2 / jnp.outer(sd, sd))
+    return (vectors / jnp.sqrt(jnp.maximum(values, _LEAST_EIGENVALUE))).T / sd

@@ -1,0 +1,126 @@
+"""The log-partition at one eta: the constant that moments leave open."""
+
+import functools
+import math
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.families import ClosedFormFamily, ExponentialFamily
+from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._label import sample_chains, unconstrained_log_density
+from nnef_dists.moments._modes import Modes
+from nnef_dists.moments._quadrature import quadrature_moments
+from nnef_dists.moments._tempered import tempered_chains
+
+# A population has a quarter of the draws in particles: 16 populations of 1,000.
+_DRAWS = 4000
+# Of quadrature, in nats and z units: above it the integral has not converged.
+_MOST_ERROR = 1e-3
+
+
+@final
+class LogPartitionEstimate(eqx.Module):
+    """A(eta) = log of the integral of h(x) exp(eta . T(x)) over x, for one eta.
+
+    Attributes:
+        eta: Natural parameters, `(eta_dim,)`.
+        value: A(eta), in nats.
+        standard_error: Its standard error in nats; a bound of the discretisation error for
+            quadrature, 0 for a closed form. Rounding, in proportion to A, comes on top.
+        method: How it was found.
+    """
+
+    eta: Float[Array, " eta_dim"]
+    value: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    method: str = eqx.field(static=True)
+
+
+def estimate_log_partition(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    key: PRNGKeyArray | None = None,
+    config: HMCConfig | None = None,
+) -> LogPartitionEstimate:
+    """Computes A(eta) for one eta of any family, by the most exact method that there is.
+
+    In this order: the family's closed form; quadrature, in one and two dimensions; the evidence of
+    tempered sequential Monte Carlo, from a wide Gaussian around HMC chains, of several independent
+    populations, whose disagreement is the standard error. The integral is over the measure that the
+    family's densities refer to: that of the angle on the circle, the surface on the sphere, all
+    entries but the last on the simplex.
+
+    Args:
+        family: The exponential family.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        key: A `jax.random.key`; needed where neither closed form nor quadrature applies.
+        config: How to sample then; a population for each chain, with a quarter of `draws` in
+            particles. None is `HMCConfig(draws=4000)`.
+
+    Returns:
+        The estimate, with its standard error.
+
+    Raises:
+        ValueError: If a key is needed and missing, sampling failed, or eta is invalid.
+
+    Reference:
+        Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
+        (2006).
+    """
+    eta = family.check_eta(jnp.asarray(eta))
+    exact = exact_log_partition(family, eta)
+    if exact is not None:
+        return exact
+    if key is None:
+        raise ValueError(
+            f"Expected a key: A(eta) of {family!r} has no closed form, nor can quadrature find it, "
+            "so that it is sampled; got None"
+        )
+    config = HMCConfig(draws=_DRAWS) if config is None else config
+    value, error, finite = _evidence(family, config, eta, key)
+    if not (finite and jnp.isfinite(value)):
+        raise ValueError(
+            f"Expected tempered sequential Monte Carlo to reach the density of {family!r} at "
+            f"{eta}; got particles that did not"
+        )
+    return LogPartitionEstimate(eta, value, error, "tempered sequential Monte Carlo")
+
+
+def exact_log_partition(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"]
+) -> LogPartitionEstimate | None:
+    """Computes A(eta) where no sampling is needed.
+
+    Args:
+        family: The exponential family.
+        eta: Valid natural parameters, `(eta_dim,)`.
+
+    Returns:
+        The estimate by closed form or by quadrature; None where there is neither.
+    """
+    if isinstance(family, ClosedFormFamily):
+        value = family.log_partition(eta)
+        return LogPartitionEstimate(eta, value, jnp.zeros_like(value), "closed form")
+    if math.prod(family.support.shape) > 2:
+        return None
+    found = quadrature_moments(family, eta)
+    if not found.error < _MOST_ERROR:
+        return None
+    return LogPartitionEstimate(eta, found.log_partition, found.error, "quadrature")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _evidence(family, config, eta, key):
+    key_chains, key_populations = jax.random.split(key)
+    modes = Modes.of(sample_chains(family, config, eta, key_chains))
+    log_density = unconstrained_log_density(family, eta)
+    chains, logs = tempered_chains(log_density, modes, key_populations, config)
+    highest = jnp.max(logs)
+    ratios = jnp.exp(logs - highest)
+    mean = jnp.mean(ratios)
+    error = jnp.std(ratios, ddof=1) / (mean * math.sqrt(config.chains))
+    return highest + jnp.log(mean), error, chains.info.finite

@@ -1,0 +1,82 @@
+"""Natural parameters of given mean parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from tests.amortized.exact import (
+    CASES,
+    data_of,
+    family_of,
+    held_out,
+    inverted,
+    moments_of,
+    relative_error,
+)
+from tests.numerics import assert_close, epsilon
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+GAUSSIAN = CASES["GaussianNatural1D"][0]
+
+
+def test_exact_moments_are_inverted():
+    """To the residual's tolerance, as amplified by the condition of the covariance."""
+    etas, mu = held_out("GaussianNatural1D")
+    q = family_of("GaussianNatural1D")
+    found = inverted(q, mu)
+    inside = np.asarray(jax.vmap(q.is_inside)(etas))
+    assert inside.mean() > 0.9
+    error = relative_error(found, etas)
+    assert np.all(np.isnan(error) <= ~inside)
+    assert np.max(error[inside]) < 3e3 * epsilon(etas)
+
+
+def test_a_direct_network_is_inverted():
+    q = nd.AmortizedFamily(GAUSSIAN, moments_of("GaussianNatural1D"))
+    etas, mu = held_out("GaussianNatural1D")
+    inside = np.asarray(jax.vmap(q.is_inside)(etas))
+    assert np.max(relative_error(inverted(q, mu), etas)[inside]) < 3e3 * epsilon(etas)
+
+
+class TestDerivatives:
+    def test_in_the_mean_parameters(self):
+        """d eta / d mu is the inverse of the covariance."""
+        mu = jnp.asarray(data_of("GaussianNatural1D").mean[:8])
+        q = family_of("GaussianNatural1D")
+        forward = jax.jit(jax.vmap(jax.jacfwd(q.natural_parameters)))(mu)
+        exact = np.linalg.inv(np.asarray(data_of("GaussianNatural1D").covariance[:8], np.float64))
+        for found, one in zip(forward, exact, strict=True):
+            assert_close(found, one, ulps=3e4)
+        backward = jax.jit(jax.grad(lambda mu: q.natural_parameters(mu)[1]))(mu[0])
+        assert_close(backward, exact[0, 1], ulps=3e4)
+
+    def test_in_the_weights(self):
+        """mu = grad A + shift: a shift acts as minus that change of mu."""
+        q, data = family_of("GaussianNatural1D"), data_of("GaussianNatural1D")
+        mu = jnp.asarray(data.mean[0])
+        gradient = jax.jit(jax.grad(lambda q: q.natural_parameters(mu)[0]))(q)
+        exact = np.linalg.inv(np.asarray(data.covariance[0], np.float64))
+        assert_close(gradient.network.shift.mean, -exact[0], ulps=3e4)
+
+
+class TestFailures:
+    # Less than the square of the mean; and the moments of an eta far outside the box.
+    IMPOSSIBLE = (1.0, 0.5)
+    OUTSIDE = (0.0, 0.5 / 40)
+
+    def test_they_are_nan_among_others(self):
+        good = np.asarray(data_of("GaussianNatural1D").mean[:64])
+        mu = np.array(good)
+        mu[3], mu[5] = self.IMPOSSIBLE, self.OUTSIDE
+        found = np.asarray(inverted(family_of("GaussianNatural1D"), jnp.asarray(mu)))
+        assert np.isnan(found[[3, 5]]).all()
+        assert np.isfinite(np.delete(found, [3, 5], 0)).all()
+
+    @pytest.mark.parametrize("mu", [IMPOSSIBLE, OUTSIDE])
+    def test_they_are_errors(self, mu):
+        compiled = jax.jit(lambda q, mu: q.natural_parameters(mu))
+        with pytest.raises(RuntimeError, match="Expected mean parameters of an eta in the box"):
+            compiled(family_of("GaussianNatural1D"), jnp.asarray(mu)).block_until_ready()

@@ -1,0 +1,161 @@
+"""Sampling where the network is not sure, and the choice of what to label next."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from tests.amortized.exact import (
+    CASES,
+    STDV,
+    etas_of,
+    family_of,
+    moments_of,
+    potential_of,
+    uncertain,
+)
+
+GAUSSIAN = CASES["GaussianNatural1D"][0]
+# Of few draws, since what is tested is which etas are sampled.
+QUICK = nd.HMCConfig(tile=8, ladder=False, global_moves=False)
+HOPELESS = nd.HMCConfig(
+    tile=8, ladder=False, global_moves=False, control_variates=False, chains=4, warmup=24, draws=8
+)
+
+
+@functools.cache
+def asked_for():
+    """A network that is off by 0.05, and knows that it is uncertain; the last eta is outside."""
+    net = potential_of("GaussianNatural1D")
+    shift = uncertain(jnp.full(2, 0.05, net.shift.dtype), STDV)
+    q = nd.AmortizedFamily(GAUSSIAN, dataclasses.replace(net, shift=shift))
+    etas = jnp.concatenate([etas_of("GaussianNatural1D", 16, seed=2), jnp.array([[0.0, -9.0]])])
+    sd = np.sqrt(np.diagonal(np.asarray(jax.vmap(GAUSSIAN.covariance)(etas)), axis1=1, axis2=2))
+    z = STDV / sd.min(1)
+    # Halfway between two: with 2,000 draws of the weights there is no doubt on which side one is.
+    between = np.sort(z[:-1])[7:9]
+    return q, etas, sd, z, float(np.sqrt(between.prod())), between
+
+
+class TestOracle:
+    def test_the_unsure_are_sampled(self):
+        q, etas, sd, z, tolerance, between = asked_for()
+        assert between[1] / between[0] > 1.02
+        mean, report = nd.mean_or_oracle(
+            q, etas, jax.random.key(0), tolerance, samples=20_000, config=QUICK
+        )
+        np.testing.assert_allclose(report.predicted_z, STDV / sd, rtol=5 / np.sqrt(2 * 20_000))
+        assert np.array_equal(report.outside, np.arange(17) == 16)
+        assert not report.indefinite.any()
+        assert np.array_equal(report.asked, (z > tolerance) | report.outside)
+        assert not report.failed.any()
+        exact = np.asarray(jax.vmap(GAUSSIAN.mean)(etas))
+        kept = mean[~report.asked]
+        # What the network says, which is off by 0.05.
+        np.testing.assert_allclose(kept, exact[~report.asked] + 0.05, atol=1e-5)
+        error = np.abs(mean - exact)[report.asked]
+        assert np.all(error < 6 * report.data.standard_error)
+        assert np.all(report.data.standard_error < 0.01)
+        assert np.array_equal(report.data.eta, np.asarray(etas)[report.asked])
+
+    def test_the_sure_are_not(self):
+        q, etas = family_of("GaussianNatural1D"), etas_of("GaussianNatural1D", 17)
+        mean, report = nd.mean_or_oracle(q, etas, jax.random.key(0), 1.0, samples=20_000)
+        assert report.data is None
+        assert not report.asked.any()
+        np.testing.assert_allclose(mean, jax.vmap(GAUSSIAN.mean)(etas), rtol=1e-5)
+
+    def test_labels_that_fail_are_nan_and_named(self):
+        """A covariance that is not positive definite is a reason to ask, too."""
+        net = moments_of("GaussianNatural1D", -1e3 * np.eye(2))
+        q, etas = nd.AmortizedFamily(GAUSSIAN, net), etas_of("GaussianNatural1D", 17)
+        mean, report = nd.mean_or_oracle(q, etas, jax.random.key(0), 1.0, config=HOPELESS)
+        assert report.indefinite.all()
+        assert report.asked.all()
+        assert report.failed.all()
+        assert np.isnan(mean).all()
+        assert (report.data.status != nd.Status.OK).all()
+
+    def test_what_makes_no_sense_is_refused(self):
+        q, etas = family_of("GaussianNatural1D"), etas_of("GaussianNatural1D", 4)
+        for tolerance in (0.0, float("nan")):
+            with pytest.raises(ValueError, match="tolerance > 0"):
+                nd.mean_or_oracle(q, etas, jax.random.key(0), tolerance)
+        with pytest.raises(ValueError, match=r"etas\[2\].*'x2'"):
+            nd.mean_or_oracle(q, etas.at[2, 1].set(1.0), jax.random.key(0), 0.1)
+
+
+@functools.cache
+def twisted():
+    """Moments that are uncertain by a shift and by a linear function of eta."""
+    net = moments_of("GaussianNatural1D")
+    net = dataclasses.replace(net, twist=uncertain(jnp.zeros((2, 2), net.shift.dtype)))
+    return nd.AmortizedFamily(GAUSSIAN, net)
+
+
+@functools.cache
+def kernel(samples, seed, n):
+    """The covariance between candidates, summed over statistics in z units, in float64."""
+    q, etas = twisted(), etas_of("GaussianNatural1D", n, seed=5)
+    key = jax.random.key(seed)
+    draws = nd.predictive_draws(q.network, lambda net: jax.vmap(net)(etas), key, samples)
+    sd = np.sqrt(np.diagonal(np.asarray(jax.vmap(GAUSSIAN.covariance)(etas)), axis1=1, axis2=2))
+    z = (np.asarray(draws, np.float64) - np.mean(draws, 0)) / sd
+    return np.einsum("sai,sbi->ab", z, z) / (samples - 1)
+
+
+class TestAcquire:
+    NOISE = 0.01
+
+    def test_it_maximises_the_determinant_greedily(self):
+        """Against determinants of all extensions by one candidate, step by step."""
+        n = 24
+        etas, k = etas_of("GaussianNatural1D", n, seed=5), kernel(32, 3, n)
+        chosen = nd.acquire(twisted(), etas, 6, jax.random.key(3), samples=32, noise=self.NOISE)
+        assert len(set(chosen.tolist())) == 6
+        noisy = k + self.NOISE**2 * np.eye(n)
+        for step, index in enumerate(chosen):
+            before = chosen[:step].tolist()
+            gains = [
+                np.linalg.slogdet(noisy[np.ix_([*before, other], [*before, other])])[1]
+                if other not in before
+                else -np.inf
+                for other in range(n)
+            ]
+            # Rounding may exchange candidates that are worth the same.
+            assert gains[index] > max(gains) - 1e-3
+
+    def test_a_second_copy_is_not_taken(self):
+        """The best candidate, five times, is followed by what differs from it."""
+        etas = etas_of("GaussianNatural1D", 24, seed=5)
+        best = int(np.argmax(np.diag(kernel(32, 3, 24))))
+        copies = jnp.concatenate([etas, jnp.tile(etas[best], (4, 1))])
+        chosen = nd.acquire(twisted(), copies, 4, jax.random.key(3), samples=32)
+        assert chosen[0] == best
+        assert np.sum((chosen == best) | (chosen >= 24)) == 1
+
+    def test_what_makes_no_sense_is_refused(self):
+        q, etas, key = twisted(), etas_of("GaussianNatural1D", 4), jax.random.key(0)
+        for n in (0, 5):
+            with pytest.raises(ValueError, match=f"1 <= n <= 4; got {n}"):
+                nd.acquire(q, etas, n, key)
+        with pytest.raises(ValueError, match="samples >= 2"):
+            nd.acquire(q, etas, 2, key, samples=1)
+        with pytest.raises(ValueError, match="noise > 0"):
+            nd.acquire(q, etas, 2, key, noise=0.0)
+        with pytest.raises(ValueError, match=r"etas\[1\]"):
+            nd.acquire(q, etas.at[1, 1].set(1.0), 2, key)
+
+    def test_a_network_that_is_no_help_is_refused(self):
+        etas, key = etas_of("GaussianNatural1D", 24, seed=5), jax.random.key(0)
+        net = moments_of("GaussianNatural1D", -1e3 * np.eye(2))
+        with pytest.raises(ValueError, match="candidate 0 without"):
+            nd.acquire(nd.AmortizedFamily(GAUSSIAN, net), etas, 2, key)
+        sure = dataclasses.replace(net, shift=nd.DeterministicParameter(net.shift.mean))
+        sure = dataclasses.replace(sure, twist=nd.DeterministicParameter(0 * net.twist.mean))
+        with pytest.raises(ValueError, match="one that is certain"):
+            nd.acquire(nd.AmortizedFamily(GAUSSIAN, sure), etas, 2, key)
