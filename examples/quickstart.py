@@ -4,8 +4,8 @@
 
 The family is exp(eta1 x + eta2 x^2 + eta4 x^4): one mode or two, no closed form. It is declared by
 its statistics; HMC labels some etas with their moments; a network learns the log-partition, whose
-gradient is E[T], from the labels, and how far to trust itself; and the result is a distribution that
-one computes with. `--steps` scales the number of training steps.
+gradient is E[T], from the labels, and how far to trust itself. What comes out is a distribution.
+`--steps` scales the number of training steps.
 """
 
 import jax
@@ -37,10 +37,9 @@ LONGER = nd.HMCConfig(draws=2000)  # less noise in the labels that the uncertain
 def main():
     args = training.parser(__doc__, "artifacts/quickstart").parse_args()
     n = 4096 if args.etas is None else args.etas
-    key = jax.random.key(args.seed)
-    k_train, k_calibrate, k_held, k_hmc, k_longer, k_net, k_map, k_vi, k_q, k_draws = jax.random.split(
-        key, 10
-    )
+    k_labels, k_learning = jax.random.split(jax.random.key(args.seed))
+    k_train, k_calibrate, k_held, k_hmc, k_longer = jax.random.split(k_labels, 5)
+    k_net, k_map, k_vi, k_q, k_draws = jax.random.split(k_learning, 5)
     seconds = {}
 
     # 1. Moments of some etas, by HMC.

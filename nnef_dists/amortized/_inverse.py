@@ -32,6 +32,7 @@ class Inverse(NamedTuple):
     residual: Float[Array, ""]
 
 
+@jax.jit
 def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inverse:
     """Solves mu(eta) = mu for eta, in the box of the training etas.
 

@@ -1,8 +1,8 @@
 """Where the components of a convex log-partition start: found from moment data, without training.
 
-A log-partition A is the cumulant generating function of T. Of a sum of independent variables it is
-the sum of their log-partitions, so the moments that `phi`, the convex features, explain are split
-off first. What they leave is given to points in the space of T, as in a quadrature rule.
+Log-partitions of independent variables add up to that of their sum. So what multiples of the convex
+features explain of the moments is split off first; what is left is given to points in the space of
+T, which are masses of a discrete distribution.
 """
 
 from typing import NamedTuple
@@ -23,6 +23,8 @@ _EXCEPTIONS = 0.02
 _SLACK = 1.02
 # What the features leave, in z units, is taken to be no less.
 _SMALLEST_MISFIT = 0.01
+# Of what the features leave, the unit of a feature's coefficient.
+_WORTH = 0.3
 # Of the covariance, what a component's spread has beyond what the features leave.
 _LEFT_AT_LEAST = 1e-3
 _ITERATIONS = 500
@@ -35,11 +37,11 @@ class ComponentStart(NamedTuple):
     Attributes:
         slope: The mean over components of their points, `(d,)`.
         points: Points in the space of T, less the slope, `(K, d)`.
-        spread: For each component a square root of the covariance of T that is left to it, with a
-            few per cent of the whole, `(K, d, d)`.
+        spread: For each component the principal axes of the covariance of T that is left to it (and
+            of a little of the whole), as columns, `(K, d, d)`.
         logits: Logarithms of the components' masses, up to a constant, `(K,)`.
         weights: Non-negative coefficients of the features, `(k,)`.
-        units: Their sizes: a coefficient of this size is worth what the features leave, or the
+        units: Their sizes: a coefficient that is worth a third of what the features leave, or the
             coefficient itself where that is more, `(k,)`; positive.
         centre: The mean eta, at which slope, points and logits are to be read, `(d,)`.
         feature_centre: The mean of each feature, `(k,)`.
@@ -114,7 +116,7 @@ def find_components(data: MomentDataset, count: int) -> ComponentStart:
         spread=sd[rows][:, :, None] * axes,
         logits=_masses(eta[rows] - centre, points),
         weights=weights,
-        units=np.maximum(weights, 0.3 * max(misfit, _SMALLEST_MISFIT) / sizes),
+        units=np.maximum(weights, _WORTH * max(misfit, _SMALLEST_MISFIT) / sizes),
         centre=centre,
         feature_centre=values.mean(0),
     )

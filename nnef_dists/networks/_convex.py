@@ -23,8 +23,8 @@ from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork
 
 # How far a unit of the raw weights moves a component: learning rates that suit the weights of
 # perceptrons, of size 1 / sqrt(width), then suit components.
-_GAIN = 5.0
-_INITIAL_STDV = 0.01
+_GAIN = 8.0
+_INITIAL_STDV = 0.005
 # Of its unit, the least coefficient of a feature at the start: not so small that it cannot grow.
 _LEAST_WEIGHT = 0.01
 
@@ -37,19 +37,19 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
         A(eta) = log sum_k exp(b_k + t_k . eta + p_k . phi(eta)),    p_kj > 0
 
     with phi the convex features of the natural domain. The log-sum-exp of convex functions is
-    convex, so
+    convex: with w the softmax over components,
 
-        hess A = sum_k w_k (p_k . hess phi) + Cov_w[t_k + P_k . grad phi],    w = softmax
+        hess A = sum_k w_k sum_j p_kj hess phi_j + Cov_w[t_k + sum_j p_kj grad phi_j]
 
-    is positive semi-definite at every valid eta, for each draw of the weights: a covariance, which
-    is what it stands for. Without features A would be a quadrature rule with K nodes t_k in the
-    space of T, which can be as exact as one likes, and would give moments in the convex hull of the
-    nodes alone. A feature's share makes a component the log-partition of a continuous variable, of
-    any mean, with the right singularities at the edge of the domain.
+    is positive semi-definite at every valid eta, for each draw of the weights. Both terms are
+    covariances: exp(A) is a sum of Laplace transforms, each of a point t_k in the space of T, or of
+    a variable around it whose log-partition is p_k . phi. Points alone would be a quadrature rule,
+    whose moments stay in the hull of its nodes; with features moments have the right singularities
+    at the edge of the domain.
 
-    Only b and t, the coefficients of affine functions, are free in sign; p is a softplus of what
-    the raw (random) weights hold. All start from the data by `find_components`, and weights of zero
-    mean that start: their prior prefers it.
+    The coefficients of affine functions, b and t, are free in sign; p is a softplus of the raw
+    (random) weights. All start from the data by `find_components`: raw weights of zero stand for
+    that start, and their prior prefers it. It is the truth for Gaussians.
 
     Args:
         family: The exponential family.

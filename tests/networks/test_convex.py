@@ -1,0 +1,229 @@
+"""The convex network: positive semi-definite Jacobians, its start, and what it learns."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nnef_dists as nd
+from nnef_dists.networks._component_start import find_components
+from nnef_dists.networks._convex import log_sum_exp
+from tests.moments.exact import polynomial_moments
+from tests.networks.data import GAUSSIAN, exact_data, gaussian_data
+from tests.numerics import assert_close, epsilon
+from tests.registry import FAMILIES
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+# Rounding of a Jacobian, relative to its largest eigenvalue; the promise is 1e-5 in float32.
+ROUNDING = 64
+
+
+def labelled(family, etas, mean, covariance):
+    """Moment data of given moments, with labels that claim to be exact to 0.001 z units."""
+
+    class Moments:
+        def __init__(self):
+            self.family = family
+
+    etas = np.asarray(etas)
+    n, d = etas.shape
+    ones = np.ones((n, d), etas.dtype)
+    standard_error = 1e-3 * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    return nd.MomentDataset(
+        family=family,
+        config=None,
+        eta=etas,
+        mean=np.asarray(mean, etas.dtype),
+        covariance=np.asarray(covariance, etas.dtype),
+        standard_error=standard_error.astype(etas.dtype),
+        ess=1_000 * ones,
+        rhat=ones,
+        acceptance=ones[:, 0],
+        divergences=0 * ones[:, 0],
+        jumps=0 * ones[:, 0],
+        status=np.full(n, nd.Status.OK, np.int8),
+        rung=np.full(n, nd.Rung.HMC, np.int8),
+    )
+
+
+def arbitrary_data(family, ranges, n=64):
+    """Etas of a family with random numbers for moments: convexity has to hold for any."""
+    etas = jax.jit(lambda key: family.sample_eta(key, n, ranges))(jax.random.key(0))
+    rng = np.random.default_rng(1)
+    factor = rng.normal(size=(n, family.eta_dim, family.eta_dim))
+    covariance = factor @ factor.transpose(0, 2, 1)
+    return labelled(family, etas, rng.normal(size=(n, family.eta_dim)), covariance)
+
+
+def with_stdv(net, stdv):
+    """The network with all weights equally uncertain."""
+
+    def widen(node):
+        return nd.GaussianParameter.from_stdv(node.mean, stdv) if nd.is_parameter(node) else node
+
+    return jax.tree.map(widen, net, is_leaf=nd.is_parameter)
+
+
+def relative_eigenvalues(jacobians):
+    """The smallest eigenvalue of each symmetric part, relative to the largest."""
+    jacobians = np.asarray(jacobians, np.float64)
+    assert np.isfinite(jacobians).all()
+    values = np.linalg.eigvalsh((jacobians + jacobians.swapaxes(-1, -2)) / 2)
+    assert np.all(values[..., -1] > 0)
+    return values[..., 0] / values[..., -1]
+
+
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
+def test_jacobians_are_positive_semidefinite_for_all_weights(case):
+    """Twenty draws of wide weights, at etas of the data and at others three times as far out."""
+    family = case.make()
+    data = arbitrary_data(family, case.ranges)
+    net = with_stdv(nd.ConvexLogPartitionNetwork(family, data, width=8, key=jax.random.key(2)), 0.3)
+    far = 3 * jax.random.normal(jax.random.key(3), (64, family.unconstrained_dim), data.eta.dtype)
+
+    @jax.jit
+    def jacobians(net, keys):
+        outside = jax.vmap(net.standardisation.eta_at)(far)
+        valid = jax.vmap(family.is_valid_eta)(outside)
+        # Rounding puts a few of the furthest on the edge: these have the first eta of the data.
+        etas = jnp.concatenate([data.eta, jnp.where(valid[:, None], outside, data.eta[0])])
+
+        def of_draw(key):
+            drawn = nd.sample_all_parameters(net, key)
+            return jax.vmap(jax.jacfwd(drawn.__call__))(etas)
+
+        return jax.lax.map(of_draw, keys), jnp.mean(valid)
+
+    found, share = jacobians(net, jax.random.split(jax.random.key(4), 20))
+    assert share > 0.9
+    assert np.min(relative_eigenvalues(found)) > -ROUNDING * epsilon(found)
+
+
+def test_the_jacobians_sign_is_not_for_free():
+    """The same check finds the curvature of a network that is not convex."""
+    net = with_stdv(
+        nd.LogPartitionNetwork(GAUSSIAN, gaussian_data(), width=8, depth=2, key=jax.random.key(2)),
+        0.3,
+    )
+    drawn = nd.sample_all_parameters(net, jax.random.key(4))
+    jacobians = jax.jit(jax.vmap(jax.jacfwd(drawn.__call__)))(jnp.asarray(gaussian_data().eta))
+    values = np.linalg.eigvalsh(np.asarray(jacobians, np.float64))
+    assert np.min(values[:, 0] / np.abs(values).max(1)) < -0.01
+
+
+class TestLogSumExp:
+    def test_it_is_the_log_sum_exp(self):
+        values = jax.random.normal(jax.random.key(0), (9,))
+        assert_close(log_sum_exp(values), jax.nn.logsumexp(values))
+        assert_close(jax.grad(log_sum_exp)(values), jax.nn.softmax(values))
+
+    @pytest.mark.parametrize("lead", [0.0, 10.0, 60.0])
+    def test_curvature_along_a_line_keeps_its_relative_precision(self, lead):
+        """The variance of slopes, where one value leads and where the slopes have a large mean."""
+        values = np.array([0.3 + lead, 0.1, -0.4, 0.2])
+        slopes = np.array([3.0, 3.5, 1.0, 4.0])
+        weights = np.exp(values - values[0])
+        weights /= weights.sum()
+        others = slopes - slopes[0]
+        expected = weights @ others**2 - (weights @ others) ** 2
+        start, direction = jnp.asarray(values, float), jnp.asarray(slopes, float)
+        along = jax.jit(jax.jacfwd(jax.jacfwd(lambda t: log_sum_exp(start + t * direction))))
+        found = along(jnp.zeros((), float))
+        # Rounding of the values themselves enters the weights.
+        np.testing.assert_allclose(found, expected, rtol=(64 + lead) * epsilon(start))
+
+    def test_third_derivatives(self):
+        values = jax.random.normal(jax.random.key(0), (4,))
+        own = jax.jacfwd(jax.hessian(log_sum_exp))(values)
+        assert_close(own, jax.jacfwd(jax.hessian(jax.nn.logsumexp))(values))
+
+
+class TestStart:
+    @pytest.mark.parametrize("case", [c for c in FAMILIES if "ormal" in c.name or "1D" == c.name[-2:]])
+    def test_gaussians_are_exact_without_training(self, case):
+        """Also far outside of the etas of the data."""
+        family = case.make()
+        if not case.has_closed_form:
+            pytest.skip("no closed form")
+        etas = jax.jit(lambda key: family.sample_eta(key, 64, case.ranges))(jax.random.key(0))
+        net = nd.ConvexLogPartitionNetwork(
+            family, exact_data(family, etas), width=8, key=jax.random.key(1)
+        )
+        wide = {name: (8 * low, high / 8 if high < 0 else 8 * high) for name, (low, high, *_)
+                in case.ranges.items()}
+        tests = jax.jit(lambda key: family.sample_eta(key, 200, wide))(jax.random.key(2))
+        exact = exact_data(family, tests)
+        sd = np.sqrt(np.diagonal(exact.covariance, axis1=1, axis2=2))
+        z = (np.asarray(jax.jit(jax.vmap(net))(tests)) - exact.mean) / sd
+        assert np.sqrt(np.mean(z**2)) < 0.01
+
+    def test_the_features_coefficients_are_found(self):
+        """A = x^2 / (4 n) - log(n) / 2 with n = -eta2: coefficients 1 / 2 and 1 / 4."""
+        start = find_components(gaussian_data(n=200), 8)
+        np.testing.assert_allclose(start.weights, [0.5, 0.25], rtol=1e-3)
+
+    def test_masses_are_those_of_the_draws(self):
+        """One point was drawn at each eta: the etas' densities at any point add up to one draw."""
+        data = arbitrary_data(GAUSSIAN, {"x": (-1.0, 1.0), "x2": (-2.0, -1.0)})
+        start = find_components(data, 64)
+        # All of the labels were used, so that the order in which they were does not matter.
+        products = (np.asarray(data.eta, np.float64) - start.centre) @ start.points.T
+        joint = products + start.logits
+        densities = np.exp(joint - np.logaddexp.reduce(joint, axis=1)[:, None])
+        np.testing.assert_allclose(densities.sum(0), 1, rtol=1e-3)
+
+    def test_more_components_than_labels(self):
+        data = gaussian_data(n=8)
+        net = nd.ConvexLogPartitionNetwork(GAUSSIAN, data, width=20, key=jax.random.key(0))
+        assert net.points.tree.shape == (20, 2)
+        assert np.isfinite(jax.jit(jax.vmap(net))(jnp.asarray(data.eta))).all()
+
+    def test_a_width_below_one_is_refused(self):
+        with pytest.raises(ValueError, match="width >= 1"):
+            nd.ConvexLogPartitionNetwork(GAUSSIAN, gaussian_data(), width=0, key=jax.random.key(0))
+
+
+def test_a_domain_without_an_edge_has_points_alone():
+    """Moments then lie in the hull of the points."""
+    family = nd.VonMisesHarmonic(1)
+    data = arbitrary_data(family, {"cos": (-2, 2), "sin": (-2, 2)})
+    net = nd.ConvexLogPartitionNetwork(family, data, width=8, key=jax.random.key(0))
+    assert net.raw_weight.shape == (8, 0)
+    far = jax.jit(net)(jnp.asarray([1e4, 0.0], data.eta.dtype))
+    points = net.slope.tree + net.points.tree
+    reach = 8 * jnp.max(jnp.abs(net.spread.tree)) * jnp.max(jnp.abs(net.displacement.mean)) * 2
+    assert jnp.abs(far[0] - jnp.max(points[:, 0])) <= reach
+
+
+@functools.cache
+def quartic_data(n, seed):
+    family = nd.Polynomial1D((1, 2, 4))
+    box = {"x": (-2.0, 2.0), "x2": (-2.0, 2.0), "x4": (-2.0, -0.2, "log")}
+    etas = jax.jit(lambda key: family.sample_eta(key, n, box))(jax.random.key(seed))
+    return labelled(family, etas, *polynomial_moments(etas))
+
+
+def test_it_learns_densities_with_two_wells():
+    data, held_out = quartic_data(512, 0), quartic_data(256, 1).arrays()
+    net = nd.ConvexLogPartitionNetwork(data.family, data, width=64, key=jax.random.key(0))
+    batch = data.arrays()
+    dynamic, static = nd.freeze_stdvs(net)
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.003, 2_000))
+
+    def step(carry, _):
+        dynamic, state = carry
+        gradient = jax.grad(lambda d: nd.moment_loss(nd.unfreeze_all(d, static), batch))(dynamic)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state, dynamic)
+            return (optax.apply_updates(dynamic, updates), state), None
+
+    @jax.jit
+    def train(dynamic):
+        (dynamic, _), _ = jax.lax.scan(step, (dynamic, optimiser.init(dynamic)), length=2_000)
+        return nd.moment_loss(nd.unfreeze_all(dynamic, static), held_out)
+
+    assert jnp.sqrt(train(dynamic)) < 0.05
