@@ -57,7 +57,9 @@ class LaplaceProduct(ExponentialFamily):
     def natural_domain(self) -> CoupledDomain:
         """The domain: in every coordinate the two parameters have a positive sum."""
         return CoupledDomain(
-            _SumAndDifference(self.d), "of positive sum minus + plus, entry by entry"
+            _SumAndDifference(self.d),
+            "of positive sum minus + plus, entry by entry",
+            _convex_features,
         )
 
     @property
@@ -68,6 +70,11 @@ class LaplaceProduct(ExponentialFamily):
     def compute_stats(self, x: Float[Array, " d"]) -> dict[str, Array]:
         """Returns minus the distances from 1 and from -1."""
         return {"minus": -jnp.abs(x - 1), "plus": -jnp.abs(x + 1)}
+
+
+def _convex_features(eta: Float[Array, " d"]) -> Float[Array, " k"]:
+    """Returns -log(minus_i + plus_i) for every i: A at the edge, where the tails are long."""
+    return -jnp.log(jnp.sum(eta.reshape(2, -1), axis=0))
 
 
 @final

