@@ -96,8 +96,9 @@ def _convex_features(eta: Float[Array, " d"]) -> Float[Array, " k"]:
     in (n, y). Near the edge A is a constant and n (k-1) / 2 times -log(-g) (the proof above).
     """
     linear, n = eta[:-1], -eta[-1]
-    # With the largest taken out, products of n and of a large ratio don't cancel.
-    largest = jnp.max(linear)
+    # With the largest taken out, products of n and of a large ratio don't cancel. g does not depend
+    # on what is taken out, so that its derivatives need none of this.
+    largest = jax.lax.stop_gradient(jnp.max(linear))
     gap = -largest - n * jnp.log(jnp.sum(jnp.exp((linear - largest) / n)))
     found = jnp.stack([-gap, -jnp.log(gap), n * jnp.log(n / gap), -jnp.log(n)])
     return jnp.concatenate([found, linear**2 / n])

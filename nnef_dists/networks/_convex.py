@@ -130,8 +130,8 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
         net = paramax.unwrap(self)
-        # Components exist outside of the natural domain, too; A does not.
-        eta = jnp.where(self.family.is_valid_eta(eta), eta, jnp.nan)
+        # Components exist outside of the natural domain, too; A and its gradient do not.
+        eta = eta + jnp.where(self.family.is_valid_eta(eta), 0.0, jnp.nan).astype(eta.dtype)
         points = net.points + _GAIN * jnp.einsum("kij,kj->ki", net.spread, net.displacement)
         raw = net.weight_start + _GAIN * net.raw_weight
         weights = net.weight_unit * jax.nn.softplus(raw)
