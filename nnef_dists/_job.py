@@ -162,7 +162,8 @@ def explain(error: Exception, *parsers: ArgumentParser) -> str:
     }
     for parser in parsers:
         known |= _option_names(parser)
-    for match in re.finditer(r"(?:--|['\"])([A-Za-z_][\w.]*)|: (\w+)$", message, re.MULTILINE):
+    quoted = r"(?:--|(?<!Subcommand )['\"])([A-Za-z_][\w.]*)|: (\w+)$"
+    for match in re.finditer(quoted, message, re.MULTILINE):
         word = match[1] or match[2]
         if word not in known and word.rpartition(".")[2] not in names:
             close = difflib.get_close_matches(word, sorted(known), 1)
