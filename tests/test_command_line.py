@@ -269,6 +269,7 @@ class TestProcess:
             check=False,
         )
 
+    @pytest.mark.slow
     def test_workers_label_the_family_of_a_user(self, tmp_path, job):
         (tmp_path / "families_of_a_user.py").write_text(USERS)
         arguments = [

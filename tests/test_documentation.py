@@ -102,7 +102,16 @@ def run_page(text: str, name: str) -> dict:
     return module.__dict__
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+# What they show, README and an example do too.
+SLOW = {"docs/amortized.md", "docs/getting_started.md"}
+
+
+def page_param(page: Path):
+    name = page.relative_to(ROOT).as_posix()
+    return pytest.param(page, marks=[pytest.mark.slow] if name in SLOW else [], id=name)
+
+
+@pytest.mark.parametrize("page", [page_param(page) for page in PAGES])
 def test_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_page(page.read_text(), str(page))

@@ -48,7 +48,13 @@ def example(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name != "gaussian_1d" else [])
+        for name in JOBS
+    ],
+)
 def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
     out = tmp_path / "results"
     options = [] if name == "quickstart" else ["--preset", "small"]

@@ -79,6 +79,7 @@ def test_file_and_export_without_a_registry_line_are_noticed(copy):
     assert re.search(rf"add to tests/registry.py: .*'{family_file()[1]}'", result.stdout)
 
 
+@pytest.mark.slow
 def test_with_the_registry_line_all_identities_hold(copy):
     name = family_file()[1]
     line = REGISTRY_LINE.format(name=name)

@@ -107,8 +107,7 @@ class AmortizedFamily(Module):
         The box is the range of each unconstrained coordinate, widened by 2 % either way: it tells
         of an eta that is larger than all others, not of an unseen combination.
         """
-        coordinates = self.network.standardisation
-        return coordinates.is_inside(coordinates.inputs(eta))
+        return self._is_inside(eta)
 
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         """Returns the mean parameters mu = E[T | eta], `(eta_dim,)`.
@@ -124,7 +123,7 @@ class AmortizedFamily(Module):
                 of the training etas; inside transformations an `equinox.error_if`. All methods that
                 take an eta do.
         """
-        return self.network(self._checked(eta))
+        return self._mean(self._checked(eta))
 
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T | eta]: the symmetric part of the network's Jacobian.
@@ -147,15 +146,7 @@ class AmortizedFamily(Module):
         These are the unconstrained coordinates: an over-complete family, such as
         `MultivariateNormal`, has statistics that repeat each other and a singular covariance.
         """
-        eta = self._checked(eta)
-        u = self.family.unconstrain_eta(eta)
-        tangents = jax.jacfwd(self.family.constrain_eta)(u)
-        information = tangents.T @ self._covariance(eta) @ tangents
-        diagonal = jnp.diagonal(information)
-        # To unit diagonal, so that scales do not matter to float arithmetic.
-        scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
-        factor = jnp.linalg.cholesky(information / jnp.outer(scale, scale))
-        return jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(factor))
+        return self._is_positive_definite(self._checked(eta))
 
     def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta), in nats: exact at the anchor, learned from there on.
@@ -190,8 +181,7 @@ class AmortizedFamily(Module):
                 "E[log h]. Train a network of BaseMeasureAsStatistic(family), at whose log_h = 1 "
                 "it is this family"
             )
-        eta = self._checked(eta)
-        return self._log_partition(eta) - jnp.sum(eta * self.network(eta))
+        return self._entropy(self._checked(eta))
 
     def kl(
         self, eta_p: Float[Array, " eta_dim"], eta_q: Float[Array, " eta_dim"]
@@ -210,10 +200,7 @@ class AmortizedFamily(Module):
         Raises:
             ValueError: For a direct network.
         """
-        network = self._log_partition_network()
-        eta_p, eta_q = self._checked(eta_p), self._checked(eta_q)
-        difference = network.log_partition(eta_q) - network.log_partition(eta_p)
-        return jnp.sum((eta_p - eta_q) * network(eta_p)) + difference
+        return self._kl(self._checked(eta_p), self._checked(eta_q))
 
     def log_prob(self, x: Array, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns log p(x | eta), in nats.
@@ -228,8 +215,7 @@ class AmortizedFamily(Module):
         Raises:
             ValueError: What `log_partition` raises.
         """
-        eta = self._checked(eta)
-        return self.family.unnormalized_logdensity(eta, x) - self._log_partition(eta)
+        return self._log_prob(x, self._checked(eta))
 
     def natural_parameters(
         self, mu: Float[Array, " eta_dim"], *, throw: bool = True
@@ -280,8 +266,7 @@ class AmortizedFamily(Module):
         Raises:
             ValueError: For fewer than 2 draws.
         """
-        eta = self._checked(eta)
-        return predictive_moments(self.network, lambda network: network(eta), key, n)
+        return self._predictive(self._checked(eta), key, n)
 
     def sample(
         self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
@@ -306,10 +291,41 @@ class AmortizedFamily(Module):
         eta = self.family.check_eta(eta)
         return check_extrapolation(eta, self.is_inside(eta), strict=self.strict)
 
+    # Compiled: outside other programs, operations one by one would take seconds at first. Checks of
+    # concrete values stay outside.
+
+    @eqx.filter_jit
+    def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        coordinates = self.network.standardisation
+        return coordinates.is_inside(coordinates.inputs(eta))
+
+    @eqx.filter_jit
+    def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        return self.network(eta)
+
+    @eqx.filter_jit
+    def _predictive(
+        self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int
+    ) -> tuple[Float[Array, " eta_dim"], Float[Array, " eta_dim"]]:
+        return predictive_moments(self.network, lambda network: network(eta), key, n)
+
+    @eqx.filter_jit
     def _covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         jacobian = jax.jacfwd(self.network)(eta)
         return (jacobian + jacobian.T) / 2
 
+    @eqx.filter_jit
+    def _is_positive_definite(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        u = self.family.unconstrain_eta(eta)
+        tangents = jax.jacfwd(self.family.constrain_eta)(u)
+        information = tangents.T @ self._covariance(eta) @ tangents
+        diagonal = jnp.diagonal(information)
+        # To unit diagonal, so that scales do not matter to float arithmetic.
+        scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+        factor = jnp.linalg.cholesky(information / jnp.outer(scale, scale))
+        return jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(factor))
+
+    @eqx.filter_jit
     def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         network, anchor = self._log_partition_network(), paramax.unwrap(self.anchor)
         if anchor is None:
@@ -318,6 +334,22 @@ class AmortizedFamily(Module):
                 "with anchor=estimate_log_partition(family, q.center, key)"
             )
         return network.log_partition(eta) - network.log_partition(anchor.eta) + anchor.value
+
+    @eqx.filter_jit
+    def _entropy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        return self._log_partition(eta) - jnp.sum(eta * self.network(eta))
+
+    @eqx.filter_jit
+    def _kl(
+        self, eta_p: Float[Array, " eta_dim"], eta_q: Float[Array, " eta_dim"]
+    ) -> Float[Array, ""]:
+        network = self._log_partition_network()
+        difference = network.log_partition(eta_q) - network.log_partition(eta_p)
+        return jnp.sum((eta_p - eta_q) * network(eta_p)) + difference
+
+    @eqx.filter_jit
+    def _log_prob(self, x: Array, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        return self.family.unnormalized_logdensity(eta, x) - self._log_partition(eta)
 
     def _log_partition_network(self) -> AbstractLogPartitionNetwork:
         if not isinstance(self.network, AbstractLogPartitionNetwork):

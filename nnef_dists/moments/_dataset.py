@@ -220,6 +220,34 @@ class MomentDataset:
         leaves: tuple[Any, ...] = (self.eta, self.mean, self.covariance, self.standard_error)
         return MomentBatch(*leaves)
 
+    @staticmethod
+    def concatenate(parts: Sequence["MomentDataset"]) -> "MomentDataset":
+        """Joins labels of one family, such as those of several rounds of labelling.
+
+        Args:
+            parts: The datasets, at least one, of one family and dtype.
+
+        Returns:
+            All their labels, in memory, in their order. The config is that of the parts if all
+            have the same, else None.
+
+        Raises:
+            ValueError: For no parts, and for parts of different families or dtypes.
+        """
+        if not parts:
+            raise ValueError("Expected at least one dataset; got none")
+        first = parts[0]
+        for part in parts:
+            if part.family != first.family or part.eta.dtype != first.eta.dtype:
+                raise ValueError(
+                    f"Expected data of {first.family!r} with {first.eta.dtype} etas; got data of "
+                    f"{part.family!r} with {part.eta.dtype} etas"
+                )
+        config = first.config if all(part.config == first.config for part in parts) else None
+        columns = [part._columns.read_all() for part in parts]
+        arrays = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+        return MomentDataset(first.family, config, **arrays)
+
     def split(self, fractions: Sequence[float], key: PRNGKeyArray) -> tuple["MomentDataset", ...]:
         """Splits the labels at random, such as into those to train on and those to test with.
 

@@ -33,6 +33,7 @@ def test_two_stage_regression(tmp_path, monkeypatch):
     assert redraw() == figures
 
 
+@pytest.mark.slow
 def test_bayesian_ode(tmp_path, monkeypatch):
     figures, _ = run("bayesian_ode", tmp_path / "out", monkeypatch)
     expected = {"field.safetensors", "history.npz", "figures.json"}

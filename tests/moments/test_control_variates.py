@@ -131,8 +131,16 @@ GAIN = {
 }
 
 
+SLOW = {"MultivariateNormal", "MinimalMultivariateNormal", "LatticePhi4"}
+
+
 @pytest.mark.parametrize(
-    "case", [c for c in FAMILIES if c.has_closed_form or c.name in TRUTH], ids=str
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case.name in SLOW else [], id=case.name)
+        for case in FAMILIES
+        if case.has_closed_form or case.name in TRUTH
+    ],
 )
 def test_labels_are_more_exact_and_as_honest(case):
     family, gain = case.make(), GAIN.get(case.name, 1)

@@ -70,6 +70,31 @@ class TestRows:
             nd.MomentDataset(GAUSSIAN, None, **arrays)
 
 
+class TestConcatenate:
+    def test_parts_follow_each_other(self, data):
+        whole = nd.MomentDataset.concatenate([data[:7], DATA[7:30], data[30:]])
+        assert_same(whole, DATA)
+        assert (whole.family, whole.config) == (DATA.family, DATA.config)
+
+    def test_different_configs_leave_none(self):
+        arrays = {name: getattr(DATA, name) for name in COLUMNS}
+        other = nd.MomentDataset(GAUSSIAN, nd.HMCConfig(draws=77), **arrays)
+        assert nd.MomentDataset.concatenate([DATA, other]).config is None
+
+    def test_what_cannot_be_joined_is_refused(self):
+        arrays = {name: getattr(DATA, name) for name in COLUMNS}
+        other = nd.MomentDataset(nd.Gamma(), DATA.config, **arrays)
+        with pytest.raises(ValueError, match=r"Expected data of GaussianNatural1D.*Gamma\(\)"):
+            nd.MomentDataset.concatenate([DATA, other])
+        halves = nd.MomentDataset(
+            GAUSSIAN, DATA.config, **(arrays | {"eta": DATA.eta.astype(np.float16)})
+        )
+        with pytest.raises(ValueError, match="float16"):
+            nd.MomentDataset.concatenate([DATA, halves])
+        with pytest.raises(ValueError, match="at least one"):
+            nd.MomentDataset.concatenate([])
+
+
 class TestSplit:
     def test_parts_are_disjoint_and_all(self, data):
         parts = data.split([0.5, 0.3, 0.2], jax.random.key(0))

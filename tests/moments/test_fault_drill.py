@@ -37,6 +37,7 @@ def copy(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_killed_at_20_instants(tmp_path, cache):
     said = run_job("drill", tmp_path / "s", 20, cache=cache)
     assert said.count("exit code -9") == 20, said
@@ -47,6 +48,7 @@ def test_killed_at_20_instants(tmp_path, cache):
     assert {path.name for path in tmp_path.iterdir()} == {"s", "s_whole"}
 
 
+@pytest.mark.slow
 def test_a_killed_dask_worker(tmp_path, cache):
     said = run_job("dask", tmp_path / "s", "kill", cache=cache)
     assert "killed {" in said
