@@ -73,7 +73,8 @@ def labels_of(args, family):
     seconds = {}
     with training.phase(seconds, "moments"):
         if args.data is None:
-            data, unseen = estimate(family, job.training), estimate(family, job.validation)
+            requests = job.training, job.validation
+            data, unseen = (training.estimate(request, family) for request in requests)
         else:
             data, unseen = (
                 nd.MomentDataset.open(args.data / name, family=family)
@@ -81,12 +82,6 @@ def labels_of(args, family):
             )
             data = data if args.etas is None else data[: args.etas]
     return job, data, unseen, seconds
-
-
-def estimate(family, request):
-    """Labels in memory."""
-    etas = family.sample_eta(request.etas.key, request.etas.n, request.etas.ranges)
-    return nd.estimate_moments(family, etas, request.key, request.config, progress=True)
 
 
 def learn(args, job, data, unseen, seconds):
@@ -103,33 +98,11 @@ def learn(args, job, data, unseen, seconds):
         The arrays of the run, by name: what the pictures need.
     """
     print(data)
-    family, how = job.family, job.optimisation
-    k_held, k_net, k_map, k_vi, k_draws = jax.random.split(jax.random.key(how.seed), 5)
-    labels = data.only_ok()
-
-    def steps(epochs):
-        return max(1, round(epochs * len(labels) / how.batch_size * args.steps))
-
-    network = how.network(family, data, width=how.width, depth=how.depth, key=k_net)
-    with training.phase(seconds, "MAP"):
-        network, map_loss = training.fit_means(
-            network,
-            data,
-            k_map,
-            steps=steps(how.epochs),
-            batch_size=how.batch_size,
-            learning_rate=how.learning_rate,
-        )
-    with training.phase(seconds, "VI"):
-        network, vi_loss = training.fit_widths(
-            network,
-            data,
-            unseen,
-            k_vi,
-            steps=steps(how.variational_epochs),
-            batch_size=how.batch_size,
-            learning_rate=how.variational_learning_rate,
-        )
+    family, labels = job.family, data.only_ok()
+    k_held, k_fit, k_draws = jax.random.split(jax.random.key(job.optimisation.seed), 3)
+    network, map_loss, vi_loss = training.fit_job(
+        job, data, unseen, k_fit, seconds, scale=args.steps
+    )
     with training.phase(seconds, "evaluation"):
         held_out = family.sample_eta(k_held, 512, job.validation.etas.ranges)
         exact, scale = closed_form_moments(family, held_out)

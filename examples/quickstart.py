@@ -75,32 +75,37 @@ def main():
     # 4. The truth, by quadrature: for etas that nothing has seen, and for the labels.
     held_out = family.sample_eta(k_held, HELD_OUT, RANGES)
     with training.phase(seconds, "evaluation"):
-        exact, scale = exact_moments(family, held_out)
-        label_exact, label_scale = exact_moments(family, data.only_ok().eta)
+        exact, covariance = exact_moments(family, held_out)
+        label_exact, label_covariance = exact_moments(family, data.only_ok().eta)
         history = {
             "map_loss": map_loss,
             "vi_loss": vi_loss,
             "noise": data.label_z_error(),
-            "label_z": training.z_errors(data.only_ok().mean, label_exact, label_scale),
+            "label_z": training.z_errors(data.only_ok().mean, label_exact, sd_of(label_covariance)),
             "eta": np.asarray(held_out),
             "exact": exact,
-            "scale": scale,
+            "covariance": covariance,
+            "scale": sd_of(covariance),
             **training.predict(network, held_out, exact, k_draws),
         }
     with training.phase(seconds, "pictures"):
         args.out.mkdir(parents=True, exist_ok=True)
-        training.save_figures(args.out, draw(family, history))
+        training.save_figures(args.out, draw(q, history))
     training.save(args.out, network, history, training.summarise(history, seconds))
 
 
 def exact_moments(family, etas):
-    """E[T | eta] and sd(T | eta) by quadrature."""
+    """E[T | eta] and Cov[T | eta] by quadrature."""
     quadrature = jax.lax.map(lambda eta: nd.quadrature_moments(family, eta), etas, batch_size=64)
-    variances = np.diagonal(np.asarray(quadrature.covariance), axis1=1, axis2=2)
-    return np.asarray(quadrature.mean), np.sqrt(variances)
+    return np.asarray(quadrature.mean), np.asarray(quadrature.covariance)
 
 
-def draw(family, history):
+def sd_of(covariance):
+    """sd(T | eta) of many covariances."""
+    return np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+
+
+def draw(q, history):
     """All pictures, by name."""
     predicted, uncertainty = history["predicted"], history["uncertainty"]
     scale = history["scale"]
@@ -108,14 +113,20 @@ def draw(family, history):
     return {
         "learning_curves": training.draw_learning_curves(history),
         "moments": plotting.plot_moment_comparison(
-            history["exact"], predicted, scale, uncertainty=uncertainty, names=family.stat_names
+            history["exact"], predicted, scale, uncertainty=uncertainty, names=q.family.stat_names
         ),
         "errors": training.draw_errors(history),
+        "fisher_information": plotting.plot_fisher_information(
+            jax.vmap(q.covariance)(jnp.asarray(history["eta"])),
+            history["covariance"],
+            names=q.family.stat_names,
+        ),
         "densities": plotting.plot_densities(
-            family,
+            q.family,
             history["eta"][shown],
             means=predicted[shown, 0],
             uncertainty=uncertainty[shown, 0],
+            log_prob=q.log_prob,
         ),
     }
 

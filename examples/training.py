@@ -124,6 +124,47 @@ def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, l
     return nd.unfreeze_all(dynamic, static), losses
 
 
+def estimate(request, family):
+    """Labels in memory of what a job asks for."""
+    etas = family.sample_eta(request.etas.key, request.etas.n, request.etas.ranges)
+    return nd.estimate_moments(family, etas, request.key, request.config, progress=True)
+
+
+def fit_job(job, data, unseen, key, seconds, *, scale=1.0):
+    """Both stages as the optimisation section of a job says; `scale` is for all numbers of steps.
+
+    Returns:
+        The network, and the losses of both stages.
+    """
+    how, n = job.optimisation, int(data.ok.sum())
+    k_net, k_map, k_vi = jax.random.split(key, 3)
+
+    def steps(epochs):
+        return max(1, round(epochs * n / how.batch_size * scale))
+
+    network = how.network(job.family, data, width=how.width, depth=how.depth, key=k_net)
+    with phase(seconds, "MAP"):
+        network, map_loss = fit_means(
+            network,
+            data,
+            k_map,
+            steps=steps(how.epochs),
+            batch_size=how.batch_size,
+            learning_rate=how.learning_rate,
+        )
+    with phase(seconds, "VI"):
+        network, vi_loss = fit_widths(
+            network,
+            data,
+            unseen,
+            k_vi,
+            steps=steps(how.variational_epochs),
+            batch_size=how.batch_size,
+            learning_rate=how.variational_learning_rate,
+        )
+    return network, map_loss, vi_loss
+
+
 # ----------------------------------------------------------------------------------- evaluation
 
 

@@ -16,7 +16,7 @@ from tests.jobs import SAMPLING
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["--etas", "32", "--steps", "0.005"]
 JOBS = {
-    "quickstart": {"learning_curves", "moments", "errors", "densities"},
+    "quickstart": {"learning_curves", "moments", "errors", "densities", "fisher_information"},
     "gaussian_1d": {"learning_curves", "moments", "errors", "component_errors", "densities"},
     "multivariate_normal_3d": {
         "learning_curves",
@@ -86,6 +86,33 @@ def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
         path.unlink()
     example(name, "--plot-only", "--out", out)
     assert {path.stem for path in out.glob("*.png")} == pictures
+
+
+def test_active_learning(example, tmp_path, capsys):
+    example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
+    assert "as good as 64 chosen labels" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.glob("*.png")} == {"active_learning.png"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["labels"] == [32, 64]
+    assert len(summary["rms"]["chosen"]) == len(summary["rms"]["random"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["von_mises_harmonic", "lattice_phi4"])
+def test_a_family_of_the_zoo(name, example, tmp_path, capsys):
+    example("zoo", name, "--out", tmp_path, *TINY)
+    assert "MomentDataset" in capsys.readouterr().out
+    pictures = {path.stem.removeprefix(f"{name}_") for path in tmp_path.glob("*.png")}
+    densities = {"densities"} if name == "von_mises_harmonic" else set()
+    drawn = {"learning_curves", "moments", "fisher_information", "errors"}
+    assert pictures == drawn | densities
+    q = nd.load(tmp_path / f"{name}.safetensors")
+    assert np.isfinite(q.log_partition(q.center))
+    # A second run finds it there.
+    example("zoo", name, "--out", tmp_path, *TINY)
+    printed = capsys.readouterr().out
+    assert "MomentDataset" not in printed
+    assert repr(q.family) in printed
 
 
 @pytest.fixture(scope="module")

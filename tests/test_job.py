@@ -12,7 +12,7 @@ from nnef_dists.__main__ import main
 from tests.jobs import JOB, SAMPLING, USERS
 from tests.moments.stores import QUICK
 
-CONFIGS = sorted((Path(__file__).parents[1] / "examples" / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "examples" / "configs").rglob("*.yaml"))
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def job(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_shipped_one_can_be_read(path):
     asked = nd.read_job(path)
     etas = asked.training.etas
@@ -33,7 +33,7 @@ def test_every_shipped_one_can_be_read(path):
 
 
 def test_the_promised_ones_are_there():
-    names = {path.stem for path in CONFIGS}
+    names = {path.stem for path in CONFIGS if path.parent.name == "configs"}
     promised = {f"{job}_{size}" for job in ("gaussian_1d", "multivariate_3d")
                 for size in ("small", "large")}  # fmt: skip
     assert names == promised | {"quartic"}

@@ -7,6 +7,7 @@ from nnef_dists.plotting._component_errors import plot_component_errors
 from nnef_dists.plotting._covariance_comparison import plot_covariance_comparison
 from nnef_dists.plotting._densities import plot_densities
 from nnef_dists.plotting._error_distribution import plot_error_distribution
+from nnef_dists.plotting._fisher_information import plot_fisher_information
 from nnef_dists.plotting._learning_curves import plot_learning_curves
 from nnef_dists.plotting._moment_comparison import plot_moment_comparison
 from nnef_dists.plotting._moment_diagnostics import plot_moment_diagnostics
@@ -16,6 +17,7 @@ __all__ = [
     "plot_covariance_comparison",
     "plot_densities",
     "plot_error_distribution",
+    "plot_fisher_information",
     "plot_learning_curves",
     "plot_moment_comparison",
     "plot_moment_diagnostics",

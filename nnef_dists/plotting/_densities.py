@@ -1,6 +1,7 @@
 """Densities of a family on the real line."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from nnef_dists.plotting._style import (
     BLUE,
     GREY,
     INK,
+    ORANGE,
     VERMILION,
     check_shape,
     grid_of,
@@ -33,6 +35,7 @@ def plot_densities(
     *,
     means: Float[ArrayLike, " n"] | None = None,
     uncertainty: Float[ArrayLike, " n"] | None = None,
+    log_prob: Callable[[Array, Array], Array] | None = None,
     most_columns: int = 4,
 ) -> Figure:
     """Draws p(x | eta) of several etas, normalised on a grid, with E[x] marked.
@@ -44,6 +47,8 @@ def plot_densities(
     - `means`: the learned E[x] of each eta, in units of x: a coloured line beside the exact one,
         which is dashed.
     - `uncertainty`: its predictive standard deviation: a band of two of them either way.
+    - `log_prob`: a learned log-density of one x and one eta, in nats, such as that of an
+        `AmortizedFamily`: a dashed curve over the exact one.
     - `most_columns`: how many panels stand side by side.
 
     **Returns:** the figure.
@@ -63,15 +68,27 @@ def plot_densities(
         x, density = _density(family, family.check_eta(jnp.asarray(eta)))
         exact = np.trapezoid(x * density, x)
         axes.fill_between(x, density, color=BLUE, alpha=0.15, linewidth=0)
-        axes.plot(x, density, color=BLUE)
+        axes.plot(x, density, color=BLUE, label=None if log_prob is None else "exact p(x | η)")
+        if log_prob is not None:
+            learned = jax.jit(jax.vmap(log_prob, (0, None)))(
+                jnp.asarray(x, np.asarray(eta).dtype), jnp.asarray(eta)
+            )
+            axes.plot(
+                x,
+                np.exp(np.asarray(learned)),
+                color=ORANGE,
+                linestyle=(0, (4, 4)),
+                linewidth=1.8,
+                label="learned p(x | η)",
+            )
         top = 1.18 * density.max()
         if means is not None:
             mean = float(np.asarray(means)[i])
             if uncertainty is not None:
                 reach = 2 * float(np.asarray(uncertainty)[i])
                 axes.axvspan(mean - reach, mean + reach, color=VERMILION, alpha=0.2, linewidth=0)
-            axes.axvline(mean, color=VERMILION, linewidth=2.0, label="learned")
-        axes.axvline(exact, color=INK, linestyle=(0, (2, 3)), linewidth=1.1, label="exact")
+            axes.axvline(mean, color=VERMILION, linewidth=2.0, label="learned E[x]")
+        axes.axvline(exact, color=INK, linestyle=(0, (2, 3)), linewidth=1.1, label="exact E[x]")
         axes.set(ylim=(0, top), xlim=(x[0], x[-1]), xlabel="x")
         axes.set_title(_title(family, np.asarray(eta)), fontsize=8, color=GREY)
         axes.spines["left"].set_visible(False)
@@ -82,9 +99,7 @@ def plot_densities(
     for axes in panels[np.shape(etas)[0] :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, [f"{label} E[x]" for label in labels], loc="outside lower center", ncols=2
-    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

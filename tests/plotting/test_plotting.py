@@ -19,6 +19,8 @@ SCALE = RNG.uniform(0.5, 2.0, size=(30, 5))
 PREDICTED = EXACT + 0.01 * SCALE * RNG.normal(size=(30, 5))
 COVARIANCES = np.einsum("nij,nkj->nik", RNG.normal(size=(2, 3, 6)), RNG.normal(size=(2, 3, 6)))
 QUARTIC = nd.Polynomial1D((1, 2, 4))
+FACTORS = RNG.normal(size=(40, 3, 6)) * np.array([1e-3, 1.0, 1e2])[:, None]
+INFORMATION = FACTORS @ FACTORS.swapaxes(1, 2)
 ETAS = jnp.asarray([[0.0, 2.0, -0.4], [1.0, -1.0, -1.0], [0.3, 0.0, -2.0]])
 
 
@@ -71,6 +73,10 @@ def covariance_comparison():
     return plotting.plot_covariance_comparison(COVARIANCES, COVARIANCES + 0.1)
 
 
+def fisher_information():
+    return plotting.plot_fisher_information(1.01 * INFORMATION, INFORMATION, names=list("abc"))
+
+
 def component_errors():
     return plotting.plot_component_errors(EXACT, PREDICTED, SCALE, names=list("abcde"))
 
@@ -80,6 +86,7 @@ PICTURES = [
     covariance_comparison,
     densities,
     error_distribution,
+    fisher_information,
     learning_curves,
     moment_comparison,
     moment_diagnostics,
@@ -168,6 +175,41 @@ def test_densities_are_one_panel_an_eta():
     assert "2.00 x2 − 0.40 x4" in texts(figure)
 
 
+def test_densities_show_a_learned_one():
+    family = nd.GaussianNatural1D()
+    eta = family.to_natural(jnp.asarray(1.0), jnp.asarray(0.25))
+
+    def log_prob(x, eta):
+        return family.unnormalized_logdensity(eta, x) - family.log_partition(eta)
+
+    figure = plotting.plot_densities(family, eta[None], log_prob=log_prob)
+    exact, learned = (line.get_ydata() for line in figure.axes[0].lines[:2])
+    np.testing.assert_allclose(learned, exact, atol=2e-3)
+    assert "learned p(x | η)" in texts(figure)
+
+
+class TestFisherInformation:
+    """Its right panel is of what no scaling or rotation of the statistics changes."""
+
+    def test_shows_ratios_of_variances(self):
+        line = fisher_information().axes[1].lines[0]
+        assert len(line.get_xdata()) == 3 * len(INFORMATION)
+        np.testing.assert_allclose(line.get_xdata(), 0.01, rtol=1e-6)
+
+    def test_counts_what_is_not_positive_definite(self):
+        learned = INFORMATION.copy()
+        vector = np.linalg.eigh(INFORMATION[0])[1][:, -1]
+        learned[0] -= 2 * vector[:, None] * (INFORMATION[0] @ vector)
+        assert "40 of 40 learned" in texts(fisher_information())
+        assert "39 of 40 learned" in texts(plotting.plot_fisher_information(learned, INFORMATION))
+
+    def test_leaves_out_what_statistics_repeat(self):
+        twice = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
+        wide = twice @ INFORMATION @ twice.T
+        figure = plotting.plot_fisher_information(1.01 * wide, wide)
+        np.testing.assert_allclose(figure.axes[1].lines[0].get_xdata(), 0.01, rtol=1e-6)
+
+
 class TestMomentDiagnostics:
     def test_counts_and_explains_every_status(self):
         data = moment_data(300)
@@ -240,6 +282,8 @@ def test_arrays_of_jax_will_do():
         (lambda: plotting.plot_component_errors(EXACT, PREDICTED, SCALE, names=["a"]), "5 names"),
         (lambda: plotting.plot_covariance_comparison(COVARIANCES, COVARIANCES[:1]), "learned of"),
         (lambda: plotting.plot_error_distribution({}), "Expected errors"),
+        (lambda: plotting.plot_fisher_information(INFORMATION, INFORMATION[:2]), "learned of"),
+        (lambda: plotting.plot_fisher_information(*2 * [0 * INFORMATION]), "positive diagonals"),
         (lambda: plotting.plot_error_distribution({"a": np.asarray([np.nan])}), "finite errors"),
         (lambda: plotting.plot_densities(nd.MultivariateNormal(2), ETAS), "scalar x"),
         (lambda: plotting.plot_densities(QUARTIC, ETAS, means=np.zeros(2)), "means of shape"),

@@ -1,0 +1,186 @@
+"""Which etas to label next: chosen by the network's own uncertainty, and at random.
+
+    python examples/active_learning.py [--seed 0] [--repeats 3] [--out FOLDER] [--etas 512]
+
+Labels are what costs. Both ways start with the same 32 labelled etas and learn; then one asks for
+those candidates that its network, jointly, is least sure of (`nd.acquire`), the other for random
+ones, and both learn again. Errors are against quadrature, at etas that nothing has seen. `--etas`
+is how many are labelled in the end; `--steps` scales the number of training steps.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import training
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+import nnef_dists as nd
+
+FAMILY = nd.Polynomial1D((1, 2, 4))
+RANGES = {"x": (-3, 3), "x2": (-3, 3), "x4": (-2, -0.1, "log")}
+FIRST = 32
+CANDIDATES = 4096
+HELD_OUT = 1024
+WAYS = ("chosen", "random")
+
+
+def main():
+    options = training.parser(__doc__, "artifacts/active_learning")
+    options.add_argument("--repeats", type=int, default=3, help="with other etas and weights")
+    args = options.parse_args()
+    most = 512 if args.etas is None else args.etas
+    sizes = [FIRST]
+    while sizes[-1] < most:
+        sizes.append(min(2 * sizes[-1], most))
+
+    learn = learner(most, args.steps)
+    errors = np.zeros((len(WAYS), args.repeats, len(sizes)))
+    seconds, labelled, networks = {}, {}, {}
+    for repeat in range(args.repeats):
+        key = jax.random.fold_in(jax.random.key(args.seed), repeat)
+        k_candidates, k_held, key = jax.random.split(key, 3)
+        candidates = FAMILY.sample_eta(k_candidates, CANDIDATES, RANGES)
+        held_out = FAMILY.sample_eta(k_held, HELD_OUT, RANGES)
+        with training.phase(seconds, "truth"):
+            mean, scale = exact_moments(held_out)
+        for errors_of_way, way in zip(errors[:, repeat], WAYS, strict=True):
+            for number, (q, etas) in enumerate(rounds(way, sizes, candidates, learn, key, seconds)):
+                z = training.z_errors(jax.vmap(q.mean)(held_out), mean, scale)
+                rms = errors_of_way[number] = np.sqrt(np.mean(z**2))
+                print(f"repeat {repeat}, {way}, {sizes[number]:4d} labels: rms {rms:.4f}")
+                labelled[way] = np.asarray(etas)
+                networks[way] = q.network
+
+    summary = report(sizes, errors, seconds)
+    args.out.mkdir(parents=True, exist_ok=True)
+    history = {"sizes": np.array(sizes), "errors": errors}
+    history |= labelled
+    training.save_figures(args.out, {"active_learning": draw(history)})
+    training.save(args.out, networks["chosen"], history, summary)
+
+
+def rounds(way, sizes, candidates, learn, key, seconds):
+    """Labels more and more candidates, chosen one way, and yields what is learned from them."""
+    rows, data, q = np.arange(0), [], None
+    for size, k_round in zip(sizes, jax.random.split(key, len(sizes)), strict=True):
+        k_choice, k_labels, k_fit = jax.random.split(k_round, 3)
+        free = np.setdiff1d(np.arange(CANDIDATES), rows)
+        # Candidates are in random order: the first ones are a random choice.
+        new = free[: size - len(rows)]
+        if q is not None and way == "chosen":
+            with training.phase(seconds, "choice"):
+                new = free[nd.acquire(q, candidates[free], len(new), k_choice, samples=128)]
+        rows = np.concatenate([rows, new])
+        with training.phase(seconds, "labels"):
+            data.append(nd.estimate_moments(FAMILY, candidates[new], k_labels))
+        with training.phase(seconds, "training"):
+            q = learn(nd.MomentDataset.concatenate(data).only_ok(), k_fit)
+        yield q, candidates[rows]
+
+
+def learner(most, steps):
+    """Returns a function from labels to an `AmortizedFamily`, compiled once for all their numbers.
+
+    The etas of a batch are drawn from the first ones of an array that has room for all.
+    """
+
+    def batch_of(rest, key, size):
+        static, labels, n = rest
+        rows = jax.random.randint(key, (size,), 0, n)
+        return static, jax.tree.map(lambda leaf: leaf[rows], labels)
+
+    def map_loss(dynamic, rest, key):
+        key_rows, key_loss = jax.random.split(key)
+        static, batch = batch_of(rest, key_rows, 128)
+        return nd.sobolev_loss(nd.unfreeze_all(dynamic, static), batch, key_loss)
+
+    def width_loss(dynamic, rest, key):
+        key_rows, key_weights = jax.random.split(key)
+        static, batch = batch_of(rest, key_rows, 64)
+        network = nd.unfreeze_all(dynamic, static)
+        return nd.negative_log_predictive(network, batch, key_weights, total=rest[2])
+
+    fit_means = training.minimiser(map_loss, steps=round(6000 * steps), learning_rate=3e-3)
+    fit_widths = training.minimiser(width_loss, steps=round(500 * steps), learning_rate=1e-2)
+
+    def learn(data, key):
+        k_net, k_map, k_vi = jax.random.split(key, 3)
+        labels = jax.tree.map(
+            lambda leaf: jnp.asarray(np.resize(leaf, (most, *leaf.shape[1:]))), data.arrays()
+        )
+        network = nd.LogPartitionNetwork(FAMILY, data, width=48, depth=2, key=k_net)
+        dynamic, static = nd.freeze_stdvs(network)
+        dynamic, _ = fit_means(dynamic, (static, labels, len(data)), k_map, "MAP")
+        dynamic, static = nd.freeze_means(nd.unfreeze_all(dynamic, static))
+        dynamic, _ = fit_widths(dynamic, (static, labels, len(data)), k_vi, "VI")
+        return nd.AmortizedFamily(FAMILY, nd.unfreeze_all(dynamic, static))
+
+    return learn
+
+
+@jax.jit
+def quadrature(etas):
+    moments = functools.partial(nd.quadrature_moments, FAMILY)
+    return jax.lax.map(moments, etas, batch_size=64)
+
+
+def exact_moments(etas):
+    """E[T | eta] and sd(T | eta)."""
+    found = quadrature(etas)
+    variances = np.diagonal(np.asarray(found.covariance), axis1=1, axis2=2)
+    return np.asarray(found.mean), np.sqrt(variances)
+
+
+def report(sizes, errors, seconds):
+    """The medians over repeats, printed and returned; and how many labels random choice needs."""
+    medians = np.median(errors, 1)
+    print(f"\n{'labels':>8}" + "".join(f"{name:>10}" for name in WAYS) + "   rms error, z units")
+    for number, size in enumerate(sizes):
+        print(f"{size:8d}" + "".join(f"{row[number]:10.4f}" for row in medians))
+    chosen, random = np.minimum.accumulate(medians, 1)
+    # On the random choice's curve, where it first is as good.
+    needed = np.exp(np.interp(-np.log(chosen), -np.log(random), np.log(sizes), right=np.nan))
+    for size, number in zip(sizes[1:], needed[1:], strict=True):
+        many = f"{number:.0f}" if np.isfinite(number) else f"more than {sizes[-1]}"
+        print(f"as good as {size} chosen labels: {many} random ones")
+    print("seconds  ", "   ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    return {
+        "labels": sizes,
+        "rms": {name: row.tolist() for name, row in zip(WAYS, medians, strict=True)},
+        "random_labels_needed": [None if np.isnan(n) else float(n) for n in needed],
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+
+
+def draw(history):
+    """Error against the number of labels, and where the labels are."""
+    figure = Figure(figsize=(8.4, 3.5), dpi=160, layout="constrained")
+    left, *maps = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+    colors = {"chosen": "#D55E00", "random": "#0072B2"}
+    for name, errors in zip(WAYS, history["errors"], strict=True):
+        left.plot(history["sizes"], np.median(errors, 0), "o-", color=colors[name], label=name)
+        left.fill_between(
+            history["sizes"], errors.min(0), errors.max(0), color=colors[name], alpha=0.15
+        )
+    left.set(xscale="log", yscale="log", xlabel="labels", ylabel="rms error of E[T]  [z units]")
+    left.set_xticks(history["sizes"], [str(size) for size in history["sizes"]], minor=False)
+    left.xaxis.minorticks_off()
+    left.grid(visible=True, color="#D9D9D9", linewidth=0.5)
+    left.legend(frameon=False, title="next labels")
+    color = ScalarMappable(Normalize(0, 3), "viridis")
+    for axes, name in zip(maps, WAYS, strict=True):
+        eta1, eta2, eta4 = history[name].T
+        axes.scatter(eta2, -eta4, color=color.to_rgba(np.abs(eta1)), s=9)
+        axes.set(yscale="log", xlabel="η₂", title=f"{len(eta1)} {name}")
+        axes.spines[["top", "right"]].set_visible(False)
+    maps[0].set_ylabel("−η₄")
+    figure.colorbar(color, ax=maps, label="|η₁|", fraction=0.05)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""One distribution for each family of the package: labelled, learned, judged, drawn and saved.
+
+    python examples/zoo.py [NAME ...] [--out artifacts/zoo] [--etas N] [--steps 1.0]
+
+A NAME is a file of `configs/zoo`, such as `lattice_phi4`; without one, all are learned. Each leaves
+`NAME.safetensors`, an `AmortizedFamily` that `nd.load` opens without any other file, numbers and
+pictures; `table.md` compares them. What is there already is not learned again, so that an
+interrupted run goes on where it was. Errors are against labels of other etas, eight times as long.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import training
+
+import nnef_dists as nd
+from nnef_dists import plotting
+
+CONFIGS = Path(__file__).parent / "configs" / "zoo"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+COLUMNS = ("family", "dim x", "dim T", "labels", "label z rms", "z rms", "z median", "in 90 %", "s")
+
+
+def main():
+    options = training.parser(__doc__, "artifacts/zoo")
+    options.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", default=[])
+    args = options.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.names or NAMES:
+        if not (args.out / f"{name}.json").exists():
+            print(f"\n== {name}")
+            learn(name, args)
+    rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("*.json"))]
+    table = [
+        COLUMNS,
+        ["---"] * len(COLUMNS),
+        *([row[column] for column in COLUMNS] for row in rows),
+    ]
+    text = "\n".join(f"| {' | '.join(map(str, row))} |" for row in table)
+    (args.out / "table.md").write_text(text + "\n")
+    print(f"\n{text}")
+
+
+def learn(name, args):
+    """Learns one family, and writes what comes out."""
+    overrides = [f"--optimisation.seed={args.seed}", f"--sampling.seed={args.seed}"]
+    if args.etas is not None:
+        overrides += [f"--grid.{part}.n={args.etas}" for part in ("training", "validation")]
+    job = nd.read_job(CONFIGS / f"{name}.yaml", overrides)
+    family, seconds = job.family, {}
+    with training.phase(seconds, "moments"):
+        data = training.estimate(job.training, family)
+        # One half calibrates the widths, the other judges.
+        unseen = training.estimate(job.validation, family).only_ok()
+    print(data)
+    calibration, judge = unseen[::2], unseen[1::2]
+    k_fit, k_anchor, k_draws = jax.random.split(jax.random.key(job.optimisation.seed), 3)
+    network, map_loss, vi_loss = training.fit_job(
+        job, data, calibration, k_fit, seconds, scale=args.steps
+    )
+    with training.phase(seconds, "anchor"):
+        q = nd.AmortizedFamily(family, network)
+        if q.anchor is None:
+            anchor = nd.estimate_log_partition(family, q.center, k_anchor)
+            q = nd.AmortizedFamily(family, network, anchor=anchor)
+
+    etas, scale = jnp.asarray(judge.eta), np.sqrt(np.diagonal(judge.covariance, axis1=1, axis2=2))
+    history = {
+        "map_loss": map_loss,
+        "vi_loss": vi_loss,
+        "noise": data.label_z_error(),
+        "exact": judge.mean,
+        "scale": scale,
+        **training.predict(network, etas, judge.mean, k_draws),
+    }
+    z = training.z_errors(history["predicted"], judge.mean, scale)
+    label_z = judge.label_z_error()
+    row = (
+        repr(family),
+        int(np.prod(family.x_shape)),
+        family.eta_dim,
+        int(data.ok.sum()),
+        f"{np.sqrt(np.mean(label_z**2)):.4f}",
+        f"{np.sqrt(np.mean(z**2)):.4f}",
+        f"{np.median(np.abs(z)):.4f}",
+        f"{history['coverage'][1]:.0%}",
+        f"{sum(seconds.values()):.0f}",
+    )
+    names = family.stat_names if family.eta_dim <= 9 else None
+    figures = {
+        "learning_curves": training.draw_learning_curves(history),
+        "moments": plotting.plot_moment_comparison(
+            judge.mean, history["predicted"], scale, uncertainty=history["uncertainty"], names=names
+        ),
+        "fisher_information": plotting.plot_fisher_information(
+            jax.vmap(q.covariance)(etas), judge.covariance, names=names
+        ),
+        "errors": plotting.plot_error_distribution({"judging labels": label_z, "network": z}),
+    }
+    if family.x_shape == ():
+        figures["densities"] = plotting.plot_densities(family, etas[:4], log_prob=q.log_prob)
+    training.save_figures(args.out, {f"{name}_{kind}": each for kind, each in figures.items()})
+    nd.save(args.out / f"{name}.safetensors", q)
+    # Last: it says that all the rest is there.
+    numbers = dict(zip(COLUMNS, row, strict=True))
+    (args.out / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
