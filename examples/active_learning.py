@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 import nnef_dists as nd
 
 FAMILY = nd.Polynomial1D((1, 2, 4))
-RANGES = {"x": (-3, 3), "x2": (-3, 3), "x4": (-2, -0.1, "log")}
+RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 FIRST = 32
 CANDIDATES = 4096
 HELD_OUT = 1024
@@ -171,7 +171,7 @@ def draw(history):
     left.xaxis.minorticks_off()
     left.grid(visible=True, color="#D9D9D9", linewidth=0.5)
     left.legend(frameon=False, title="next labels")
-    color = ScalarMappable(Normalize(0, 3), "viridis")
+    color = ScalarMappable(Normalize(0, 2), "viridis")
     for axes, name in zip(maps, WAYS, strict=True):
         eta1, eta2, eta4 = history[name].T
         axes.scatter(eta2, -eta4, color=color.to_rgba(np.abs(eta1)), s=9)

@@ -25,7 +25,10 @@ def acquire(
 
     The network's moments at the candidates, over draws of its weights, have a covariance
 
-        k(a, b) = sum_i Cov[mu_i(a) / sd(T_i | a), mu_i(b) / sd(T_i | b)]
+        k(a, b) = sum_i Cov[mu_i(a) / s_i(a), mu_i(b) / s_i(b)]
+
+    with s the log-linear fit of sd(T) in the standardisation, which is positive where a network
+    that has seen little may have no covariance.
 
     The candidate of the largest variance is taken, k is conditioned on its label, and so on: the
     pivoted Cholesky factorisation of k, which greedily maximises det(k + noise^2) over subsets. So
@@ -46,7 +49,7 @@ def acquire(
     Raises:
         ValueError: If n is not in [1, n_candidates], for fewer than 2 samples or a noise that is
             not positive, for an invalid candidate, or if the network is certain of all of them or
-            its covariance is not finite and positive.
+            its moments are not finite.
 
     Reference:
         Chen, Zhang and Zhou, *Fast greedy MAP inference for determinantal point process to improve
@@ -63,8 +66,8 @@ def acquire(
     size = np.asarray(jnp.sum(features**2, 1))
     if not np.isfinite(size).all():
         raise ValueError(
-            "Expected a network with finite moments and positive variances at all candidates; got "
-            f"candidate {int(np.argmin(np.isfinite(size)))} without"
+            "Expected a network with finite moments at all candidates; got candidate "
+            f"{int(np.argmin(np.isfinite(size)))} without"
         )
     if not size.any():
         raise ValueError("Expected a network with uncertain weights; got one that is certain")
@@ -76,10 +79,11 @@ def _features(
     q: AmortizedFamily, candidates: Float[Array, "n eta_dim"], key: PRNGKeyArray, samples: int
 ) -> Float[Array, "n k"]:
     """Returns vectors whose inner products are the covariance k between candidates."""
-    variance = jax.vmap(lambda eta: jnp.diagonal(q.covariance(eta)))(candidates)
+    coordinates = q.network.standardisation
+    scale = jax.vmap(lambda eta: coordinates.rough_sd(coordinates.inputs(eta)))(candidates)
 
     def predict(network):
-        return jax.vmap(network)(candidates) / jnp.sqrt(variance)
+        return jax.vmap(network)(candidates) / scale
 
     draws = predictive_draws(q.network, predict, key, samples)
     # From one of them first, so that equal ones have no spread at all.

@@ -99,12 +99,13 @@ def twisted():
 
 @functools.cache
 def kernel(samples, seed, n):
-    """The covariance between candidates, summed over statistics in z units, in float64."""
+    """The covariance between candidates, summed over scaled statistics, in float64."""
     q, etas = twisted(), etas_of("GaussianNatural1D", n, seed=5)
     key = jax.random.key(seed)
     draws = nd.predictive_draws(q.network, lambda net: jax.vmap(net)(etas), key, samples)
-    sd = np.sqrt(np.diagonal(np.asarray(jax.vmap(GAUSSIAN.covariance)(etas)), axis1=1, axis2=2))
-    z = (np.asarray(draws, np.float64) - np.mean(draws, 0)) / sd
+    coordinates = q.network.standardisation
+    scale = np.asarray(jax.vmap(lambda eta: coordinates.rough_sd(coordinates.inputs(eta)))(etas))
+    z = (np.asarray(draws, np.float64) - np.mean(draws, 0)) / scale
     return np.einsum("sai,sbi->ab", z, z) / (samples - 1)
 
 
@@ -150,12 +151,21 @@ class TestAcquire:
         with pytest.raises(ValueError, match=r"etas\[1\]"):
             nd.acquire(q, etas.at[1, 1].set(1.0), 2, key)
 
+    def test_a_network_without_a_covariance_may_ask(self):
+        """One that has seen little is who needs more labels."""
+        etas = etas_of("GaussianNatural1D", 24, seed=5)
+        net = moments_of("GaussianNatural1D", -1e3 * np.eye(2))
+        q = nd.AmortizedFamily(GAUSSIAN, net)
+        assert not jax.vmap(q.is_positive_definite)(etas).any()
+        assert len(set(nd.acquire(q, etas, 6, jax.random.key(3)).tolist())) == 6
+
     def test_a_network_that_is_no_help_is_refused(self):
         etas, key = etas_of("GaussianNatural1D", 24, seed=5), jax.random.key(0)
-        net = moments_of("GaussianNatural1D", -1e3 * np.eye(2))
+        net = moments_of("GaussianNatural1D", np.full((2, 2), np.inf))
         with pytest.raises(ValueError, match="candidate 0 without"):
             nd.acquire(nd.AmortizedFamily(GAUSSIAN, net), etas, 2, key)
-        sure = dataclasses.replace(net, shift=nd.DeterministicParameter(net.shift.mean))
-        sure = dataclasses.replace(sure, twist=nd.DeterministicParameter(0 * net.twist.mean))
+        sure = nd.DeterministicParameter(net.shift.mean)
+        still = nd.DeterministicParameter(jnp.zeros_like(net.twist.mean))
+        sure = dataclasses.replace(net, shift=sure, twist=still)
         with pytest.raises(ValueError, match="one that is certain"):
             nd.acquire(nd.AmortizedFamily(GAUSSIAN, sure), etas, 2, key)
