@@ -204,7 +204,8 @@ def distribution(options):
         print(
             f"  seed {seed}: KL within max(2 %, 1e-3 nats) "
             f"{np.mean(kl_error <= np.maximum(0.02 * kl, 1e-3)):.1%}, median error "
-            f"{np.median(kl_error):.1e} nats; entropy: at most {entropy_error.max():.1e} nats off; "
+            f"{np.median(kl_error):.1e} nats; entropy within 0.01 nats "
+            f"{np.mean(entropy_error <= 0.01):.1%}, at most {entropy_error.max():.1e} off; "
             f"inverse within 1e-3: {np.mean(difference < 1e-3):.1%}",
             flush=True,
         )
