@@ -3,9 +3,10 @@
     python examples/active_learning.py [--seed 0] [--repeats 3] [--out FOLDER] [--etas 512]
 
 Labels are what costs. Both ways start with the same 32 labelled etas and learn; then one asks for
-those candidates that its network, jointly, is least sure of (`nd.acquire`), the other for random
-ones, and both learn again. Errors are against quadrature, at etas that nothing has seen. `--etas`
-is how many are labelled in the end; `--steps` scales the number of training steps.
+those candidates that its network, jointly, is least sure of (`nd.acquire`), and for as many random
+ones, which keep it honest about the rest; the other for random ones alone. Both learn again. Errors
+are against quadrature, at etas that nothing has seen. `--etas` is how many are labelled in the end;
+`--steps` scales the number of training steps.
 """
 
 import functools
@@ -73,7 +74,9 @@ def rounds(way, sizes, candidates, learn, key, seconds):
         new = free[: size - len(rows)]
         if q is not None and way == "chosen":
             with training.phase(seconds, "choice"):
-                new = free[nd.acquire(q, candidates[free], len(new), k_choice, samples=128)]
+                half = nd.acquire(q, candidates[free], len(new) // 2, k_choice, samples=128)
+            rest = np.delete(free, half)[: len(new) - len(half)]
+            new = np.concatenate([free[half], rest])
         rows = np.concatenate([rows, new])
         with training.phase(seconds, "labels"):
             data.append(nd.estimate_moments(FAMILY, candidates[new], k_labels))
