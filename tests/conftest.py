@@ -27,14 +27,17 @@ settings.load_profile("pinned")
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_programs_compile_quickly(request):
-    """Compiling takes most of the time of many small programs; moments are labelled as by users."""
+    """Compiling takes most of the time of small programs; most moments are labelled as by users."""
     small = {
         "amortized",
         "bayes",
         "families",
         "networks",
+        "test_control_variates.py",
         "test_documentation.py",
         "test_examples.py",
+        "test_ladder.py",
+        "test_log_partition.py",
     }
     if small.isdisjoint(request.path.parts):
         yield
