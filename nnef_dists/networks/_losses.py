@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
 from nnef_dists.moments import MomentBatch
@@ -74,7 +74,7 @@ def negative_elbo(
     batch: MomentBatch,
     key: PRNGKeyArray,
     *,
-    total: int,
+    total: int | Int[Array, ""],
     samples: int = 1,
     misfit: float | Float[Array, ""] = 0.0,
     temperature: float | Float[Array, ""] = 1.0,
@@ -119,7 +119,7 @@ def negative_log_predictive(
     batch: MomentBatch,
     key: PRNGKeyArray,
     *,
-    total: int,
+    total: int | Int[Array, ""],
     samples: int = 16,
     temperature: float | Float[Array, ""] = 0.01,
 ) -> Float[Array, ""]:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import CircleProjection, ExponentialFamily
 from nnef_dists.plotting._style import (
     BLUE,
     GREY,
@@ -42,7 +42,7 @@ def plot_densities(
 
     **Arguments:**
 
-    - `family`: one whose x is a scalar.
+    - `family`: one whose x is a scalar, or an angle.
     - `etas`: valid natural parameters, `(n, eta_dim)`: a panel each.
     - `means`: the learned E[x] of each eta, in units of x: a coloured line beside the exact one,
         which is dashed.
@@ -106,6 +106,11 @@ def plot_densities(
 def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndarray]:
     """Points where the density matters, and the density there, which integrates to 1."""
     support = family.support
+    if isinstance(support, CircleProjection):
+        x = np.linspace(-np.pi, np.pi, _POINTS)
+        logs = jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(jnp.asarray(x, eta.dtype))
+        density = np.exp(np.asarray(logs, np.float64) - np.max(logs))
+        return x, density / np.trapezoid(density, x)
 
     @jax.jit
     def on_grid(u: Array) -> tuple[Array, Array, Array]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import pytest
+import scipy.stats
 from flowjax.bijections import Exp
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -167,6 +168,14 @@ def test_densities_integrate_to_one_and_mark_the_exact_mean(offset):
     # Beyond the drawn range lie 2e-5 of the mass.
     np.testing.assert_allclose(density, truth, atol=2e-3)
     assert exact.get_xdata()[0] == pytest.approx(offset, abs=1e-3)
+
+
+def test_densities_of_an_angle_go_round_the_circle():
+    eta = jnp.asarray([1.0, 0.5])
+    figure = plotting.plot_densities(nd.VonMisesHarmonic(1), eta[None])
+    x, density = figure.axes[0].lines[0].get_data()
+    kappa, mu = np.hypot(1.0, 0.5), np.arctan2(0.5, 1.0)
+    np.testing.assert_allclose(density, scipy.stats.vonmises.pdf(x, kappa, mu), rtol=1e-4)
 
 
 def test_densities_are_one_panel_an_eta():
