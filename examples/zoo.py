@@ -78,6 +78,9 @@ def learn(name, args):
     }
     z = training.z_errors(history["predicted"], judge.mean, scale)
     label_z = judge.label_z_error()
+    # The judging labels have errors too, which may be as large as the network's.
+    doubt = np.sqrt(history["uncertainty"] ** 2 + judge.standard_error**2)
+    within = np.abs(history["predicted"] - judge.mean) <= 1.645 * doubt
     row = (
         repr(family),
         int(np.prod(family.x_shape)),
@@ -86,7 +89,7 @@ def learn(name, args):
         f"{np.sqrt(np.mean(label_z**2)):.4f}",
         f"{np.sqrt(np.mean(z**2)):.4f}",
         f"{np.median(np.abs(z)):.4f}",
-        f"{history['coverage'][1]:.0%}",
+        f"{np.mean(within):.0%}",
         f"{sum(seconds.values()):.0f}",
     )
     names = family.stat_names if family.eta_dim <= 9 else None
