@@ -3,6 +3,7 @@
 from nnef_dists import amortized as amortized
 from nnef_dists import bayes as bayes
 from nnef_dists import families as families
+from nnef_dists import flows as flows
 from nnef_dists import moments as moments
 from nnef_dists import networks as networks
 from nnef_dists._job import Job as Job
@@ -12,6 +13,7 @@ from nnef_dists._job import read_job as read_job
 from nnef_dists.amortized import *  # noqa: F403
 from nnef_dists.bayes import *  # noqa: F403
 from nnef_dists.families import *  # noqa: F403
+from nnef_dists.flows import *  # noqa: F403
 from nnef_dists.moments import *  # noqa: F403
 from nnef_dists.networks import *  # noqa: F403
 

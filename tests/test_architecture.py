@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "moments": {"families"},
     "networks": {"families", "moments", "bayes"},
     "amortized": {"families", "moments", "bayes", "networks"},
-    "flows": {"families", "bayes"},
+    "flows": {"families", "moments", "bayes"},
     "posterior": {"families", "moments", "bayes", "amortized", "flows"},
 }
 MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}

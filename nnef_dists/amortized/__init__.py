@@ -4,10 +4,9 @@ from nnef_dists.amortized._acquire import acquire
 from nnef_dists.amortized._extrapolation import ExtrapolationWarning
 from nnef_dists.amortized._family import AmortizedFamily
 from nnef_dists.amortized._oracle import OracleReport, mean_or_oracle
-from nnef_dists.amortized._sampler import AbstractSampler, HMCSampler
+from nnef_dists.amortized._sampler import HMCSampler
 
 __all__ = [
-    "AbstractSampler",
     "AmortizedFamily",
     "ExtrapolationWarning",
     "HMCSampler",

@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists.amortized._extrapolation import check_extrapolation
 from nnef_dists.amortized._inverse import invert
-from nnef_dists.amortized._sampler import AbstractSampler, HMCSampler
+from nnef_dists.amortized._sampler import HMCSampler
 from nnef_dists.bayes import Module, predictive_moments, register_saveable
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import LogPartitionEstimate, exact_log_partition
+from nnef_dists.moments import AbstractSampler, LogPartitionEstimate, exact_log_partition
 from nnef_dists.networks import AbstractLogPartitionNetwork, AbstractMomentNetwork
 
 register_saveable(LogPartitionEstimate)

@@ -1,6 +1,5 @@
 """How an amortized family draws x."""
 
-from abc import abstractmethod
 from typing import final
 
 import equinox as eqx
@@ -10,29 +9,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import register_saveable
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import HMCConfig, Status, sample_hmc
+from nnef_dists.moments import AbstractSampler, HMCConfig, Status, sample_hmc
 
 register_saveable(HMCConfig)
-
-
-class AbstractSampler(eqx.Module):
-    """Draws from p(x | eta) of a family."""
-
-    @abstractmethod
-    def sample(
-        self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
-    ) -> Float[Array, "n *x_shape"]:
-        """Draws n points.
-
-        Args:
-            family: The exponential family.
-            key: PRNG key.
-            eta: Valid natural parameters, `(eta_dim,)`.
-            n: How many, at least 1.
-
-        Returns:
-            The draws, `(n, *x_shape)`.
-        """
 
 
 @register_saveable

@@ -6,15 +6,18 @@ from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
 from nnef_dists.moments._estimate import check_etas, estimate_moments, sample_hmc
 from nnef_dists.moments._etas import RandomEtas
 from nnef_dists.moments._generate import generate_moments
+from nnef_dists.moments._importance import pareto_k
 from nnef_dists.moments._log_partition import (
     LogPartitionEstimate,
     estimate_log_partition,
     exact_log_partition,
 )
 from nnef_dists.moments._quadrature import QuadratureMoments, quadrature_moments
+from nnef_dists.moments._sampler import AbstractSampler
 from nnef_dists.moments._verify import StoreReport, verify_moments
 
 __all__ = [
+    "AbstractSampler",
     "HMCConfig",
     "LogPartitionEstimate",
     "MomentBatch",
@@ -30,6 +33,7 @@ __all__ = [
     "estimate_moments",
     "exact_log_partition",
     "generate_moments",
+    "pareto_k",
     "quadrature_moments",
     "sample_hmc",
     "verify_moments",

@@ -1,0 +1,158 @@
+"""A masked autoregressive flow with a condition, fitted by maximum likelihood, sure or not.
+
+    python examples/masked_autoregressive_flow.py [--seed 0] [--steps 1.0] [--out DIR]
+
+Everything of this flow is flowjax's: masked autoregressive layers one after another, the order of
+the variables reversed between them, a unit normal at the bottom, and a condition c. The layers may
+be affine or take an analytic bijection of nnef_dists as transformer. `bayesianize` makes weights of
+the trained flow uncertain: in training a step draws weights, in testing the means are used, or an
+average over draws, and where there were few data the draws disagree.
+"""
+
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import training
+from analytic_bijections import partition
+from flowjax.bijections import Affine, Chain, Flip, Invert, MaskedAutoregressive, Scan
+from flowjax.distributions import StandardNormal, Transformed
+
+import nnef_dists as nd
+
+LAYERS = 4
+PRIOR = nd.GaussianParameter.from_stdv(0.0, 1.0)
+
+
+def pinwheel(key, n, arms=5):
+    """Points of a pinwheel and the condition, how far its arms are bent: `(n, 2)` and `(n, 1)`."""
+    arm_key, bend_key, noise_key = jax.random.split(key, 3)
+    bend = jax.random.uniform(bend_key, (n,), minval=-1.0, maxval=1.0)
+    noise = jax.random.normal(noise_key, (n, 2)) * jnp.array([0.3, 0.08])
+    radius, side = 1.0 + noise[:, 0], noise[:, 1]
+    arm = jax.random.randint(arm_key, (n,), 0, arms)
+    angle = 2 * jnp.pi * arm / arms + bend * radius
+    points = jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1) * radius[:, None]
+    across = jnp.stack([-jnp.sin(angle), jnp.cos(angle)], 1) * side[:, None]
+    return points + across, bend[:, None]
+
+
+def make_flow(transformer, key):
+    """Autoregressive layers with reversals between them, over a unit normal."""
+    layers = []
+    for layer_key in jax.random.split(key, LAYERS):
+        layers += [
+            MaskedAutoregressive(
+                layer_key,
+                transformer=transformer,
+                dim=2,
+                cond_dim=1,
+                nn_width=64,
+                nn_depth=2,
+                nn_activation=jax.nn.silu,
+            ),
+            Flip((2,)),
+        ]
+    # Likelihoods take one pass through each layer, draws one for each variable.
+    return Transformed(StandardNormal((2,)), Invert(Chain(layers)))
+
+
+def transformers(key):
+    """The affine map, and a stack of analytic bijections between two affine maps."""
+    make = eqx.filter_vmap(lambda key: nd.CubicConjugation.random(key, depth=8))
+    stack = make(jax.random.split(key, 8))
+    return {"affine": Affine(), "analytic": Chain([Affine(), Scan(stack), Affine()])}
+
+
+def negative_log_likelihood(flow, points, condition):
+    """In nats a point."""
+    return -jnp.mean(flow.log_prob(points, condition))
+
+
+def fit(flow, key, *, steps):
+    """Maximum likelihood; the flow and the losses."""
+    dynamic, static = partition(flow)
+
+    def loss(dynamic, rest, key):
+        return negative_log_likelihood(eqx.combine(dynamic, static), *pinwheel(key, 256))
+
+    run = training.minimiser(loss, steps=steps, learning_rate=3e-3)
+    dynamic, losses = run(dynamic, (), key, "maximum likelihood")
+    return eqx.combine(dynamic, static), losses
+
+
+def fit_uncertain(flow, data, key, *, steps):
+    """Variational inference of all weights from `data`, started at a trained flow."""
+    model = nd.bayesianize(flow, init_raw_stdv=0.1)
+    dynamic, static = nd.partition_trainable(model)
+    points, condition = data
+
+    def loss(dynamic, rest, key):
+        row_key, weight_key = jax.random.split(key)
+        rows = jax.random.randint(row_key, (256,), 0, len(points))
+        model = eqx.combine(dynamic, static)
+        drawn = model.realise(key=weight_key)  # one set of weights a step: training mode
+        misfit = negative_log_likelihood(drawn, points[rows], condition[rows])
+        return misfit + nd.kl_divergence(model, PRIOR) / len(points)
+
+    run = training.minimiser(loss, steps=steps, learning_rate=1e-3)
+    dynamic, losses = run(dynamic, (), key, "VI")
+    return eqx.combine(dynamic, static), losses
+
+
+def main():
+    options = training.parser(__doc__, "artifacts/masked_autoregressive_flow")
+    args = options.parse_args()
+    flow_key, fit_key, vi_key, data_key, test_key, draw_key = jax.random.split(
+        jax.random.key(args.seed), 6
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    seconds, flows, curves, held_out = {}, {}, {}, {}
+    test = pinwheel(test_key, 20_000)
+    evaluate = eqx.filter_jit(negative_log_likelihood)
+    for name, transformer in transformers(flow_key).items():
+        with training.phase(seconds, name):
+            flows[name], curves[name] = fit(
+                make_flow(transformer, flow_key), fit_key, steps=round(4000 * args.steps)
+            )
+        held_out[name] = float(evaluate(flows[name], *test))
+        print(f"{name}: {held_out[name]:.4f} nats a point on 20,000 fresh ones")
+
+    few = pinwheel(data_key, 1000 if args.etas is None else args.etas)
+    with training.phase(seconds, "VI"):
+        uncertain, _ = fit_uncertain(flows["affine"], few, vi_key, steps=round(2000 * args.steps))
+    held_out["means of the weights"] = float(evaluate(uncertain.realise(), *test))
+    drawn = [
+        float(evaluate(uncertain.realise(key=key), *test)) for key in jax.random.split(draw_key, 8)
+    ]
+    print(f"uncertain affine: {held_out['means of the weights']:.4f} with means, "
+          f"{np.mean(drawn):.4f} +- {np.std(drawn):.4f} with draws")  # fmt: skip
+    print("seconds  ", "   ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    summary = {"held_out": held_out, "drawn": drawn, "seconds": seconds}
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    training.save_figures(args.out, {"pinwheel": draw_pinwheel(flows["analytic"], draw_key)})
+
+
+def draw_pinwheel(flow, key):
+    """Data above, draws below, for three values of the condition."""
+    figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
+    data_key, draw_key = jax.random.split(key)
+    points, condition = pinwheel(data_key, 60_000)
+    for column, bend in enumerate((-0.9, 0.0, 0.9)):
+        near = jnp.abs(condition[:, 0] - bend) < 0.05
+        drawn = flow.sample(draw_key, (int(near.sum()),), jnp.array([bend]))
+        for axis, shown, color in ((axes[0, column], points[near], "#222222"),
+                                   (axes[1, column], drawn, "#D55E00")):  # fmt: skip
+            axis.scatter(*np.asarray(shown).T, s=1.2, lw=0, alpha=0.6, color=color)
+            axis.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", xticks=(), yticks=())
+        axes[0, column].set_title(f"c = {bend}")
+    axes[0, 0].set_ylabel("data")
+    axes[1, 0].set_ylabel("flow")
+    return figure
+
+
+if __name__ == "__main__":
+    main()

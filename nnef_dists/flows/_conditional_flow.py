@@ -1,0 +1,215 @@
+"""One flow that samples a whole exponential family."""
+
+import math
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from flowjax.bijections import AbstractBijection
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.flows._importance import ImportanceEstimate, importance_estimate
+
+
+@final
+class ConditionalFlow(eqx.Module):
+    """A normalizing flow conditioned on eta: draws from, and densities of, p(x | eta) for all etas.
+
+        z ~ N(0, I),    u = f(z; c(eta)),    x = support(u)
+
+    where f is a conditional flowjax bijection onto the unconstrained coordinates u of the family's
+    support, so that no draw leaves the support, and c(eta) are the unconstrained coordinates of
+    eta, moved and scaled to [-1, 1] over the etas that the flow is made for. No data are needed:
+    `reverse_kl` is the loss.
+
+    Every draw has a weight, log w = eta . T(x) + log h(x) - log q(x), with E[w] = exp(A(eta)). So
+    the mean of log w bounds A(eta) from below, and the mean of w estimates it (`importance`).
+
+    Methods take one eta and are batched by `jax.vmap`. The bijection may hold foreign leaves:
+    use `equinox.filter_jit`, or partition it as `eqx.partition(flow, eqx.is_inexact_array)`.
+
+    Args:
+        family: The exponential family.
+        bijection: A conditional flowjax bijection from z to u, of shape `family.support.shape`,
+            or of the flat shape `(n,)` of that, with `cond_shape (family.unconstrained_dim,)`.
+        etas: Natural parameters that the flow is made for, `(m, eta_dim)`: their ranges, in
+            unconstrained coordinates, make the box that conditions are scaled by.
+
+    Attributes:
+        family: The exponential family.
+        bijection: The bijection.
+        low: Lower edge of the box, a buffer.
+        high: Upper edge of the box, a buffer.
+
+    Raises:
+        ValueError: If the bijection's shapes are not those of the family, or etas are invalid.
+
+    Reference:
+        Rezende and Mohamed, *Variational inference with normalizing flows* (2015).
+    """
+
+    family: ExponentialFamily = eqx.field(static=True)
+    bijection: AbstractBijection
+    low: paramax.NonTrainable[Float[Array, " m"]]
+    high: paramax.NonTrainable[Float[Array, " m"]]
+
+    def __init__(
+        self,
+        family: ExponentialFamily,
+        bijection: AbstractBijection,
+        etas: Float[Array, "n eta_dim"],
+    ):
+        shape = family.support.shape
+        size = math.prod(shape)
+        expected = (family.unconstrained_dim,)
+        if bijection.shape not in (shape, (size,)) or bijection.cond_shape != expected:
+            raise ValueError(
+                f"Expected a bijection of shape {shape} and cond_shape {expected} for {family!r}; "
+                f"got {bijection.shape} and {bijection.cond_shape}"
+            )
+        etas = jnp.asarray(etas)
+        if etas.ndim != 2 or etas.shape[0] < 2:
+            raise ValueError(f"Expected etas of shape (n, {family.eta_dim}); got {etas.shape}")
+        if not bool(jnp.all(jax.vmap(family.is_valid_eta)(etas))):
+            raise ValueError(f"Expected valid etas of {family!r}; got some that are not")
+        coordinates = jax.vmap(family.unconstrain_eta)(etas)
+        self.family, self.bijection = family, bijection
+        self.low = paramax.NonTrainable(jnp.min(coordinates, 0))
+        self.high = paramax.NonTrainable(jnp.max(coordinates, 0))
+
+    def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether a valid eta lies in the box that the flow is made for, widened by 2 %."""
+        return jnp.all(jnp.abs(self._condition(eta)) <= 1.02)
+
+    def sample_and_log_weight(
+        self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, "*x_shape"], Float[Array, ""]]:
+        """Draws one point and its log-weight, log p(x | eta) + A(eta) - log q(x | eta), in nats.
+
+        Differentiable in the flow's parameters and in eta: the draw is reparameterised.
+
+        Args:
+            key: PRNG key.
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The point, of shape `family.x_shape`, and a scalar.
+        """
+        eta = self.family.check_eta(eta)
+        z = jax.random.normal(key, self.bijection.shape, eta.dtype)
+        u, log_det = self.bijection.transform_and_log_det(z, self._condition(eta))
+        x, target = self._target(eta, u)
+        return x, target - _standard_normal(z) + log_det
+
+    def sample(
+        self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+    ) -> Float[Array, "n *x_shape"]:
+        """Draws n independent points from q(x | eta).
+
+        Args:
+            key: PRNG key.
+            eta: Valid natural parameters, `(eta_dim,)`.
+            n: How many, at least 1.
+
+        Returns:
+            The draws, `(n, *x_shape)`.
+
+        Raises:
+            ValueError: If n < 1.
+        """
+        return self._draw(key, eta, n)[0]
+
+    def log_prob(
+        self, x: Float[Array, "*x_shape"], eta: Float[Array, " eta_dim"]
+    ) -> Float[Array, ""]:
+        """Returns log q(x | eta), in nats: the density of `sample`'s draws.
+
+        Args:
+            x: One point of the support, of shape `family.x_shape`.
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: If the support has no inverse: the circle and the sphere, whose coordinates
+                hold an auxiliary one, and the simplex.
+        """
+        support = self.family.support
+        if not isinstance(support, AbstractBijection):
+            raise ValueError(
+                f"Expected a family whose support is a flowjax bijection; {self.family!r} has "
+                f"{support!r}, which has no inverse (draws and weights need none)"
+            )
+        condition = self._condition(self.family.check_eta(eta))
+        u, support_log_det = support.inverse_and_log_det(x)
+        z, log_det = self.bijection.inverse_and_log_det(u.reshape(self.bijection.shape), condition)
+        return _standard_normal(z) + log_det + support_log_det
+
+    def importance(
+        self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int = 1024
+    ) -> ImportanceEstimate:
+        """Estimates A(eta) and E[T | eta] from n weighted draws, and says how far to trust them.
+
+        Args:
+            key: PRNG key.
+            eta: Valid natural parameters, `(eta_dim,)`.
+            n: How many draws, at least 2.
+
+        Returns:
+            The estimates, a lower bound of A, the effective sample fraction, and Pareto's k.
+
+        Raises:
+            ValueError: If n < 2.
+        """
+        if n < 2:
+            raise ValueError(f"Expected n >= 2; got {n}")
+        x, log_weights = self._draw(key, eta, n)
+        return importance_estimate(log_weights, jax.vmap(self.family.sufficient_statistics)(x))
+
+    def _draw(self, key, eta, n):
+        if n < 1:
+            raise ValueError(f"Expected n >= 1; got {n}")
+        return jax.vmap(lambda key: self.sample_and_log_weight(key, eta))(jax.random.split(key, n))
+
+    def _condition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
+        low, high = paramax.unwrap((self.low, self.high))
+        width = jnp.where(high > low, high - low, 1)
+        return (2 * self.family.unconstrain_eta(eta) - low - high) / width
+
+    def _target(self, eta, u):
+        """The point x at u, and the unnormalised log-density of u."""
+        support = self.family.support
+        x, log_det = support.transform_and_log_det(u.reshape(support.shape))
+        return x, self.family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
+
+
+def reverse_kl(
+    flow: ConditionalFlow, etas: Float[Array, "b eta_dim"], key: PRNGKeyArray, n: int = 1
+) -> Float[Array, ""]:
+    """Returns an estimate of the mean of KL(q || p) - A(eta) over etas, in nats: a loss.
+
+        E_q[log q(x | eta) - eta . T(x) - log h(x)],    x ~ q(. | eta)
+
+    Without any data: the flow's own draws are reparameterised. Its minimum is the mean of -A(eta),
+    reached where q is p.
+
+    Args:
+        flow: The flow.
+        etas: A batch of natural parameters, `(b, eta_dim)`.
+        key: PRNG key, for the draws.
+        n: Draws for each eta.
+
+    Returns:
+        A scalar.
+    """
+    keys = jax.random.split(key, (etas.shape[0], n))
+    weigh = jax.vmap(jax.vmap(flow.sample_and_log_weight, (0, None)))
+    return -jnp.mean(weigh(keys, etas)[1])
+
+
+def _standard_normal(z: Float[Array, "..."]) -> Float[Array, ""]:
+    return -jnp.sum(z**2 + jnp.log(2 * jnp.pi).astype(z.dtype)) / 2

@@ -1,0 +1,103 @@
+"""Bijections whose parameters follow a condition."""
+
+from collections.abc import Callable
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from flowjax.bijections import AbstractBijection
+from flowjax.utils import get_ravelled_pytree_constructor
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+Constructor = Callable[[Float[Array, " k"]], AbstractBijection]
+Conditioner = Callable[[Float[Array, " inputs"]], Float[Array, " k"]]
+
+
+@final
+class Conditioned(AbstractBijection):
+    """Any bijection, its parameters moved by a function of a condition.
+
+        y = f(x; parameters + conditioner(condition))
+
+    Args:
+        bijection: An unconditional bijection; a deep one is `flowjax.bijections.Scan` of a stack.
+        conditioner: From the condition, `(cond_dim,)`, to offsets of the parameters,
+            `(parameter_count(bijection),)`.
+        cond_dim: The size of the condition.
+
+    Attributes:
+        parameters: Those that the bijection was made with, flat; trainable.
+        conditioner: The function of the condition.
+
+    Raises:
+        ValueError: If the bijection is conditional, or the conditioner's output has another size.
+    """
+
+    parameters: Float[Array, " k"]
+    conditioner: Conditioner
+    constructor: Constructor = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+
+    def __init__(self, bijection: AbstractBijection, conditioner: Conditioner, cond_dim: int):
+        self.parameters, self.constructor = split_parameters(bijection)
+        self.conditioner = conditioner
+        self.shape, self.cond_shape = bijection.shape, (cond_dim,)
+        check_conditioner(conditioner, cond_dim, self.parameters)
+
+    def transform_and_log_det(self, x: Any, condition: Any = None):
+        """Returns y and the log-determinant."""
+        bijection = self.constructor(self.parameters + self.conditioner(condition))
+        return bijection.transform_and_log_det(x)
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None):
+        """Returns x and the log-determinant of the inverse."""
+        bijection = self.constructor(self.parameters + self.conditioner(condition))
+        return bijection.inverse_and_log_det(y)
+
+
+def parameter_count(bijection: AbstractBijection) -> int:
+    """Returns how many numbers a conditioner gives for a bijection: the size of its parameters.
+
+    They are its floating arrays, as flowjax counts them; what is in `paramax.NonTrainable` is left
+    out.
+    """
+    return split_parameters(bijection)[0].size
+
+
+def split_parameters(bijection: AbstractBijection) -> tuple[Float[Array, " k"], Constructor]:
+    """Returns a bijection's flat parameters, and the function that puts others in their place.
+
+    Raises:
+        ValueError: If the bijection is conditional.
+    """
+    if bijection.cond_shape is not None:
+        raise ValueError(
+            f"Expected an unconditional bijection; got one with cond_shape {bijection.cond_shape}"
+        )
+    trainable, fixed = eqx.partition(bijection, eqx.is_inexact_array, is_leaf=_is_buffer)
+    parameters, _ = ravel_pytree(trainable)
+    # flowjax's constructor adds to the parameters it was made with: here to zeros, so that these
+    # are a field, and trained.
+    zeros = eqx.combine(jax.tree.map(jnp.zeros_like, trainable), fixed, is_leaf=_is_buffer)
+    constructor, _ = get_ravelled_pytree_constructor(
+        zeros, filter_spec=eqx.is_inexact_array, is_leaf=_is_buffer
+    )
+    return parameters, constructor
+
+
+def check_conditioner(conditioner: Conditioner, size: int, parameters: Float[Array, " k"]) -> None:
+    """Refuses a conditioner whose output is not of the size of the parameters."""
+    inputs = jax.ShapeDtypeStruct((size,), parameters.dtype)
+    found = eqx.filter_eval_shape(paramax.unwrap(conditioner), inputs).shape
+    if found != parameters.shape:
+        raise ValueError(
+            f"Expected a conditioner with outputs of shape {parameters.shape}; got {found}"
+        )
+
+
+def _is_buffer(node) -> bool:
+    return isinstance(node, paramax.NonTrainable)

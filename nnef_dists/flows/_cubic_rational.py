@@ -1,0 +1,97 @@
+"""A rational map of degree three."""
+
+from typing import final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale, Wrapped
+
+
+@final
+class CubicRational(AbstractAnalyticBijection):
+    """Spreads out the points around a location, or draws them together.
+
+        f(z) = z + (slope - 1) z / (1 + z^2),    z = (x - loc) / scale
+
+    It is increasing for 0 < slope < 9. The inverse is the real root of
+    z^3 - y z^2 + slope z - y.
+
+    Args:
+        loc: Where it acts.
+        scale: Over what width, between 1/20 and 20.
+        slope: The slope at the location, between 1/9 and 9; 1 is the identity.
+
+    Raises:
+        ValueError: If scale or slope is a number out of bounds.
+    """
+
+    loc: Float[Array, ""]
+    scale: Wrapped
+    slope: Wrapped
+
+    def __init__(self, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0, slope: ArrayLike = 1.0):
+        self.loc = jnp.asarray(loc, float)
+        self.scale = BoundedScale(scale)
+        self.slope = BoundedScale(slope, 9.0)
+
+    @classmethod
+    def random(cls, key: PRNGKeyArray, *, depth: int = 1, spread: float = 1.0) -> "CubicRational":
+        """Returns a map near the identity, one layer of a stack of `depth`.
+
+        Args:
+            key: PRNG key.
+            depth: Of how many layers the stack is; logs of slopes have a spread of 1 / sqrt(depth).
+            spread: Standard deviation of the location.
+
+        Returns:
+            A bijection of scale 1/2.
+        """
+        loc, log_slope = jax.random.normal(key, (2,)) * jnp.array([spread, depth**-0.5])
+        return cls(loc, 0.5, jnp.exp(log_slope))
+
+    def displacement_and_log_slope(self, z):
+        """Returns (slope - 1) z / (1 + z^2), and the log-slope there."""
+        return _displacement(z, self.slope), _log_slope(z, self.slope)
+
+    def inverse_displacement_and_log_slope(self, z):
+        """Returns f^-1(z) - z, and the log-slope of that."""
+        x = _preimage(z, self.slope)
+        return -_displacement(x, self.slope), -_log_slope(x, self.slope)
+
+
+def _displacement(z, c):
+    return (c - 1) * z / (1 + z**2)
+
+
+def _log_slope(z, c):
+    r = 1 / (1 + z**2)
+    return jnp.log1p((c - 1) * r * (2 * r - 1))
+
+
+@jax.custom_jvp
+def _preimage(y, c):
+    # z = t + y / 3 with t^3 + p t + q = 0, by Cardano. 108 times the discriminant
+    # q^2 / 4 + p^3 / 27 is 4 y^4 - b y^2 + 4 c^3: a sum of positive terms for c < 1 as it stands,
+    # and for c > 1 with the square completed.
+    square = y**2
+    p = c - square / 3
+    q = y * (c / 3 - 1 - 2 * square / 27)
+    b = c**2 + 18 * c - 27
+    below = 4 * square**2 - b * square + 4 * c**3
+    above = 4 * (square - b / 8) ** 2 + (c - 1) * (9 - c) ** 3 / 16
+    u = jnp.cbrt(jnp.abs(q) / 2 + jnp.sqrt(jnp.where(c < 1, below, above) / 108))
+    v = p / (3 * u)
+    # u - v without cancellation, by u^3 - v^3 = |q|.
+    t = jnp.where(p > 0, jnp.abs(q) / (u**2 + u * v + v**2), u - v)
+    z = y / 3 - jnp.sign(q) * t
+    # Where the map is flat rounding shows: one step of Newton's method takes it away.
+    return z - (z + _displacement(z, c) - y) / jnp.exp(_log_slope(z, c))
+
+
+@_preimage.defjvp
+def _(primals, tangents):
+    (y, c), (dy, dc) = primals, tangents
+    z = _preimage(y, c)
+    return z, (dy - z / (1 + z**2) * dc) / jnp.exp(_log_slope(z, c))

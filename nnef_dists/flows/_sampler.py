@@ -1,0 +1,57 @@
+"""A flow in the place of HMC."""
+
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.flows._conditional_flow import ConditionalFlow
+from nnef_dists.moments import AbstractSampler
+
+
+@final
+class FlowSampler(AbstractSampler):
+    """Draws by a trained flow: `AmortizedFamily(..., sampler=FlowSampler(flow))`.
+
+    With `resample` above 1 that many times n points are drawn, and n of these chosen with
+    probabilities in proportion to their weights: what the flow gets wrong shrinks with its number.
+
+    Args:
+        flow: A trained `ConditionalFlow`.
+        resample: Points drawn for one that is kept, at least 1.
+
+    Raises:
+        ValueError: If `resample < 1`.
+
+    Reference:
+        Rubin, *Using the SIR algorithm to simulate posterior distributions* (1988).
+    """
+
+    flow: ConditionalFlow
+    resample: int = eqx.field(static=True)
+
+    def __init__(self, flow: ConditionalFlow, resample: int = 1):
+        if resample < 1:
+            raise ValueError(f"Expected resample >= 1; got {resample}")
+        self.flow, self.resample = flow, resample
+
+    def sample(
+        self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+    ) -> Float[Array, "n *x_shape"]:
+        """Draws n points; see `AbstractSampler`.
+
+        Raises:
+            ValueError: If the family is not the flow's, or n < 1.
+        """
+        if family != self.flow.family:
+            raise ValueError(f"Expected the flow's family, {self.flow.family!r}; got {family!r}")
+        if self.resample == 1:
+            return self.flow.sample(key, eta, n)
+        draw_key, choice_key = jax.random.split(key)
+        keys = jax.random.split(draw_key, n * self.resample)
+        x, log_weights = jax.vmap(lambda key: self.flow.sample_and_log_weight(key, eta))(keys)
+        chosen = jax.random.categorical(choice_key, jnp.asarray(log_weights), shape=(n,))
+        return x[chosen]

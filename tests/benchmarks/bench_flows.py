@@ -1,0 +1,421 @@
+"""Analytic bijections and flows beside bijx and flowjax: same target, depth, batch and steps.
+
+    python tests/benchmarks/bench_flows.py [accuracy] [speed] [line] [spiral] [sampler]
+        [--seeds 3] [--steps 1.0]
+
+accuracy  round trip and log-slope of each bijection, over 1,000 draws of its raw parameters
+speed     steps a second on both tutorials: dispatched one by one, and in a scanned loop
+line      the comb by reverse KL, 2,000 steps of batch 256: nats above the exact -log Z
+spiral    maximum likelihood, 5,000 steps of batch 512: nats a point on 20,000 fresh ones
+sampler   a flow conditioned on eta, for quartics and for phi^4 chains, beside HMC
+
+Steps a second are medians of 5 runs after compilation, all in one process; compile time is apart.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flowjax.bijections import RationalQuadraticSpline
+from flowjax.distributions import StandardNormal
+from flowjax.flows import (
+    coupling_flow,
+    masked_autoregressive_flow,
+    triangular_spline_flow,
+)
+from jax.flatten_util import ravel_pytree
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import amortized_sampler
+import analytic_bijections as tutorials
+
+from tests.benchmarks.jobs import JOBS
+
+try:
+    import bijx
+    from flax import nnx
+except ImportError:
+    bijx = None
+
+SEED_CENTER = (-0.5, -1.0)  # of the seed's radial flow
+
+
+# ------------------------------------------------------------------------- one way to train both
+
+
+class Task:
+    """A flow to train: parameters, `loss(parameters, key)`, and how to judge the result."""
+
+    def __init__(self, parameters, loss, learning_rate, judge):
+        self.parameters, self.loss, self.judge = parameters, loss, judge
+        self.optimiser = optax.adam(learning_rate)
+
+    def step(self, carry, key):
+        parameters, state = carry
+        value, gradient = jax.value_and_grad(self.loss)(parameters, key)
+        updates, state = self.optimiser.update(gradient, state, parameters)
+        return (optax.apply_updates(parameters, updates), state), value
+
+    @property
+    def start(self):
+        return self.parameters, self.optimiser.init(self.parameters)
+
+
+def ours(flow, loss, learning_rate):
+    """A task for an Equinox flow; `loss(flow, key)`."""
+    parameters, static = tutorials.partition(flow)
+    return Task(
+        parameters,
+        lambda parameters, key: loss(eqx.combine(parameters, static), key),
+        learning_rate,
+        lambda parameters, measure, *args: float(
+            eqx.filter_jit(measure)(eqx.combine(parameters, static), *args)
+        ),
+    )
+
+
+def likelihood(flow, key, batch=512):
+    return tutorials.negative_log_likelihood(flow, tutorials.spiral(key, batch))
+
+
+def line_task(make=nd.CubicConjugation, seed=0, steps=2000):
+    schedule = optax.cosine_decay_schedule(1e-2, steps)
+    flow = tutorials.line_flow(make, jax.random.key(seed))
+    return ours(flow, tutorials.reverse_kl, schedule)
+
+
+def spiral_task(make=nd.CubicConjugation, seed=0, steps=5000, center=(0.0, 0.0)):
+    schedule = optax.cosine_decay_schedule(1e-2, steps)
+    flow = tutorials.spiral_flow(make, jax.random.key(seed), center)
+    return ours(flow, likelihood, schedule)
+
+
+def theirs(model, loss, learning_rate):
+    """A task for a bijx model, as pure functions of its parameters."""
+    graph, parameters, rest = nnx.split(model, nnx.Param, ...)
+    return Task(
+        parameters,
+        lambda parameters, key: loss(nnx.merge(graph, parameters, rest), key),
+        learning_rate,
+        lambda parameters, measure, *args: float(
+            jax.jit(lambda p: measure(nnx.merge(graph, p, rest), *args))(parameters)
+        ),
+    )
+
+
+def bijx_layers(rngs, wrap):
+    @nnx.split_rngs(splits=tutorials.DEPTH)
+    @nnx.vmap(in_axes=(0,), out_axes=0)
+    def layers(rngs):
+        return wrap(bijx.ScanChain(bijx.CubicConjugation(rngs=rngs)))
+
+    return layers(rngs)
+
+
+def bijx_line(seed=0, learning_rate=1e-3):
+    rngs = nnx.Rngs(seed)
+    model = bijx.Transformed(
+        bijx.IndependentNormal((), rngs=rngs), bijx_layers(rngs, lambda stack: stack)
+    )
+
+    def loss(model, key, batch=256):
+        x, log_q = model.sample((batch,), rng=key)
+        return jnp.mean(log_q - tutorials.comb(x))
+
+    return theirs(model, loss, learning_rate), loss
+
+
+class BijxFourier(nnx.Module if bijx else object):
+    """Offsets that are linear in damped Fourier features, as ours."""
+
+    def __init__(self, out_size, count, *, rngs):
+        self.count = count
+        self.output = nnx.Linear(
+            count, out_size, use_bias=False, rngs=rngs, kernel_init=nnx.initializers.normal(0.01)
+        )
+
+    def __call__(self, u):
+        angle = jnp.atan2(u[..., 1], u[..., 0])[..., None]
+        k = jnp.arange(1, (self.count + 1) // 2)
+        features = [jnp.sin(k * angle) / k, jnp.cos(k * angle) / k, jnp.ones_like(angle)]
+        return self.output(jnp.concatenate(features, -1))
+
+
+def bijx_spiral(seed=0, learning_rate=1e-2, center=SEED_CENTER):
+    rngs = nnx.Rngs(seed)
+    base = bijx_layers(rngs, bijx.RayTransform)
+    size = bijx.ModuleReconstructor(base).params_total_size
+    radial = bijx.RadialConditional(
+        scalar_bijection=base,
+        cond_net=BijxFourier(size, 7, rngs=rngs),
+        center=jnp.array(center),
+        scale=jnp.zeros(2),
+        rngs=rngs,
+    )
+    model = bijx.Transformed(bijx.IndependentNormal((2,), rngs=rngs), radial)
+
+    def negative_log_likelihood(model, points):
+        return -jnp.mean(model.log_density(points))
+
+    def loss(model, key):
+        return negative_log_likelihood(model, tutorials.spiral(key, 512))
+
+    return theirs(model, loss, learning_rate), negative_log_likelihood
+
+
+def train(task, steps, key):
+    """Trains in one compiled loop; the parameters, and seconds after compilation."""
+    keys = jax.random.split(key, steps)
+    run = jax.jit(lambda carry, keys: jax.lax.scan(task.step, carry, keys))
+    compiled = run.lower(task.start, keys).compile()
+    start = time.perf_counter()
+    (parameters, _), _ = jax.block_until_ready(compiled(task.start, keys))
+    return parameters, time.perf_counter() - start
+
+
+# ------------------------------------------------------------------------------------- sections
+
+
+def accuracy(options):
+    """Round trip within 1e-5 relative, absolute below 1; log-slope within 1e-5 of autodiff."""
+    points = jnp.concatenate([jnp.linspace(-100, 100, 801), jnp.linspace(-3, 3, 401)])
+
+    def errors(bijection):
+        def slope_error(method, found):
+            return jnp.abs(found - jnp.log(jax.vmap(jax.grad(method))(points)))
+
+        y, log_slope = jax.vmap(bijection.transform_and_log_det)(points)
+        x, inverse_log_slope = jax.vmap(bijection.inverse_and_log_det)(points)
+        size = jnp.maximum(1, jnp.abs(points))
+        trips = [
+            jnp.abs(jax.vmap(bijection.inverse)(y) - points) / size,
+            jnp.abs(jax.vmap(bijection.transform)(x) - points) / size,
+        ]
+        slopes = [
+            slope_error(bijection.transform, log_slope),
+            slope_error(bijection.inverse, inverse_log_slope),
+        ]
+        return jnp.max(jnp.stack(trips)), jnp.max(jnp.stack(slopes))
+
+    for name, make in tutorials.BIJECTIONS.items():
+        for x64 in (False, True):
+            with jax.enable_x64(x64):
+                flat, unravel = ravel_pytree(make())
+                draws = jax.random.normal(jax.random.key(0), (1000, flat.size))
+                points = jnp.asarray(points, flat.dtype)
+                trip, slope = jax.jit(jax.vmap(lambda raw, u=unravel: errors(u(raw))))(draws)
+                print(
+                    f"  {name:9s} {flat.dtype}: round trip {trip.max():.1e}, "
+                    f"log-slope {slope.max():.1e}",
+                    flush=True,
+                )
+
+
+def speed(options):
+    """Steps a second, at least twice bijx's; compiling takes no longer."""
+    tasks = {"line": (line_task, bijx_line), "spiral": (spiral_task, bijx_spiral)}
+    for name, (mine, other) in tasks.items():
+        rows = {"nnef_dists": mine()}
+        if bijx is not None:
+            rows["bijx"] = other()[0]
+        found = {title: measure(task) for title, task in rows.items()}
+        for title, (compiling, dispatched, scanned) in found.items():
+            print(
+                f"  {name:7s} {title:11s} compiles in {compiling:5.1f} s; "
+                f"{dispatched:6.0f} steps/s dispatched, {scanned:6.0f} in a loop",
+                flush=True,
+            )
+        if bijx is not None:
+            ratios = np.array(found["nnef_dists"]) / np.array(found["bijx"])
+            print(f"          ratios: compile time {ratios[0]:.2f}, "
+                  f"dispatched {ratios[1]:.1f}, in a loop {ratios[2]:.1f}")  # fmt: skip
+
+
+def measure(task, steps=300, repeats=5):
+    """Seconds to compile one step, and steps a second both ways."""
+    keys = jax.random.split(jax.random.key(1), steps)
+    each = list(keys)
+    start = time.perf_counter()
+    step = jax.jit(task.step).lower(task.start, each[0]).compile()
+    compiling = time.perf_counter() - start
+    jitted = jax.jit(task.step)  # as users call it
+    jax.block_until_ready(jitted(task.start, each[0]))
+
+    def dispatched():
+        carry = task.start
+        for key in each:
+            carry, _ = jitted(carry, key)
+        return carry
+
+    loop = jax.jit(lambda carry, keys: jax.lax.scan(task.step, carry, keys)[0])
+    del step
+    return compiling, *(
+        steps / seconds_of(run, repeats) for run in (dispatched, lambda: loop(task.start, keys))
+    )
+
+
+def seconds_of(run, repeats):
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def line(options):
+    """At most 0.02 nats above the exact -log Z after 2,000 steps of batch 256."""
+    steps, exact = round(2000 * options.steps), tutorials.comb_log_partition()
+    test_key = jax.random.key(10)
+    for name, make in tutorials.BIJECTIONS.items():
+        gaps = []
+        for seed in range(options.seeds):
+            task = line_task(make, seed, steps)
+            parameters, _ = train(task, steps, jax.random.key(100 + seed))
+            gaps.append(task.judge(parameters, tutorials.reverse_kl, test_key, 100_000) + exact)
+        print_each(f"nnef_dists, {name}", gaps)
+    if bijx is None:
+        return
+    for title, rate in (("1e-3", 1e-3), ("1e-2, cosine", optax.cosine_decay_schedule(1e-2, steps))):
+        gaps = []
+        for seed in range(options.seeds):
+            task, loss = bijx_line(seed, rate)
+            parameters, _ = train(task, steps, jax.random.key(100 + seed))
+            gaps.append(task.judge(parameters, loss, test_key, 100_000) + exact)
+        print_each(f"bijx, cubic, learning rate {title}", gaps)
+
+
+def spiral(options):
+    """At most -0.75 nats a point after 5,000 steps, better than the others in equal time too."""
+    steps = round(5000 * options.steps)
+    points = tutorials.spiral(jax.random.key(10), 20_000)
+    measure_nll = tutorials.negative_log_likelihood
+    for name, make in tutorials.BIJECTIONS.items():
+        run_spiral(f"nnef_dists, {name}", options.seeds, steps, points, measure_nll,
+                   lambda seed, make=make: spiral_task(make, seed, steps))  # fmt: skip
+    run_spiral("nnef_dists, cubic, seed's centre", options.seeds, steps, points, measure_nll,
+               lambda seed: spiral_task(seed=seed, steps=steps, center=SEED_CENTER))  # fmt: skip
+    if bijx is not None:
+        for title, center in (("seed's centre", SEED_CENTER), ("centre 0", (0.0, 0.0))):
+            _, measure_theirs = bijx_spiral()
+            run_spiral(f"bijx, cubic, {title}", options.seeds, steps, points, measure_theirs,
+                       lambda seed, c=center: bijx_spiral(seed, center=c)[0])  # fmt: skip
+    spline = RationalQuadraticSpline(knots=8, interval=4)
+    base = StandardNormal((2,))
+    flows = {
+        "affine MAF": lambda key: masked_autoregressive_flow(key, base_dist=base),
+        "spline MAF": lambda key: masked_autoregressive_flow(
+            key, base_dist=base, transformer=spline
+        ),
+        "triangular spline": lambda key: triangular_spline_flow(key, base_dist=base),
+        "spline coupling": lambda key: coupling_flow(key, base_dist=base, transformer=spline),
+    }
+    for name, make in flows.items():
+
+        def task_of(seed, make=make):
+            return ours(make(jax.random.key(seed)), likelihood, 1e-3)
+
+        run_spiral(f"flowjax, {name}", options.seeds, steps, points, measure_nll, task_of)
+
+
+def run_spiral(title, seeds, steps, points, measure_nll, task_of):
+    found, seconds = [], []
+    for seed in range(seeds):
+        task = task_of(seed)
+        parameters, took = train(task, steps, jax.random.key(100 + seed))
+        found.append(task.judge(parameters, measure_nll, points))
+        seconds.append(took)
+    print_each(title, found, f"; {np.median(seconds):.0f} s of training")
+
+
+def print_each(title, values, rest=""):
+    each = " ".join(f"{value:.3f}" for value in values)
+    print(f"  {title:38s} {np.median(values):8.4f} ({each}){rest}", flush=True)
+
+
+def sampler(options):
+    """KL <= 0.01 nats on quartics; half the draws effective on phi^4 chains, 100 times faster."""
+    for name, n in (("quartic", 512), ("lattice10", 128)):
+        job = JOBS[name]
+        etas = job.family.sample_eta(jax.random.key(20), n, job.ranges)
+        for seed in range(options.seeds):
+            start = time.perf_counter()
+            flow, _ = amortized_sampler.train(
+                job.family, job.ranges, jax.random.key(seed), steps=round(4000 * options.steps)
+            )
+            seconds = time.perf_counter() - start
+            found = amortized_sampler.weigh(flow, etas, jax.random.key(30 + seed), 4096)
+            print(
+                f"  {name}, seed {seed}: trained in {seconds:.0f} s; effective fraction median "
+                f"{np.median(found.efficiency):.3f}, lowest {found.efficiency.min():.3f}; "
+                f"A - bound median {np.median(found.log_partition - found.bound):.5f}",
+                flush=True,
+            )
+            if name == "quartic":
+                exact = jax.jit(
+                    lambda etas, family=job.family: jax.lax.map(
+                        lambda eta: nd.quadrature_moments(family, eta).log_partition, etas
+                    )
+                )(etas)
+                kl = np.asarray(exact - found.bound)
+                print(
+                    f"    KL to exact: median {np.median(kl):.5f} nats, 90 % below "
+                    f"{np.quantile(kl, 0.9):.5f}, largest {kl.max():.4f}"
+                )
+        against_hmc(flow, job.family, etas[:64], found)
+
+
+def against_hmc(flow, family, etas, found):
+    """Seconds for each effective draw, of the flow and of HMC with its warm-up."""
+    n = 1024
+    parameters, static = tutorials.partition(flow)
+
+    @jax.jit
+    def draw(parameters, key, etas):
+        flow = eqx.combine(parameters, static)
+        keys = jax.random.split(key, len(etas))
+        return jax.vmap(lambda key, eta: flow.sample(key, eta, n))(keys, etas)
+
+    seconds = seconds_of(lambda: draw(parameters, jax.random.key(0), etas), 5)
+    ours_each = seconds / (n * float(np.sum(found.efficiency[: len(etas)])))
+    config = nd.HMCConfig(control_variates=False)
+    data = nd.estimate_moments(family, etas, jax.random.key(1), config)
+    seconds = seconds_of(
+        lambda: nd.estimate_moments(family, etas, jax.random.key(1), config).mean, 5
+    )
+    theirs_each = seconds / float(np.sum(np.median(data.ess, 1)))
+    print(
+        f"    an effective draw: flow {1e6 * ours_each:.2f} us, HMC {1e6 * theirs_each:.1f} us "
+        f"(median of statistics): {theirs_each / ours_each:.0f} times faster",
+        flush=True,
+    )
+
+
+SECTIONS = {part.__name__: part for part in (accuracy, speed, line, spiral, sampler)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
+    options = parser.parse_args()
+    peer = f"bijx {bijx.__version__}" if bijx else "bijx is not installed: left out"
+    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {peer}")
+    for name in options.sections or SECTIONS:
+        print(f"\n== {name}: {SECTIONS[name].__doc__}", flush=True)
+        SECTIONS[name](options)
+
+
+if __name__ == "__main__":
+    main()
