@@ -31,6 +31,7 @@ def _small_programs_compile_quickly(request):
     small = {
         "amortized",
         "bayes",
+        "flows",
         "families",
         "networks",
         "test_control_variates.py",

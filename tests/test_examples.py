@@ -163,3 +163,19 @@ def test_says_when_there_is_no_history(name, example, tmp_path):
         example(name, "--plot-only", "--out", tmp_path)
     assert end.value.code not in (None, 0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pictures", "printed"),
+    [
+        ("analytic_bijections", {"comb", "spiral"}, "above the exact -log Z"),
+        ("masked_autoregressive_flow", {"pinwheel"}, "uncertain affine"),
+        ("amortized_sampler", {"draws", "consistency"}, "effective draws of 100"),
+    ],
+)
+def test_flows(name, pictures, printed, example, tmp_path, capsys):
+    example(name, "--out", tmp_path, *TINY)
+    assert printed in capsys.readouterr().out
+    assert {path.stem for path in tmp_path.glob("*.png")} == pictures
+    assert json.loads((tmp_path / "summary.json").read_text())["seconds"]

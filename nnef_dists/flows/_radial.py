@@ -160,8 +160,6 @@ def _radius(v: Float[Array, " d"]) -> Float[Array, ""]:
 
 def _along_ray(ray, v: Float[Array, " d"], r: Float[Array, ""]):
     """Returns v T(r) / r and the log-determinant, for T and its log-slope as `ray` gives them."""
-    # Close to the centre T(r) = f(r) - f(0) cancels: there T(r) / r is the slope at r / 2.
-    near = r < jnp.cbrt(jnp.finfo(r.dtype).eps).astype(r.dtype)
-    moved, log_slope = ray(jnp.where(near, r / 2, r))
-    log_ratio = jnp.where(near, log_slope, jnp.log(jnp.where(near, 1, moved / r)))
-    return v * jnp.exp(log_ratio), log_slope + (v.size - 1) * log_ratio
+    moved, log_slope = ray(r)
+    ratio = moved / r
+    return v * ratio, log_slope + (v.size - 1) * jnp.log(ratio)

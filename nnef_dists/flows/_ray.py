@@ -36,10 +36,18 @@ class RayTransform(AbstractBijection):
     def transform_and_log_det(self, x: Any, condition: Any = None):
         """Returns f(x) - f(0) and log f'(x)."""
         transform = jax.vmap(lambda r: self.bijection.transform_and_log_det(r, condition))
-        y, log_det = transform(jnp.stack([x, jnp.zeros_like(x)]))
-        return y[0] - y[1], log_det[0]
+        y, log_slope = transform(jnp.stack([x, jnp.zeros_like(x)]))
+        return _keep_digits(y[0] - y[1], x, log_slope[0], log_slope[1]), log_slope[0]
 
     def inverse_and_log_det(self, y: Any, condition: Any = None):
         """Returns f^-1(y + f(0)), and its log-slope."""
-        origin = self.bijection.transform(jnp.zeros_like(y), condition)
-        return self.bijection.inverse_and_log_det(y + origin, condition)
+        origin, at_origin = self.bijection.transform_and_log_det(jnp.zeros_like(y), condition)
+        x, log_slope = self.bijection.inverse_and_log_det(y + origin, condition)
+        return _keep_digits(x, y, log_slope, -at_origin), log_slope
+
+
+def _keep_digits(moved, x, log_slope, log_slope_at_origin):
+    """Returns `moved`; close to the origin, where differences cancel, x times the mean slope."""
+    slope = (jnp.exp(log_slope) + jnp.exp(log_slope_at_origin)) / 2
+    near = jnp.abs(x) < jnp.cbrt(jnp.finfo(x.dtype).eps).astype(x.dtype)
+    return jnp.where(near, x * slope, moved)

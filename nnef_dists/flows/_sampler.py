@@ -4,7 +4,6 @@ from typing import final
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
@@ -53,5 +52,5 @@ class FlowSampler(AbstractSampler):
         draw_key, choice_key = jax.random.split(key)
         keys = jax.random.split(draw_key, n * self.resample)
         x, log_weights = jax.vmap(lambda key: self.flow.sample_and_log_weight(key, eta))(keys)
-        chosen = jax.random.categorical(choice_key, jnp.asarray(log_weights), shape=(n,))
-        return x[chosen]
+        weights = jax.nn.softmax(log_weights)
+        return jax.random.choice(choice_key, x, (n,), p=weights)

@@ -300,6 +300,7 @@ def spiral(options):
     steps = round(5000 * options.steps)
     points = tutorials.spiral(jax.random.key(10), 20_000)
     measure_nll = tutorials.negative_log_likelihood
+    schedule = optax.cosine_decay_schedule(1e-2, steps)
     for name, make in tutorials.BIJECTIONS.items():
         run_spiral(f"nnef_dists, {name}", options.seeds, steps, points, measure_nll,
                    lambda seed, make=make: spiral_task(make, seed, steps))  # fmt: skip
@@ -309,7 +310,7 @@ def spiral(options):
         for title, center in (("seed's centre", SEED_CENTER), ("centre 0", (0.0, 0.0))):
             _, measure_theirs = bijx_spiral()
             run_spiral(f"bijx, cubic, {title}", options.seeds, steps, points, measure_theirs,
-                       lambda seed, c=center: bijx_spiral(seed, center=c)[0])  # fmt: skip
+                       lambda seed, c=center: bijx_spiral(seed, schedule, c)[0])  # fmt: skip
     spline = RationalQuadraticSpline(knots=8, interval=4)
     base = StandardNormal((2,))
     flows = {

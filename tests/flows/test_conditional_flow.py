@@ -1,0 +1,219 @@
+"""A flow conditioned on eta: densities, weights, training, and its place in an amortized family."""
+
+import dataclasses
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import paramax
+import pytest
+from flowjax.bijections import Affine, Chain, Scan, Vmap
+from jax.scipy.special import gammaln
+
+import nnef_dists as nd
+from tests.amortized.exact import family_of
+from tests.registry import FAMILIES
+
+CASES = {case.name: case for case in FAMILIES}
+SUPPORTS = ("GaussianNatural1D", "Gamma", "Dirichlet", "FisherBingham")
+
+
+def flow_of(family, ranges, key=0, depth=3):
+    """A small flow, as it is before training."""
+    k_layers, k_net, k_etas = jax.random.split(jax.random.key(key), 3)
+    layer = eqx.filter_vmap(lambda key: nd.CubicConjugation.random(key, depth=depth))
+    stack = Chain([Affine(), Scan(layer(jax.random.split(k_layers, depth))), Affine()])
+    if family.support.shape:
+        stack = Vmap(stack, axis_size=math.prod(family.support.shape))
+    cond_dim = family.unconstrained_dim
+    net = eqx.nn.MLP(cond_dim, nd.parameter_count(stack), 16, 1, activation=jnp.tanh, key=k_net)
+    etas = family.sample_eta(k_etas, 200, ranges)
+    return nd.ConditionalFlow(family, nd.Conditioned(stack, net, cond_dim), etas)
+
+
+def partition(model):
+    return eqx.partition(
+        model, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
+    )
+
+
+@pytest.mark.parametrize("name", SUPPORTS)
+def test_draws_stay_in_the_support_with_honest_weights(name):
+    """E[w] = exp(A), whatever the flow: unbiased to within the standard error of many draws."""
+    case = CASES[name]
+    family = case.make()
+    flow = flow_of(family, case.ranges)
+    eta = family.sample_eta(jax.random.key(5), 1, case.ranges)[0]
+    x = eqx.filter_jit(flow.sample)(jax.random.key(1), eta, 50)
+    assert x.shape == (50, *family.x_shape)
+    assert x.dtype == eta.dtype
+    stats = jax.vmap(family.sufficient_statistics)(x)
+    assert bool(jnp.all(jnp.isfinite(stats)))
+
+    found = eqx.filter_jit(flow.importance)(jax.random.key(2), eta, 4096)
+    assert float(found.bound) <= float(found.log_partition)
+    assert 0 < float(found.efficiency) <= 1
+    if isinstance(family, nd.ClosedFormFamily) and float(found.pareto_k) < 0.7:
+        error = abs(float(found.log_partition - family.log_partition(eta)))
+        assert error < 5 * float(found.log_partition_error)
+        z = np.abs(found.mean - family.mean(eta)) / np.asarray(found.mean_error)
+        assert z.max() < 6
+
+
+@pytest.mark.parametrize("name", ["GaussianNatural1D", "Gamma"])
+def test_log_prob_is_the_density_of_the_draws(name):
+    case = CASES[name]
+    family = case.make()
+    flow = flow_of(family, case.ranges)
+    eta = family.sample_eta(jax.random.key(5), 1, case.ranges)[0]
+    key = jax.random.key(1)
+    x, log_weight = flow.sample_and_log_weight(key, eta)
+    expected = family.unnormalized_logdensity(eta, x) - flow.log_prob(x, eta)
+    np.testing.assert_allclose(log_weight, expected, rtol=1e-4, atol=1e-4)
+    # In the coordinates of the line, where the grid is fine enough.
+    u = jnp.linspace(-60, 60, 24_001)
+    support = family.support
+    x, log_det = jax.vmap(support.transform_and_log_det)(u)
+    inside = jnp.isfinite(x) & (x > 0 if name == "Gamma" else True)
+    log_q = jax.jit(jax.vmap(lambda x: flow.log_prob(x, eta)))(jnp.where(inside, x, 1.0))
+    total = jnp.sum(jnp.where(inside, jnp.exp(log_q + log_det), 0)) * (u[1] - u[0])
+    assert abs(float(total) - 1) < 2e-3
+
+
+def test_supports_without_an_inverse_have_no_log_prob():
+    case = CASES["Dirichlet"]
+    flow = flow_of(case.make(), case.ranges)
+    with pytest.raises(ValueError, match="has no inverse"):
+        flow.log_prob(jnp.ones(3) / 3, jnp.ones(3))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Gammas over a range of etas, without data."""
+    family, ranges = nd.Gamma(), {"log_x": (0.0, 3.0), "x": (-3.0, -0.5, "log")}
+    flow = flow_of(family, ranges, depth=6)
+    dynamic, static = partition(flow)
+    optimiser = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
+
+    @jax.jit
+    def run(dynamic, key):
+        def step(carry, key):
+            dynamic, state = carry
+            k_etas, k_draws = jax.random.split(key)
+            etas = family.sample_eta(k_etas, 64, ranges)
+            value, gradient = jax.value_and_grad(
+                lambda dynamic: nd.reverse_kl(eqx.combine(dynamic, static), etas, k_draws, 2)
+            )(dynamic)
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(dynamic, updates), state), value
+
+        start = dynamic, optimiser.init(dynamic)
+        return jax.lax.scan(step, start, jax.random.split(key, 600))
+
+    (dynamic, _), losses = run(dynamic, jax.random.key(0))
+    return family, ranges, eqx.combine(dynamic, static), losses
+
+
+class TestTrained:
+    def test_the_bound_is_tight_and_a_bound(self, trained):
+        family, ranges, flow, losses = trained
+        assert float(losses[-50:].mean()) < float(losses[:50].mean())
+        etas = family.sample_eta(jax.random.key(7), 64, ranges)
+        keys = jax.random.split(jax.random.key(8), 64)
+        found = jax.jit(jax.vmap(lambda key, eta: flow.importance(key, eta, 2048)))(keys, etas)
+        # The closed form in the flow's own terms.
+        shape, rate = etas[:, 0] + 1, -etas[:, 1]
+        exact = gammaln(shape) - shape * jnp.log(rate)
+        gap = np.asarray(exact - found.bound)
+        assert np.median(gap) < 0.01
+        assert (gap > -5 * np.asarray(found.bound_error) - 1e-4).all()
+        assert np.median(found.efficiency) > 0.95
+        error = np.abs(np.asarray(found.log_partition - exact))
+        assert np.median(error) < 2e-3
+
+    def test_draws_have_the_moments(self, trained):
+        family, _, flow, _ = trained
+        eta, n = jnp.array([1.5, -1.2]), 20_000
+        sampler = nd.FlowSampler(flow, resample=4)
+        x = sampler.sample(family, jax.random.key(0), eta, n)
+        stats = jax.vmap(family.sufficient_statistics)(x)
+        sd = np.sqrt(np.diagonal(family.covariance(eta)))
+        z = (np.mean(stats, 0) - family.mean(eta)) / sd
+        # Draws that were chosen twice are not independent.
+        assert np.abs(z).max() < 5 * math.sqrt(2 / n)
+
+    def test_an_amortized_family_draws_by_it(self, trained):
+        _, _, flow, _ = trained
+        with pytest.raises(ValueError, match=r"the flow's family, Gamma.*got GaussianNatural1D"):
+            dataclasses.replace(
+                family_of("GaussianNatural1D"), sampler=nd.FlowSampler(flow)
+            ).sample(jax.random.key(0), jnp.array([0.5, -1.0]), 3)
+        q = dataclasses.replace(family_of("Gamma"), sampler=nd.FlowSampler(flow))
+        draw = eqx.filter_jit(lambda q, key: q.sample(key, jnp.array([1.5, -1.2]), 7))
+        x = draw(q, jax.random.key(0))
+        assert x.shape == (7,)
+        assert bool(jnp.all(x > 0))
+
+    def test_is_saved_and_loaded(self, trained, tmp_path):
+        family, ranges, flow, _ = trained
+        nd.save(tmp_path / "flow.safetensors", flow)
+        again = nd.load(tmp_path / "flow.safetensors", like=flow_of(family, ranges, 1, depth=6))
+        eta, key = jnp.array([1.5, -1.2]), jax.random.key(0)
+        np.testing.assert_array_equal(again.sample(key, eta, 5), flow.sample(key, eta, 5))
+
+    def test_knows_its_box(self, trained):
+        _, _, flow, _ = trained
+        assert bool(flow.is_inside(jnp.array([1.5, -1.0])))
+        assert not bool(flow.is_inside(jnp.array([5.0, -1.0])))
+
+
+class TestImportance:
+    def test_equal_weights_count_all(self):
+        found = nd.importance_estimate(jnp.full(100, 0.7), jnp.arange(100.0)[:, None])
+        np.testing.assert_allclose(found.efficiency, 1, rtol=1e-5)
+        np.testing.assert_allclose(found.log_partition, 0.7, rtol=1e-5)
+        np.testing.assert_allclose(found.log_partition_error, 0, atol=1e-3)
+        np.testing.assert_allclose(found.mean, [49.5], rtol=1e-5)
+
+    def test_standard_errors_are_honest(self):
+        """Over repeats, deviations from the truth have a standard deviation of about 1."""
+
+        def one(key):
+            x = 1.5 * jax.random.normal(key, (2000,))
+            log_weights = -(x**2) / 2 + x**2 / 4.5 + math.log(1.5)
+            found = nd.importance_estimate(log_weights, jnp.stack([x, x**2], 1))
+            z_mean = (found.mean - jnp.array([0.0, 1.0])) / found.mean_error
+            return jnp.append(z_mean, found.log_partition / found.log_partition_error)
+
+        z = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 400))
+        # The standard error of a standard deviation of 400 is 0.035.
+        assert np.abs(np.std(z, 0) - 1).max() < 4 * 0.035 + 0.03
+        assert np.abs(np.mean(z, 0)).max() < 5 / 20
+
+
+class TestRefusals:
+    def test_of_shapes(self, without_type_checks):
+        family = nd.Polynomial1D((1, 2, 4))
+        with pytest.raises(ValueError, match=r"shape \(\) and cond_shape \(3,\)"):
+            nd.ConditionalFlow(family, nd.CubicConjugation(), jnp.zeros((5, 3)))
+        flow = flow_of(family, CASES["Polynomial1D"].ranges)
+        with pytest.raises(ValueError, match=r"etas of shape \(n, 3\); got \(3,\)"):
+            nd.ConditionalFlow(family, flow.bijection, jnp.zeros(3))
+        with pytest.raises(ValueError, match="valid etas"):
+            nd.ConditionalFlow(family, flow.bijection, jnp.ones((5, 3)))
+
+    def test_of_counts(self):
+        case = CASES["Gamma"]
+        flow = flow_of(case.make(), case.ranges)
+        eta = jnp.array([1.0, -1.0])
+        with pytest.raises(ValueError, match="n >= 1; got 0"):
+            flow.sample(jax.random.key(0), eta, 0)
+        with pytest.raises(ValueError, match="n >= 2; got 1"):
+            flow.importance(jax.random.key(0), eta, 1)
+        with pytest.raises(ValueError, match="resample >= 1; got 0"):
+            nd.FlowSampler(flow, resample=0)
+        with pytest.raises(ValueError, match="natural parameter 'x'"):
+            flow.sample(jax.random.key(0), jnp.array([1.0, 1.0]), 3)
