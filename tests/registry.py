@@ -95,7 +95,7 @@ class BijectionCase:
 
 
 def _stack(key):
-    layer = eqx.filter_vmap(lambda key: nd.CubicConjugation.random(key, depth=4))
+    layer = eqx.filter_vmap(lambda key: nd.CubicConjugation.random(key))
     return Scan(layer(jax.random.split(key, 4)))
 
 

@@ -99,10 +99,7 @@ class ConditionalFlow(eqx.Module):
             The point, of shape `family.x_shape`, and a scalar.
         """
         eta = self.family.check_eta(eta)
-        z = jax.random.normal(key, self.bijection.shape, eta.dtype)
-        u, log_det = self.bijection.transform_and_log_det(z, self._condition(eta))
-        x, target = self._target(eta, u)
-        return x, target - _standard_normal(z) + log_det
+        return self._push(jax.random.normal(key, self.bijection.shape, eta.dtype), eta)
 
     def sample(
         self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
@@ -120,7 +117,7 @@ class ConditionalFlow(eqx.Module):
         Raises:
             ValueError: If n < 1.
         """
-        return self._draw(key, eta, n)[0]
+        return self.draw_with_log_weights(key, eta, n)[0]
 
     def log_prob(
         self, x: Float[Array, "*x_shape"], eta: Float[Array, " eta_dim"]
@@ -167,13 +164,36 @@ class ConditionalFlow(eqx.Module):
         """
         if n < 2:
             raise ValueError(f"Expected n >= 2; got {n}")
-        x, log_weights = self._draw(key, eta, n)
+        x, log_weights = self.draw_with_log_weights(key, eta, n)
         return importance_estimate(log_weights, jax.vmap(self.family.sufficient_statistics)(x))
 
-    def _draw(self, key, eta, n):
+    def draw_with_log_weights(
+        self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+    ) -> tuple[Float[Array, "n *x_shape"], Float[Array, " n"]]:
+        """Draws n independent points and their log-weights; see `sample_and_log_weight`.
+
+        Args:
+            key: PRNG key.
+            eta: Valid natural parameters, `(eta_dim,)`.
+            n: How many, at least 1.
+
+        Returns:
+            The points, `(n, *x_shape)`, and log-weights, `(n,)`, in nats.
+
+        Raises:
+            ValueError: If n < 1.
+        """
         if n < 1:
             raise ValueError(f"Expected n >= 1; got {n}")
-        return jax.vmap(lambda key: self.sample_and_log_weight(key, eta))(jax.random.split(key, n))
+        eta = self.family.check_eta(eta)
+        z = jax.random.normal(key, (n, *self.bijection.shape), eta.dtype)
+        return jax.vmap(lambda z: self._push(z, eta))(z)
+
+    def _push(self, z, eta):
+        """The point that z is moved to, and its log-weight."""
+        u, log_det = self.bijection.transform_and_log_det(z, self._condition(eta))
+        x, target = self._target(eta, u)
+        return x, target - _standard_normal(z) + log_det
 
     def _condition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
         low, high = paramax.unwrap((self.low, self.high))

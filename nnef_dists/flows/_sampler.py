@@ -50,7 +50,6 @@ class FlowSampler(AbstractSampler):
         if self.resample == 1:
             return self.flow.sample(key, eta, n)
         draw_key, choice_key = jax.random.split(key)
-        keys = jax.random.split(draw_key, n * self.resample)
-        x, log_weights = jax.vmap(lambda key: self.flow.sample_and_log_weight(key, eta))(keys)
+        x, log_weights = self.flow.draw_with_log_weights(draw_key, eta, n * self.resample)
         weights = jax.nn.softmax(log_weights)
         return jax.random.choice(choice_key, x, (n,), p=weights)
