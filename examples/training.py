@@ -142,7 +142,7 @@ def fit_job(job, data, unseen, key, seconds, *, scale=1.0):
     def steps(epochs):
         return max(1, round(epochs * n / how.batch_size * scale))
 
-    network = how.network(job.family, data, width=how.width, depth=how.depth, key=k_net)
+    network = how.network(job.family, data, key=k_net)
     with phase(seconds, "MAP"):
         network, map_loss = fit_means(
             network,
