@@ -157,7 +157,7 @@ def test_learns_from_generated_data(example, generated, tmp_path, monkeypatch, c
     with np.load(tmp_path / "history.npz") as history:
         assert len(history["label_z"]) == 24
     network = nd.load(tmp_path / "network.safetensors")
-    assert len(network.body.layers) == 3  # the job asks for two hidden ones
+    assert len(network.mlp.layers) == 3  # the job asks for two hidden ones
 
 
 @pytest.mark.parametrize(
