@@ -66,9 +66,9 @@ def minibatch(labels, size, key):
 
 
 def map_loss(network, batch, key):
-    """The squared error in z units; of a log-partition's curvature too, for labels have it."""
+    """The squared error in z units; of a log-partition also those of its curvature and entropy."""
     if isinstance(network, nd.AbstractLogPartitionNetwork):
-        return nd.sobolev_loss(network, batch, key)
+        return nd.sobolev_loss(network, batch, key) + nd.entropy_loss(network, batch)
     return nd.moment_loss(network, batch)
 
 
@@ -118,6 +118,8 @@ def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, l
     run = minimiser(loss, steps=steps, learning_rate=learning_rate)
     dynamic, losses = run(dynamic, (static, labels), key_run, "VI")
     ratio = jax.jit(nd.calibration_ratio)(nd.unfreeze_all(dynamic, static), unseen, key_ratio)
+    # At its lower end the labels' noise explains all errors, so that they cannot tell.
+    ratio = jnp.where(ratio > 1e-3, ratio, 1.0)
     print(f"variances times {float(ratio):.2f}, by errors on unseen labels")
     # A standard deviation is the square of its raw width, but for a floor.
     dynamic = jax.tree.map(lambda raw: raw * ratio**0.25, dynamic)
@@ -142,7 +144,7 @@ def fit_job(job, data, unseen, key, seconds, *, scale=1.0):
     def steps(epochs):
         return max(1, round(epochs * n / how.batch_size * scale))
 
-    network = how.network(job.family, data, width=how.width, depth=how.depth, key=k_net)
+    network = how.network(job.family, data, key=k_net)
     with phase(seconds, "MAP"):
         network, map_loss = fit_means(
             network,

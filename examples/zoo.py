@@ -5,9 +5,11 @@
 A NAME is a file of `configs/zoo`, such as `lattice_phi4`; without one, all are learned. Each leaves
 `NAME.safetensors`, an `AmortizedFamily` that `nd.load` opens without any other file, numbers and
 pictures; `table.md` compares them. What is there already is not learned again, so that an
-interrupted run goes on where it was. Errors are against labels of other etas, eight times as long.
+interrupted run goes on where it was; results of other options or configurations are refused. Errors
+are against labels of other etas, eight times as long.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -29,11 +31,12 @@ def main():
     options.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", default=[])
     args = options.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    there = results(args)
     for name in args.names or NAMES:
-        if not (args.out / f"{name}.json").exists():
+        if name not in there:
             print(f"\n== {name}")
             learn(name, args)
-    rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("*.json"))]
+    rows = results(args).values()
     table = [
         COLUMNS,
         ["---"] * len(COLUMNS),
@@ -44,12 +47,38 @@ def main():
     print(f"\n{text}")
 
 
+def results(args):
+    """The numbers of what is there, by name; ends the program where they are of other options."""
+    found = {}
+    for name in NAMES:
+        path = args.out / f"{name}.json"
+        if path.exists():
+            found[name] = json.loads(path.read_text())
+            if found[name].get("identity") != identity(name, args):
+                raise SystemExit(
+                    f"error: Expected results of these options and of configs/zoo/{name}.yaml; got "
+                    f"others in {path}: remove it, or choose another --out"
+                )
+    return found
+
+
+def identity(name, args):
+    """A hash of what results follow from: the configuration and the options."""
+    told = (CONFIGS / f"{name}.yaml").read_text(), overrides(args), args.steps
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def overrides(args):
+    """What the options change in a job."""
+    changed = [f"--optimisation.seed={args.seed}", f"--sampling.seed={args.seed}"]
+    if args.etas is not None:
+        changed += [f"--grid.{part}.n={args.etas}" for part in ("training", "validation")]
+    return changed
+
+
 def learn(name, args):
     """Learns one family, and writes what comes out."""
-    overrides = [f"--optimisation.seed={args.seed}", f"--sampling.seed={args.seed}"]
-    if args.etas is not None:
-        overrides += [f"--grid.{part}.n={args.etas}" for part in ("training", "validation")]
-    job = nd.read_job(CONFIGS / f"{name}.yaml", overrides)
+    job = nd.read_job(CONFIGS / f"{name}.yaml", overrides(args))
     family, seconds = job.family, {}
     with training.phase(seconds, "moments"):
         data = training.estimate(job.training, family)
@@ -108,7 +137,7 @@ def learn(name, args):
     training.save_figures(args.out, {f"{name}_{kind}": each for kind, each in figures.items()})
     nd.save(args.out / f"{name}.safetensors", q)
     # Last: it says that all the rest is there.
-    numbers = dict(zip(COLUMNS, row, strict=True))
+    numbers = {"identity": identity(name, args), **dict(zip(COLUMNS, row, strict=True))}
     (args.out / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
 
 

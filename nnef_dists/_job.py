@@ -8,15 +8,16 @@ import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 from jsonargparse import ArgumentParser
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import HMCConfig, RandomEtas
-from nnef_dists.networks import AbstractMomentNetwork, MLPMomentNetwork
+from nnef_dists.moments import HMCConfig, MomentDataset, RandomEtas
+from nnef_dists.networks import AbstractMomentNetwork, LogPartitionNetwork
 
 
 class MomentRequest(NamedTuple):
@@ -33,14 +34,24 @@ class MomentRequest(NamedTuple):
     config: HMCConfig
 
 
+@runtime_checkable
+class NetworkFactory(Protocol):
+    """Makes a network: the class of one, or a `functools.partial` of that."""
+
+    def __call__(
+        self, family: ExponentialFamily, data: MomentDataset, *, key: PRNGKeyArray
+    ) -> AbstractMomentNetwork:
+        """Returns a network of the family: coordinates from the data, weights from the key."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimisation:
     """How a network is trained. Nothing here trains: it is what a training script reads.
 
     Attributes:
-        network: The class of the network.
-        width: Units of a hidden layer.
-        depth: Hidden layers.
+        network: Makes the network: `how.network(family, data, key=key)`. In YAML the class of
+            nnef_dists by its name, or one's own by its import path, with its arguments.
         epochs: Passes over the training labels, for the means of the weights.
         batch_size: Labels in a batch.
         learning_rate: Of the means.
@@ -49,9 +60,7 @@ class Optimisation:
         seed: Of initial weights, batches and draws.
     """
 
-    network: type[AbstractMomentNetwork] = MLPMomentNetwork
-    width: int = 64
-    depth: int = 3
+    network: NetworkFactory = LogPartitionNetwork
     epochs: int = 1500
     batch_size: int = 512
     learning_rate: float = 3e-3
@@ -60,7 +69,7 @@ class Optimisation:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("width", "depth", "epochs", "batch_size", "variational_epochs"):
+        for name in ("epochs", "batch_size", "variational_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected optimisation.{name} >= 1; got {getattr(self, name)}")
         for name in ("learning_rate", "variational_learning_rate"):
@@ -155,9 +164,11 @@ def job_of(parser: ArgumentParser, options: Any) -> Job:
 def explain(error: Exception, *parsers: ArgumentParser) -> str:
     """Says what is wrong with options, and which known name comes closest to an unknown one."""
     message = str(error)
-    classes = _concrete_classes(ExponentialFamily) + _concrete_classes(AbstractMomentNetwork)
+    bases = (ExponentialFamily, AbstractMomentNetwork)
+    classes = [cls for base in bases for cls in _concrete_classes(base)]
     names = {cls.__name__ for cls in classes}
-    known = names | {
+    known = names | {base.__name__ for base in bases}
+    known |= {
         name for cls in classes for name in list(inspect.signature(cls.__init__).parameters)[1:]
     }
     for parser in parsers:
@@ -172,11 +183,11 @@ def explain(error: Exception, *parsers: ArgumentParser) -> str:
     return message
 
 
-def _concrete_classes(base: type) -> list[type]:
+def _concrete_classes(base: type[eqx.Module]) -> list[type[eqx.Module]]:
     classes = [base]
     for cls in classes:
         classes += cls.__subclasses__()
-    return [cls for cls in classes if not inspect.isabstract(cls)]
+    return [cls for cls in classes if not cls.__abstractmethods__ | cls.__abstractvars__]
 
 
 def _option_names(parser: ArgumentParser) -> set[str]:

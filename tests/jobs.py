@@ -39,6 +39,28 @@ class Even(nd.ExponentialFamily):
         return {"top": x**self.order}
 '''
 
+NETWORKS = '''
+"""Networks of a user."""
+
+import equinox as eqx
+import nnef_dists as nd
+
+
+class Affine(nd.AbstractDirectNetwork):
+    """An affine map, with a number of one's own."""
+
+    family: nd.ExponentialFamily = eqx.field(static=True)
+    standardisation: nd.Standardisation
+    body: nd.BayesianLinear
+    gain: float = eqx.field(static=True)
+
+    def __init__(self, family, data, *, gain: float = 1.0, key):
+        self.family, self.gain = family, gain
+        self.standardisation = nd.Standardisation(data)
+        inputs = self.standardisation.input_dim
+        self.body = nd.BayesianLinear(inputs, family.eta_dim, key=key)
+'''
+
 
 def chunk_files(store, name):
     """The files that hold the numbers of an array."""

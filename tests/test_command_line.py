@@ -157,7 +157,7 @@ class TestInspect:
 
 MISTAKES = {
     "misspelt option": (["--sampling.drws=3"], "Did you mean 'sampling.draws'?"),
-    "misspelt section": (["--optimization.width=3"], "Did you mean 'optimisation.width'?"),
+    "misspelt section": (["--optimization.epochs=3"], "Did you mean 'optimisation.epochs'?"),
     "shortened option": (["--worker=3"], "Did you mean 'workers'?"),
     "misspelt family": (["--family=Gausian1D"], "Did you mean 'GaussianNatural1D'?"),
     "misspelt argument": (
@@ -165,6 +165,15 @@ MISTAKES = {
         "Did you mean 'powers'?",
     ),
     "misspelt network": (["--optimisation.network=MLPNetwork"], "'MLPMomentNetwork'?"),
+    "another network": (["--optimisation.network=HMCConfig"], "Expected a dot import path string"),
+    "no network": (
+        ["--optimisation.network=nnef_dists.HMCConfig"],
+        "to be a subclass of <class 'AbstractMomentNetwork'>",
+    ),
+    "not the network's": (
+        ["--optimisation.network=ConvexLogPartitionNetwork", "--optimisation.network.depth=2"],
+        "Option 'depth' is not accepted",
+    ),
     "no such module": (["--family=no_such_module.Family"], "No module named 'no_such_module'"),
     "no such class": (
         ["--family=tests.moments.user_families.GamaPair"],
@@ -185,7 +194,7 @@ MISTAKES = {
     ),
     "half a range": (["--grid.training.ranges.x=[1]"], "Expected the range of 'x' as (low, high)"),
     "no range": (["--grid.training.ranges.x=1"], 'key "grid.training.ranges"'),
-    "no width": (["--optimisation.width=0"], "Expected optimisation.width >= 1"),
+    "no epochs": (["--optimisation.epochs=0"], "Expected optimisation.epochs >= 1"),
     "no rate": (["--optimisation.learning_rate=0"], "Expected optimisation.learning_rate > 0"),
     "no workers": (["--workers=-1"], "workers"),
 }

@@ -1,5 +1,6 @@
 """The examples, at tiny size: they run, and leave what they promise."""
 
+import importlib
 import json
 import runpy
 import sys
@@ -12,6 +13,7 @@ import pytest
 import nnef_dists as nd
 from nnef_dists.__main__ import main
 from tests.jobs import SAMPLING
+from tests.networks.data import gaussian_data
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["--etas", "32", "--steps", "0.005"]
@@ -113,6 +115,24 @@ def test_a_family_of_the_zoo(name, example, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "MomentDataset" not in printed
     assert repr(q.family) in printed
+    # Those of other options are not taken for its own.
+    with pytest.raises(SystemExit, match=f"got others in .*{name}.json"):
+        example("zoo", name, "--out", tmp_path, "--etas", "32", "--steps", "0.01")
+
+
+@pytest.mark.slow
+def test_jobs_may_name_a_network_without_layers(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    training = importlib.import_module("training")
+    sizes = [f"--optimisation.{name}=2" for name in ("epochs", "variational_epochs")]
+    network = "--optimisation.network"
+    options = [f"{network}=ConvexLogPartitionNetwork", f"{network}.width=6", *sizes]
+    job = nd.read_job(EXAMPLES / "configs" / "gaussian_1d_small.yaml", options)
+    data = gaussian_data(n=40)
+    learned, *losses = training.fit_job(job, data, data[:16], jax.random.key(0), {})
+    assert isinstance(learned, nd.ConvexLogPartitionNetwork)
+    assert len(learned.logit.mean) == 6
+    assert all(np.isfinite(loss).all() for loss in losses)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +157,7 @@ def test_learns_from_generated_data(example, generated, tmp_path, monkeypatch, c
     with np.load(tmp_path / "history.npz") as history:
         assert len(history["label_z"]) == 24
     network = nd.load(tmp_path / "network.safetensors")
-    assert len(network.body.layers) == 3  # the job asks for two hidden ones
+    assert len(network.mlp.layers) == 3  # the job asks for two hidden ones
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 import dataclasses
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
 import nnef_dists as nd
 from nnef_dists.__main__ import main
-from tests.jobs import JOB, SAMPLING, USERS
+from tests.jobs import JOB, NETWORKS, SAMPLING, USERS
 from tests.moments.stores import QUICK
+from tests.networks.data import GAUSSIAN, gaussian_data
 
 CONFIGS = sorted((Path(__file__).parents[1] / "examples" / "configs").rglob("*.yaml"))
 
@@ -21,6 +23,11 @@ def job(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
     return path
+
+
+def made_network(asked):
+    """The network of a job, with data of a Gaussian in one dimension."""
+    return asked.optimisation.network(GAUSSIAN, gaussian_data(), key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -69,6 +76,27 @@ def test_families_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch):
     assert repr(nd.read_job(job, options).family) == "Even(order=6)"
 
 
+@pytest.mark.parametrize("name", ["GLUMomentNetwork", "nnef_dists.ConvexLogPartitionNetwork"])
+def test_networks_of_the_package_go_by_any_name(job, name):
+    """Those with layers and those without."""
+    job.write_text(JOB + "optimisation:\n"
+                   f"  network: {{class_path: {name}, init_args: {{width: 7}}}}\n")  # fmt: skip
+    expected = getattr(nd, name.removeprefix("nnef_dists."))(
+        GAUSSIAN, gaussian_data(), width=7, key=jax.random.key(0)
+    )
+    assert eqx.tree_equal(made_network(nd.read_job(job)), expected)
+
+
+def test_networks_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch):
+    (tmp_path / "networks_of_a_user.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--optimisation.network=networks_of_a_user.Affine", "--optimisation.network.gain=3"]
+    network = made_network(nd.read_job(job, options))
+    assert type(network).__name__ == "Affine"
+    assert network.body.W.mean.shape == (2, 2)
+    assert network.gain == 3
+
+
 def test_every_option_of_the_sampler_is_there(job):
     for field in dataclasses.fields(nd.HMCConfig):
         value = getattr(QUICK, field.name)
@@ -77,14 +105,19 @@ def test_every_option_of_the_sampler_is_there(job):
 
 
 def test_the_printed_configuration_is_the_job(job, tmp_path, capsys):
-    options = [*SAMPLING, "--optimisation.width=5", "--grid.training.ranges.x=[-1e-1, 1e-1]"]
+    changed = ["--optimisation.network.width=5", "--grid.training.ranges.x=[-1e-1, 1e-1]"]
+    options = [*SAMPLING, *changed]
     with pytest.raises(SystemExit) as end:
         main(["generate", "--config", str(job), *options, "--print_config"])
     assert end.value.code == 0
     again = tmp_path / "again.yaml"
     again.write_text(capsys.readouterr().out)
     one, two = nd.read_job(job, options), nd.read_job(again)
-    assert two.optimisation == dataclasses.replace(nd.Optimisation(), width=5)
+    made = [made_network(asked) for asked in (one, two)]
+    expected = nd.LogPartitionNetwork(GAUSSIAN, gaussian_data(), width=5, key=jax.random.key(0))
+    assert all(eqx.tree_equal(network, expected) for network in made)
+    rest = [dataclasses.replace(a.optimisation, network=nd.LogPartitionNetwork) for a in (one, two)]
+    assert rest == 2 * [nd.Optimisation()]
     assert two.training.etas.ranges["x"] == (-0.1, 0.1)
     for part in ("training", "validation"):
         a, b = getattr(one, part), getattr(two, part)

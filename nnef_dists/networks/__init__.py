@@ -14,6 +14,7 @@ from nnef_dists.networks._log_partition import (
     QuadraticPotential,
 )
 from nnef_dists.networks._losses import (
+    entropy_loss,
     moment_loss,
     negative_elbo,
     negative_log_predictive,
@@ -33,6 +34,7 @@ __all__ = [
     "QuadraticPotential",
     "Standardisation",
     "calibration_ratio",
+    "entropy_loss",
     "moment_loss",
     "negative_elbo",
     "negative_log_predictive",

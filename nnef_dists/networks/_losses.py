@@ -69,6 +69,37 @@ def sobolev_loss(
     return moments + weight * jnp.mean((slopes - expected) ** 2 / variances)
 
 
+def entropy_loss(
+    network: AbstractMomentNetwork,
+    batch: MomentBatch,
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, ""]:
+    """Returns the mean squared error of eta . mu in z units: of one more statistic, eta . T.
+
+        mean over labels n of (eta_n . (mu(eta_n) - label_n))^2 / Var(eta_n . T | eta_n)
+
+    It is what the entropy A - eta . mu inherits; A is an integral over mu, and more exact. Where
+    statistics nearly determine each other, terms of eta . T cancel: its variance is far below
+    theirs, and errors that are small in their units are not in its own.
+
+    Args:
+        network: The moment network.
+        batch: Good labels.
+        key: Draws one set of weights for the batch; without a key the means are used.
+
+    Returns:
+        A scalar, to be added to `moment_loss` or `sobolev_loss`. An eta of zero adds none.
+    """
+    network = draw_or_mean(network, key=key)
+    error = jnp.sum(batch.eta * (jax.vmap(network)(batch.eta) - batch.mean), axis=1)
+    variance = jnp.einsum("ni,nij,nj->n", batch.eta, batch.covariance, batch.eta)
+    sd = jnp.sqrt(jnp.diagonal(batch.covariance, axis1=1, axis2=2))
+    # No less than the rounding of its terms.
+    rounding = jnp.finfo(variance.dtype).eps * jnp.sum(jnp.abs(batch.eta) * sd, axis=1) ** 2
+    variance = jnp.maximum(variance, rounding)
+    return jnp.mean(error**2 / jnp.where(variance > 0, variance, 1))
+
+
 def negative_elbo(
     network: AbstractMomentNetwork,
     batch: MomentBatch,

@@ -1,7 +1,7 @@
 """Learned moments, and the distribution made of them, beside exact truth and other ways.
 
     python tests/benchmarks/bench_networks.py [accuracy] [quartic] [seed_jobs] [convexity]
-        [distribution] [coverage] [throughput] [--seeds 3] [--steps 1.0]
+        [distribution] [coverage] [throughput] [--jobs NAME ...] [--seeds 3] [--steps 1.0]
 
 Errors of moments are in z units, |mu_hat - mu| / sd(T), at etas that nothing has seen. Figures are
 medians over seeds, which draw etas, labels, weights and batches. Training is that of the examples.
@@ -10,12 +10,13 @@ accuracy      five families: direct, log-partition and convex networks
 quartic       plain and corrected labels; how long training takes, compilation included
 seed_jobs     the normal in one and three dimensions, beside the figures of the seed's own network
 convexity     smallest eigenvalue of the convex network's Jacobian, 10,000 etas x 100 weight samples
-distribution  KL, entropy and the inverse map
+distribution  KL, entropy and the inverse map, with labels of the same and of wider ranges
 coverage      predictive intervals on 2,000 held-out etas, inside and outside the training box
 throughput    100,000 etas in one call, beside HMC and quadrature
 """
 
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,11 @@ def learned(make, job, data, seed, steps, **sizes):
     return network, time.perf_counter() - start
 
 
+def chosen(names, options):
+    """Those of a section's jobs that were asked for; all without a choice."""
+    return [name for name in names if not options.jobs or name in options.jobs]
+
+
 def z_of(network, truth):
     etas, mean, sd = truth
     return np.abs((np.asarray(jax.jit(jax.vmap(network))(etas), np.float64) - mean) / sd)
@@ -90,7 +96,8 @@ def print_medians(title, rows, bound=""):
 
 def accuracy(options):
     """rms <= 0.005 for the best of each family; log-partition no worse than direct."""
-    for name in ("normal3", "laplace1", "gamma_shape", "dirichlet", "lattice10"):
+    names = ("normal3", "laplace1", "gamma_shape", "dirichlet", "lattice10")
+    for name in chosen(names, options):
         job = JOBS[name]
         print(f"{name}: {job.family!r}, {TRAIN} corrected labels")
         titles = ("direct MLP", "log-partition", "convex")
@@ -162,8 +169,8 @@ def convexity(options):
         "dirichlet": {"alpha": (-18.0, -0.5), "log_beta": (-12.0, -0.3)},
         "normal3": {"x": (-3.0, 3.0), "xxT": (-6.0, -0.1, "log")},
     }
-    for name, ranges in wide.items():
-        job = JOBS[name]
+    for name in chosen(wide, options):
+        job, ranges = JOBS[name], wide[name]
         data = labels(job, 0)
         network, _ = learned(nd.ConvexLogPartitionNetwork, job, data, 0, options.steps / 4)
         etas = job.family.sample_eta(jax.random.key(6000), 10_000, ranges)
@@ -187,8 +194,11 @@ def distribution(options):
             lambda eta: nd.quadrature_moments(job.family, eta), etas, batch_size=64
         )
     )
-    for seed in range(options.seeds):
-        network, _ = learned(nd.LogPartitionNetwork, job, labels(job, seed), seed, options.steps)
+    wider = {"x": (-2.1, 2.1), "x2": (-2.1, 2.1), "x4": (-2.1, -0.095, "log")}
+    sources = {"labels of these ranges": job.ranges, "labels 5 % beyond": wider}
+    for source, seed in itertools.product(sources, range(options.seeds)):
+        data = labels(job, seed, ranges=sources[source])
+        network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options.steps)
         q = nd.AmortizedFamily(job.family, network)
         etas, _, _ = held_out(job, seed, 1000)
         truth = exact(etas)
@@ -202,7 +212,7 @@ def distribution(options):
         found = back(jax.jit(jax.vmap(q.mean))(etas))
         difference = np.linalg.norm(found - etas, axis=1) / np.linalg.norm(etas, axis=1)
         print(
-            f"  seed {seed}: KL within max(2 %, 1e-3 nats) "
+            f"  {source}, seed {seed}: KL within max(2 %, 1e-3 nats) "
             f"{np.mean(kl_error <= np.maximum(0.02 * kl, 1e-3)):.1%}, median error "
             f"{np.median(kl_error):.1e} nats; entropy within 0.01 nats "
             f"{np.mean(entropy_error <= 0.01):.1%}, at most {entropy_error.max():.1e} off; "
@@ -239,7 +249,7 @@ def coverage(options):
 def throughput(options):
     """100,000 etas in one call, and HMC on 256, scaled to 100,000 and to the network's accuracy."""
     n = 100_000
-    for name in ("quartic", "lattice10", "lattice50"):
+    for name in chosen(("quartic", "lattice10", "lattice50"), options):
         job = JOBS[name]
         data = labels(job, 0, TRAIN if name == "quartic" else TRAIN // 4)
         network, _ = learned(nd.LogPartitionNetwork, job, data, 0, options.steps)
@@ -294,6 +304,9 @@ SECTIONS = {
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
+    parser.add_argument(
+        "--jobs", nargs="+", choices=[*JOBS], help="of accuracy, convexity, throughput"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
     options = parser.parse_args()

@@ -18,19 +18,27 @@ def exact_data(family, etas, *, z_error: float = 1e-3, seed: int | None = None):
     """Labels of a closed-form family; with a seed, with noise of `z_error` standard deviations."""
     exact = jax.jit(jax.vmap(lambda eta: (family.mean(eta), family.covariance(eta))))(etas)
     mean, covariance = (np.asarray(leaf) for leaf in exact)
-    standard_error = z_error * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     if seed is not None:
-        noise = np.random.default_rng(seed).normal(size=mean.shape)
-        mean = mean + (standard_error * noise).astype(mean.dtype)
-    n, d = mean.shape
-    ones = np.ones((n, d), mean.dtype)
+        sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        noise = z_error * np.random.default_rng(seed).normal(size=mean.shape)
+        mean = mean + (sd * noise).astype(mean.dtype)
+    return labelled(family, etas, mean, covariance, z_error=z_error)
+
+
+def labelled(family, etas, mean, covariance, *, z_error: float = 1e-3):
+    """Moment data of given moments, whose labels claim errors of `z_error`."""
+    etas = np.asarray(etas)
+    mean, covariance = np.asarray(mean, etas.dtype), np.asarray(covariance, etas.dtype)
+    n, d = etas.shape
+    ones = np.ones((n, d), etas.dtype)
+    standard_error = z_error * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     return nd.MomentDataset(
         family=family,
         config=None,
-        eta=np.asarray(etas),
+        eta=etas,
         mean=mean,
         covariance=covariance,
-        standard_error=standard_error.astype(mean.dtype),
+        standard_error=standard_error.astype(etas.dtype),
         ess=1_000 * ones,
         rhat=ones,
         acceptance=ones[:, 0],

@@ -12,7 +12,7 @@ import nnef_dists as nd
 from nnef_dists.networks._component_start import find_components
 from nnef_dists.networks._convex import log_sum_exp
 from tests.moments.exact import polynomial_moments
-from tests.networks.data import GAUSSIAN, exact_data, gaussian_data
+from tests.networks.data import GAUSSIAN, exact_data, gaussian_data, labelled
 from tests.numerics import assert_close, epsilon
 from tests.registry import FAMILIES
 
@@ -20,29 +20,6 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 # Rounding of a Jacobian, relative to its largest eigenvalue; the promise is 1e-5 in float32.
 ROUNDING = 64
-
-
-def labelled(family, etas, mean, covariance):
-    """Moment data of given moments, with labels that claim to be exact to 0.001 z units."""
-    etas = np.asarray(etas)
-    n, d = etas.shape
-    ones = np.ones((n, d), etas.dtype)
-    standard_error = 1e-3 * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    return nd.MomentDataset(
-        family=family,
-        config=None,
-        eta=etas,
-        mean=np.asarray(mean, etas.dtype),
-        covariance=np.asarray(covariance, etas.dtype),
-        standard_error=standard_error.astype(etas.dtype),
-        ess=1_000 * ones,
-        rhat=ones,
-        acceptance=ones[:, 0],
-        divergences=0 * ones[:, 0],
-        jumps=0 * ones[:, 0],
-        status=np.full(n, nd.Status.OK, np.int8),
-        rung=np.full(n, nd.Rung.HMC, np.int8),
-    )
 
 
 def arbitrary_data(family, n=64):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.networks.data import GAUSSIAN, exact_data, gaussian_data
+from tests.networks.data import GAUSSIAN, exact_data, gaussian_data, labelled
 from tests.numerics import assert_close
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -72,6 +72,32 @@ class TestMomentLoss:
         loss = compiled_loss(shifted([0.0, 0.0]), noisy)
         # The mean of 800 squared normals of sd 1e-3.
         assert abs(loss / 1e-6 - 1) < 5 * np.sqrt(2 / 800)
+
+
+class TestEntropyLoss:
+    def test_the_truth_has_none(self):
+        assert jax.jit(nd.entropy_loss)(shifted([0.0, 0.0]), BATCH) < 1e-9
+
+    def test_it_is_the_mean_squared_error_of_eta_times_mu_in_z_units(self):
+        shift = np.array([0.1, -0.3])
+        error = np.sum(BATCH.eta * SD * shift, axis=1)
+        variance = np.einsum("ni,nij,nj->n", BATCH.eta, BATCH.covariance, BATCH.eta)
+        loss = jax.jit(nd.entropy_loss)(shifted(shift), BATCH)
+        assert_close(loss, np.mean(error**2 / variance), ulps=10_000)
+
+    def test_with_a_key_one_set_of_weights_is_drawn(self):
+        net, key = shifted([0.1, -0.3], 0.2), jax.random.key(4)
+        drawn = nd.sample_all_parameters(net, key)
+        loss = jax.jit(nd.entropy_loss)
+        assert_close(loss(net, BATCH, key), loss(drawn, BATCH))
+
+    def test_an_eta_of_zero_adds_none(self):
+        family, etas = nd.VonMisesHarmonic(1), np.eye(4, 2, dtype=BATCH.eta.dtype)
+        data = labelled(family, etas, 0 * etas, np.broadcast_to(np.eye(2), (4, 2, 2)))
+        net = nd.MLPMomentNetwork(family, data, width=4, key=jax.random.key(0))
+        loss = jax.jit(jax.value_and_grad(nd.entropy_loss))
+        all_four, two = (loss(net, data[rows].arrays()) for rows in (slice(4), slice(2)))
+        jax.tree.map(lambda a, b: assert_close(2 * a, b, ulps=256, scale=1.0), all_four, two)
 
 
 class TestNegativeElbo:
