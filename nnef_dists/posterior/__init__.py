@@ -11,7 +11,14 @@ from nnef_dists.posterior._gaussian import GaussianPosterior
 from nnef_dists.posterior._losses import nll_elbo_loss, nll_loss
 from nnef_dists.posterior._mixture import Mixture, MixturePosterior
 from nnef_dists.posterior._normal import Normal
+from nnef_dists.posterior._simulate import Prior, open_simulations, simulate
 from nnef_dists.posterior._simulations import SimulationBatch, Simulations
+from nnef_dists.posterior._truncated import (
+    ImportanceWeights,
+    TruncatedPrior,
+    importance_correct,
+    truncate_prior,
+)
 from nnef_dists.posterior._trunk import Trunk
 
 __all__ = [
@@ -22,16 +29,23 @@ __all__ = [
     "ExponentialFamilyPosterior",
     "FlowPosterior",
     "GaussianPosterior",
+    "ImportanceWeights",
     "Mixture",
     "MixturePosterior",
     "NaturalLaw",
     "Normal",
     "PosteriorCoordinates",
+    "Prior",
     "SeriesEmbedding",
     "SetEmbedding",
     "SimulationBatch",
     "Simulations",
+    "TruncatedPrior",
     "Trunk",
+    "importance_correct",
     "nll_elbo_loss",
     "nll_loss",
+    "open_simulations",
+    "simulate",
+    "truncate_prior",
 ]
