@@ -1,4 +1,4 @@
-"""Every concrete family, network and bijection, once: the list that drives the property tests.
+"""Every concrete family, network, bijection and posterior head, once: what drives property tests.
 
 A public final class that is missing here makes `test_registry.py` fail.
 """
@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-from flowjax.bijections import AbstractBijection, Chain, Exp, Scan, TriangularAffine
+from flowjax.bijections import Chain, Exp, TriangularAffine
 
 import nnef_dists as nd
+from tests.flows.cases import BIJECTIONS
+from tests.posterior.cases import HEADS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,37 +81,6 @@ class NetworkCase:
 
     def __str__(self) -> str:
         return self.name
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class BijectionCase:
-    """A bijection of ours, and the shape of its condition if it takes one."""
-
-    name: str
-    make: Callable[[Any], AbstractBijection]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def _stack(key):
-    layer = eqx.filter_vmap(lambda key: nd.CubicConjugation.random(key))
-    return Scan(layer(jax.random.split(key, 4)))
-
-
-def _net(in_size, bijection, key):
-    return eqx.nn.MLP(in_size, nd.parameter_count(bijection), 8, 1, key=key)
-
-
-def _radial_conditional(key):
-    stack, features = _stack(key), nd.FourierFeatures(5)
-    conditioner = nd.DirectionConditioner(features, nd.parameter_count(stack), width=6, key=key)
-    return nd.RadialConditional(stack, conditioner, jnp.array([0.3, -0.2]), jnp.array([0.7, 1.4]))
-
-
-def _radial_conditional_3d(key):
-    stack = _stack(key)
-    return nd.RadialConditional(stack, _net(5, stack, key), jnp.ones(3), cond_dim=2)
 
 
 def _normal_1d(eta):
@@ -273,34 +242,25 @@ NETWORKS = (
     ),
 )
 
-BIJECTIONS = (
-    BijectionCase("CubicConjugation", lambda key: nd.CubicConjugation.random(key)),
-    BijectionCase("SinhConjugation", lambda key: nd.SinhConjugation(0.4, 0.6, -0.8, 1.3, 0.7)),
-    BijectionCase("CubicRational", lambda key: nd.CubicRational.random(key)),
-    BijectionCase(
-        "Conditioned",
-        lambda key: nd.Conditioned(_stack(key), _net(2, _stack(key), key), 2),
-    ),
-    BijectionCase("RayTransform", lambda key: nd.RayTransform(_stack(key))),
-    BijectionCase("Radial", lambda key: nd.Radial(_stack(key), jnp.array([0.5, -1.0, 0.0]), 0.8)),
-    BijectionCase("Radial in one dimension", lambda key: nd.Radial(_stack(key), jnp.ones(1))),
-    BijectionCase("RadialConditional", _radial_conditional),
-    BijectionCase("RadialConditional in three dimensions", _radial_conditional_3d),
-)
-
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
     nd.AdditiveLogRatio,
     nd.BaseMeasureAsStatistic,
     nd.BoundedScale,
+    nd.BoxSupport,
     nd.CircleProjection,
     nd.ConditionalFlow,
     nd.DirectionConditioner,
     nd.FlowSampler,
     nd.FourierFeatures,
+    nd.PosteriorCoordinates,
     nd.QuadraticPotential,
+    nd.SeriesEmbedding,
+    nd.SetEmbedding,
     nd.SphereProjection,
     nd.Standardisation,
+    nd.TruncatedPrior,
+    nd.Trunk,
 )
 
 
@@ -308,5 +268,6 @@ def registered_classes(families=FAMILIES) -> set[type]:
     """The classes that the registry covers."""
     covered = {type(case.make()) for case in (*families, *DOMAINS)}
     covered |= {type(case.constraint) for case in CONSTRAINTS}
-    named = {getattr(nd, case.name.split()[0]) for case in (*NETWORKS, *BIJECTIONS)}
+    cases = (*NETWORKS, *BIJECTIONS, *HEADS)
+    named = {getattr(nd, case.name.split()[0].split("(")[0]) for case in cases}
     return covered | named | set(PARTS)

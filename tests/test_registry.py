@@ -4,7 +4,7 @@ import equinox as eqx
 import pytest
 
 import nnef_dists as nd
-from tests.registry import BIJECTIONS, FAMILIES, NETWORKS, registered_classes
+from tests.registry import BIJECTIONS, FAMILIES, HEADS, NETWORKS, registered_classes
 
 
 def is_abstract(cls: type) -> bool:
@@ -23,7 +23,7 @@ def public_concrete_modules(namespace) -> set[type]:
 
 
 @pytest.mark.parametrize(
-    "namespace", [nd.families, nd.networks, nd.flows], ids=lambda m: m.__name__
+    "namespace", [nd.families, nd.networks, nd.flows, nd.posterior], ids=lambda m: m.__name__
 )
 def test_every_public_final_class_is_registered(namespace):
     missing = public_concrete_modules(namespace) - registered_classes()
@@ -42,7 +42,7 @@ def test_abstract_classes_are_not_asked_for():
 
 
 def test_names_are_unique_and_those_of_classes():
-    for cases in (FAMILIES, NETWORKS, BIJECTIONS):
+    for cases in (FAMILIES, NETWORKS, BIJECTIONS, HEADS):
         names = [case.name for case in cases]
         assert len(set(names)) == len(names)
         assert all(isinstance(getattr(nd, name.split()[0].split("(")[0]), type) for name in names)

@@ -4,13 +4,14 @@ from nnef_dists.amortized._acquire import acquire
 from nnef_dists.amortized._extrapolation import ExtrapolationWarning
 from nnef_dists.amortized._family import AmortizedFamily
 from nnef_dists.amortized._oracle import OracleReport, mean_or_oracle
-from nnef_dists.amortized._sampler import HMCSampler
+from nnef_dists.amortized._sampler import HMCSampler, QuadratureSampler
 
 __all__ = [
     "AmortizedFamily",
     "ExtrapolationWarning",
     "HMCSampler",
     "OracleReport",
+    "QuadratureSampler",
     "acquire",
     "mean_or_oracle",
 ]

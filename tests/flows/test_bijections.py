@@ -11,7 +11,7 @@ from flowjax.distributions import StandardNormal, Transformed
 from jax.flatten_util import ravel_pytree
 
 import nnef_dists as nd
-from tests.registry import BIJECTIONS
+from tests.flows.cases import BIJECTIONS
 
 SCALARS = (nd.CubicConjugation, nd.SinhConjugation, nd.CubicRational)
 TIGHT = 1e-12 if jax.config.jax_enable_x64 else 1e-5

@@ -1,0 +1,83 @@
+"""Every posterior head, once, small."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+import nnef_dists as nd
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeadCase:
+    """A posterior head of simulations, their theta of some dimension.
+
+    A foreign one holds functions and integers of other libraries, which `equinox.filter_jit` and
+    `load(like=)` are for.
+    """
+
+    name: str
+    make: Callable[[nd.Simulations, Any, Any], nd.AbstractPosterior]
+    theta_dim: int = 2
+    is_foreign: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _exact_normal_family() -> nd.AmortizedFamily:
+    from tests.amortized.exact import family_of
+
+    return family_of("GaussianNatural1D", sampler=nd.QuadratureSampler())
+
+
+HEADS = (
+    HeadCase(
+        "GaussianPosterior",
+        lambda data, support, key: nd.GaussianPosterior(
+            data, support=support, width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "GaussianPosterior(diagonal)",
+        lambda data, support, key: nd.GaussianPosterior(
+            data, diagonal=True, support=support, width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "MixturePosterior",
+        lambda data, support, key: nd.MixturePosterior(
+            data, 3, support=support, width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "FlowPosterior(coupling)",
+        lambda data, support, key: nd.FlowPosterior.coupling(
+            data, layers=2, flow_width=8, features=4, support=support, width=8, depth=1, key=key
+        ),
+        is_foreign=True,
+    ),
+    HeadCase(
+        "FlowPosterior(autoregressive)",
+        lambda data, support, key: nd.FlowPosterior.autoregressive(
+            data, layers=2, flow_width=8, features=4, support=support, width=8, depth=1, key=key
+        ),
+        is_foreign=True,
+    ),
+    HeadCase(
+        "ExponentialFamilyPosterior",
+        lambda data, support, key: nd.ExponentialFamilyPosterior(
+            _exact_normal_family(), data, support=support, width=8, depth=1, key=key
+        ),
+        theta_dim=1,
+    ),
+    HeadCase(
+        "EnsemblePosterior",
+        lambda data, support, key: nd.EnsemblePosterior(
+            jax.vmap(
+                lambda key: nd.MixturePosterior(data, 2, support=support, width=8, depth=1, key=key)
+            )(jax.random.split(key, 2))
+        ),
+    ),
+)
