@@ -1,0 +1,37 @@
+"""Neural posterior estimation: simulations, posterior heads and what to do with them."""
+
+from nnef_dists.posterior._base import AbstractPosterior
+from nnef_dists.posterior._box_support import BoxSupport
+from nnef_dists.posterior._coordinates import PosteriorCoordinates
+from nnef_dists.posterior._embeddings import AbstractEmbedding, SeriesEmbedding, SetEmbedding
+from nnef_dists.posterior._ensemble import EnsemblePosterior
+from nnef_dists.posterior._exponential_family import ExponentialFamilyPosterior, NaturalLaw
+from nnef_dists.posterior._flow import FlowPosterior
+from nnef_dists.posterior._gaussian import GaussianPosterior
+from nnef_dists.posterior._losses import nll_elbo_loss, nll_loss
+from nnef_dists.posterior._mixture import Mixture, MixturePosterior
+from nnef_dists.posterior._normal import Normal
+from nnef_dists.posterior._simulations import SimulationBatch, Simulations
+from nnef_dists.posterior._trunk import Trunk
+
+__all__ = [
+    "AbstractEmbedding",
+    "AbstractPosterior",
+    "BoxSupport",
+    "EnsemblePosterior",
+    "ExponentialFamilyPosterior",
+    "FlowPosterior",
+    "GaussianPosterior",
+    "Mixture",
+    "MixturePosterior",
+    "NaturalLaw",
+    "Normal",
+    "PosteriorCoordinates",
+    "SeriesEmbedding",
+    "SetEmbedding",
+    "SimulationBatch",
+    "Simulations",
+    "Trunk",
+    "nll_elbo_loss",
+    "nll_loss",
+]

@@ -1,0 +1,130 @@
+"""Simulated pairs of parameters and observations: what heads are trained on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class SimulationBatch(NamedTuple):
+    """What a loss needs of simulations: a pytree of arrays with one leading axis.
+
+    Attributes:
+        theta: Parameters, `(n, theta_dim)`.
+        x: Observations, `(n, *x_shape)`.
+    """
+
+    theta: Float[Array, "n theta_dim"]
+    x: Float[Array, "n *x_shape"]
+
+
+@final
+class Simulations:
+    """Pairs (theta, x) with theta from a prior and x from the simulator at theta, on the host.
+
+    Args:
+        theta: Parameters, `(n, theta_dim)`.
+        x: Observations, `(n, *x_shape)`, finite as theta.
+        failed: How many further simulations were not finite, and are left out.
+
+    Attributes:
+        theta: Parameters, `(n, theta_dim)`.
+        x: Observations, `(n, *x_shape)`.
+        failed: How many further simulations were not finite, and are left out.
+
+    Raises:
+        ValueError: If the arrays do not fit together, are not floating or not finite.
+    """
+
+    theta: np.ndarray
+    x: np.ndarray
+    failed: int
+
+    def __init__(
+        self,
+        theta: Float[Array, "n theta_dim"] | np.ndarray,
+        x: Float[Array, "n *x_shape"] | np.ndarray,
+        *,
+        failed: int = 0,
+    ):
+        self.theta, self.x, self.failed = np.asarray(theta), np.asarray(x), failed
+        if self.theta.ndim != 2 or self.x.shape[:1] != self.theta.shape[:1]:
+            raise ValueError(
+                "Expected theta of shape (n, theta_dim) and x of shape (n, ...); got "
+                f"{self.theta.shape} and {self.x.shape}"
+            )
+        for name, array in (("theta", self.theta), ("x", self.x)):
+            if array.dtype.kind != "f" or array.dtype != self.theta.dtype:
+                raise ValueError(
+                    f"Expected {name} of one floating dtype; got {array.dtype} beside "
+                    f"{self.theta.dtype}"
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(f"Expected finite {name}; got NaN or infinity among them")
+
+    @property
+    def theta_dim(self) -> int:
+        """The length of one theta."""
+        return self.theta.shape[1]
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """The shape of one observation."""
+        return self.x.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def __getitem__(self, rows: slice | np.ndarray | Sequence[int]) -> "Simulations":
+        """Returns some of the pairs: a slice, a mask or indices."""
+        return Simulations(self.theta[rows], self.x[rows], failed=self.failed)
+
+    def __repr__(self) -> str:
+        return (
+            f"Simulations: {len(self)} pairs, theta_dim {self.theta_dim}, x of shape "
+            f"{self.x_shape}; {self.failed} failed"
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Simulations"]) -> "Simulations":
+        """Joins simulations, such as those of several rounds.
+
+        Raises:
+            ValueError: If there are none, or their shapes differ.
+        """
+        if len({(part.theta_dim, part.x_shape) for part in parts}) != 1:
+            raise ValueError(
+                f"Expected simulations of one shape; got {[repr(part) for part in parts]}"
+            )
+        return cls(
+            np.concatenate([part.theta for part in parts]),
+            np.concatenate([part.x for part in parts]),
+            failed=sum(part.failed for part in parts),
+        )
+
+    def arrays(self) -> SimulationBatch:
+        """Returns all pairs as one batch."""
+        return SimulationBatch(self.theta, self.x)  # pyright: ignore[reportArgumentType]
+
+    def split(self, fraction: float, key: PRNGKeyArray) -> tuple["Simulations", "Simulations"]:
+        """Splits at random, such as into pairs to train on and pairs to validate with.
+
+        Args:
+            fraction: The share of the first part, in (0, 1).
+            key: PRNG key.
+
+        Returns:
+            Two disjoint parts, none of them empty, each in the old order. Both count all failures.
+
+        Raises:
+            ValueError: For another fraction, or fewer than two pairs.
+        """
+        if not 0 < fraction < 1 or len(self) < 2:
+            raise ValueError(
+                f"Expected a fraction in (0, 1) of two pairs or more; got {fraction} of {len(self)}"
+            )
+        order = np.asarray(jax.random.permutation(key, len(self)))
+        first = min(max(round(fraction * len(self)), 1), len(self) - 1)
+        return self[np.sort(order[:first])], self[np.sort(order[first:])]

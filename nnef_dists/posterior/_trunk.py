@@ -1,0 +1,104 @@
+"""The network from an observation to the numbers that a head makes a law of."""
+
+from collections.abc import Callable
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from flowjax.bijections import AbstractBijection
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.bayes import (
+    AbstractParameter,
+    BayesianMLP,
+    GaussianParameter,
+    Module,
+    register_saveable,
+)
+from nnef_dists.posterior._coordinates import PosteriorCoordinates
+from nnef_dists.posterior._embeddings import AbstractEmbedding
+from nnef_dists.posterior._simulations import Simulations
+
+
+@register_saveable
+@final
+class Trunk(Module):
+    """A multilayer perceptron of Bayesian layers, after an embedding of the observation.
+
+    Args:
+        data: Simulations, for shapes and dtype.
+        out_features: How many numbers come out.
+        embedding: A network from one standardised observation to a vector; None flattens it.
+        width: Units of a hidden layer.
+        depth: Hidden layers.
+        activation: The activation of the hidden layers.
+        param_type: The law of weights and biases.
+        key: PRNG key for the weights' means.
+
+    Raises:
+        ValueError: For sizes below 1, and an embedding of observations of another shape.
+    """
+
+    embedding: AbstractEmbedding | None
+    mlp: BayesianMLP
+
+    def __init__(
+        self,
+        data: Simulations,
+        out_features: int,
+        *,
+        embedding: AbstractEmbedding | None = None,
+        width: int = 64,
+        depth: int = 3,
+        activation: Callable[[Array], Array] = jax.nn.silu,
+        param_type: type[AbstractParameter] = GaussianParameter,
+        key: PRNGKeyArray,
+    ):
+        if min(width, depth, out_features) < 1:
+            raise ValueError(
+                f"Expected sizes >= 1; got width {width}, depth {depth} and {out_features} outputs"
+            )
+        if embedding is not None and embedding.x_shape != data.x_shape:
+            raise ValueError(
+                f"Expected an embedding of x of shape {data.x_shape}; got one of "
+                f"{embedding.x_shape}"
+            )
+        size = data.x[0].size if embedding is None else embedding.features
+        dtype: Any = data.theta.dtype
+        self.embedding = embedding
+        self.mlp = BayesianMLP(
+            size,
+            out_features,
+            width,
+            depth,
+            activation=activation,
+            param_type=param_type,
+            dtype=dtype,
+            key=key,
+        )
+
+    def __call__(self, inputs: Float[Array, "*x_shape"]) -> Float[Array, " out_features"]:
+        """Returns the outputs for one standardised observation, at the weights' means."""
+        features = jnp.ravel(inputs) if self.embedding is None else self.embedding(inputs)
+        return self.mlp(features)
+
+    def with_last_bias(self, bias: Float[Array, " out_features"]) -> "Trunk":
+        """Returns the trunk with another mean of the last layer's biases."""
+        law = self.mlp.layers[-1].b
+        assert law is not None
+        return eqx.tree_at(lambda trunk: trunk.mlp.layers[-1].b, self, law.with_mean(bias))
+
+
+def make_coordinates(
+    data: Simulations, support: AbstractBijection | None, embedding: AbstractEmbedding | None
+) -> PosteriorCoordinates:
+    """Returns the coordinates that heads share: channels of x keep together for an embedding."""
+    return PosteriorCoordinates(data, support, by_channel=embedding is not None)
+
+
+def buffers(coordinates: PosteriorCoordinates) -> tuple[Array, Array]:
+    """Returns shift and scale of u = shift + scale z."""
+    fixed = paramax.unwrap(coordinates)
+    return fixed.shift, fixed.scale
