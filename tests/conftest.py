@@ -33,6 +33,7 @@ def _small_programs_compile_quickly(request):
         "bayes",
         "families",
         "networks",
+        "posterior",
         "test_control_variates.py",
         "test_documentation.py",
         "test_examples.py",

@@ -1,4 +1,4 @@
-"""Every concrete family and network, once: the list that drives the property tests.
+"""Every concrete family, network and posterior head, once: the lists that drive property tests.
 
 A public final class that is missing here makes `test_registry.py` fail.
 """
@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
@@ -79,6 +80,29 @@ class NetworkCase:
 
     def __str__(self) -> str:
         return self.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeadCase:
+    """A posterior head of simulations, their theta of some dimension.
+
+    A foreign one holds functions and integers of other libraries, which `equinox.filter_jit` and
+    `load(like=)` are for.
+    """
+
+    name: str
+    make: Callable[[nd.Simulations, Any, Any], nd.AbstractPosterior]
+    theta_dim: int = 2
+    is_foreign: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _exact_normal_family() -> nd.AmortizedFamily:
+    from tests.amortized.exact import family_of
+
+    return family_of("GaussianNatural1D", sampler=nd.QuadratureSampler())
 
 
 def _normal_1d(eta):
@@ -240,14 +264,70 @@ NETWORKS = (
     ),
 )
 
+HEADS = (
+    HeadCase(
+        "GaussianPosterior",
+        lambda data, support, key: nd.GaussianPosterior(
+            data, support=support, width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "GaussianPosterior(diagonal)",
+        lambda data, support, key: nd.GaussianPosterior(
+            data, diagonal=True, support=support, width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "MixturePosterior",
+        lambda data, support, key: nd.MixturePosterior(
+            data, 3, support=support, width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "FlowPosterior(coupling)",
+        lambda data, support, key: nd.FlowPosterior.coupling(
+            data, layers=2, flow_width=8, features=4, support=support, width=8, depth=1, key=key
+        ),
+        is_foreign=True,
+    ),
+    HeadCase(
+        "FlowPosterior(autoregressive)",
+        lambda data, support, key: nd.FlowPosterior.autoregressive(
+            data, layers=2, flow_width=8, features=4, support=support, width=8, depth=1, key=key
+        ),
+        is_foreign=True,
+    ),
+    HeadCase(
+        "ExponentialFamilyPosterior",
+        lambda data, support, key: nd.ExponentialFamilyPosterior(
+            _exact_normal_family(), data, support=support, width=8, depth=1, key=key
+        ),
+        theta_dim=1,
+    ),
+    HeadCase(
+        "EnsemblePosterior",
+        lambda data, support, key: nd.EnsemblePosterior(
+            jax.vmap(
+                lambda key: nd.MixturePosterior(data, 2, support=support, width=8, depth=1, key=key)
+            )(jax.random.split(key, 2))
+        ),
+    ),
+)
+
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
     nd.AdditiveLogRatio,
     nd.BaseMeasureAsStatistic,
+    nd.BoxSupport,
     nd.CircleProjection,
+    nd.PosteriorCoordinates,
     nd.QuadraticPotential,
+    nd.SeriesEmbedding,
+    nd.SetEmbedding,
     nd.SphereProjection,
     nd.Standardisation,
+    nd.Trunk,
+    nd.TruncatedPrior,
 )
 
 
@@ -255,4 +335,5 @@ def registered_classes(families=FAMILIES) -> set[type]:
     """The classes that the registry covers."""
     covered = {type(case.make()) for case in (*families, *DOMAINS)}
     covered |= {type(case.constraint) for case in CONSTRAINTS}
-    return covered | {getattr(nd, case.name) for case in NETWORKS} | set(PARTS)
+    names = {case.name.split("(")[0] for case in (*NETWORKS, *HEADS)}
+    return covered | {getattr(nd, name) for name in names} | set(PARTS)

@@ -12,7 +12,7 @@ from zarr.codecs import Crc32cCodec
 
 from nnef_dists.moments._family_spec import differences, family_differences, join_lines
 from nnef_dists.moments._lock import exclusively
-from nnef_dists.moments._store import FORMAT, MomentStore, Spec, digest, metadata_digest
+from nnef_dists.moments._store import MomentStore, Spec, digest, metadata_digest
 
 
 def create_store(
@@ -21,24 +21,26 @@ def create_store(
     environment: dict[str, Any],
     chunk: int,
     columns: Mapping[str, Any],
+    kind: type[MomentStore] = MomentStore,
 ) -> None:
-    """Creates a store without labels: all at once, or not at all.
+    """Creates a store without rows: all at once, or not at all.
 
     Args:
         path: Where nothing is, or an empty folder.
         spec: What is asked for; it gains the names of the columns.
-        environment: Where the labels will come from.
-        chunk: How many etas in a chunk.
+        environment: Where the rows will come from.
+        chunk: How many rows in a chunk.
         columns: By name, whatever has the shape and dtype of an array; the leading axis is ignored.
+        kind: The class of the store.
 
     Raises:
         OSError: If it cannot be written.
     """
     names = [*(name for name in columns if name != "status"), "status"]
     spec = {**spec, "columns": names}
-    n = spec["etas"]["n"]
+    n = kind.rows_of(spec)
     attributes = {
-        "format": FORMAT,
+        "format": kind.FORMAT,
         "spec": spec,
         "chunk": chunk,
         "environments": [environment],
@@ -67,7 +69,7 @@ def create_store(
             group.attrs.put(attributes)
             temporary.replace(path)
     except OSError as error:
-        message = f"{error.strerror} while creating moment data"
+        message = f"{error.strerror} while creating {kind.CONTENT}"
         raise OSError(error.errno, message, str(path)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -105,7 +105,7 @@ def generate_moments(
         refuse_differences(store, spec, chunk)
         with exclusively(path):
             store.remove_partial_files()
-            numbers = _to_do(store)
+            numbers = store.to_do()
             left = sum(store.size(number) for number in numbers)
             with tqdm(
                 total=store.n,
@@ -125,17 +125,6 @@ def generate_moments(
                     ]
                     pool.run(store, tasks, lambda number: bar.update(store.size(number)))
     return MomentDataset.open(path, family=family)
-
-
-def _to_do(store: MomentStore) -> list[int]:
-    """Finds the chunks to make: those that are not done, and damaged ones, which are discarded."""
-    numbers = []
-    for number in range(store.n_chunks):
-        if store.is_done(number) and store.faults(number):
-            store.discard(number)
-        if not store.is_done(number):
-            numbers.append(number)
-    return numbers
 
 
 def _admit(store: MomentStore, environment: Environment, mix: bool) -> None:

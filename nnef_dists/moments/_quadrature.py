@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import ExponentialFamily
 
@@ -79,14 +80,34 @@ def quadrature_moments(
     return _quadrature(family, family.check_eta(jnp.asarray(eta)), points, zooms, float(reach))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
-def _quadrature(
+class QuadratureGrid(NamedTuple):
+    """The smallest box found that holds all of a density that matters, as a grid.
+
+    Attributes:
+        axes: The points of each dimension, in unconstrained coordinates, each `(points,)`.
+        logs: The unnormalised log-density of the coordinates, `(points ** dim,)`, in nats.
+        held: Whether the first grid held all of it.
+    """
+
+    axes: list[Float[Array, " points"]]
+    logs: Float[Array, " n"]
+    held: Bool[Array, ""]
+
+
+def _on_grid(fn: Callable[[Array], Array], axes: list[Array]) -> Array:
+    mesh = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+    return jax.vmap(fn)(mesh)
+
+
+def quadrature_grid(
     family: ExponentialFamily,
     eta: Float[Array, " eta_dim"],
+    *,
     points: int,
-    zooms: int,
-    reach: float,
-) -> QuadratureMoments:
+    zooms: int = 4,
+    reach: float = 1e4,
+) -> QuadratureGrid:
+    """Finds the grid of `quadrature_moments`, which explains the arguments; eta is not checked."""
     support = family.support
     dim = math.prod(support.shape)
 
@@ -94,14 +115,13 @@ def _quadrature(
         x, log_det = support.transform_and_log_det(u.reshape(support.shape))
         return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
 
-    def on_grid(fn, axes):
-        mesh = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, dim)
-        return jax.vmap(fn)(mesh)
+    def logs_on(axes):
+        logs = _on_grid(logdensity, axes)
+        return jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
 
     def zoom(axes):
         """Returns the smallest box that holds what matters, and whether the grid held all of it."""
-        logs = on_grid(logdensity, axes).reshape([len(axis) for axis in axes])
-        logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
+        logs = logs_on(axes).reshape([len(axis) for axis in axes])
         matters = logs > jnp.max(logs) - _NEGLIGIBLE_NATS
         box, held = [], jnp.asarray(True)
         for i, axis in enumerate(axes):
@@ -118,13 +138,24 @@ def _quadrature(
         axes = [jnp.linspace(low, high, points, dtype=eta.dtype) for low, high in box]
         box, _ = zoom(axes)
     axes = [jnp.linspace(low, high, points, dtype=eta.dtype) for low, high in box]
+    return QuadratureGrid(axes, logs_on(axes), held)
 
-    logs = on_grid(logdensity, axes)
-    logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
-    stats = on_grid(
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def _quadrature(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    points: int,
+    zooms: int,
+    reach: float,
+) -> QuadratureMoments:
+    support = family.support
+    dim = math.prod(support.shape)
+    axes, logs, held = quadrature_grid(family, eta, points=points, zooms=zooms, reach=reach)
+    stats = _on_grid(
         lambda u: family.sufficient_statistics(support.transform(u.reshape(support.shape))), axes
     )
-    log_cell = sum(jnp.log((high - low) / (points - 1)) for low, high in box)
+    log_cell = sum(jnp.log((axis[-1] - axis[0]) / (points - 1)) for axis in axes)
 
     highest = jnp.max(logs)
 

@@ -13,12 +13,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
-
-FORMAT = {"name": "nnef_dists.moments", "version": 1}
 
 Spec = dict[str, Any]
 
@@ -43,17 +41,23 @@ class MomentStore:
         StoreError: If it is no store, or its metadata are damaged.
     """
 
+    FORMAT: ClassVar[dict[str, Any]] = {"name": "nnef_dists.moments", "version": 1}
+    # In messages: what is stored, what a row is, and which function makes it.
+    CONTENT: ClassVar[str] = "moment data"
+    ROWS: ClassVar[str] = "etas"
+    MAKER: ClassVar[str] = "generate_moments"
+
     def __init__(self, path: str | os.PathLike[str], *, writable: bool = False):
         self.path = Path(path).absolute()
         if not self.path.exists():
-            raise FileNotFoundError(f"Expected moment data at {self.path}; got nothing there")
+            raise FileNotFoundError(f"Expected {self.CONTENT} at {self.path}; got nothing there")
         if not self.path.is_dir():
-            raise ValueError(f"Expected a folder of moment data; got the file {self.path}")
+            raise ValueError(f"Expected a folder of {self.CONTENT}; got the file {self.path}")
         attributes = _read_json(self.path / "zarr.json").get("attributes")
         self.attributes: dict[str, Any] = attributes if isinstance(attributes, dict) else {}
-        if self.attributes.get("format") != FORMAT:
+        if self.attributes.get("format") != self.FORMAT:
             raise StoreError(
-                f"Expected moment data of format {FORMAT} in {self.path}; got "
+                f"Expected {self.CONTENT} of format {self.FORMAT} in {self.path}; got "
                 f"{self.attributes.get('format')}"
             )
         found = metadata_digest(self.path, self.attributes)
@@ -84,14 +88,19 @@ class MomentStore:
         """The names of the arrays, in the order in which they are written."""
         return self.spec["columns"]
 
+    @staticmethod
+    def rows_of(spec: Spec) -> int:
+        """Returns how many rows are asked for."""
+        return spec["etas"]["n"]
+
     @property
     def n(self) -> int:
-        """How many etas."""
-        return self.spec["etas"]["n"]
+        """How many rows."""
+        return self.rows_of(self.spec)
 
     @property
     def chunk(self) -> int:
-        """How many etas in a chunk."""
+        """How many rows in a chunk."""
         return self.attributes["chunk"]
 
     @property
@@ -100,11 +109,11 @@ class MomentStore:
         return -(-self.n // self.chunk)
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """Returns the numbers of the first eta of a chunk and of the one after its last."""
+        """Returns the numbers of the first row of a chunk and of the one after its last."""
         return number * self.chunk, min(self.n, (number + 1) * self.chunk)
 
     def size(self, number: int) -> int:
-        """Returns how many etas a chunk has."""
+        """Returns how many rows a chunk has."""
         start, stop = self.bounds(number)
         return stop - start
 
@@ -169,8 +178,8 @@ class MomentStore:
             except ValueError as error:
                 fault = f"is damaged ({error})"
         raise StoreError(
-            f"chunk {number} (etas {start} to {stop - 1}): {file} {fault}; generate_moments with "
-            "the same arguments makes it again"
+            f"chunk {number} ({self.ROWS} {start} to {stop - 1}): {file} {fault}; "
+            f"{self.MAKER} with the same arguments makes it again"
         )
 
     def faults(self, number: int) -> list[str]:
@@ -184,8 +193,18 @@ class MomentStore:
             else:
                 if name == "status" and not values.all():
                     file = self.file_of(name, number)
-                    found.append(f"chunk {number}: {file} marks labels as missing")
+                    found.append(f"chunk {number}: {file} marks rows as missing")
         return found
+
+    def to_do(self) -> list[int]:
+        """Finds the chunks to make: not done ones, and damaged ones, which are discarded."""
+        numbers = []
+        for number in range(self.n_chunks):
+            if self.is_done(number) and self.faults(number):
+                self.discard(number)
+            if not self.is_done(number):
+                numbers.append(number)
+        return numbers
 
     def discard(self, number: int) -> None:
         """Marks a chunk as not done, and deletes what there is of it."""
@@ -223,9 +242,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise StoreError(f"Expected moment data; {file} is missing") from None
+        raise StoreError(f"Expected a store; {file} is missing") from None
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"Expected moment data; {file} is damaged: {error}") from None
+        raise StoreError(f"Expected a store; {file} is damaged: {error}") from None
     if not isinstance(content, dict):
-        raise StoreError(f"Expected moment data; {file} is damaged: it is no JSON object")
+        raise StoreError(f"Expected a store; {file} is damaged: it is no JSON object")
     return content

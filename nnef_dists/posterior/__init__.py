@@ -20,8 +20,15 @@ from nnef_dists.posterior._normal import Normal
 from nnef_dists.posterior._predictive_check import posterior_predictive, predictive_p_value
 from nnef_dists.posterior._ranks import sbc_ranks, uniformity_p_value
 from nnef_dists.posterior._sampler import PosteriorDensity, PosteriorSampler
+from nnef_dists.posterior._simulate import Prior, open_simulations, simulate
 from nnef_dists.posterior._simulations import SimulationBatch, Simulations
 from nnef_dists.posterior._tarp import tarp_levels
+from nnef_dists.posterior._truncated import (
+    ImportanceWeights,
+    TruncatedPrior,
+    importance_correct,
+    truncate_prior,
+)
 from nnef_dists.posterior._trunk import Trunk
 
 __all__ = [
@@ -32,6 +39,7 @@ __all__ = [
     "ExponentialFamilyPosterior",
     "FlowPosterior",
     "GaussianPosterior",
+    "ImportanceWeights",
     "LocalC2ST",
     "Mixture",
     "MixturePosterior",
@@ -40,20 +48,26 @@ __all__ = [
     "PosteriorCoordinates",
     "PosteriorDensity",
     "PosteriorSampler",
+    "Prior",
     "SeriesEmbedding",
     "SetEmbedding",
     "SimulationBatch",
     "Simulations",
+    "TruncatedPrior",
     "Trunk",
     "central_levels",
     "expected_coverage",
     "highest_density_levels",
+    "importance_correct",
     "local_c2st",
     "nll_elbo_loss",
     "nll_loss",
+    "open_simulations",
     "posterior_predictive",
     "predictive_p_value",
     "sbc_ranks",
+    "simulate",
     "tarp_levels",
+    "truncate_prior",
     "uniformity_p_value",
 ]

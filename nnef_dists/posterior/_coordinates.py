@@ -7,13 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
-from flowjax.bijections import AbstractBijection, Identity
+from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.bayes import register_saveable
 from nnef_dists.posterior._simulations import Simulations
-
-register_saveable(Identity)
 
 
 @register_saveable
@@ -32,7 +30,7 @@ class PosteriorCoordinates(eqx.Module):
         by_channel: Whether all entries of x in one channel share shift and scale.
 
     Attributes:
-        support: The bijection, with non-trainable arrays.
+        support: The bijection, with non-trainable arrays; None is R^d itself.
         shift: Means of u, `(theta_dim,)`.
         scale: Standard deviations of u, `(theta_dim,)`.
         x_shift: Means of x.
@@ -44,7 +42,7 @@ class PosteriorCoordinates(eqx.Module):
             conditional, or some theta lies outside of it.
     """
 
-    support: AbstractBijection
+    support: AbstractBijection | None
     shift: paramax.NonTrainable[Array]
     scale: paramax.NonTrainable[Array]
     x_shift: paramax.NonTrainable[Array]
@@ -59,22 +57,23 @@ class PosteriorCoordinates(eqx.Module):
         by_channel: bool = False,
     ):
         shape = (data.theta_dim,)
-        support = Identity(shape) if support is None else support
-        if support.shape != shape or support.cond_shape is not None:
+        if support is not None and (support.shape != shape or support.cond_shape is not None):
             raise ValueError(
                 f"Expected an unconditional support of shape {shape}; got shape {support.shape}, "
                 f"condition {support.cond_shape}"
             )
         if len(data) < 2:
             raise ValueError(f"Expected at least two simulations; got {len(data)}")
-        self.support = paramax.non_trainable(support)
-        u, log_det = _inverse(self.support, jnp.asarray(data.theta))
-        outside = ~(np.isfinite(u).all(1) & np.isfinite(log_det))
-        if outside.any():
-            raise ValueError(
-                "Expected theta inside the support; got "
-                f"{data.theta[np.argmax(outside)]}, one of {outside.sum()}"
-            )
+        self.support = None if support is None else paramax.non_trainable(support)
+        u = data.theta
+        if self.support is not None:
+            u, log_det = (np.asarray(a) for a in _inverse(self.support, jnp.asarray(u)))
+            outside = ~(np.isfinite(u).all(1) & np.isfinite(log_det))
+            if outside.any():
+                raise ValueError(
+                    "Expected theta inside the support; got "
+                    f"{data.theta[np.argmax(outside)]}, one of {outside.sum()}"
+                )
 
         def moments(values, axes) -> tuple[paramax.NonTrainable[Array], ...]:
             values = np.asarray(values, np.float64)
@@ -91,7 +90,7 @@ class PosteriorCoordinates(eqx.Module):
     @property
     def theta_dim(self) -> int:
         """The length of one theta."""
-        return self.support.shape[0]
+        return paramax.unwrap(self.shift).shape[0]
 
     def inputs(self, x: Float[Array, "*x_shape"]) -> Float[Array, "*x_shape"]:
         """Returns the standardised observation.
@@ -117,18 +116,20 @@ class PosteriorCoordinates(eqx.Module):
         Raises:
             ValueError: If theta has another shape.
         """
-        if jnp.shape(theta) != self.support.shape:
+        if jnp.shape(theta) != (self.theta_dim,):
             raise ValueError(
-                f"Expected theta of shape {self.support.shape}; got {jnp.shape(theta)} (methods "
+                f"Expected theta of shape {(self.theta_dim,)}; got {jnp.shape(theta)} (methods "
                 "take one theta; batch with jax.vmap)"
             )
-        u, log_det = self.support.inverse_and_log_det(theta)
+        u, log_det = theta, jnp.zeros((), theta.dtype)
+        if self.support is not None:
+            u, log_det = self.support.inverse_and_log_det(theta)
         inside = jnp.all(jnp.isfinite(u)) & jnp.isfinite(log_det)
         return jnp.where(inside, u, 0), jnp.where(inside, log_det, 0), inside
 
     def constrain(self, u: Float[Array, " theta_dim"]) -> Float[Array, " theta_dim"]:
         """Returns the theta of unconstrained coordinates."""
-        return self.support.transform(u)
+        return u if self.support is None else self.support.transform(u)
 
 
 @eqx.filter_jit

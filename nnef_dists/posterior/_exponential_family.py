@@ -11,7 +11,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.amortized import AmortizedFamily
-from nnef_dists.bayes import is_parameter, register_saveable
+from nnef_dists.bayes import DeterministicParameter, is_parameter, register_saveable
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
@@ -93,15 +93,21 @@ class ExponentialFamilyPosterior(AbstractPosterior):
                 f"shape {q.family.x_shape}"
             )
         q.log_partition(q.center)  # Refused here, and not at the first call, where there is none.
-        # Its weights are not the head's: no draw changes them, and no prior or entropy counts them.
+        # Its weights are not the head's: no draw changes them, and no entropy counts them.
         q = jax.tree.map(
-            lambda node: node.unwrap() if is_parameter(node) else node, q, is_leaf=is_parameter
+            lambda node: DeterministicParameter(node.mean) if is_parameter(node) else node,
+            q,
+            is_leaf=is_parameter,
         )
         size = q.family.unconstrained_dim + (2 * d if affine else 0)
         self.coordinates = make_coordinates(data, support, embedding)
         self.trunk = Trunk(data, size, embedding=embedding, key=key, **trunk)
         self.q = paramax.NonTrainable(q)
         self.affine = affine
+
+    def compute_prior(self) -> Float[Array, ""]:
+        """Returns the negative log prior of the trunk's means, up to a constant."""
+        return self.trunk.compute_prior()
 
     def law_at(self, inputs: Float[Array, "*x_shape"]) -> NaturalLaw:
         """Returns the member of the family for one standardised observation."""
@@ -118,11 +124,14 @@ class ExponentialFamilyPosterior(AbstractPosterior):
 
     def law_log_prob(self, law: NaturalLaw, u: Float[Array, " theta_dim"]) -> Float[Array, ""]:
         """Returns its log-density at u, in nats."""
-        q = paramax.unwrap(self.q)
+        q = self._fixed_family()
         y = ((u - law.location) / law.scale).reshape(q.family.x_shape)
         return q.log_prob(y, law.eta) - jnp.sum(jnp.log(law.scale))
 
     def law_sample(self, key: PRNGKeyArray, law: NaturalLaw, n: int) -> Float[Array, "n theta_dim"]:
         """Draws n points u, as the family's sampler does."""
-        y = paramax.unwrap(self.q).sample(key, law.eta, n)
+        y = self._fixed_family().sample(key, law.eta, n)
         return law.location + law.scale * y.reshape(n, -1)
+
+    def _fixed_family(self) -> AmortizedFamily:
+        return jax.tree.map(jax.lax.stop_gradient, self.q.tree)

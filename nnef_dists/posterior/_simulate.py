@@ -1,0 +1,239 @@
+"""Simulating from a prior: in chunks of one compiled program, in memory or to disk."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from tqdm.auto import tqdm
+
+from nnef_dists.moments._creation import create_store
+from nnef_dists.moments._environment import describe_environment
+from nnef_dists.moments._etas import pack_key
+from nnef_dists.moments._family_spec import differences, join_lines
+from nnef_dists.moments._lock import exclusively
+from nnef_dists.moments._store import MomentStore, Spec
+from nnef_dists.posterior._simulations import Simulations
+
+_OK, _FAILED = 1, 2
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """What a prior needs: flowjax's and NumPyro's distributions have it."""
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...], /) -> Array:
+        """Draws thetas of shape `(*shape, theta_dim)`."""
+        ...
+
+    def log_prob(self, theta: Array, /) -> Array:
+        """Returns the log-density of thetas, in nats."""
+        ...
+
+
+Simulator = Callable[[PRNGKeyArray, Array], Array]
+
+
+class SimulationStore(MomentStore):
+    """Simulations on disk: stored, checked and resumed as moment data are."""
+
+    FORMAT: ClassVar[dict[str, Any]] = {"name": "nnef_dists.simulations", "version": 1}
+    CONTENT: ClassVar[str] = "simulations"
+    ROWS: ClassVar[str] = "simulations"
+    MAKER: ClassVar[str] = "simulate"
+
+    @staticmethod
+    def rows_of(spec: Spec) -> int:
+        """Returns how many simulations are asked for."""
+        return spec["n"]
+
+
+class _Rows(NamedTuple):
+    """Some simulations: parameters, observations, and whether all is finite."""
+
+    theta: Float[Array, "n theta_dim"]
+    x: Float[Array, "n *x_shape"]
+    finite: Bool[Array, " n"]
+
+
+def simulate(
+    simulator: Simulator,
+    prior: Prior,
+    key: PRNGKeyArray,
+    n: int,
+    *,
+    chunk_size: int = 1024,
+    path: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Simulations:
+    """Draws parameters from a prior, and an observation for each from a simulator.
+
+    Simulation number i uses `fold_in(key, i)`. Chunks of one size are one compiled program.
+
+    With a path, chunks go to a folder, a Zarr group of crc32c-checked chunks. The call can be
+    killed at any instant: called again with the same arguments it resumes, at a loss of the chunk
+    in flight at most. Finished data are checked and returned; damaged chunks are made again. Data
+    of other arguments, or of a simulator or prior that gives other values, are refused.
+
+    Args:
+        simulator: `(key, theta) -> x`, one theta `(theta_dim,)` and one floating observation of
+            fixed shape; traced by JAX and batched by `vmap`.
+        prior: A flowjax distribution of vectors, or any object with `sample(key, shape)` and
+            `log_prob`.
+        key: A `jax.random.key`.
+        n: How many simulations, at least 1.
+        chunk_size: How many of them at once.
+        path: A folder; None keeps all in memory.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The simulations. Those with NaN or infinity are left out and counted in `failed`.
+
+    Warns:
+        UserWarning: If simulations failed.
+
+    Raises:
+        ValueError: If a size is below 1, the prior's points are no vectors, observations are not
+            floating, all simulations failed, or the folder holds anything else.
+        OSError: If the folder cannot be written; what is done is kept.
+    """
+    if n < 1 or chunk_size < 1:
+        raise ValueError(f"Expected n >= 1 and chunk_size >= 1; got {n} and {chunk_size}")
+    chunk_size = min(chunk_size, n)
+    shapes = eqx.filter_eval_shape(_run, simulator, prior, key, jnp.arange(chunk_size))
+    if len(shapes.theta.shape) != 2:
+        raise ValueError(
+            f"Expected a prior of vectors (theta_dim,); got points of {shapes.theta.shape[1:]}"
+        )
+    for name, array in (("theta", shapes.theta), ("x", shapes.x)):
+        if array.dtype != shapes.theta.dtype or not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(
+                f"Expected {name} of one floating dtype; got {array.dtype} beside "
+                f"{shapes.theta.dtype}"
+            )
+    with tqdm(total=n, desc="simulations", unit="sim", disable=not progress) as bar:
+
+        def run(first: int) -> dict[str, np.ndarray]:
+            # The last chunk is padded: one program, compiled once.
+            rows = _run(simulator, prior, key, jnp.arange(first, first + chunk_size))
+            bar.update(min(chunk_size, n - first))
+            return _columns(rows, min(chunk_size, n - first))
+
+        if path is None:
+            return _gather([run(first) for first in range(0, n, chunk_size)])
+        spec = {"key": pack_key(key), "n": n, "dtype": shapes.theta.dtype.name}
+        spec["theta_dim"], spec["x_shape"] = shapes.theta.shape[1], list(shapes.x.shape[1:])
+        store = _open_store(Path(path).absolute(), spec, chunk_size, shapes, run)
+        return _gather(list(_read(store)))
+
+
+def open_simulations(path: str | os.PathLike[str]) -> Simulations:
+    """Opens simulations that `simulate` wrote.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The simulations.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is no store of simulations, is unfinished or damaged.
+    """
+    store = SimulationStore(path)
+    if missing := store.missing():
+        raise ValueError(
+            f"Expected finished simulations in {store.path}; {len(missing)} of {store.n_chunks} "
+            "chunks are missing: simulate with the same arguments resumes"
+        )
+    return _gather(list(_read(store)))
+
+
+@eqx.filter_jit
+def _run(simulator: Simulator, prior: Prior, key: PRNGKeyArray, numbers: Int[Array, " n"]) -> _Rows:
+    def one(number: Int[Array, ""]) -> _Rows:
+        key_theta, key_x = jax.random.split(jax.random.fold_in(key, number))
+        theta = prior.sample(key_theta, ())
+        x = simulator(key_x, theta)
+        return _Rows(theta, x, jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(x)))
+
+    return jax.vmap(one)(numbers)
+
+
+def _columns(rows: _Rows, n: int) -> dict[str, np.ndarray]:
+    theta, x, finite = (np.asarray(array[:n]) for array in rows)
+    return {"theta": theta, "x": x, "status": np.where(finite, _OK, _FAILED).astype(np.int8)}
+
+
+def _gather(chunks: list[dict[str, np.ndarray]]) -> Simulations:
+    theta, x, status = (np.concatenate([c[name] for c in chunks]) for name in chunks[0])
+    good = status == _OK
+    failed = int((~good).sum())
+    if not good.any():
+        raise ValueError(f"Expected simulations that are finite; all {failed} are not")
+    if failed:
+        warnings.warn(
+            f"{failed} of {len(good)} simulations are not finite, and are left out: what is "
+            "learned is the posterior given that a simulation succeeds",
+            UserWarning,
+            stacklevel=3,
+        )
+    return Simulations(theta[good], x[good], failed=failed)
+
+
+def _open_store(
+    path: Path,
+    spec: Spec,
+    chunk: int,
+    shapes: _Rows,
+    run: Callable[[int], dict[str, np.ndarray]],
+) -> SimulationStore:
+    """Opens or creates a store, and makes what is missing in it."""
+    first = run(0)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        status = jax.ShapeDtypeStruct((chunk,), np.int8)
+        columns = {"theta": shapes.theta, "x": shapes.x, "status": status}
+        create_store(path, spec, describe_environment(), chunk, columns, SimulationStore)
+    store = SimulationStore(path, writable=True)
+    stored = {name: value for name, value in store.spec.items() if name != "columns"}
+    found = differences({**stored, "chunk_size": store.chunk}, {**spec, "chunk_size": chunk})
+    if found:
+        raise ValueError(
+            f"Expected the simulations in {path} to be what is asked for; they differ in\n"
+            f"{join_lines(found)}\nChoose another path, or delete that folder first"
+        )
+    with exclusively(path):
+        store.remove_partial_files()
+        environment = describe_environment()
+        if environment not in store.environments:
+            store.add_environment(environment)
+        missing = store.to_do()
+        if 0 not in missing:
+            _refuse_other_values(store, first)
+        for number in missing:
+            store.write(number, first if number == 0 else run(number * chunk))
+    return store
+
+
+def _refuse_other_values(store: SimulationStore, first: dict[str, np.ndarray]) -> None:
+    """Checks the simulator and the prior by the first chunk, up to rounding."""
+    for name, values in first.items():
+        stored = store.read(name, 0)
+        # Chaotic simulators may amplify rounding in another environment: most rows have to agree.
+        near = np.isclose(stored, values, 1e-2, 1e-3, equal_nan=True).reshape(len(values), -1)
+        if near.all(1).mean() < 0.5:
+            raise ValueError(
+                f"Expected the simulations in {store.path} to be what is asked for; {name} of the "
+                "first chunk differ: the simulator or the prior is another"
+            )
+
+
+def _read(store: SimulationStore) -> Iterator[dict[str, np.ndarray]]:
+    for number in range(store.n_chunks):
+        yield {name: store.read(name, number) for name in ("theta", "x", "status")}

@@ -1,0 +1,170 @@
+"""Truncated sequential neural posterior estimation, and correction by importance weights."""
+
+from typing import NamedTuple, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.moments._importance import pareto_k
+from nnef_dists.posterior._base import AbstractPosterior
+from nnef_dists.posterior._simulate import Prior
+
+# Candidates that are drawn at once.
+_BATCH = 64
+
+
+@final
+class TruncatedPrior(eqx.Module):
+    """A prior, restricted to where a posterior has its mass.
+
+        p~(theta) = p(theta) 1[log q(theta | x) >= threshold] / acceptance
+
+    It is a prior itself, for `simulate`: the same loss, on its simulations and on all earlier ones
+    inside, learns the posterior there, without any correction. Draws are by rejection.
+
+    Args:
+        prior: The prior.
+        head: The posterior that was learned so far.
+        x: The observation of interest.
+        threshold: The least log q(theta | x), in nats, from `truncate_prior`.
+        acceptance: The share of the prior's mass that is kept.
+        attempts: Candidates for one draw, at most; a draw that finds none is NaN.
+    """
+
+    prior: Prior
+    head: AbstractPosterior
+    x: Float[Array, "*x_shape"]
+    threshold: Float[Array, ""]
+    acceptance: Float[Array, ""]
+    attempts: int = eqx.field(static=True, default=100_000)
+
+    def contains(self, theta: Float[Array, " theta_dim"]) -> Array:
+        """Returns whether one theta is inside the truncation."""
+        return self.head.log_prob(theta, self.x) >= self.threshold
+
+    def log_prob(self, theta: Float[Array, "*batch theta_dim"]) -> Float[Array, "*batch"]:
+        """Returns the log-density of thetas, in nats; its constant is as exact as `acceptance`."""
+        inside = jnp.vectorize(self.contains, signature="(d)->()")(theta)
+        return jnp.where(inside, self.prior.log_prob(theta) - jnp.log(self.acceptance), -jnp.inf)
+
+    def sample(
+        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*shape theta_dim"]:
+        """Draws thetas of shape `(*shape, theta_dim)`; NaN where all attempts are rejected."""
+        keys = jax.random.split(key, shape)
+        return jnp.vectorize(self._sample_one, signature="()->(d)")(keys)
+
+    def _sample_one(self, key: PRNGKeyArray) -> Float[Array, " theta_dim"]:
+        def candidates(number):
+            theta = self.prior.sample(jax.random.fold_in(key, number), (_BATCH,))
+            return theta, jax.vmap(self.contains)(theta)
+
+        def go_on(carry):
+            number, _, found = carry
+            return ~found & (number * _BATCH < self.attempts)
+
+        def attempt(carry):
+            number, _, _ = carry
+            theta, inside = candidates(number)
+            return number + 1, theta[jnp.argmax(inside)], jnp.any(inside)
+
+        shape = jax.eval_shape(candidates, 0)[0]
+        start = jnp.zeros((), int), jnp.zeros(shape.shape[1:], shape.dtype), jnp.asarray(False)
+        _, theta, found = jax.lax.while_loop(go_on, attempt, start)
+        return jnp.where(found, theta, jnp.nan)
+
+
+@eqx.filter_jit
+def truncate_prior(
+    prior: Prior,
+    head: AbstractPosterior,
+    x: Float[Array, "*x_shape"],
+    key: PRNGKeyArray,
+    *,
+    epsilon: float = 1e-3,
+    n: int = 10_000,
+) -> TruncatedPrior:
+    """Restricts a prior to the highest-density region of a posterior.
+
+    The region holds all but `epsilon` of the posterior's mass: its threshold is the epsilon
+    quantile of log q(theta | x) over draws of q.
+
+    Args:
+        prior: The prior, not truncated.
+        head: A trained head.
+        x: The observation of interest.
+        key: PRNG key.
+        epsilon: The mass that is left out, in (0, 1).
+        n: How many draws of the posterior, and of the prior for the acceptance.
+
+    Returns:
+        The truncated prior. Its `acceptance` is 0 if none of n draws of the prior is inside; then
+        rejection is hopeless.
+
+    Raises:
+        ValueError: For another epsilon.
+
+    Reference:
+        Deistler, Goncalves and Macke, *Truncated proposals for scalable and hassle-free simulation-
+        based inference*, NeurIPS (2022).
+    """
+    if not 0 < epsilon < 1:
+        raise ValueError(f"Expected epsilon in (0, 1); got {epsilon}")
+    key_q, key_prior = jax.random.split(key)
+
+    def log_q(theta):
+        return jax.vmap(head.log_prob, (0, None))(theta, x)
+
+    threshold = jnp.quantile(log_q(head.sample(key_q, x, n)), epsilon)
+    acceptance = jnp.mean(log_q(prior.sample(key_prior, (n,))) >= threshold, dtype=threshold.dtype)
+    return TruncatedPrior(prior, head, x, threshold, acceptance)
+
+
+class ImportanceWeights(NamedTuple):
+    """Weights that turn draws of q into draws of the exact posterior, and what they are worth.
+
+    Attributes:
+        log_weights: Normalised: their exponentials have sum 1, `(n,)`.
+        ess: Effective sample size, 1 / sum of squared weights.
+        pareto_k: Shape of the tail of the weights: above 0.7 they are not to be used.
+    """
+
+    log_weights: Float[Array, " n"]
+    ess: Float[Array, ""]
+    pareto_k: Float[Array, ""]
+
+
+def importance_correct(
+    theta: Float[Array, "n theta_dim"],
+    log_q: Float[Array, " n"],
+    log_target: Float[Array, " n"],
+) -> ImportanceWeights:
+    """Weighs draws of an approximate posterior, where the likelihood is known.
+
+        w_i proportional to p(theta_i) p(x | theta_i) / q(theta_i | x)
+
+    Args:
+        theta: Draws of q, `(n, theta_dim)`; one with NaN gets no weight.
+        log_q: log q(theta_i | x), in nats.
+        log_target: log-prior plus log-likelihood, up to a constant, in nats.
+
+    Returns:
+        The weights, their effective sample size and Pareto k.
+
+    Raises:
+        ValueError: For fewer than 25 draws, too few for a tail.
+
+    Reference:
+        Vehtari, Simpson, Gelman, Yao and Gabry, *Pareto smoothed importance sampling*, JMLR 25
+        (2024); Dax et al., *Neural importance sampling for rapid and reliable gravitational-wave
+        inference*, Physical Review Letters 130 (2023).
+    """
+    if len(theta) < 25:
+        raise ValueError(f"Expected at least 25 draws; got {len(theta)}")
+    log_ratio = log_target - log_q
+    usable = jnp.all(jnp.isfinite(theta), 1) & ~jnp.isnan(log_ratio)
+    log_weights = jax.nn.log_softmax(jnp.where(usable, log_ratio, -jnp.inf))
+    ess = jnp.exp(-jax.nn.logsumexp(2 * log_weights))
+    return ImportanceWeights(log_weights, ess, pareto_k(log_weights))

@@ -1,0 +1,221 @@
+"""What holds for every registered posterior head."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import paramax
+import pytest
+
+import nnef_dists as nd
+from tests.numerics import assert_close
+from tests.posterior.simulators import box, simulations
+from tests.registry import HEADS
+
+pytestmark = pytest.mark.parametrize("case", HEADS, ids=str)
+
+
+@functools.cache
+def data_of(case, uniform=True):
+    return simulations(theta_dim=case.theta_dim, uniform=uniform)
+
+
+@functools.cache
+def head_of(case, bounded=True):
+    """A head away from its start, where many laws are alike."""
+    support = box(case.theta_dim) if bounded else None
+    head = case.make(data_of(case, bounded), support, jax.random.key(1))
+    dynamic, static = nd.freeze_stdvs(head)
+    leaves, treedef = jax.tree.flatten(dynamic)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(k, leaf.shape, leaf.dtype)
+        for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return nd.unfreeze_all(jax.tree.unflatten(treedef, moved), static)
+
+
+@eqx.filter_jit
+def log_probs(head, theta, x):
+    return jax.vmap(head.log_prob, (0, None))(theta, x)
+
+
+@eqx.filter_jit
+def draws(head, key, x, n):
+    return head.sample(key, x, n)
+
+
+def observation(case):
+    return jnp.asarray(data_of(case).x[0])
+
+
+def grid(case, low, high, n=200):
+    """Points and weights of a midpoint rule, dense at the edges, where densities may be steep."""
+    angle = np.pi * (np.arange(n) + 0.5) / n
+    axis = low + (high - low) * (1 - np.cos(angle)) / 2
+    weight = np.pi / n * (high - low) * np.sin(angle) / 2
+    d = case.theta_dim
+    points = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d)
+    weights = np.stack(np.meshgrid(*[weight] * d, indexing="ij"), -1).reshape(-1, d).prod(1)
+    return jnp.asarray(points, float), weights
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_integrates_to_one(case, bounded):
+    points, weights = grid(case, *((-1.0, 2.0) if bounded else (-12.0, 12.0)))
+    density = np.exp(np.asarray(log_probs(head_of(case, bounded), points, observation(case))))
+    assert abs(weights @ density - 1) < 3e-3
+
+
+def test_has_no_mass_outside(case):
+    head, x = head_of(case), observation(case)
+    outside = jnp.asarray([[-1.1] * case.theta_dim, [0.5] * (case.theta_dim - 1) + [2.1]])
+    assert np.array_equal(log_probs(head, outside, x), [-np.inf, -np.inf])
+    theta = draws(head, jax.random.key(3), x, 1000)
+    assert theta.shape == (1000, case.theta_dim)
+    assert theta.dtype == x.dtype
+    assert np.all((theta >= -1) & (theta <= 2))
+
+
+def test_draws_have_the_density(case):
+    """Means and squares of draws against integrals over the density, within 4.5 standard errors."""
+    head, x, n = head_of(case), observation(case), 4000
+    points, weights = grid(case, -1.0, 2.0)
+    weights = weights * np.exp(np.asarray(log_probs(head, points, x), np.float64))
+    theta = np.asarray(draws(head, jax.random.key(4), x, n), np.float64)
+    for power in (1, 2):
+        exact = weights @ np.asarray(points, np.float64) ** power
+        found = theta**power
+        assert np.all(np.abs(found.mean(0) - exact) < 4.5 * found.std(0) / n**0.5 + 1e-3)
+
+
+def test_call_protocol(case):
+    dynamic, static = nd.freeze_means(head_of(case))
+    head = nd.unfreeze_all(jax.tree.map(lambda raw: raw + 0.2, dynamic), static)
+    theta, x = jnp.asarray(data_of(case).theta[0]), observation(case)
+    key, other = jax.random.split(jax.random.key(5))
+
+    @eqx.filter_jit
+    def call(head):
+        return {
+            "means": head.log_prob(theta, x),
+            "not sampled": head.log_prob(theta, x, key=key, sample=False),
+            "drawn": head.log_prob(theta, x, key=key),
+            "sampled": head.log_prob(theta, x, key=key, sample=True),
+            "other": head.log_prob(theta, x, key=other),
+            "all parameters": nd.sample_all_parameters(head, key).log_prob(theta, x),
+        }
+
+    found = {name: float(value) for name, value in call(head).items()}
+    assert found["means"] == found["not sampled"]
+    assert found["drawn"] == found["sampled"] == found["all parameters"]
+    assert len({found["means"], found["drawn"], found["other"]}) == 3
+    with pytest.raises(ValueError, match=r"^key is required when sample=True$"):
+        head.log_prob(theta, x, sample=True)
+    with pytest.raises(ValueError, match=r"^key is required when sample=True$"):
+        head.parameters(x, sample=True)
+
+
+def test_parameters_are_arrays(case):
+    leaves = jax.tree.leaves(head_of(case).parameters(observation(case)))
+    assert leaves
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def test_dtype_is_carried_from_the_data(case):
+    if "Exponential" in case.name:
+        pytest.skip("its family has a dtype of its own")
+    with jax.enable_x64(True):
+        for dtype in ("float32", "float64"):
+            if case.is_foreign and dtype == "float32":
+                continue  # flowjax makes weights of JAX's default dtype
+            data = simulations(theta_dim=case.theta_dim, dtype=dtype, uniform=True)
+            head = case.make(data, box(case.theta_dim, dtype), jax.random.key(1))
+            theta, x = (jax.ShapeDtypeStruct(a.shape[1:], dtype) for a in data.arrays())
+            assert eqx.filter_eval_shape(head.log_prob, theta, x).dtype == dtype
+            sample = functools.partial(head.sample, n=3)
+            assert eqx.filter_eval_shape(sample, jax.random.key(0), x).dtype == dtype
+
+
+def test_leaves_are_inexact_arrays(case):
+    leaves = jax.tree.leaves(head_of(case))
+    if case.is_foreign:
+        leaves = jax.tree.leaves(eqx.tree_at(lambda head: head.flow, head_of(case), None))
+    assert all(
+        isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves
+    )
+
+
+@pytest.mark.parametrize("split", ["freeze_stdvs", "freeze_means", "partition_trainable"])
+def test_every_part_trains(case, split):
+    """One step of optax with each loss; buffers stay."""
+    head, batch = head_of(case), data_of(case).arrays()
+    dynamic, static = getattr(nd, split)(head)
+    optimiser = optax.adam(0.01)
+    compiled = eqx.filter_jit if case.is_foreign else jax.jit
+
+    def loss(dynamic, static, key):
+        whole = nd.unfreeze_all(dynamic, static)
+        if split == "freeze_stdvs":
+            return nd.nll_loss(whole, batch)
+        return nd.nll_elbo_loss(whole, batch, key, total=64, samples=2)
+
+    @compiled
+    def step(dynamic, static, state, key):
+        value, gradient = jax.value_and_grad(loss)(dynamic, static, key)
+        updates, state = optimiser.update(gradient, state, dynamic)
+        return optax.apply_updates(dynamic, updates), value, gradient
+
+    trained, value, gradient = step(dynamic, static, optimiser.init(dynamic), jax.random.key(6))
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
+    whole = nd.unfreeze_all(trained, static)
+    old, new = (nd.flatten_means(h) for h in (head, whole))
+    assert np.array_equal(old, new) == (split == "freeze_means")
+    for one, two in zip(buffers_of(head), buffers_of(whole), strict=True):
+        assert np.array_equal(one, two)
+
+
+def buffers_of(head):
+    """All arrays that are never trained."""
+    nodes = jax.tree.leaves(head, is_leaf=lambda node: isinstance(node, paramax.NonTrainable))
+    buffers = [node for node in nodes if isinstance(node, paramax.NonTrainable)]
+    return [leaf for node in buffers for leaf in jax.tree.leaves(node)]
+
+
+def test_loss_is_the_mean_of_densities(case):
+    head, batch = head_of(case), data_of(case)[:5].arrays()
+    theta, x = (jnp.asarray(leaf) for leaf in batch)
+    each = [log_probs(head, theta[i : i + 1], x[i]) for i in range(5)]
+    assert_close(eqx.filter_jit(nd.nll_loss)(head, batch), -np.mean(each), ulps=256)
+
+
+def test_other_shapes_are_refused(case, without_type_checks):
+    head, x = head_of(case), observation(case)
+    with pytest.raises(ValueError, match=r"Expected theta of shape .* got \(3,\)"):
+        head.log_prob(jnp.zeros(3), x)
+    with pytest.raises(ValueError, match=r"Expected x of shape .* got \(5,\)"):
+        head.parameters(jnp.zeros(5))
+    with pytest.raises(ValueError, match=r"Expected n >= 1; got 0"):
+        head.sample(jax.random.key(0), x, 0)
+
+
+def test_saves_and_loads(case, tmp_path):
+    head, path = head_of(case), tmp_path / "head"
+    nd.save(path, head)
+    needs_like = case.is_foreign or "Exponential" in case.name  # the latter's network is a test's
+    like = case.make(data_of(case), box(case.theta_dim), jax.random.key(9)) if needs_like else None
+    theta, x = jnp.asarray(data_of(case).theta[:4]), observation(case)
+    assert np.array_equal(log_probs(nd.load(path, like=like), theta, x), log_probs(head, theta, x))
+
+
+def test_keys_decide_the_weights(case):
+    one, same, other = (
+        nd.flatten_means(case.make(data_of(case), None, jax.random.key(k))) for k in (1, 1, 2)
+    )
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
