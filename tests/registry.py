@@ -320,6 +320,7 @@ PARTS = (
     nd.BaseMeasureAsStatistic,
     nd.BoxSupport,
     nd.CircleProjection,
+    nd.LocalC2ST,
     nd.PosteriorCoordinates,
     nd.QuadraticPotential,
     nd.SeriesEmbedding,

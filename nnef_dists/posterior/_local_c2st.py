@@ -62,11 +62,13 @@ def local_c2st(
     tells whether it is at x_o. Under the null hypothesis the labels within a pair may be swapped:
     t is compared with those of classifiers that learned from swapped ones.
 
+    Where q is exact at x_o but not elsewhere, what the classifier learned elsewhere may raise t a
+    little; the largest statistics tell where to look.
+
     The classifier is ridge regression of the labels on random Fourier features of a Matern kernel
-    (nu = 3/2) of the standardised (theta, x), whose penalty is chosen by generalised
-    cross-validation, anew for each set of labels. So all null classifiers share one
-    eigendecomposition, and cost a product of matrices. An x of many entries should be a summary,
-    such as a head's own embedding.
+    (nu = 3/2) of the standardised (theta, x), with a penalty chosen by generalised
+    cross-validation. All null classifiers share its eigendecomposition, and cost one product of
+    matrices together. An x of many entries should be a summary, such as a head's own embedding.
 
     Args:
         posterior: With `sample(key, x, n)`.
@@ -146,20 +148,23 @@ class _FourierFeatures:
 
 
 def _ridge_weights(rows: Float[Array, "m f"], products: Float[Array, "b f"]) -> Float[Array, "b f"]:
-    """Solves ridge regressions of labels -1 and 1, given rows^T labels, penalties by GCV."""
+    """Solves ridge regressions of labels -1 and 1, given rows^T labels of each set of labels.
+
+    The penalty is that of least generalised cross-validation error of the first set. The others
+    share it: with one of their own, which tells noise from noise, they would be smaller.
+    """
     m = rows.shape[0]
     gram = rows.T @ rows / m
     variances, axes = jnp.linalg.eigh(gram)
     variances = jnp.maximum(variances, 0)
     projected = products @ axes / m
 
-    def solve(penalty: Array) -> tuple[Array, Array]:
+    def score(penalty: Array) -> Array:
         inverse = 1 / (variances + penalty)
-        coordinates = projected * inverse
-        residual = 1 - jnp.sum(coordinates * (2 * projected - variances * coordinates), 1)
-        return coordinates, residual / (1 - jnp.sum(variances * inverse) / m) ** 2
+        first = projected[0] * inverse
+        residual = 1 - jnp.sum(first * (2 * projected[0] - variances * first))
+        return residual / (1 - jnp.sum(variances * inverse) / m) ** 2
 
     penalties = jnp.asarray(_PENALTIES, rows.dtype) * jnp.mean(rows**2)
-    coordinates, scores = jax.vmap(solve)(penalties)
-    best = jnp.argmin(scores, 0)
-    return coordinates[best, jnp.arange(len(products))] @ axes.T
+    best = penalties[jnp.argmin(jax.vmap(score)(penalties))]
+    return (projected / (variances + best)) @ axes.T

@@ -65,18 +65,18 @@ def fit_ensemble(
     def validate(dynamic, fixed, unseen, batch):
         return nll(dynamic, fixed, jax.tree.map(lambda leaf: leaf[unseen], batch))
 
+    def choose(better, new, old):
+        return jax.tree.map(
+            lambda a, b: jnp.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old
+        )
+
     run, validate = jax.jit(run), jax.jit(validate)
     state = jax.vmap(optimiser.init)(dynamic)
     best, scores = dynamic, np.full(members, np.inf)
     for key in jax.random.split(key_steps, CHECKS):
         dynamic, state = run(dynamic, state, fixed, seen, batch, jax.random.split(key, members))
         score = np.asarray(validate(dynamic, fixed, unseen, batch))
-        better = jnp.asarray(score < scores)
-        best = jax.tree.map(
-            lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-            dynamic,
-            best,
-        )
+        best = choose(jnp.asarray(score < scores), dynamic, best)
         scores = np.minimum(scores, score)
     heads = nd.unfreeze_all(best, eqx.combine(fixed, rest))
     return nd.EnsemblePosterior(heads), float(np.mean(scores))
