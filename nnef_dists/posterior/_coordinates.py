@@ -67,7 +67,10 @@ class PosteriorCoordinates(eqx.Module):
         self.support = None if support is None else paramax.non_trainable(support)
         u = data.theta
         if self.support is not None:
-            u, log_det = (np.asarray(a) for a in _inverse(self.support, jnp.asarray(u)))
+            # A head may be made inside a compiled program; its data are known all the same.
+            with jax.ensure_compile_time_eval():
+                found = _inverse(self.support, jnp.asarray(u))
+            u, log_det = (np.asarray(array) for array in found)
             outside = ~(np.isfinite(u).all(1) & np.isfinite(log_det))
             if outside.any():
                 raise ValueError(

@@ -1,0 +1,135 @@
+"""What the examples of posterior estimation share: how heads are trained.
+
+Members of an ensemble are trained at once, as one program over stacked weights. Each keeps the
+weights of its lowest loss on simulations that it was not trained on; the average over members is
+what regularises best where simulations are few.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import nnef_dists as nd
+
+
+def fit_posterior(
+    make,
+    data,
+    key,
+    *,
+    members=6,
+    steps=2000,
+    batch_size=128,
+    learning_rate=5e-3,
+    validation=0.1,
+    every=50,
+):
+    """Stage 1, MAP: an ensemble of heads `make(key)`, by maximum likelihood and early stopping.
+
+    Returns:
+        An `nd.EnsemblePosterior`, and the losses on training and validation simulations of each
+        member, `(members, steps / every)`, in nats.
+    """
+    k_split, k_heads, k_run = jax.random.split(key, 3)
+    train, held = data.split(1 - validation, k_split)
+    heads = eqx.filter_vmap(make)(jax.random.split(k_heads, members))
+    loss = eqx.Partial(_likelihood)
+    trained, history = _descend(
+        nd.freeze_stdvs(heads),
+        loss,
+        (batch_of(train), batch_of(held)),
+        jax.random.split(k_run, members),
+        (steps, every, batch_size, learning_rate),
+    )
+    return nd.EnsemblePosterior(trained), history
+
+
+def fit_widths(
+    ensemble, data, key, *, steps=500, batch_size=128, learning_rate=1e-2, temperature=0.1
+):
+    """Stage 2, VI: the widths of all weights, by the tempered evidence bound; means stay.
+
+    Returns:
+        The ensemble, and the losses, in nats.
+    """
+    batch = batch_of(data)
+    loss = eqx.Partial(_bound, total=len(data), temperature=temperature)
+    keys = jax.random.split(key, ensemble.n_members)
+    trained, history = _descend(
+        nd.freeze_means(ensemble.members),
+        loss,
+        (batch, batch),
+        keys,
+        (steps, 50, batch_size, learning_rate),
+        keep_best=False,
+    )
+    return nd.EnsemblePosterior(trained), history
+
+
+def batch_of(data):
+    """All simulations as JAX arrays."""
+    return jax.tree.map(jnp.asarray, data.arrays())
+
+
+@eqx.filter_jit
+def mean_nll(head, batch):
+    """The mean negative log-likelihood, in nats, a thousand pairs at a time."""
+    each = jax.lax.map(lambda pair: head.log_prob(*pair), tuple(batch), batch_size=1000)
+    return -jnp.mean(each)
+
+
+def _likelihood(head, batch, key):
+    return nd.nll_loss(head, batch)
+
+
+def _bound(head, batch, key, *, total, temperature):
+    return nd.nll_elbo_loss(head, batch, key, total=total, temperature=temperature)
+
+
+@eqx.filter_jit
+def _descend(parts, loss, batches, keys, how, keep_best=True):
+    """Adam on one member after the other's pattern, all at once, along a cosine to zero."""
+    dynamic, static = parts
+    train, held = batches
+    steps, every, batch_size, learning_rate = how
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(5.0),
+        optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
+    )
+    arrays, rest = eqx.partition(static, eqx.is_array)
+
+    def member(dynamic, arrays, key):
+        def join(dynamic):
+            return nd.unfreeze_all(dynamic, eqx.combine(arrays, rest))
+
+        def step(carry, key):
+            dynamic, state = carry
+            k_rows, k_loss = jax.random.split(key)
+            rows = jax.random.randint(k_rows, (batch_size,), 0, len(train.theta))
+            batch = jax.tree.map(lambda leaf: leaf[rows], train)
+            value, gradient = jax.value_and_grad(lambda d: loss(join(d), batch, k_loss))(dynamic)
+            updates, state = optimiser.update(gradient, state, dynamic)
+            return (optax.apply_updates(dynamic, updates), state), value
+
+        def epoch(carry, key):
+            inner, best, lowest = carry
+            k_steps, k_held = jax.random.split(key)
+            inner, values = jax.lax.scan(step, inner, jax.random.split(k_steps, every))
+            now = loss(join(inner[0]), held, k_held)
+            better = (now < lowest) | (not keep_best)
+            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), inner[0], best)
+            return (inner, best, jnp.minimum(now, lowest)), (jnp.mean(values), now)
+
+        start = (dynamic, optimiser.init(dynamic)), dynamic, jnp.asarray(jnp.inf)
+        (_, best, _), history = jax.lax.scan(epoch, start, jax.random.split(key, steps // every))
+        return best, history
+
+    best, history = jax.vmap(member)(dynamic, arrays, keys)
+    return nd.unfreeze_all(best, static), history
+
+
+def smooth(history):
+    """Means over members of the losses on training and validation simulations."""
+    return [np.asarray(values).mean(0) for values in history]
