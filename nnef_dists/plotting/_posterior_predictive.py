@@ -62,6 +62,7 @@ def plot_posterior_predictive(
 
     figure = new_figure(max(3.2, 0.6 * k + 1.2) if few else 5.6, 2.9)
     axes = figure.subplots()
+    axes.use_sticky_edges = not few
     for level, alpha in ((0.99, 0.14), (0.9, 0.2), (0.5, 0.3)):
         low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
         if few:

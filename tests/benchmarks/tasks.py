@@ -30,6 +30,7 @@ class Task(NamedTuple):
         propose: `propose(key, x, n)` gives n candidates for draws from the posterior at x and
             whether to keep each: what is kept is exactly distributed.
         box: Lower and upper end of the prior's support in each coordinate; None is the real line.
+        log_evidence: `log_evidence(x)`, in nats, where there is a closed form.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Task(NamedTuple):
     log_likelihood: Callable
     propose: Callable
     box: tuple[float, float] | None
+    log_evidence: Callable | None = None
 
     def observations(self):
         """Returns 10 parameters and what was simulated from each."""
@@ -70,8 +72,11 @@ def gaussian_linear(dim=10, variance=0.1):
         draws = x / 2 + sd * math.sqrt(0.5) * jax.random.normal(key, (n, dim))
         return draws, jnp.ones(n, bool)
 
+    def log_evidence(x):
+        return jnp.sum(norm.logpdf(x, 0.0, math.sqrt(2) * sd))
+
     prior = Normal(jnp.zeros(dim), sd)
-    return Task("gaussian_linear", prior, simulate, log_likelihood, propose, None)
+    return Task("gaussian_linear", prior, simulate, log_likelihood, propose, None, log_evidence)
 
 
 def gaussian_mixture(dim=2, bound=10.0, scales=(1.0, 0.1)):
