@@ -253,6 +253,7 @@ PARTS = (
     nd.DirectionConditioner,
     nd.FlowSampler,
     nd.FourierFeatures,
+    nd.LocalC2ST,
     nd.PosteriorCoordinates,
     nd.QuadraticPotential,
     nd.SeriesEmbedding,

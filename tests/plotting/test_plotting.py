@@ -13,6 +13,16 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 from nnef_dists import plotting
+from tests.plotting.posteriors import (
+    REPLICATES,
+    classified,
+    expected_coverage,
+    local_c2st,
+    posterior_predictive,
+    sbc_ranks,
+    tarp,
+    texts,
+)
 
 RNG = np.random.default_rng(0)
 EXACT = RNG.normal(size=(30, 5))
@@ -87,17 +97,16 @@ PICTURES = [
     covariance_comparison,
     densities,
     error_distribution,
+    expected_coverage,
     fisher_information,
     learning_curves,
+    local_c2st,
     moment_comparison,
     moment_diagnostics,
+    posterior_predictive,
+    sbc_ranks,
+    tarp,
 ]
-
-
-def texts(figure):
-    """All that is written in a figure."""
-    figure.canvas.draw()
-    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
 
 
 def test_every_picture_is_drawn_here():
@@ -297,6 +306,10 @@ def test_arrays_of_jax_will_do():
         (lambda: plotting.plot_densities(nd.MultivariateNormal(2), ETAS), "scalar x"),
         (lambda: plotting.plot_densities(QUARTIC, ETAS, means=np.zeros(2)), "means of shape"),
         (lambda: plotting.plot_densities(QUARTIC, -ETAS), "'x4'"),
+        (lambda: plotting.plot_expected_coverage({}), "levels by name"),
+        (lambda: plotting.plot_local_c2st(classified(2, 2), names=["a"]), "2 names"),
+        (lambda: plotting.plot_local_c2st(classified(2, 2), dimensions=(1, 2)), "dimensions below"),
+        (lambda: plotting.plot_posterior_predictive(REPLICATES, np.zeros(2)), "observed of shape"),
         (lambda: plotting.plot_moment_diagnostics(moment_data(3)[:0]), "Expected labels"),
         (lambda: plotting.plot_moment_diagnostics(moment_data(3), names=["y"]), "names among"),
     ],

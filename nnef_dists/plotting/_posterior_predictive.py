@@ -1,0 +1,82 @@
+"""What was observed beside what the posterior predicts."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from nnef_dists.plotting._style import (
+    BLUE,
+    VERMILION,
+    check_names,
+    check_shape,
+    light_grid,
+    new_figure,
+    styled,
+)
+from nnef_dists.posterior import predictive_p_value
+
+# Beyond so many entries an observation is drawn as a curve.
+_MOST_BARS = 16
+
+
+@styled
+def plot_posterior_predictive(
+    replicates: Float[ArrayLike, "n *x_shape"],
+    observed: Float[ArrayLike, "*x_shape"],
+    *,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Draws an observation among those that its posterior predicts.
+
+    **Arguments:**
+
+    - `replicates`: of `posterior_predictive`, `(n, *x_shape)`, or statistics of them.
+    - `observed`: the observation, `(*x_shape)`, or its statistics.
+    - `names`: of the entries, row by row.
+
+    **Returns:** the figure: of each entry the middle 50, 90 and 99 % of what is predicted, and what
+    was observed as a dot, red where its p value is below 0.01. Up to 16 entries, each has its own
+    scale, in units of the predictive standard deviation from the predictive mean; more of them are
+    a curve in their own units.
+
+    **Raises:** `ValueError` where shapes differ, or names do in number.
+    """
+    replicates, observed = np.asarray(replicates), np.asarray(observed)
+    check_shape("observed", observed, replicates.shape[1:])
+    p_values = np.asarray(predictive_p_value(jnp.asarray(replicates), jnp.asarray(observed)))
+    p_values = p_values.ravel()
+    replicates, observed = replicates.reshape(len(replicates), -1), observed.ravel()
+    k = observed.size
+    names = check_names([f"x[{i}]" for i in range(k)] if names is None else names, k)
+    colors = np.where(p_values < 0.01, VERMILION, BLUE)
+    position = np.arange(k)
+    few = k <= _MOST_BARS
+    if few:
+        mean, sd = replicates.mean(0), replicates.std(0)
+        sd = np.where(sd > 0, sd, 1)
+        replicates, observed = (replicates - mean) / sd, (observed - mean) / sd
+
+    figure = new_figure(max(3.2, 0.6 * k + 1.2) if few else 5.6, 2.9)
+    axes = figure.subplots()
+    axes.use_sticky_edges = not few
+    for level, alpha in ((0.99, 0.14), (0.9, 0.2), (0.5, 0.3)):
+        low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        if few:
+            axes.bar(position, high - low, 0.5, low, color=BLUE, alpha=alpha, linewidth=0)
+        else:
+            axes.fill_between(position, low, high, color=BLUE, alpha=alpha, linewidth=0)
+    size = 24 if few else 6
+    axes.scatter(position, observed, c=colors, s=size, zorder=3, edgecolors="white", linewidths=0.5)
+    if few:
+        axes.set_xticks(position, names)
+        axes.set_ylabel("distance from the prediction\n[predictive sd]")
+    else:
+        axes.set(xlabel="entry", ylabel="x")
+    axes.set_title(f"smallest of {k} p values: {p_values.min():.2g}")
+    light_grid(axes)
+    axes.grid(visible=False, axis="x")
+    return figure

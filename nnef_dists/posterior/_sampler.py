@@ -1,0 +1,124 @@
+"""What diagnostics ask of a posterior."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+_T = TypeVar("_T")
+
+
+@runtime_checkable
+class PosteriorSampler(Protocol):
+    """Anything that draws theta given x: a trained head, an exact posterior, a chain in a wrapper.
+
+    It is called under `jax.vmap` over keys and observations.
+    """
+
+    def sample(self, key: PRNGKeyArray, x: Array, n: int, /) -> Array:
+        """Returns n draws given one observation x, `(n, theta_dim)`."""
+        ...
+
+
+@runtime_checkable
+class PosteriorDensity(PosteriorSampler, Protocol):
+    """A sampler whose density is known, up to a constant that may depend on x."""
+
+    def log_prob(self, theta: Array, x: Array, /) -> Array:
+        """Returns the log-density of one theta `(theta_dim,)` given one x, in nats."""
+        ...
+
+
+def map_pairs(
+    statistic: Callable[..., _T],
+    key: PRNGKeyArray,
+    theta: Float[Array, "m theta_dim"],
+    *others: Array,
+    batch_size: int,
+) -> _T:
+    """Evaluates `statistic(key, theta, *others)` of each of m pairs, each with a key of its own.
+
+    Args:
+        statistic: A function of one pair.
+        key: PRNG key.
+        theta: Parameters, `(m, theta_dim)`.
+        *others: Arrays with m as their first axis, such as the observations.
+        batch_size: Pairs evaluated at a time: bounds the memory of the evaluation.
+
+    Returns:
+        The results, with m as their first axis.
+
+    Raises:
+        ValueError: If first axes differ or are empty, or `batch_size` is not positive.
+    """
+    m = theta.shape[0]
+    if m == 0 or any(other.shape[:1] != (m,) for other in others):
+        raise ValueError(
+            f"Expected as many observations as parameters, at least 1; got {m} parameters and "
+            f"observations of shapes {[other.shape for other in others]}"
+        )
+    if batch_size < 1:
+        raise ValueError(f"Expected batch_size >= 1; got {batch_size}")
+    blocks = -(-m // batch_size)
+    size = -(-m // blocks)
+    # Blocks of one size, of which the last one repeats what came before, compile once.
+    rows = (jnp.arange(blocks * size) % m).reshape(blocks, size)
+    arrays = (jax.random.split(key, m), theta, *others)
+    results = jax.lax.map(
+        lambda block: jax.vmap(statistic)(*(array[block] for array in arrays)), rows
+    )
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:m], results)
+
+
+def normalised_ranks(
+    draw: Callable[..., tuple[Array, Array]],
+    key: PRNGKeyArray,
+    n: int,
+    theta: Float[Array, "m theta_dim"],
+    *others: Array,
+    batch_size: int,
+) -> Float[Array, "m *k"]:
+    """Ranks something of each truth among that of n draws, as a number in (0, 1).
+
+        r = (#{draws < truth} + u (#{draws = truth} + 1)) / (n + 1),    u uniform on (0, 1)
+
+    is exactly uniform on (0, 1) where truth and draws are exchangeable, for every n and for laws
+    with atoms too.
+
+    Args:
+        draw: `draw(key, theta, *others)` of one pair gives the truth's numbers `(*k,)`, and those
+            of n draws, `(n, *k)`.
+        key: PRNG key.
+        n: How many draws there are, at least 1.
+        theta: Parameters, `(m, theta_dim)`.
+        *others: Arrays with m as their first axis, such as the observations.
+        batch_size: Pairs evaluated at a time.
+
+    Returns:
+        Normalised ranks, `(m, *k)`.
+
+    Raises:
+        ValueError: If first axes differ, or a count is not positive.
+        RuntimeError: If a number is NaN.
+    """
+    check_draws(n)
+    key_pairs, key_ties = jax.random.split(key)
+
+    def count(*pair: Array) -> tuple[Array, Array, Array]:
+        truth, draws = draw(*pair)
+        bad = jnp.any(jnp.isnan(draws), 0) | jnp.isnan(truth)
+        return jnp.sum(draws < truth, 0), jnp.sum(draws == truth, 0), bad
+
+    below, equal, bad = map_pairs(count, key_pairs, theta, *others, batch_size=batch_size)
+    u = jax.random.uniform(key_ties, below.shape, theta.dtype)
+    ranks = (below.astype(u.dtype) + u * (equal + 1).astype(u.dtype)) / (n + 1)
+    return eqx.error_if(ranks, bad, "Expected draws and densities of a posterior; got NaN")
+
+
+def check_draws(n: int) -> None:
+    """**Raises:** `ValueError` where there are no draws."""
+    if n < 1:
+        raise ValueError(f"Expected at least 1 draw for each observation; got {n}")

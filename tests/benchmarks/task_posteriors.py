@@ -1,0 +1,142 @@
+"""Sections of `bench_posterior.py`: posteriors of standard tasks, judged by C2ST and calibration."""
+
+import functools
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import npe
+
+from tests.benchmarks.c2st import c2st
+from tests.benchmarks.tasks import TASKS
+
+# Mean C2ST of neural posterior estimation at 1,000 and 10,000 simulations, as published.
+PUBLISHED = {
+    "gaussian_linear": (0.694, 0.552),
+    "two_moons": (0.725, 0.606),
+    "slcp": (0.975, 0.901),
+    "gaussian_mixture": (0.716, 0.615),
+}
+SIMULATIONS = (1000, 10_000)
+DRAWS = 10_000
+CHECKED = 2000
+
+
+def heads(task, data):
+    """Heads of any task, by name: with linear and with deep trunks."""
+    d = data.theta_dim
+    box = None
+    if task.box is not None:
+        box = nd.BoxSupport(*(jnp.full(d, end) for end in task.box))
+    linear = {"width": 32, "depth": 1, "activation": lambda h: h}
+
+    def options(key):
+        """Four points are a set."""
+        if len(data.x_shape) < 2:
+            return {"key": key}
+        key, key_set = jax.random.split(key)
+        return {"key": key, "embedding": nd.SetEmbedding(data.x_shape, key=key_set)}
+
+    return {
+        "Gaussian, linear": lambda key: nd.GaussianPosterior(
+            data, diagonal=True, **linear, **options(key)
+        ),
+        "mixture, linear": lambda key: nd.MixturePosterior(data, 4, **linear, **options(key)),
+        "mixture": lambda key: nd.MixturePosterior(data, 16, support=box, **options(key)),
+        "flow": lambda key: nd.FlowPosterior.coupling(data, support=box, **options(key)),
+    }
+
+
+@functools.cache
+def learned(name, n, scale):
+    """The head of least loss on held-out simulations, of all; an ensemble of six members."""
+    task, found = TASKS[name], {}
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(100), n))
+    data = nd.simulate(task.simulate, task.prior, keys[0], n, progress=False)
+    for head, make in heads(task, data).items():
+        start = time.perf_counter()
+        steps = round(scale * (1500 if n < 5000 else 4000) / 50) * 50
+        ensemble, (_, held) = npe.fit_posterior(
+            make, data, keys[1], steps=steps, learning_rate=3e-3
+        )
+        loss = float(np.mean(np.min(held, 1)))
+        print(
+            f"    {head:16s} {loss:7.3f} nats held out, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
+        found[head] = loss, ensemble
+    best = min(found, key=lambda head: found[head][0])
+    return best, found[best][1]
+
+
+def tasks(options):
+    """Mean C2ST of 10 observations, below the published figures; 1/2 is the best there is."""
+    draw = eqx.filter_jit(lambda head, key, x: head.sample(key, x, DRAWS))
+    for name, published in PUBLISHED.items():
+        task = TASKS[name]
+        _, observations = task.observations()
+        for n, bound in zip(SIMULATIONS, published, strict=True):
+            print(f"  {name}, {n:,} simulations")
+            best, head = learned(name, n, options.steps)
+            scores, least = [], []
+            for i, x in enumerate(observations):
+                keys = jax.random.split(jax.random.fold_in(jax.random.key(200), i))
+                reference, draws = task.reference(keys[0], x, DRAWS), draw(head, keys[1], x)
+                if task.log_evidence is None:
+                    scores.append(c2st(reference, draws))
+                else:
+                    scores.append(best_accuracy(task, head, x, jnp.asarray(reference), draws))
+                least.append(f"{scores[-1]:.3f}")
+            print(
+                f"    {best}: {'C2ST' if task.log_evidence is None else 'best classifier'} "
+                f"{np.mean(scores):.3f} (bound {bound}); of the observations {' '.join(least)}",
+                flush=True,
+            )
+
+
+@eqx.filter_jit
+def best_accuracy(task, head, x, reference, draws):
+    """The accuracy of the classifier that knows both densities, which no other exceeds."""
+
+    def log_ratio(theta):
+        exact = jnp.sum(task.prior.log_prob(theta)) + task.log_likelihood(theta, x)
+        return exact - task.log_evidence(x) - head.log_prob(theta, x)
+
+    def share(points):
+        return jnp.mean(jax.lax.map(log_ratio, points, batch_size=1000) > 0)
+
+    return (share(reference) + 1 - share(draws)) / 2
+
+
+def calibration(options):
+    """SBC p > 0.01 after Bonferroni; coverage within 0.05 at all levels; 10,000 simulations."""
+    nominal = jnp.linspace(0, 1, 101)
+    for name in PUBLISHED:
+        task = TASKS[name]
+        fresh = nd.simulate(
+            task.simulate, task.prior, jax.random.key(300), CHECKED, progress=False
+        ).arrays()
+        pairs = [jnp.asarray(each) for each in fresh]
+        best, head = learned(name, SIMULATIONS[1], options.steps)
+        keys = jax.random.split(jax.random.key(301), 3)
+        ranks = nd.sbc_ranks(head, *pairs, keys[0], 200)
+        levels = {
+            "central": nd.central_levels(ranks),
+            "highest density": nd.highest_density_levels(head, *pairs, keys[1], 200),
+            "TARP": nd.tarp_levels(head, *pairs, keys[2], 200),
+        }
+        p_value = min(1.0, float(nd.uniformity_p_value(ranks).min()) * ranks.shape[1])
+        print(f"  {name}, {best}: SBC p {p_value:.3g} after Bonferroni; coverage off by", end="")
+        for title, each in levels.items():
+            gap = np.abs(np.asarray(nd.expected_coverage(each, nominal)).T - np.asarray(nominal))
+            print(f" {gap.max():.3f} ({title})", end="")
+        print(flush=True)
