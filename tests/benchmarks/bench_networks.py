@@ -254,9 +254,10 @@ def coverage(options):
 def throughput(options):
     """100,000 etas in one call, and HMC on 256, scaled to 100,000 and to the network's accuracy."""
     n = 100_000
-    for name in chosen(("quartic", "lattice10", "lattice50"), options):
+    sizes = {"quartic": TRAIN, "lattice10": TRAIN // 4, "lattice50": TRAIN // 8}
+    for name in chosen(sizes, options):
         job = JOBS[name]
-        data = labels(job, 0, TRAIN if name == "quartic" else TRAIN // 4)
+        data = labels(job, 0, sizes[name])
         network, _ = learned(nd.LogPartitionNetwork, job, data, 0, options)
         truth = held_out(job, 0, 256)
         accuracy = float(np.sqrt(np.mean(z_of(network, truth) ** 2)))
@@ -290,10 +291,10 @@ def throughput(options):
             print(f"    quadrature: {seconds:.2f} s, {seconds / ours:.1f} times slower", flush=True)
 
 
-def timed(run, repeats=5):
-    """The median of seconds after compilation, and the result."""
+def timed(run, repeats=5, enough=30.0):
+    """The median of seconds after compilation, of up to five runs in 30 seconds, and the result."""
     result, seconds = jax.block_until_ready(run()), []
-    for _ in range(repeats):
+    while len(seconds) < repeats and sum(seconds) < enough:
         start = time.perf_counter()
         jax.block_until_ready(run())
         seconds.append(time.perf_counter() - start)
