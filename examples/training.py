@@ -65,25 +65,35 @@ def minibatch(labels, size, key):
     return jax.tree.map(lambda leaf: leaf[rows], labels)
 
 
-def map_loss(network, batch, key):
-    """The squared error in z units; of a log-partition also those of its curvature and entropy."""
+def error_of_moments(network, batch, key):
+    """The squared error in z units; of a log-partition also that of its curvature."""
     if isinstance(network, nd.AbstractLogPartitionNetwork):
-        return nd.sobolev_loss(network, batch, key) + nd.entropy_loss(network, batch)
+        return nd.sobolev_loss(network, batch, key)
     return nd.moment_loss(network, batch)
 
 
-def fit_means(network, data, key, *, steps=24000, batch_size=256, learning_rate=3e-3):
+def map_loss(network, batch, key):
+    """The error of moments; of a log-partition also that of the entropy."""
+    loss = error_of_moments(network, batch, key)
+    if isinstance(network, nd.AbstractLogPartitionNetwork):
+        loss += nd.entropy_loss(network, batch)
+    return loss
+
+
+def fit_means(
+    network, data, key, *, loss=map_loss, steps=24000, batch_size=256, learning_rate=3e-3
+):
     """Stage 1, MAP: all means, by least squares. Returns the network and losses."""
     labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
     dynamic, static = nd.freeze_stdvs(network)
 
-    def loss(dynamic, rest, key):
+    def loss_of_batch(dynamic, rest, key):
         static, labels = rest
         key_rows, key_loss = jax.random.split(key)
         batch = minibatch(labels, batch_size, key_rows)
-        return map_loss(nd.unfreeze_all(dynamic, static), batch, key_loss)
+        return loss(nd.unfreeze_all(dynamic, static), batch, key_loss)
 
-    run = minimiser(loss, steps=steps, learning_rate=learning_rate)
+    run = minimiser(loss_of_batch, steps=steps, learning_rate=learning_rate)
     dynamic, losses = run(dynamic, (static, labels), key, "MAP")
     return nd.unfreeze_all(dynamic, static), losses
 

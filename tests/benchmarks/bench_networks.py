@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_networks.py [accuracy] [quartic] [seed_jobs] [convexity]
         [distribution] [coverage] [throughput] [--jobs NAME ...] [--seeds 3] [--steps 1.0]
+        [--moments-alone]
 
 Errors of moments are in z units, |mu_hat - mu| / sd(T), at etas that nothing has seen. Figures are
 medians over seeds, which draw etas, labels, weights and batches. Training is that of the examples.
@@ -59,12 +60,16 @@ def held_out(job, seed, n=HELD_OUT, ranges=None):
     return etas, mean, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
 
 
-def learned(make, job, data, seed, steps, **sizes):
+def learned(make, job, data, seed, options, *, steps=24000):
     """A network after the MAP stage, and the seconds that took, compilation included."""
     start = time.perf_counter()
-    network = make(job.family, data, key=jax.random.key(4000 + seed), **sizes)
+    network = make(job.family, data, key=jax.random.key(4000 + seed))
     network, _ = training.fit_means(
-        network, data, jax.random.key(5000 + seed), steps=round(24000 * steps)
+        network,
+        data,
+        jax.random.key(5000 + seed),
+        loss=training.error_of_moments if options.moments_alone else training.map_loss,
+        steps=round(steps * options.steps),
     )
     return network, time.perf_counter() - start
 
@@ -105,7 +110,7 @@ def accuracy(options):
         for seed in range(options.seeds):
             data, truth = labels(job, seed), held_out(job, seed, 256)
             for title in titles:
-                network, seconds = learned(NETWORKS[title], job, data, seed, options.steps)
+                network, seconds = learned(NETWORKS[title], job, data, seed, options)
                 rows[title].append((*sizes_of(z_of(network, truth)), seconds))
         for title, row in rows.items():
             print_medians(title, row)
@@ -124,7 +129,7 @@ def quartic(options):
             rows["labels"].append((*sizes_of(np.abs(good.mean - mean) / sd), 0.0))
             truth = held_out(job, seed, 2000)
             for name, make in NETWORKS.items():
-                network, seconds = learned(make, job, data, seed, options.steps)
+                network, seconds = learned(make, job, data, seed, options)
                 rows[name].append((*sizes_of(z_of(network, truth)), seconds))
         print(f"quartic: {TRAIN} {title} labels")
         for name, row in rows.items():
@@ -137,7 +142,7 @@ def seed_jobs(options):
         rows, errors, wrong = [], [], []
         for seed in range(options.seeds):
             data = labels(job, seed, 2000)
-            network, seconds = learned(nd.LogPartitionNetwork, job, data, seed, options.steps)
+            network, seconds = learned(nd.LogPartitionNetwork, job, data, seed, options)
             etas, mean, sd = held_out(job, seed, 10_000, ranges)
             found = np.asarray(jax.jit(jax.vmap(network))(etas), np.float64)
             rows.append((*sizes_of(np.abs(found - mean) / sd), seconds))
@@ -172,7 +177,7 @@ def convexity(options):
     for name in chosen(wide, options):
         job, ranges = JOBS[name], wide[name]
         data = labels(job, 0)
-        network, _ = learned(nd.ConvexLogPartitionNetwork, job, data, 0, options.steps / 4)
+        network, _ = learned(nd.ConvexLogPartitionNetwork, job, data, 0, options, steps=6000)
         etas = job.family.sample_eta(jax.random.key(6000), 10_000, ranges)
 
         @jax.jit
@@ -198,7 +203,7 @@ def distribution(options):
     sources = {"labels of these ranges": job.ranges, "labels 5 % beyond": wider}
     for source, seed in itertools.product(sources, range(options.seeds)):
         data = labels(job, seed, ranges=sources[source])
-        network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options.steps)
+        network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options)
         q = nd.AmortizedFamily(job.family, network)
         etas, _, _ = held_out(job, seed, 1000)
         truth = exact(etas)
@@ -229,7 +234,7 @@ def coverage(options):
     for seed in range(options.seeds):
         data = labels(job, seed)
         unseen = labels(job, 100 + seed, 256, draws=2000)
-        network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options.steps)
+        network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options)
         network, _ = training.fit_widths(network, data, unseen, jax.random.key(7000 + seed))
         for where, ranges in (("in the box", job.ranges), ("near it", near), ("far out", far)):
             etas, mean, sd = held_out(job, seed, 2000, ranges)
@@ -249,10 +254,11 @@ def coverage(options):
 def throughput(options):
     """100,000 etas in one call, and HMC on 256, scaled to 100,000 and to the network's accuracy."""
     n = 100_000
-    for name in chosen(("quartic", "lattice10", "lattice50"), options):
+    sizes = {"quartic": TRAIN, "lattice10": TRAIN // 4, "lattice50": TRAIN // 8}
+    for name in chosen(sizes, options):
         job = JOBS[name]
-        data = labels(job, 0, TRAIN if name == "quartic" else TRAIN // 4)
-        network, _ = learned(nd.LogPartitionNetwork, job, data, 0, options.steps)
+        data = labels(job, 0, sizes[name])
+        network, _ = learned(nd.LogPartitionNetwork, job, data, 0, options)
         truth = held_out(job, 0, 256)
         accuracy = float(np.sqrt(np.mean(z_of(network, truth) ** 2)))
         etas = job.family.sample_eta(jax.random.key(9000), n, job.ranges)
@@ -285,10 +291,10 @@ def throughput(options):
             print(f"    quadrature: {seconds:.2f} s, {seconds / ours:.1f} times slower", flush=True)
 
 
-def timed(run, repeats=5):
-    """The median of seconds after compilation, and the result."""
+def timed(run, repeats=5, enough=30.0):
+    """The median of seconds after compilation, of up to five runs in 30 seconds, and the result."""
     result, seconds = jax.block_until_ready(run()), []
-    for _ in range(repeats):
+    while len(seconds) < repeats and sum(seconds) < enough:
         start = time.perf_counter()
         jax.block_until_ready(run())
         seconds.append(time.perf_counter() - start)
@@ -309,6 +315,7 @@ def main():
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
+    parser.add_argument("--moments-alone", action="store_true", help="trains without entropy_loss")
     options = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {options.seeds} seeds")
     for name in options.sections or SECTIONS:
