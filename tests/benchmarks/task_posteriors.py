@@ -1,4 +1,4 @@
-"""Sections of `bench_posterior.py`: posteriors of standard tasks, judged by C2ST and calibration."""
+"""Sections of `bench_posterior.py`: posteriors of standard tasks, by C2ST and by calibration."""
 
 import functools
 import sys
