@@ -153,9 +153,10 @@ class RadialConditional(AbstractBijection):
 
 
 def _radius(v: Float[Array, " d"]) -> Float[Array, ""]:
-    """Returns |v|, at the centre the smallest number whose square is one: finite gradients."""
+    """Returns |v|, at the centre a number so small that it does not matter: finite gradients."""
     square = jnp.sum(v**2)
-    return jnp.sqrt(jnp.maximum(square, jnp.finfo(v.dtype).tiny))
+    # Its reciprocal can be squared.
+    return jnp.sqrt(jnp.maximum(square, float(jnp.finfo(v.dtype).tiny) ** 0.5))
 
 
 def _along_ray(ray, v: Float[Array, " d"], r: Float[Array, ""]):
