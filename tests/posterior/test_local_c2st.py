@@ -26,6 +26,7 @@ def test_an_exact_posterior_passes():
     assert np.all(result.p_value > 0.01)
 
 
+@pytest.mark.slow
 def test_p_values_of_an_exact_posterior_are_uniform():
     found = [
         result_of(LinearGaussian(), seed, jax.random.key(seed)).p_value for seed in range(20, 60)
