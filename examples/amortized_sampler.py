@@ -16,11 +16,8 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 import training
-from analytic_bijections import partition
 from flowjax.bijections import Affine, Chain, Flip, Scan, TriangularAffine, Vmap
-from tqdm.auto import tqdm
 
 import nnef_dists as nd
 
@@ -69,25 +66,16 @@ def train(family, ranges, key, *, steps=4000, batch=512, learning_rate=2e-3):
     """Minimises reverse KL over fresh etas in the ranges; the flow and the losses in nats."""
     eta_key, flow_key, run_key = jax.random.split(key, 3)
     flow = make_flow(family, family.sample_eta(eta_key, 4096, ranges), flow_key)
-    dynamic, static = partition(flow)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 20 + 1, steps + 2)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    dynamic, static = nd.partition_trainable(flow)
 
-    @jax.jit
-    def step(dynamic, state, key):
+    def loss(dynamic, rest, key):
         eta_key, draw_key = jax.random.split(key)
         etas = family.sample_eta(eta_key, batch, ranges)
-        value, gradient = jax.value_and_grad(
-            lambda dynamic: nd.reverse_kl(eqx.combine(dynamic, static), etas, draw_key)
-        )(dynamic)
-        updates, state = optimiser.update(gradient, state)
-        return optax.apply_updates(dynamic, updates), state, value
+        return nd.reverse_kl(nd.unfreeze_all(dynamic, static), etas, draw_key)
 
-    state, losses = optimiser.init(dynamic), []
-    for step_key in tqdm(jax.random.split(run_key, steps), desc="reverse KL", unit="step"):
-        dynamic, state, value = step(dynamic, state, step_key)
-        losses.append(value)
-    return eqx.combine(dynamic, static), np.asarray(jnp.stack(losses))
+    run = training.minimiser(loss, steps=steps, learning_rate=learning_rate)
+    dynamic, losses = run(dynamic, (), run_key, "reverse KL")
+    return nd.unfreeze_all(dynamic, static), losses
 
 
 @eqx.filter_jit

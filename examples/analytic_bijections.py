@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import paramax
 import training
 from flowjax.bijections import Affine, Chain, Invert, Scan
 from flowjax.distributions import Normal, StandardNormal, Transformed
@@ -80,13 +79,6 @@ def spiral_flow(make, key, center=(0.0, 0.0), features=7):
     return Transformed(StandardNormal((2,)), Invert(bijection))
 
 
-def partition(model):
-    """A flow's trainable arrays, and the rest, for `jax.jit` and optax."""
-    return eqx.partition(
-        model, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
-    )
-
-
 def reverse_kl(flow, key, batch=256):
     """KL(q || p) - log Z of the comb, in nats."""
     x, log_q = flow.sample_and_log_prob(key, (batch,))
@@ -100,14 +92,14 @@ def negative_log_likelihood(flow, points):
 
 def fit(flow, loss, key, *, steps, learning_rate, description):
     """Minimises `loss(flow, key)`; the flow and the losses."""
-    dynamic, static = partition(flow)
+    dynamic, static = nd.partition_trainable(flow)
     run = training.minimiser(
-        lambda dynamic, rest, key: loss(eqx.combine(dynamic, static), key),
+        lambda dynamic, rest, key: loss(nd.unfreeze_all(dynamic, static), key),
         steps=steps,
         learning_rate=learning_rate,
     )
     dynamic, losses = run(dynamic, (), key, description)
-    return eqx.combine(dynamic, static), losses
+    return nd.unfreeze_all(dynamic, static), losses
 
 
 def main():

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import training
-from analytic_bijections import partition
 from flowjax.bijections import Affine, Chain, Flip, Invert, MaskedAutoregressive, Scan
 from flowjax.distributions import StandardNormal, Transformed
 
@@ -74,14 +73,14 @@ def negative_log_likelihood(flow, points, condition):
 
 def fit(flow, key, *, steps):
     """Maximum likelihood; the flow and the losses."""
-    dynamic, static = partition(flow)
+    dynamic, static = nd.partition_trainable(flow)
 
     def loss(dynamic, rest, key):
-        return negative_log_likelihood(eqx.combine(dynamic, static), *pinwheel(key, 256))
+        return negative_log_likelihood(nd.unfreeze_all(dynamic, static), *pinwheel(key, 256))
 
     run = training.minimiser(loss, steps=steps, learning_rate=3e-3)
     dynamic, losses = run(dynamic, (), key, "maximum likelihood")
-    return eqx.combine(dynamic, static), losses
+    return nd.unfreeze_all(dynamic, static), losses
 
 
 def fit_uncertain(flow, data, key, *, steps):
@@ -93,14 +92,14 @@ def fit_uncertain(flow, data, key, *, steps):
     def loss(dynamic, rest, key):
         row_key, weight_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (256,), 0, len(points))
-        model = eqx.combine(dynamic, static)
+        model = nd.unfreeze_all(dynamic, static)
         drawn = model.realise(key=weight_key)  # one set of weights a step: training mode
         misfit = negative_log_likelihood(drawn, points[rows], condition[rows])
         return misfit + nd.kl_divergence(model, PRIOR) / len(points)
 
     run = training.minimiser(loss, steps=steps, learning_rate=1e-3)
     dynamic, losses = run(dynamic, (), key, "VI")
-    return eqx.combine(dynamic, static), losses
+    return nd.unfreeze_all(dynamic, static), losses
 
 
 def main():

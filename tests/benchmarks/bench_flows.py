@@ -72,13 +72,13 @@ class Task:
 
 def ours(flow, loss, learning_rate):
     """A task for an Equinox flow; `loss(flow, key)`."""
-    parameters, static = tutorials.partition(flow)
+    parameters, static = nd.partition_trainable(flow)
     return Task(
         parameters,
-        lambda parameters, key: loss(eqx.combine(parameters, static), key),
+        lambda parameters, key: loss(nd.unfreeze_all(parameters, static), key),
         learning_rate,
         lambda parameters, measure, *args: float(
-            eqx.filter_jit(measure)(eqx.combine(parameters, static), *args)
+            eqx.filter_jit(measure)(nd.unfreeze_all(parameters, static), *args)
         ),
     )
 
@@ -379,11 +379,11 @@ def sampler(options):
 def against_hmc(flow, family, etas, found):
     """Microseconds for each effective draw: of many etas at once, and of one as a user asks."""
     n = 4096
-    parameters, static = tutorials.partition(flow)
+    parameters, static = nd.partition_trainable(flow)
 
     @jax.jit
     def draw(parameters, key, etas):
-        flow = eqx.combine(parameters, static)
+        flow = nd.unfreeze_all(parameters, static)
         keys = jax.random.split(key, len(etas))
         return jax.vmap(lambda key, eta: flow.sample(key, eta, n))(keys, etas)
 

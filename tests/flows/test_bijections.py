@@ -22,12 +22,6 @@ def condition_of(bijection):
     return None if shape is None else jnp.linspace(-0.5, 0.8, shape[0])
 
 
-def partition(model):
-    return eqx.partition(
-        model, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
-    )
-
-
 @pytest.fixture(params=BIJECTIONS, ids=str)
 def bijection(request):
     return request.param.make(jax.random.key(1))
@@ -75,12 +69,12 @@ def test_determinants_are_those_of_autodiff(bijection):
 
 
 def test_parameters_are_trained(bijection):
-    dynamic, static = partition(bijection)
+    dynamic, static = nd.partition_trainable(bijection)
     condition, x = condition_of(bijection), points_of(bijection)
 
     def loss(dynamic):
         y, log_det = jax.vmap(
-            lambda x: eqx.combine(dynamic, static).transform_and_log_det(x, condition)
+            lambda x: nd.unfreeze_all(dynamic, static).transform_and_log_det(x, condition)
         )(x)
         return jnp.mean(y**2) - jnp.mean(log_det)
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import paramax
 import pytest
 from flowjax.bijections import Affine, Chain, Scan, Vmap
 from jax.scipy.special import gammaln
@@ -32,12 +31,6 @@ def flow_of(family, ranges, key=0, depth=3):
     net = eqx.nn.MLP(cond_dim, nd.parameter_count(stack), 16, 1, activation=jnp.tanh, key=k_net)
     etas = family.sample_eta(k_etas, 200, ranges)
     return nd.ConditionalFlow(family, nd.Conditioned(stack, net, cond_dim), etas)
-
-
-def partition(model):
-    return eqx.partition(
-        model, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
-    )
 
 
 @pytest.mark.parametrize("name", SUPPORTS)
@@ -95,7 +88,7 @@ def trained():
     """Gammas over a range of etas, without data."""
     family, ranges = nd.Gamma(), {"log_x": (0.0, 3.0), "x": (-3.0, -0.5, "log")}
     flow = flow_of(family, ranges, depth=6)
-    dynamic, static = partition(flow)
+    dynamic, static = nd.partition_trainable(flow)
     optimiser = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
 
     @jax.jit
@@ -105,7 +98,7 @@ def trained():
             k_etas, k_draws = jax.random.split(key)
             etas = family.sample_eta(k_etas, 64, ranges)
             value, gradient = jax.value_and_grad(
-                lambda dynamic: nd.reverse_kl(eqx.combine(dynamic, static), etas, k_draws, 2)
+                lambda dynamic: nd.reverse_kl(nd.unfreeze_all(dynamic, static), etas, k_draws, 2)
             )(dynamic)
             updates, state = optimiser.update(gradient, state)
             return (optax.apply_updates(dynamic, updates), state), value
@@ -114,7 +107,7 @@ def trained():
         return jax.lax.scan(step, start, jax.random.split(key, 600))
 
     (dynamic, _), losses = run(dynamic, jax.random.key(0))
-    return family, ranges, eqx.combine(dynamic, static), losses
+    return family, ranges, nd.unfreeze_all(dynamic, static), losses
 
 
 class TestTrained:
