@@ -55,7 +55,11 @@ def main():
     network = nd.LogPartitionNetwork(family, data, width=64, depth=3, key=k_net)
     with training.phase(seconds, "MAP"):
         network, map_loss = training.fit_means(
-            network, data, k_map, steps=round(24000 * args.steps)
+            network,
+            data,
+            k_map,
+            loss=training.map_loss_of_entropy,
+            steps=round(24000 * args.steps),
         )
     with training.phase(seconds, "VI"):
         network, vi_loss = training.fit_widths(

@@ -65,19 +65,16 @@ def minibatch(labels, size, key):
     return jax.tree.map(lambda leaf: leaf[rows], labels)
 
 
-def error_of_moments(network, batch, key):
-    """The squared error in z units; of a log-partition also that of its curvature."""
+def map_loss(network, batch, key):
+    """The squared error in z units; of a log-partition's curvature too, for labels have it."""
     if isinstance(network, nd.AbstractLogPartitionNetwork):
         return nd.sobolev_loss(network, batch, key)
     return nd.moment_loss(network, batch)
 
 
-def map_loss(network, batch, key):
-    """The error of moments; of a log-partition also that of the entropy."""
-    loss = error_of_moments(network, batch, key)
-    if isinstance(network, nd.AbstractLogPartitionNetwork):
-        loss += nd.entropy_loss(network, batch)
-    return loss
+def map_loss_of_entropy(network, batch, key):
+    """The same, and the squared error of eta . mu: for when entropies are to be exact."""
+    return map_loss(network, batch, key) + nd.entropy_loss(network, batch)
 
 
 def fit_means(

@@ -80,7 +80,8 @@ def entropy_loss(
 
     It is what the entropy A - eta . mu inherits; A is an integral over mu, and more exact. Where
     statistics nearly determine each other, terms of eta . T cancel: its variance is far below
-    theirs, and errors that are small in their units are not in its own.
+    theirs, and errors that are small in their units are not in its own. There it also dominates the
+    sum, and may cost moments some of their exactness.
 
     Args:
         network: The moment network.

@@ -2,7 +2,6 @@
 
     python tests/benchmarks/bench_networks.py [accuracy] [quartic] [seed_jobs] [convexity]
         [distribution] [coverage] [throughput] [--jobs NAME ...] [--seeds 3] [--steps 1.0]
-        [--moments-alone]
 
 Errors of moments are in z units, |mu_hat - mu| / sd(T), at etas that nothing has seen. Figures are
 medians over seeds, which draw etas, labels, weights and batches. Training is that of the examples.
@@ -60,7 +59,7 @@ def held_out(job, seed, n=HELD_OUT, ranges=None):
     return etas, mean, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
 
 
-def learned(make, job, data, seed, options, *, steps=24000):
+def learned(make, job, data, seed, options, *, loss=training.map_loss, steps=24000):
     """A network after the MAP stage, and the seconds that took, compilation included."""
     start = time.perf_counter()
     network = make(job.family, data, key=jax.random.key(4000 + seed))
@@ -68,7 +67,7 @@ def learned(make, job, data, seed, options, *, steps=24000):
         network,
         data,
         jax.random.key(5000 + seed),
-        loss=training.error_of_moments if options.moments_alone else training.map_loss,
+        loss=loss,
         steps=round(steps * options.steps),
     )
     return network, time.perf_counter() - start
@@ -203,7 +202,8 @@ def distribution(options):
     sources = {"labels of these ranges": job.ranges, "labels 5 % beyond": wider}
     for source, seed in itertools.product(sources, range(options.seeds)):
         data = labels(job, seed, ranges=sources[source])
-        network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options)
+        loss = training.map_loss_of_entropy
+        network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options, loss=loss)
         q = nd.AmortizedFamily(job.family, network)
         etas, _, _ = held_out(job, seed, 1000)
         truth = exact(etas)
@@ -315,7 +315,6 @@ def main():
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
-    parser.add_argument("--moments-alone", action="store_true", help="trains without entropy_loss")
     options = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {options.seeds} seeds")
     for name in options.sections or SECTIONS:
