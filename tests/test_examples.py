@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -133,6 +134,30 @@ def test_jobs_may_name_a_network_without_layers(monkeypatch):
     assert isinstance(learned, nd.ConvexLogPartitionNetwork)
     assert len(learned.logit.mean) == 6
     assert all(np.isfinite(loss).all() for loss in losses)
+
+
+@pytest.mark.slow
+def test_posteriors_from_scratch(example, tmp_path, capsys):
+    sizes = ["--simulations", "200", "--members", "2", "--etas", "32", "--steps", "0.02"]
+    example("npe_from_scratch", "--out", tmp_path, *sizes)
+    assert "exact posterior" in capsys.readouterr().out
+    pictures = {path.stem for path in tmp_path.glob("*.png")}
+    first = {"simulations", "regression", "inverse"}
+    assert pictures == first | {"training", "posteriors", "overlay"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert all(value > summary["exact"] for value in summary["nll"].values())
+    posterior = nd.load(tmp_path / "mixture.safetensors")
+    assert posterior.sample(jax.random.key(0), jnp.full(1, 0.5), 3).shape == (3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* simulations are not finite")
+def test_posterior_of_lotka_volterra(example, tmp_path, capsys):
+    sizes = ["--simulations", "100", "--draws", "100", "--steps", "0.03"]
+    example("npe_lotka_volterra", "--out", tmp_path, *sizes)
+    assert "Pareto k" in capsys.readouterr().out
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"marginals", "predictions"}
+    nd.load(tmp_path / "posterior.safetensors")
 
 
 @pytest.fixture(scope="module")
