@@ -222,7 +222,7 @@ def draw_training(curves, exact):
     axes.axhline(exact, color="black", linestyle=":", label="exact posterior")
     top = max(held[-1] for _, held in curves.values())
     axes.set(xlabel="training step", ylabel="negative log-likelihood  [nats]")
-    axes.set_ylim(exact - 0.5, top + 1)
+    axes.set_ylim(exact - 0.25, top + 1)
     axes.legend(frameon=False, title="unseen simulations (thin: seen)")
     return figure
 

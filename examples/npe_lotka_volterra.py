@@ -1,6 +1,6 @@
 """What rates of predator and prey explain some noisy counts: posterior estimation with diffrax.
 
-    python examples/npe_lotka_volterra.py [--seed 0] [--out FOLDER] [--simulations 4000]
+    python examples/npe_lotka_volterra.py [--seed 0] [--out FOLDER] [--simulations 2000]
 
 The simulator solves the Lotka-Volterra equations
 
@@ -68,7 +68,7 @@ def log_target(theta, x):
 
 def main():
     options = training.parser(__doc__, "artifacts/npe_lotka_volterra")
-    options.add_argument("--simulations", type=int, default=4000, help="in each of two rounds")
+    options.add_argument("--simulations", type=int, default=2000, help="in each of two rounds")
     options.add_argument("--draws", type=int, default=4000, help="of the posterior")
     args = options.parse_args()
     seconds = {}
@@ -128,7 +128,7 @@ def learn(data, key, steps):
             data, 4, support=support, embedding=embedding, width=64, depth=2, key=k_head
         )
 
-    steps = max(50, round(3000 * steps / 50) * 50)
+    steps = max(50, round(1500 * steps / 50) * 50)
     return npe.fit_posterior(make, data, key, members=3, steps=steps, learning_rate=3e-3)[0]
 
 

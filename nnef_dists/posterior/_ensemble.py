@@ -87,12 +87,14 @@ class EnsemblePosterior(AbstractPosterior):
         return jax.nn.logsumexp(each) - jnp.log(jnp.asarray(self.n_members, each.dtype))
 
     def law_sample(self, key: PRNGKeyArray, law: Any, n: int) -> Float[Array, "n theta_dim"]:
-        """Draws n points u: as many of each member, up to one, in random order."""
+        """Draws n points u: as many of each member, up to one, the members in random order."""
         key_draws, key_order = jax.random.split(key)
         each = -(-n // self.n_members)
         keys = jax.random.split(key_draws, self.n_members)
         draws = self._over_members(lambda head, law, k: head.law_sample(k, law, each), law, keys)
-        return jax.random.permutation(key_order, draws.reshape(-1, draws.shape[-1]))[:n]
+        # Every point is of each member with equal probability.
+        draws = jnp.swapaxes(jax.random.permutation(key_order, draws), 0, 1)
+        return draws.reshape(-1, draws.shape[-1])[:n]
 
     def _over_members(self, function: Any, *arguments: Any) -> Any:
         return eqx.filter_vmap(function)(self.members, *arguments)

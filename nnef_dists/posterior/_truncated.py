@@ -128,7 +128,8 @@ class ImportanceWeights(NamedTuple):
     Attributes:
         log_weights: Normalised: their exponentials have sum 1, `(n,)`.
         ess: Effective sample size, 1 / sum of squared weights.
-        pareto_k: Shape of the tail of the weights: above 0.7 they are not to be used.
+        pareto_k: Shape of the tail of the weights: above 0.7 they are not to be used; minus
+            infinity for equal weights.
     """
 
     log_weights: Float[Array, " n"]
@@ -167,4 +168,7 @@ def importance_correct(
     usable = jnp.all(jnp.isfinite(theta), 1) & ~jnp.isnan(log_ratio)
     log_weights = jax.nn.log_softmax(jnp.where(usable, log_ratio, -jnp.inf))
     ess = jnp.exp(-jax.nn.logsumexp(2 * log_weights))
-    return ImportanceWeights(log_weights, ess, pareto_k(log_weights))
+    # Equal weights have no tail, which is as good as it gets; they are equal up to rounding.
+    rounding = 100 * jnp.finfo(log_ratio.dtype).eps * (1 + jnp.max(jnp.abs(log_ratio)))
+    flat = jnp.ptp(log_ratio) <= rounding
+    return ImportanceWeights(log_weights, ess, jnp.where(flat, -jnp.inf, pareto_k(log_weights)))

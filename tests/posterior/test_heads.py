@@ -15,7 +15,16 @@ from tests.numerics import assert_close
 from tests.posterior.simulators import box, simulations
 from tests.registry import HEADS
 
-pytestmark = pytest.mark.parametrize("case", HEADS, ids=str)
+# Which takes long to compile, and is the flow beside it but for the layers.
+SLOW = {"FlowPosterior(coupling)"}
+
+pytestmark = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case.name in SLOW else [], id=str(case))
+        for case in HEADS
+    ],
+)
 
 
 @functools.cache

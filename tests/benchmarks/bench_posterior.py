@@ -1,0 +1,233 @@
+"""Posterior heads beside exact posteriors, and beside sbi where there is one.
+
+    python tests/benchmarks/bench_posterior.py [tutorial] [speed] [--seeds 3] [--steps 1.0]
+        [--sbi-python PYTHON]
+
+The simulator is that of `examples/npe_from_scratch.py`, and training that of `examples/npe.py`.
+`--sbi-python` is the interpreter of an environment with sbi, which then runs on the same
+simulations; without, its part is left out. Seconds of training count tracing and compilation, each
+in a process of its own.
+
+tutorial  1,000 simulations, 20,000 held-out pairs: excess NLL over the exact posterior, seconds
+speed     densities and draws after compilation, for one and for many observations
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import npe
+import npe_from_scratch as tutorial_example
+
+SIMULATIONS, HELD_OUT = 1000, 20_000
+SUPPORT = tutorial_example.SUPPORT
+HEADS = {
+    "Gaussian": lambda data, key, q: nd.GaussianPosterior(data, support=SUPPORT, key=key),
+    "mixture": lambda data, key, q: nd.MixturePosterior(data, 8, support=SUPPORT, key=key),
+    "flow": lambda data, key, q: nd.FlowPosterior.autoregressive(
+        data, layers=1, flow_width=64, depth=2, support=SUPPORT, key=key
+    ),
+    "exponential family": lambda data, key, q: nd.ExponentialFamilyPosterior(
+        q, data, support=SUPPORT, key=key
+    ),
+}
+
+# Runs in the environment of --sbi-python; reads and writes NumPy files and JSON.
+SBI = """
+import json, sys, time, warnings
+warnings.filterwarnings("ignore")
+import numpy as np, torch
+from sbi.inference import NPE
+from sbi.utils import BoxUniform
+torch.manual_seed(int(sys.argv[3]))
+data = {k: torch.as_tensor(v) for k, v in np.load(sys.argv[1]).items()}
+start = time.perf_counter()
+prior = BoxUniform(torch.zeros(1), torch.ones(1))
+inference = NPE(prior, density_estimator=sys.argv[2], show_progress_bars=False)
+inference.append_simulations(data["theta"], data["x"]).train()
+found = {"training": time.perf_counter() - start}
+posterior = inference.build_posterior()
+found["nll"] = -float(posterior.log_prob_batched(
+    data["held_theta"][:, None].swapaxes(0, 1), data["held_x"], norm_posterior=False).mean())
+start = time.perf_counter()
+posterior.sample_batched((100,), data["held_x"][:1000], show_progress_bars=False)
+found["draws per second"] = 1e5 / (time.perf_counter() - start)
+start = time.perf_counter()
+for theta, x in zip(data["held_theta"][:100], data["held_x"][:100]):
+    posterior.log_prob(theta[None], x=x[None])
+found["seconds of 100 log_prob"] = time.perf_counter() - start
+print(json.dumps(found))
+"""
+
+
+def simulations(seed, n):
+    key = jax.random.key(seed)
+    return nd.simulate(tutorial_example.simulator, tutorial_example.PRIOR, key, n, progress=False)
+
+
+def fit(name, data, seed, steps, q):
+    """A trained ensemble, and the seconds that took."""
+    start = time.perf_counter()
+    posterior, _ = npe.fit_posterior(
+        lambda key: HEADS[name](data, key, q),
+        data,
+        jax.random.key(100 + seed),
+        steps=max(50, round(2000 * steps / 50) * 50),
+    )
+    jax.block_until_ready(eqx.filter(posterior, eqx.is_array))
+    return posterior, time.perf_counter() - start
+
+
+def fit_alone(name, seed, steps):
+    """Seconds of training in a fresh process, where nothing is compiled yet."""
+    code = (
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parent)]!r}; "
+        f"import bench_posterior as b; data = b.simulations({seed}, b.SIMULATIONS); "
+        f"print(b.fit({name!r}, data, {seed}, {steps}, None)[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+@eqx.filter_jit
+def mass(posterior, x):
+    """Integrals of q(theta | x) over theta, which are 1 for an exact log-partition."""
+    theta = (jnp.arange(4000)[:, None] + 0.5) / 4000
+
+    def one(x):
+        return jnp.mean(jnp.exp(jax.vmap(posterior.log_prob, (0, None))(theta, x)))
+
+    return jax.lax.map(one, x, batch_size=8)
+
+
+def tutorial(options):
+    """Excess <= 0.06 nats for the best of mixture, flow and exponential family."""
+    q = tutorial_example.learn_family(1024, options.steps, jax.random.key(7))
+    rows = {name: [] for name in HEADS}
+    theirs = {"nsf": [], "maf": []}
+    for seed in range(options.seeds):
+        data = simulations(seed, SIMULATIONS)
+        held = npe.batch_of(simulations(1000 + seed, HELD_OUT))
+        exact = -float(jnp.mean(tutorial_example.exact_log_prob(*held)))
+        for name, row in rows.items():
+            posterior, seconds = fit(name, data, seed, options.steps, q)
+            excess = float(npe.mean_nll(posterior, held)) - exact
+            one = jax.tree.map(lambda leaf: leaf[:1] if eqx.is_array(leaf) else leaf, posterior)
+            single = float(npe.mean_nll(one, held)) - exact
+            total = np.asarray(mass(posterior, held.x[:200]))
+            row.append((excess, single, seconds, total.min(), total.max()))
+            print(
+                f"  seed {seed}, exact {exact:.3f}: {name:20s} excess {excess:.4f} (first member "
+                f"alone {single:.4f}), {seconds:.1f} s, mass in [{total.min():.4f}, "
+                f"{total.max():.4f}]",
+                flush=True,
+            )
+        for name, row in theirs.items():
+            if found := sbi(options, name, data, held, seed):
+                row.append((found["nll"] - exact, found["training"]))
+                print(f"  seed {seed}: sbi {name}: excess {row[-1][0]:.4f}; {found}", flush=True)
+    for name, row in rows.items():
+        print(f"  {name}: median excess {np.median([r[0] for r in row]):.4f}")
+    for name, row in theirs.items():
+        if row:
+            excess, seconds = np.median(np.array(row), 0)
+            print(f"  sbi {name}: median excess {excess:.4f}, training {seconds:.1f} s")
+    alone = [fit_alone("mixture", seed, options.steps) for seed in range(options.seeds)]
+    print(f"  mixture, fresh processes: training {', '.join(f'{s:.1f}' for s in alone)} s")
+
+
+def sbi(options, estimator, data, held, seed):
+    """What sbi does with the same simulations; None without an environment of it."""
+    if options.sbi_python is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npz"
+        np.savez(path, theta=data.theta, x=data.x, held_theta=held.theta, held_x=held.x)
+        done = subprocess.run(
+            [options.sbi_python, "-c", SBI, str(path), estimator, str(seed)],
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise SystemExit(f"sbi failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def speed(options):
+    """1,000 observations x 1,000 draws < 1 s for Gaussian and mixture; 100 log_prob, 1e5 draws."""
+    data = simulations(0, SIMULATIONS)
+    theta, x = jnp.asarray(data.theta), jnp.asarray(data.x)
+    q = tutorial_example.learn_family(256, 0.1 * options.steps, jax.random.key(7))
+    for name, make in HEADS.items():
+        head = make(data, jax.random.key(0), q)
+        heads = {"": head}
+        if name != "flow":
+            heads[", ensemble of 6"] = nd.EnsemblePosterior.of_draws(head, jax.random.key(1), 6)
+        for title, posterior in heads.items():
+            keys = jax.random.split(jax.random.key(2), len(x))
+            times = (
+                timed(densities, posterior, theta[:100], x[:100]),
+                timed(draws, posterior, keys, x, 100),
+                timed(draws, posterior, keys, x, 1000),
+            )
+            print(
+                f"  {name + title:38s} 100 log_prob {1e3 * times[0]:.2f} ms; 1,000 x 100 draws "
+                f"{1e5 / times[1]:.3g} / s; 1,000 x 1,000 draws {times[2]:.3f} s",
+                flush=True,
+            )
+
+
+@eqx.filter_jit
+def densities(posterior, theta, x):
+    return jax.vmap(posterior.log_prob)(theta, x)
+
+
+@eqx.filter_jit
+def draws(posterior, keys, x, n):
+    return jax.vmap(lambda key, x: posterior.sample(key, x, n))(keys, x)
+
+
+def timed(run, *arguments, repeats=5):
+    """The median of seconds after compilation."""
+    jax.block_until_ready(run(*arguments))
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run(*arguments))
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+SECTIONS = {part.__name__: part for part in (tutorial, speed)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
+    parser.add_argument("--sbi-python", help="interpreter of an environment with sbi")
+    options = parser.parse_args()
+    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {options.seeds} seeds")
+    if options.sbi_python is None:
+        print("sbi is left out: no --sbi-python")
+    for name in options.sections or SECTIONS:
+        print(f"\n== {name}: {SECTIONS[name].__doc__}", flush=True)
+        SECTIONS[name](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Parts of heads: supports, coordinates, normal laws, embeddings; and what single heads promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from flowjax.bijections import Chain, Exp, Scale
+
+import nnef_dists as nd
+from tests.amortized.exact import family_of, moments_of
+from tests.families.checks import assert_coordinates_are_a_bijection
+from tests.numerics import assert_close
+from tests.posterior.simulators import box, simulations
+from tests.registry import HEADS
+
+
+class TestBoxSupport:
+    def test_is_a_bijection(self):
+        assert_coordinates_are_a_bijection(box(3))
+
+    def test_a_uniform_law_is_standard_normal(self):
+        theta = jnp.array([-0.4, 1.9])
+        u, log_det = box().inverse_and_log_det(theta)
+        normal = scipy.stats.norm.logpdf(np.asarray(u, float)).sum()
+        np.testing.assert_allclose(normal + log_det, -2 * np.log(3.0), rtol=1e-5)
+
+    def test_ends_belong_to_it(self):
+        for theta in (jnp.array([-1.0, 2.0]), jnp.array([2.0, -1.0])):
+            u, log_det = box().inverse_and_log_det(theta)
+            assert np.isfinite(u).all()
+            assert np.isfinite(log_det)
+        assert np.isnan(box().inverse(jnp.array([-1.001, 0.0]))[0])
+        far = box().transform(jnp.array([-50.0, 50.0]))
+        assert np.array_equal(far, [-1.0, 2.0])
+
+    @pytest.mark.parametrize("low", [2.0, np.nan, -np.inf])
+    def test_refuses(self, low):
+        with pytest.raises(ValueError, match="Expected finite ends, low < high"):
+            nd.BoxSupport(jnp.array([low]), jnp.array([2.0]))
+
+
+class TestCoordinates:
+    def test_are_of_order_one(self):
+        data = simulations(uniform=True)
+        coordinates = nd.PosteriorCoordinates(data, box())
+        inputs = jax.vmap(coordinates.inputs)(jnp.asarray(data.x))
+        assert_close(inputs.mean(0), np.zeros(2), scale=1.0)
+        assert_close(inputs.std(0), np.ones(2))
+        u, _, inside = jax.vmap(coordinates.unconstrain)(jnp.asarray(data.theta))
+        assert inside.all()
+        assert_close(jax.vmap(coordinates.constrain)(u), data.theta)
+
+    def test_channels_keep_together(self):
+        rng = np.random.default_rng(0)
+        x = (3 + rng.normal(size=(50, 7, 2))).astype(np.float32)
+        x[..., 1] = 5.0  # a constant stays unscaled
+        data = nd.Simulations(rng.normal(size=(50, 1)).astype(np.float32), x)
+        coordinates = nd.PosteriorCoordinates(data, by_channel=True)
+        assert coordinates.x_shift.tree.shape == (2,)
+        assert coordinates.x_scale.tree[1] == 1
+        assert nd.PosteriorCoordinates(data).x_shift.tree.shape == (7, 2)
+
+    def test_refuses(self):
+        data = simulations()
+        with pytest.raises(ValueError, match="Expected theta inside the support"):
+            nd.PosteriorCoordinates(data, box())
+        with pytest.raises(ValueError, match="Expected an unconditional support of shape"):
+            nd.PosteriorCoordinates(data, box(3))
+        with pytest.raises(ValueError, match="Expected at least two simulations"):
+            nd.PosteriorCoordinates(data[:1])
+
+    def test_any_flowjax_bijection_is_a_support(self):
+        data = simulations()
+        positive = nd.Simulations(np.exp(data.theta), data.x)
+        support = Chain([Scale(jnp.array([1.0, 2.0])), Exp((2,))])
+        head = nd.GaussianPosterior(
+            positive, support=support, width=8, depth=1, key=jax.random.key(0)
+        )
+        x = jnp.asarray(data.x[0])
+        assert head.sample(jax.random.key(1), x, 20).min() > 0
+        assert head.log_prob(jnp.array([-1.0, 1.0]), x) == -np.inf
+
+
+class TestNormal:
+    @pytest.mark.parametrize("d", [1, 2, 3, 5, 8])
+    def test_is_scipys(self, d):
+        rng = np.random.default_rng(d)
+        mean, log_scale = rng.normal(size=(2, d))
+        lower = np.tril(rng.normal(size=(d, d)), -1)
+        law = nd.Normal(*(jnp.asarray(a, float) for a in (mean, log_scale, lower)))
+        whitening = (np.eye(d) + lower) / np.exp(log_scale)
+        factor = np.linalg.inv(whitening)
+        covariance = factor @ factor.T
+        np.testing.assert_allclose(law.scale_tril, factor, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(law.covariance, covariance, rtol=1e-3, atol=1e-2)
+        np.testing.assert_allclose(law.log_variance, np.log(np.diag(covariance)), atol=1e-3)
+        u = mean + factor @ rng.normal(size=d)
+        exact = scipy.stats.multivariate_normal(mean, covariance).logpdf(u)
+        np.testing.assert_allclose(law.log_prob(jnp.asarray(u, float)), exact, atol=1e-3)
+
+
+class TestMixture:
+    def test_weights_and_components(self):
+        head = nd.MixturePosterior(simulations(), 4, width=8, depth=1, key=jax.random.key(0))
+        law = head.parameters(jnp.zeros(2))
+        assert_close(jnp.sum(law.weights), 1.0)
+        assert law.components.mean.shape == (4, 2)
+        assert law.components.scale_tril.shape == (4, 2, 2)
+        assert len(np.unique(law.components.mean)) == 8
+        with pytest.raises(ValueError, match="Expected components >= 1"):
+            nd.MixturePosterior(simulations(), 0, key=jax.random.key(0))
+
+
+class TestFlow:
+    def test_any_conditional_flow(self):
+        head = nd.FlowPosterior.coupling(
+            simulations(), layers=1, features=4, width=8, depth=1, key=jax.random.key(0)
+        )
+        alone = nd.FlowPosterior(
+            simulations(), head.flow.bijection, width=8, depth=1, key=jax.random.key(1)
+        )
+        assert alone.parameters(jnp.zeros(2)).shape == (4,)
+        with pytest.raises(ValueError, match=r"Expected a flow of shape \(3,\)"):
+            nd.FlowPosterior(simulations(theta_dim=3), head.flow, key=jax.random.key(1))
+        with pytest.raises(ValueError, match="Expected theta_dim >= 2"):
+            nd.FlowPosterior.coupling(simulations(theta_dim=1), key=jax.random.key(0))
+
+
+class TestExponentialFamily:
+    def make(self, **options):
+        options = {"width": 8, "depth": 1, "key": jax.random.key(0)} | options
+        return nd.ExponentialFamilyPosterior(
+            family_of("GaussianNatural1D"), simulations(theta_dim=1), **options
+        )
+
+    def test_stays_in_the_box(self):
+        head = self.make()
+        q = family_of("GaussianNatural1D")
+        laws = jax.vmap(head.parameters)(1000 * jax.random.normal(jax.random.key(1), (64, 1)))
+        assert jax.vmap(q.is_inside)(laws.eta).all()
+        assert np.all(laws.scale > 0)
+
+    def test_the_family_is_no_part_of_the_weights(self):
+        """Its weights are uncertain; the head's draws, prior and entropy leave them out."""
+        head = self.make()
+        drawn = nd.sample_all_parameters(head, jax.random.key(1))
+        for one, two in zip(jax.tree.leaves(head.q), jax.tree.leaves(drawn.q), strict=True):
+            assert np.array_equal(one, two)
+        assert_close(nd.entropy(head), nd.entropy(head.trunk))
+        assert_close(head.compute_prior(), head.trunk.compute_prior())
+
+    def test_without_location_and_scale_theta_is_the_familys(self):
+        head = self.make(affine=False)
+        law = head.parameters(jnp.ones(1))
+        expected = family_of("GaussianNatural1D").log_prob(jnp.asarray(0.3), law.eta)
+        assert_close(head.log_prob(jnp.array([0.3]), jnp.ones(1)), expected, ulps=256, scale=10.0)
+
+    def test_refuses(self):
+        with pytest.raises(ValueError, match="Expected a family of points of size theta_dim = 2"):
+            nd.ExponentialFamilyPosterior(
+                family_of("GaussianNatural1D"), simulations(), key=jax.random.key(0)
+            )
+        direct = nd.AmortizedFamily(nd.GaussianNatural1D(), moments_of("GaussianNatural1D"))
+        with pytest.raises(ValueError, match="Expected an AbstractLogPartitionNetwork"):
+            nd.ExponentialFamilyPosterior(direct, simulations(theta_dim=1), key=jax.random.key(0))
+
+
+class TestEnsemble:
+    def test_is_the_average(self):
+        head = HEADS[2].make(simulations(), None, jax.random.key(0))
+        dynamic, static = nd.freeze_means(head)
+        head = nd.unfreeze_all(jax.tree.map(lambda raw: raw + 0.3, dynamic), static)
+        ensemble = nd.EnsemblePosterior.of_draws(head, jax.random.key(1), 3)
+        theta, x = jnp.zeros(2), jnp.ones(2)
+        keys = jax.random.split(jax.random.key(1), 3)
+        each = [nd.sample_all_parameters(head, key).log_prob(theta, x) for key in keys]
+        assert len({float(value) for value in each}) == 3
+        expected = np.log(np.mean(np.exp(np.asarray(each, float))))
+        assert_close(ensemble.log_prob(theta, x), expected, ulps=256, scale=10.0)
+
+    def test_refuses(self):
+        head = HEADS[2].make(simulations(), None, jax.random.key(0))
+        with pytest.raises(ValueError, match="Expected one leading axis"):
+            nd.EnsemblePosterior(head)
+        with pytest.raises(ValueError, match="Expected n >= 1"):
+            nd.EnsemblePosterior.of_draws(head, jax.random.key(0), 0)
+
+
+class TestEmbeddings:
+    def data(self, rows=6, channels=2):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(16, rows, channels)).astype(np.float32)
+        return nd.Simulations(rng.normal(size=(16, 1)).astype(np.float32), x)
+
+    def test_the_order_of_a_set_does_not_matter(self):
+        data = self.data()
+        embedding = nd.SetEmbedding((6, 2), 4, width=8, dtype="float32", key=jax.random.key(0))
+        head = nd.GaussianPosterior(
+            data, embedding=embedding, width=8, depth=1, key=jax.random.key(1)
+        )
+        theta, x = jnp.asarray(data.theta[0]), jnp.asarray(data.x[0])
+        value = head.log_prob(theta, x)
+        assert_close(head.log_prob(theta, x[::-1]), value, ulps=256, scale=1.0)
+        assert abs(head.log_prob(theta, x.at[0].add(1.0)) - value) > 1e-4
+
+    @pytest.mark.parametrize("times", [1, 7, 16])
+    def test_series(self, times):
+        data = self.data(times)
+        embedding = nd.SeriesEmbedding(
+            (times, 2), 4, width=8, dtype="float32", key=jax.random.key(0)
+        )
+        head = nd.GaussianPosterior(
+            data, embedding=embedding, width=8, depth=1, key=jax.random.key(1)
+        )
+        names = head.get_parameters()
+        assert any("kernels[1]" in name for name in names)
+        value, drawn = (
+            head.log_prob(jnp.asarray(data.theta[0]), jnp.asarray(data.x[0]), key=key)
+            for key in (None, jax.random.key(2))
+        )
+        assert np.isfinite(value)
+        assert value != drawn
+
+    def test_saves_and_loads(self, tmp_path):
+        data = self.data()
+        x = jnp.asarray(data.x[0])
+        for make in (nd.SetEmbedding, nd.SeriesEmbedding):
+            embedding = make((6, 2), 4, dtype="float32", key=jax.random.key(0))
+            nd.save(tmp_path / "embedding", embedding)
+            assert np.array_equal(nd.load(tmp_path / "embedding")(x), embedding(x))
+
+    def test_refuses(self):
+        embedding = nd.SetEmbedding((5, 2), key=jax.random.key(0))
+        with pytest.raises(ValueError, match=r"Expected an embedding of x of shape \(6, 2\)"):
+            nd.GaussianPosterior(self.data(), embedding=embedding, key=jax.random.key(1))
+        with pytest.raises(ValueError, match=r"Expected x of shape \(rows, channels\)"):
+            nd.SetEmbedding((5, 0), key=jax.random.key(0))
+        with pytest.raises(ValueError, match="Expected sizes >= 1"):
+            nd.GaussianPosterior(self.data(), width=0, key=jax.random.key(1))

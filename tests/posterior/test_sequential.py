@@ -1,0 +1,127 @@
+"""Truncated priors, correction by weights, and training to the exact posterior."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.scipy.stats import norm
+
+import nnef_dists as nd
+from tests.posterior.simulators import NOISE, linear, normal_prior, simulations
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A Gaussian head of the linear simulator in one dimension, whose posterior is normal."""
+    data = simulations(2000, 1)
+    head = nd.GaussianPosterior(data, width=16, depth=1, key=jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, data.arrays())
+    dynamic, static = nd.freeze_stdvs(head)
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.01, 600))
+
+    def step(carry, _):
+        dynamic, state = carry
+        value, gradient = jax.value_and_grad(
+            lambda d: nd.nll_loss(nd.unfreeze_all(d, static), batch)
+        )(dynamic)
+        updates, state = optimiser.update(gradient, state, dynamic)
+        return (optax.apply_updates(dynamic, updates), state), value
+
+    run = jax.jit(lambda d: jax.lax.scan(step, (d, optimiser.init(d)), length=600))
+    (dynamic, _), losses = run(dynamic)
+    assert losses[-1] < losses[0]
+    return nd.unfreeze_all(dynamic, static)
+
+
+def exact(x):
+    """Mean and standard deviation of the posterior under the normal prior."""
+    variance = 1 / (1 + NOISE**-2)
+    return variance * x / NOISE**2, variance**0.5
+
+
+def test_training_reaches_the_posterior(trained):
+    for x in (-1.0, 0.0, 1.5):
+        law, (mean, sd) = trained.parameters(jnp.array([x])), exact(x)
+        assert abs(law.mean[0] - mean) < 0.15 * sd
+        assert abs(law.log_variance[0] / 2 - np.log(sd)) < 0.15
+
+
+class TestTruncatedPrior:
+    def truncated(self, trained, epsilon=0.05):
+        x = jnp.array([1.0])
+        key = jax.random.key(3)
+        return nd.truncate_prior(normal_prior(1), trained, x, key, epsilon=epsilon, n=4000)
+
+    def test_keeps_the_highest_density_region(self, trained):
+        truncated = self.truncated(trained)
+        mean, sd = exact(1.0)
+        half = 1.96 * sd  # of a normal law, what is left out of the middle 95 %
+        theta = truncated.sample(jax.random.key(4), (2000,))
+        assert theta.shape == (2000, 1)
+        assert abs(theta.min() - (mean - half)) < 0.25 * sd
+        assert abs(theta.max() - (mean + half)) < 0.25 * sd
+        kept = norm.cdf(mean + half) - norm.cdf(mean - half)
+        assert abs(truncated.acceptance - kept) < 0.1
+
+    def test_is_the_prior_inside(self, trained):
+        truncated = self.truncated(trained)
+        theta = jnp.linspace(-4, 4, 4001)[:, None]
+        density = np.exp(np.asarray(truncated.log_prob(theta), float))
+        # Its constant is a Monte Carlo estimate from 4,000 draws of an acceptance near 0.55.
+        assert abs(density.sum() * 0.002 - 1) < 0.06
+        inside = density > 0
+        ratio = density[inside] / np.exp(np.asarray(norm.logpdf(theta[inside, 0])))
+        assert np.ptp(ratio) < 1e-3 * ratio.mean()
+
+    def test_is_a_prior_to_simulate_from(self, trained):
+        data = nd.simulate(linear, self.truncated(trained), jax.random.key(5), 100, progress=False)
+        assert len(data) == 100
+
+    def test_a_hopeless_draw_is_nan(self, trained):
+        truncated = self.truncated(trained)
+        nowhere = nd.TruncatedPrior(
+            truncated.prior, trained, truncated.x, jnp.asarray(1e9), jnp.asarray(0.0), attempts=128
+        )
+        assert np.isnan(nowhere.sample(jax.random.key(0), (2,))).all()
+
+    @pytest.mark.parametrize("epsilon", [0.0, 1.0])
+    def test_refuses(self, trained, epsilon):
+        with pytest.raises(ValueError, match="Expected epsilon in"):
+            self.truncated(trained, epsilon)
+
+
+class TestImportanceCorrection:
+    def weigh(self, shift, spread=1.0, n=4000):
+        """Draws of N(shift, spread^2), weighed for N(0, 1)."""
+        theta = shift + spread * jax.random.normal(jax.random.key(0), (n, 1))
+        log_q = norm.logpdf(theta[:, 0], shift, spread)
+        weights = nd.importance_correct(theta, log_q, norm.logpdf(theta[:, 0]) + 5.0)
+        return theta, weights
+
+    def test_corrects(self):
+        theta, weights = self.weigh(0.5, 1.5)
+        w = np.exp(np.asarray(weights.log_weights, float))
+        assert abs(w.sum() - 1) < 1e-4
+        mean, square = (w @ np.asarray(theta[:, 0], float) ** power for power in (1, 2))
+        assert abs(mean) < 4.5 / float(weights.ess) ** 0.5
+        assert abs(square - 1) < 4.5 * (2 / float(weights.ess)) ** 0.5
+        assert 0.3 * 4000 < weights.ess < 4000
+        assert weights.pareto_k < 0.5
+
+    def test_says_where_it_cannot(self):
+        assert self.weigh(0.0, 0.3)[1].pareto_k > 0.7
+
+    def test_exact_draws_have_equal_weights(self):
+        _, weights = self.weigh(0.0)
+        np.testing.assert_allclose(weights.ess, 4000, rtol=1e-3)
+        assert weights.pareto_k == -np.inf
+
+    def test_a_draw_that_is_nan_has_no_weight(self):
+        theta = jnp.linspace(-1, 1, 50)[:, None].at[3].set(jnp.nan)
+        log_p = norm.logpdf(theta[:, 0])
+        weights = nd.importance_correct(theta, jnp.zeros(50), log_p)
+        assert weights.log_weights[3] == -np.inf
+        assert np.isfinite(weights.ess)
+        with pytest.raises(ValueError, match="at least 25 draws"):
+            nd.importance_correct(theta[:10], log_p[:10], log_p[:10])

@@ -1,0 +1,168 @@
+"""Simulating, in memory and to disk."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import nnef_dists as nd
+from tests.moments.stores import files, flip_a_bit
+from tests.posterior.simulators import NOISE, linear, normal_prior, uniform_prior
+
+N, CHUNK = 40, 16
+
+
+def fails_above_one(key, theta):
+    return jnp.where(theta[0] > 1, jnp.nan, linear(key, theta))
+
+
+def simulate(simulator=linear, prior=None, n=N, seed=0, **options):
+    prior = normal_prior() if prior is None else prior
+    options = {"chunk_size": CHUNK, "progress": False} | options
+    return nd.simulate(simulator, prior, jax.random.key(seed), n, **options)
+
+
+def assert_same(one, two):
+    assert one.theta.tobytes() == two.theta.tobytes()
+    assert one.x.tobytes() == two.x.tobytes()
+    assert one.failed == two.failed
+
+
+def test_pairs_are_of_the_joint_distribution():
+    data = simulate(n=2000, chunk_size=512)
+    assert data.theta.shape == data.x.shape == (2000, 2)
+    joint = np.concatenate([data.theta, data.x], 1).astype(float)
+    expected = np.kron([[1, 1], [1, 1 + NOISE**2]], np.eye(2))
+    # The standard error of a covariance of normal variables is at most sqrt(2 / n) variances.
+    assert np.all(np.abs(np.cov(joint.T) - expected) < 5 * (2 / 2000) ** 0.5 * 1.25)
+
+
+def test_each_simulation_has_a_key_of_its_own():
+    """Neither the chunk nor the number of simulations changes the others."""
+    small, large = simulate(n=10, chunk_size=3), simulate(n=20, chunk_size=20)
+    np.testing.assert_allclose(small.theta, large.theta[:10], rtol=1e-5)
+    np.testing.assert_allclose(small.x, large.x[:10], rtol=1e-5)
+    assert len(np.unique(large.theta)) == large.theta.size
+
+
+def test_numpyro_priors():
+    prior = dist.Uniform(-jnp.ones(2), 2 * jnp.ones(2)).to_event(1)
+    data, ours = simulate(prior=prior), simulate(prior=uniform_prior())
+    assert np.all((data.theta >= -1) & (data.theta <= 2))
+    assert data.theta.shape == ours.theta.shape
+
+
+def test_failures_are_counted_and_left_out():
+    with pytest.warns(UserWarning, match=r"of 40 simulations are not finite"):
+        data = simulate(fails_above_one)
+    assert len(data) + data.failed == N
+    assert data.failed > 0
+    assert data.theta[:, 0].max() <= 1
+    assert f"{data.failed} failed" in repr(data)
+    with pytest.raises(ValueError, match=r"all 40 are not"):
+        simulate(lambda key, theta: theta * jnp.nan)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "Expected n >= 1"),
+        ({"chunk_size": 0}, "chunk_size >= 1"),
+        ({"prior": dist.Normal()}, "Expected a prior of vectors"),
+        ({"simulator": lambda key, theta: jnp.arange(3)}, "Expected x of one floating dtype"),
+    ],
+)
+def test_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(**options)
+
+
+class TestStore:
+    def test_is_what_memory_has(self, tmp_path):
+        path = tmp_path / "store"
+        assert_same(simulate(path=path), simulate())
+        assert_same(nd.open_simulations(path), simulate())
+        before = files(path)
+        assert_same(simulate(path=path), simulate())
+        assert files(path) == before
+
+    def test_resumes_and_mends(self, tmp_path):
+        path = tmp_path / "store"
+        simulate(path=path)
+        status = sorted((path / "status").glob("c/*"))
+        assert len(status) == 3
+        status[1].unlink()
+        with pytest.raises(ValueError, match=r"1 of 3 chunks are missing"):
+            nd.open_simulations(path)
+        assert_same(simulate(path=path), simulate())
+        flip_a_bit(next(file for file in (path / "x").rglob("2/*") if file.is_file()))
+        with pytest.raises(ValueError, match=r"chunk 2 .*damaged"):
+            nd.open_simulations(path)
+        assert_same(simulate(path=path), simulate())
+        assert_same(nd.open_simulations(path), simulate())
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"seed": 1}, "key.data"),
+            ({"n": 41}, "n: 40 in the store, 41 asked"),
+            ({"chunk_size": 8}, "chunk_size: 16 in the store, 8 asked"),
+            ({"simulator": lambda key, theta: 2 * linear(key, theta)}, "x of the first chunk"),
+            ({"prior": uniform_prior()}, "theta of the first chunk"),
+        ],
+    )
+    def test_refuses_what_is_not_asked_for(self, changes, message, tmp_path):
+        path = tmp_path / "store"
+        simulate(path=path)
+        before = files(path)
+        with pytest.raises(ValueError, match=message):
+            simulate(path=path, **changes)
+        assert files(path) == before
+
+    def test_moment_data_are_no_simulations(self, tmp_path):
+        simulate(path=tmp_path / "store")
+        with pytest.raises(ValueError, match=r"Expected moment data of format"):
+            nd.MomentDataset.open(tmp_path / "store")
+        with pytest.raises(FileNotFoundError, match=r"Expected simulations at"):
+            nd.open_simulations(tmp_path / "nothing")
+
+    def test_keeps_failures(self, tmp_path):
+        with pytest.warns(UserWarning, match="not finite"):
+            data = simulate(fails_above_one, path=tmp_path / "store")
+        with pytest.warns(UserWarning, match="not finite"):
+            assert_same(nd.open_simulations(tmp_path / "store"), data)
+
+
+class TestSimulations:
+    def test_parts(self):
+        data = simulate()
+        one, two = data.split(0.75, jax.random.key(0))
+        assert (len(one), len(two)) == (30, 10)
+        both = np.sort(np.concatenate([one.theta, two.theta]), 0)
+        assert np.array_equal(both, np.sort(data.theta, 0))
+        joined = nd.Simulations.concatenate([one, two])
+        assert len(joined) == N
+        batch = data[:3].arrays()
+        assert batch.theta.shape == batch.x.shape == (3, 2)
+
+    @pytest.mark.parametrize(
+        ("theta", "x", "message"),
+        [
+            (np.zeros(3), np.zeros((3, 1)), "Expected theta of shape (n, theta_dim)"),
+            (np.zeros((3, 1)), np.zeros((2, 1)), "Expected theta of shape (n, theta_dim)"),
+            (np.zeros((3, 1)), np.zeros((3, 1), int), "Expected x of one floating dtype"),
+            (np.zeros((3, 1)), np.full((3, 1), np.nan), "Expected finite x"),
+        ],
+    )
+    def test_refuses(self, theta, x, message, without_type_checks):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            nd.Simulations(theta, x)
+
+    def test_refuses_splits_and_joins(self):
+        with pytest.raises(ValueError, match="Expected a fraction in"):
+            simulate().split(1.0, jax.random.key(0))
+        with pytest.raises(ValueError, match="Expected simulations of one shape"):
+            nd.Simulations.concatenate([])
