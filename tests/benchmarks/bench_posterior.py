@@ -1,7 +1,7 @@
 """Posterior heads beside exact posteriors, and beside sbi where there is one.
 
-    python tests/benchmarks/bench_posterior.py [tutorial] [speed] [--seeds 3] [--steps 1.0]
-        [--sbi-python PYTHON]
+    python tests/benchmarks/bench_posterior.py [tutorial] [speed] [tasks] [calibration]
+        [--seeds 3] [--steps 1.0] [--sbi-python PYTHON]
 
 The simulator is that of `examples/npe_from_scratch.py`, and training that of `examples/npe.py`.
 `--sbi-python` is the interpreter of an environment with sbi, which then runs on the same
@@ -10,6 +10,8 @@ in a process of its own.
 
 tutorial  1,000 simulations, 20,000 held-out pairs: excess NLL over the exact posterior, seconds
 speed     densities and draws after compilation, for one and for many observations
+tasks     four standard tasks at 1,000 and 10,000 simulations: C2ST against exact posteriors
+calibration  the same heads: ranks, expected coverage and TARP on fresh simulations
 """
 
 import argparse
@@ -31,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import npe
 import npe_from_scratch as tutorial_example
+
+from tests.benchmarks.task_posteriors import calibration, tasks
 
 SIMULATIONS, HELD_OUT = 1000, 20_000
 SUPPORT = tutorial_example.SUPPORT
@@ -211,7 +215,7 @@ def timed(run, *arguments, repeats=5):
     return float(np.median(seconds))
 
 
-SECTIONS = {part.__name__: part for part in (tutorial, speed)}
+SECTIONS = {part.__name__: part for part in (tutorial, speed, tasks, calibration)}
 
 
 def main():
