@@ -103,7 +103,12 @@ def run_page(text: str, name: str) -> dict:
 
 
 # What they show, README and an example do too.
-SLOW = {"docs/amortized.md", "docs/getting_started.md"}
+SLOW = {
+    "docs/amortized.md",
+    "docs/diagnostics.md",
+    "docs/getting_started.md",
+    "docs/posterior.md",
+}
 
 
 def page_param(page: Path):
