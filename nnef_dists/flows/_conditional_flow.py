@@ -186,8 +186,9 @@ class ConditionalFlow(eqx.Module):
         if n < 1:
             raise ValueError(f"Expected n >= 1; got {n}")
         eta = self.family.check_eta(eta)
-        z = jax.random.normal(key, (n, *self.bijection.shape), eta.dtype)
-        return jax.vmap(lambda z: self._push(z, eta))(z)
+        # Draws along the last axis: several times faster where there are few coordinates.
+        z = jax.random.normal(key, (*self.bijection.shape, n), eta.dtype)
+        return jax.vmap(self._push, (-1, None))(z, eta)
 
     def _push(self, z, eta):
         """The point that z is moved to, and its log-weight."""

@@ -7,14 +7,16 @@ accuracy  round trip and log-slope of each bijection, over 1,000 draws of its ra
 speed     steps a second on both tutorials: dispatched one by one, and in a scanned loop
 line      the comb by reverse KL, 2,000 steps of batch 256: nats above the exact -log Z
 spiral    maximum likelihood, 5,000 steps of batch 512: nats a point on 20,000 fresh ones
-sampler   a flow conditioned on eta, for quartics and for phi^4 chains, beside HMC
+sampler   a flow conditioned on eta, for quartics and phi^4 chains, beside HMC and NumPyro's NUTS
 
 Steps a second are medians of 5 runs after compilation, all in one process; compile time is apart.
 """
 
 import argparse
+import dataclasses
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import equinox as eqx
@@ -30,6 +32,8 @@ from flowjax.flows import (
     triangular_spline_flow,
 )
 from jax.flatten_util import ravel_pytree
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer import MCMC, NUTS
 
 import nnef_dists as nd
 
@@ -378,34 +382,92 @@ def sampler(options):
 
 def against_hmc(flow, family, etas, found):
     """Microseconds for each effective draw: of many etas at once, and of one as a user asks."""
-    n = 4096
     parameters, static = nd.partition_trainable(flow)
 
-    @jax.jit
-    def draw(parameters, key, etas):
+    @partial(jax.jit, static_argnums=3)
+    def draw(parameters, key, etas, n):
         flow = nd.unfreeze_all(parameters, static)
         keys = jax.random.split(key, len(etas))
         return jax.vmap(lambda key, eta: flow.sample(key, eta, n))(keys, etas)
 
-    config = nd.HMCConfig(control_variates=False)
-    for title, some in (("64 etas at once", etas), ("one eta", etas[:1])):
-        if len(some) > 1:
-            sample = lambda some=some: nd.estimate_moments(  # noqa: E731
-                family, some, jax.random.key(1), config
-            )
-            effective = sample().ess
-        else:
-            run = jax.jit(lambda eta: nd.sample_hmc(family, eta, jax.random.key(1), n, config))
-            sample = lambda run=run, eta=some[0]: run(eta)  # noqa: E731
-            effective = np.asarray(sample()[1].ess)[None]
-        seconds = seconds_of(lambda some=some: draw(parameters, jax.random.key(0), some), 5)
-        mine = 1e6 * seconds / (n * float(np.sum(found.efficiency[: len(some)])))
-        theirs = 1e6 * seconds_of(sample, 5) / float(np.sum(np.median(effective, 1)))
+    def flow_cost(etas, n):
+        seconds = seconds_of(lambda: draw(parameters, jax.random.key(0), etas, n), 9)
+        return 1e6 * seconds / (n * float(np.sum(found.efficiency[: len(etas)])))
+
+    @partial(jax.jit, static_argnums=1)
+    def normals(key, shape):
+        return jax.random.normal(key, shape)
+
+    def normals_cost(etas, n):
+        shape = (len(etas), *family.support.shape, n)
+        return 1e6 * seconds_of(lambda: normals(jax.random.key(0), shape), 9) / (n * len(etas))
+
+    def hmc_cost(etas, config):
+        def sample():
+            return nd.estimate_moments(family, etas, jax.random.key(1), config)
+
+        effective = np.median(np.nan_to_num(sample().ess), 1)
+        return 1e6 * seconds_of(sample, 5) / float(np.sum(effective))
+
+    def one_cost(eta, n, config):
+        run = jax.jit(lambda eta: nd.sample_hmc(family, eta, jax.random.key(1), n, config))
+        effective = np.median(np.asarray(run(eta)[1].ess))
+        return 1e6 * seconds_of(lambda: run(eta), 5) / float(effective)
+
+    jumping = nd.HMCConfig(control_variates=False, ladder=False)
+    plain = dataclasses.replace(jumping, global_moves=False)
+    n = 65_536
+    costs = {
+        "64 etas at once": (
+            flow_cost(etas, n // 64),
+            normals_cost(etas, n // 64),
+            {"HMC": hmc_cost(etas, jumping), "HMC, no global moves": hmc_cost(etas, plain)},
+        ),
+        "one eta": (
+            flow_cost(etas[:1], n),
+            normals_cost(etas[:1], n),
+            {
+                "HMC": one_cost(etas[0], n, jumping),
+                "HMC, no global moves": one_cost(etas[0], n, plain),
+                "NUTS of NumPyro": nuts_cost(family, etas[0]),
+            },
+        ),
+    }
+    for title, (mine, least, others) in costs.items():
         print(
-            f"    {title}: an effective draw takes the flow {mine:.2f} us, HMC {theirs:.1f} us: "
-            f"{theirs / mine:.0f} times faster",
-            flush=True,
+            f"    {title}, microseconds of an effective draw: flow {mine:.4f}, of which its "
+            f"normal numbers {least:.4f}"
         )
+        for other, cost in others.items():
+            print(f"      {other:22s} {cost:8.2f}, {cost / mine:,.0f} times as long", flush=True)
+
+
+def nuts_cost(family, eta, n=16_384, chains=16):
+    """The same of NumPyro's NUTS, its chains vectorised; warm-up of 240 steps counts, as ours."""
+    support, shape = family.support, family.support.shape
+
+    def potential(u):
+        x, log_det = support.transform_and_log_det(u)
+        return -family.unnormalized_logdensity(eta, x) - log_det
+
+    sampler = MCMC(
+        NUTS(potential_fn=potential),
+        num_warmup=240,
+        num_samples=n // chains,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    start = jax.random.normal(jax.random.key(1), (chains, *shape))
+
+    def run():
+        sampler.run(jax.random.key(2), init_params=start)
+        return sampler.get_samples(group_by_chain=True)
+
+    x = jax.vmap(jax.vmap(lambda u: support.transform_and_log_det(u)[0]))(run())
+    stats = np.asarray(jax.vmap(jax.vmap(family.sufficient_statistics))(x))
+    effective = np.median([effective_sample_size(stats[..., i]) for i in range(family.eta_dim)])
+    return 1e6 * seconds_of(run, 3) / float(effective)
 
 
 SECTIONS = {part.__name__: part for part in (accuracy, speed, line, spiral, sampler)}
