@@ -34,7 +34,7 @@ def fit_posterior(
     """
     k_split, k_heads, k_run = jax.random.split(key, 3)
     train, held = data.split(1 - validation, k_split)
-    heads = eqx.filter_vmap(make)(jax.random.split(k_heads, members))
+    heads = eqx.filter_jit(eqx.filter_vmap(make))(jax.random.split(k_heads, members))
     loss = eqx.Partial(_likelihood)
     trained, history = _descend(
         nd.freeze_stdvs(heads),
@@ -94,9 +94,11 @@ def _descend(parts, loss, batches, keys, how, keep_best=True):
     dynamic, static = parts
     train, held = batches
     steps, every, batch_size, learning_rate = how
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(5.0),
-        optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
+    optimiser = optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(5.0),
+            optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
+        )
     )
     arrays, rest = eqx.partition(static, eqx.is_array)
 
@@ -104,10 +106,9 @@ def _descend(parts, loss, batches, keys, how, keep_best=True):
         def join(dynamic):
             return nd.unfreeze_all(dynamic, eqx.combine(arrays, rest))
 
-        def step(carry, key):
+        def step(carry, pair):
             dynamic, state = carry
-            k_rows, k_loss = jax.random.split(key)
-            rows = jax.random.randint(k_rows, (batch_size,), 0, len(train.theta))
+            rows, k_loss = pair
             batch = jax.tree.map(lambda leaf: leaf[rows], train)
             value, gradient = jax.value_and_grad(lambda d: loss(join(d), batch, k_loss))(dynamic)
             updates, state = optimiser.update(gradient, state, dynamic)
@@ -115,8 +116,9 @@ def _descend(parts, loss, batches, keys, how, keep_best=True):
 
         def epoch(carry, key):
             inner, best, lowest = carry
-            k_steps, k_held = jax.random.split(key)
-            inner, values = jax.lax.scan(step, inner, jax.random.split(k_steps, every))
+            k_rows, k_steps, k_held = jax.random.split(key, 3)
+            rows = jax.random.randint(k_rows, (every, batch_size), 0, len(train.theta))
+            inner, values = jax.lax.scan(step, inner, (rows, jax.random.split(k_steps, every)))
             now = loss(join(inner[0]), held, k_held)
             better = (now < lowest) | (not keep_best)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), inner[0], best)

@@ -40,7 +40,7 @@ SIMULATIONS, HELD_OUT = 1000, 20_000
 SUPPORT = tutorial_example.SUPPORT
 HEADS = {
     "Gaussian": lambda data, key, q: nd.GaussianPosterior(data, support=SUPPORT, key=key),
-    "mixture": lambda data, key, q: nd.MixturePosterior(data, 8, support=SUPPORT, key=key),
+    "mixture": lambda data, key, q: nd.MixturePosterior(data, 8, depth=2, support=SUPPORT, key=key),
     "flow": lambda data, key, q: nd.FlowPosterior.autoregressive(
         data, layers=1, flow_width=64, depth=2, support=SUPPORT, key=key
     ),
@@ -89,7 +89,7 @@ def fit(name, data, seed, steps, q):
         lambda key: HEADS[name](data, key, q),
         data,
         jax.random.key(100 + seed),
-        steps=max(50, round(2000 * steps / 50) * 50),
+        steps=max(50, round(1500 * steps / 50) * 50),
     )
     jax.block_until_ready(eqx.filter(posterior, eqx.is_array))
     return posterior, time.perf_counter() - start
