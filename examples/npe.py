@@ -34,7 +34,7 @@ def fit_posterior(
     """
     k_split, k_heads, k_run = jax.random.split(key, 3)
     train, held = data.split(1 - validation, k_split)
-    heads = eqx.filter_jit(eqx.filter_vmap(make))(jax.random.split(k_heads, members))
+    heads = eqx.filter_vmap(make)(jax.random.split(k_heads, members))
     loss = eqx.Partial(_likelihood)
     trained, history = _descend(
         nd.freeze_stdvs(heads),
