@@ -254,7 +254,7 @@ def coverage(options):
 def throughput(options):
     """100,000 etas in one call, and HMC on 256, scaled to 100,000 and to the network's accuracy."""
     n = 100_000
-    sizes = {"quartic": TRAIN, "lattice10": TRAIN // 4, "lattice50": TRAIN // 2}
+    sizes = {"quartic": TRAIN, "lattice10": TRAIN // 4, "lattice50": TRAIN}
     for name in chosen(sizes, options):
         job = JOBS[name]
         data = labels(job, 0, sizes[name])
