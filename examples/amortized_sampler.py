@@ -200,7 +200,11 @@ def draw_samples(q, etas, key):
 def draw_consistency(found, learned, losses):
     """Training, the gap between A(eta) and the bound, and how many draws count."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-    axes[0].plot(losses, color="#0072B2", lw=0.6)
+    window = max(1, len(losses) // 40)
+    smooth = np.convolve(losses, np.ones(window) / window, "valid")
+    axes[0].plot(losses, color="#0072B2", lw=0.6, alpha=0.3)
+    axes[0].plot(np.arange(len(smooth)) + window, smooth, color="#0072B2", label="running mean")
+    axes[0].legend(frameon=False, fontsize=8)
     axes[0].set(xlabel="step", ylabel="KL - A, nats")
     low, high = np.quantile(losses, (0.0, 0.98))
     axes[0].set_ylim(low - 0.05 * (high - low), high)
