@@ -1,7 +1,7 @@
 """Posterior heads beside exact posteriors, and beside sbi where there is one.
 
     python tests/benchmarks/bench_posterior.py [tutorial] [speed] [tasks] [calibration]
-        [--seeds 3] [--steps 1.0] [--sbi-python PYTHON]
+        [--tasks NAME ...] [--seeds 3] [--steps 1.0] [--sbi-python PYTHON]
 
 The simulator is that of `examples/npe_from_scratch.py`, and training that of `examples/npe.py`.
 `--sbi-python` is the interpreter of an environment with sbi, which then runs on the same
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import npe
 import npe_from_scratch as tutorial_example
 
-from tests.benchmarks.task_posteriors import calibration, tasks
+from tests.benchmarks.task_posteriors import PUBLISHED, calibration, tasks
 
 SIMULATIONS, HELD_OUT = 1000, 20_000
 SUPPORT = tutorial_example.SUPPORT
@@ -214,6 +214,7 @@ def main():
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
+    parser.add_argument("--tasks", nargs="+", choices=[*PUBLISHED], help="of tasks and calibration")
     parser.add_argument("--sbi-python", help="interpreter of an environment with sbi")
     options = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {options.seeds} seeds")
