@@ -450,24 +450,26 @@ def nuts_cost(family, eta, n=16_384, chains=16):
         x, log_det = support.transform_and_log_det(u)
         return -family.unnormalized_logdensity(eta, x) - log_det
 
-    sampler = MCMC(
-        NUTS(potential_fn=potential),
-        num_warmup=240,
-        num_samples=n // chains,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
     start = jax.random.normal(jax.random.key(1), (chains, *shape))
 
-    def run():
-        sampler.run(jax.random.key(2), init_params=start)
+    @jax.jit  # By itself `run` compiles anew in every call.
+    def run(key):
+        sampler = MCMC(
+            NUTS(potential_fn=potential),
+            num_warmup=240,
+            num_samples=n // chains,
+            num_chains=chains,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        sampler.run(key, init_params=start)
         return sampler.get_samples(group_by_chain=True)
 
-    x = jax.vmap(jax.vmap(lambda u: support.transform_and_log_det(u)[0]))(run())
+    key = jax.random.key(2)
+    x = jax.vmap(jax.vmap(lambda u: support.transform_and_log_det(u)[0]))(run(key))
     stats = np.asarray(jax.vmap(jax.vmap(family.sufficient_statistics))(x))
     effective = np.median([effective_sample_size(stats[..., i]) for i in range(family.eta_dim)])
-    return 1e6 * seconds_of(run, 3) / float(effective)
+    return 1e6 * seconds_of(lambda: run(key), 5) / float(effective)
 
 
 SECTIONS = {part.__name__: part for part in (accuracy, speed, line, spiral, sampler)}
