@@ -71,7 +71,8 @@ def save_data_of_a_user(folder):
     """Saves data of a family that is none of the package's; the path."""
     n = 3
     arrays = {name: np.ones((n, 4), np.float32) for name in ("eta", "mean", "standard_error")}
-    arrays["covariance"] = np.broadcast_to(np.eye(4, dtype=np.float32), (n, 4, 4))
+    eyes = np.broadcast_to(np.eye(4, dtype=np.float32), (n, 4, 4))
+    arrays |= dict.fromkeys(("covariance", "covariance_error"), eyes)
     arrays |= {name: np.ones((n, 4), np.float32) for name in ("ess", "rhat")}
     arrays |= {name: np.ones(n, np.float32) for name in set(COLUMNS) - set(arrays)}
     arrays["status"] = np.full(n, nd.Status.OK, np.int8)

@@ -121,7 +121,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], eta_dim: int) -> None:
         wrong = sorted(names ^ set(arrays))
         raise ValueError(f"Expected arrays {sorted(names)}; got {wrong} missing or unknown")
     n = len(arrays["eta"])
-    known = {"covariance": (n, eta_dim, eta_dim)}
+    known = dict.fromkeys(("covariance", "covariance_error"), (n, eta_dim, eta_dim))
     known |= dict.fromkeys(("eta", "mean", "standard_error"), (n, eta_dim))
     for name, array in arrays.items():
         expected = known.get(name, (n, *array.shape[1:]))

@@ -32,12 +32,14 @@ class MomentBatch(NamedTuple):
         mean: E[T], `(n, eta_dim)`.
         covariance: Cov[T], `(n, eta_dim, eta_dim)`.
         standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`.
+        covariance_error: Standard error of each entry of the covariance, `(n, eta_dim, eta_dim)`.
     """
 
     eta: Float[Array, "n eta_dim"]
     mean: Float[Array, "n eta_dim"]
     covariance: Float[Array, "n eta_dim eta_dim"]
     standard_error: Float[Array, "n eta_dim"]
+    covariance_error: Float[Array, "n eta_dim eta_dim"]
 
 
 @final
@@ -61,11 +63,16 @@ class MomentDataset:
         covariance: Cov[T], `(n, eta_dim, eta_dim)`; NaN unless the status is OK.
         standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`; NaN unless the
             status is OK.
+        covariance_error: Standard error of each entry of the covariance, `(n, eta_dim, eta_dim)`;
+            NaN unless the status is OK.
         ess: Split-chain effective sample size of every statistic, `(n, eta_dim)`.
         rhat: Split R-hat of every statistic, `(n, eta_dim)`.
         acceptance: Mean acceptance of the HMC transitions, `(n,)`.
         divergences: Fraction of transitions that diverged, `(n,)`.
         jumps: Fraction of global moves that were accepted, `(n,)`.
+        influence: The largest change of a mean or covariance, in standard errors, when one draw is
+            left out, `(n,)`.
+        pareto_k: The largest shape of a tail of T, `(n,)`: a diagnostic.
         status: `Status` of every label, `(n,)`.
         rung: `Rung` of every label, `(n,)`.
 
@@ -79,11 +86,14 @@ class MomentDataset:
     mean: np.ndarray
     covariance: np.ndarray
     standard_error: np.ndarray
+    covariance_error: np.ndarray
     ess: np.ndarray
     rhat: np.ndarray
     acceptance: np.ndarray
     divergences: np.ndarray
     jumps: np.ndarray
+    influence: np.ndarray
+    pareto_k: np.ndarray
     status: np.ndarray
     rung: np.ndarray
 
@@ -217,7 +227,7 @@ class MomentDataset:
                 "not (their moments are NaN). Select with data.only_ok() first"
             )
         # A batch is typed by what losses see of it inside a compiled step: JAX arrays.
-        leaves: tuple[Any, ...] = (self.eta, self.mean, self.covariance, self.standard_error)
+        leaves: list[Any] = [getattr(self, name) for name in MomentBatch._fields]
         return MomentBatch(*leaves)
 
     @staticmethod

@@ -3,7 +3,6 @@
 from enum import IntEnum
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
 from jaxtyping import Array, Bool, Float, Int
@@ -22,6 +21,10 @@ class Status(IntEnum):
     LOW_ESS = 4
     DIVERGENT = 5
     HEAVY_WEIGHTS = 6
+    INFLUENTIAL = 7
+    HEAVY_TAILS = 8
+    ROUNDING = 9
+    DISAGREES = 10
 
     @property
     def reason(self) -> str:
@@ -34,6 +37,10 @@ class Status(IntEnum):
             Status.LOW_ESS: "too few effective draws",
             Status.DIVERGENT: "divergent transitions",
             Status.HEAVY_WEIGHTS: "importance weights have too heavy a tail (Pareto k)",
+            Status.INFLUENTIAL: "a few draws decide",
+            Status.HEAVY_TAILS: "tails too heavy to sample, or not integrable",
+            Status.ROUNDING: "lost to rounding: eta . T is too large for this dtype",
+            Status.DISAGREES: "disagrees with quadrature",
         }[self]
 
 
@@ -66,12 +73,17 @@ class MomentLabel(NamedTuple):
         covariance: Cov[T], `(eta_dim, eta_dim)`; NaN unless the status is OK.
         standard_error: Standard error of the mean, in units of T, `(eta_dim,)`; NaN unless the
             status is OK.
+        covariance_error: Standard error of each entry of the covariance, `(eta_dim, eta_dim)`; NaN
+            unless the status is OK.
         ess: Split-chain effective sample size of every statistic, `(eta_dim,)`.
         rhat: Split R-hat of every statistic, `(eta_dim,)`.
         acceptance: Mean acceptance of the HMC transitions; for importance sampling the effective
             fraction of its draws.
         divergences: Fraction of transitions that diverged.
         jumps: Fraction of global moves that were accepted.
+        influence: The largest change of a mean or covariance, in standard errors, when one draw is
+            left out.
+        pareto_k: The largest shape of a tail of T: a diagnostic, on which no status depends.
         status: A `Status`.
         rung: A `Rung`.
     """
@@ -79,11 +91,14 @@ class MomentLabel(NamedTuple):
     mean: Float[Array, "*batch eta_dim"]
     covariance: Float[Array, "*batch eta_dim eta_dim"]
     standard_error: Float[Array, "*batch eta_dim"]
+    covariance_error: Float[Array, "*batch eta_dim eta_dim"]
     ess: Float[Array, "*batch eta_dim"]
     rhat: Float[Array, "*batch eta_dim"]
     acceptance: Float[Array, "*batch"]
     divergences: Float[Array, "*batch"]
     jumps: Float[Array, "*batch"]
+    influence: Float[Array, "*batch"]
+    pareto_k: Float[Array, "*batch"]
     status: Int[Array, "*batch"]
     rung: Int[Array, "*batch"]
 
@@ -124,6 +139,9 @@ def label_draws(
     chain_means = jnp.mean(centered.reshape(chains, draws, eta_dim), 1)
     between = jnp.std(chain_means, 0, ddof=1) / jnp.sqrt(chains).astype(stats.dtype)
     standard_error = jnp.maximum(within, between)
+    by_chain = centered.reshape(chains, draws, eta_dim)
+    products = jnp.einsum("cdi,cdj->cij", by_chain, by_chain) / draws
+    covariance_error = jnp.std(products, 0, ddof=1) / jnp.sqrt(chains).astype(stats.dtype)
 
     finite = info.finite & jnp.all(jnp.isfinite(covariance)) & jnp.all(jnp.isfinite(mean))
     # Comparisons are written so that NaN diagnostics fail them.
@@ -141,11 +159,14 @@ def label_draws(
         mean=mean,
         covariance=covariance,
         standard_error=standard_error,
+        covariance_error=covariance_error,
         ess=ess,
         rhat=rhat,
         acceptance=info.acceptance,
         divergences=info.divergences,
         jumps=info.jumps,
+        influence=jnp.zeros((), stats.dtype),
+        pareto_k=jnp.zeros((), stats.dtype),
         status=jnp.asarray(Status.OK, jnp.int8),
         rung=jnp.asarray(Rung.HMC, jnp.int8),
     )
@@ -166,13 +187,11 @@ def refuse(
         The label.
     """
     refused = condition & (label.status == Status.OK)
-    mean, covariance, standard_error = jax.tree.map(
-        lambda leaf: jnp.where(refused, jnp.nan, leaf),
-        (label.mean, label.covariance, label.standard_error),
-    )
+    moments = {
+        name: jnp.where(refused, jnp.nan, getattr(label, name))
+        for name in ("mean", "covariance", "standard_error", "covariance_error")
+    }
     return label._replace(
-        mean=mean,
-        covariance=covariance,
-        standard_error=standard_error,
+        **moments,
         status=jnp.where(refused, status, label.status).astype(jnp.int8),
     )

@@ -94,11 +94,12 @@ def labelled(network, etas):
     known = data_of("GaussianNatural1D")[: len(etas)]
     n, d = etas.shape
     mean, covariance = jax.jit(jax.vmap(lambda eta: (network(eta), jax.jacfwd(network)(eta))))(etas)
-    arrays = {name: getattr(known, name) for name in ("acceptance", "divergences", "jumps")}
-    arrays |= {name: getattr(known, name) for name in ("status", "rung")}
+    kept = ("acceptance", "divergences", "jumps", "influence", "pareto_k", "status", "rung")
+    arrays = {name: getattr(known, name) for name in kept}
     arrays |= {name: np.ones((n, d), etas.dtype) for name in ("ess", "rhat", "standard_error")}
     arrays |= {"eta": np.asarray(etas), "mean": np.asarray(mean)}
-    data = nd.MomentDataset(network.family, None, covariance=np.asarray(covariance), **arrays)
+    arrays |= {"covariance": np.asarray(covariance), "covariance_error": 0 * covariance}
+    data = nd.MomentDataset(network.family, None, **arrays)
     return dataclasses.replace(network, standardisation=nd.Standardisation(data))
 
 

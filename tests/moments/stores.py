@@ -95,9 +95,10 @@ def made_up_data(n=50, seed=0):
     rng = np.random.default_rng(seed)
     status = np.full(n, nd.Status.OK, np.int8)
     status[-3:] = nd.Status.LOW_ESS
+    axes = {"eta": 1, "mean": 1, "covariance": 2, "standard_error": 1, "covariance_error": 2}
     arrays = {
         name: rng.uniform(0.5, 1.0, (n, *(2,) * axes)).astype(np.float32)
-        for name, axes in {"eta": 1, "mean": 1, "covariance": 2, "standard_error": 1}.items()
+        for name, axes in axes.items()
     }
     for name in set(COLUMNS) - {*arrays, "status"}:
         per_statistic = name in ("ess", "rhat")

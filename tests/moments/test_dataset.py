@@ -157,7 +157,8 @@ class TestFamily:
         arrays = {name: getattr(DATA, name) for name in COLUMNS}
         d = family.eta_dim
         arrays |= dict.fromkeys(("eta", "mean", "standard_error"), np.ones((50, d), np.float32))
-        arrays["covariance"] = np.ones((50, d, d), np.float32)
+        ones = np.ones((50, d, d), np.float32)
+        arrays |= dict.fromkeys(("covariance", "covariance_error"), ones)
         nd.MomentDataset(family, None, **arrays).save(path)
 
     def test_it_is_restored_with_its_arguments(self, tmp_path):

@@ -82,8 +82,8 @@ def test_a_quadratic_is_found_exactly():
 
     etas = jnp.asarray(data.eta)
     mean = np.asarray(jax.jit(jax.vmap(jax.grad(truth)))(etas))
-    names = "eta covariance standard_error ess rhat acceptance divergences jumps status rung"
-    arrays = {name: getattr(data, name) for name in names.split()} | {"mean": mean}
+    names = ("eta", *nd.MomentLabel._fields)
+    arrays = {name: getattr(data, name) for name in names} | {"mean": mean}
     found = nd.QuadraticPotential(nd.MomentDataset(GAUSSIAN, None, **arrays), standardisation)
 
     def fitted(eta):

@@ -229,11 +229,14 @@ class TestStandardisation:
                 "mean": np.nan,
                 "covariance": np.nan,
                 "standard_error": np.nan,
+                "covariance_error": np.nan,
                 "ess": 1,
                 "rhat": 1,
                 "acceptance": 1,
                 "divergences": 1,
                 "jumps": 1,
+                "influence": 1,
+                "pareto_k": 1,
             }.items()
         }
         status = np.concatenate([data.status, np.full(5, nd.Status.NOT_CONVERGED, np.int8)])

@@ -48,11 +48,12 @@ def moment_data(n, *, good=0.9, seed=0):
     arrays = {name: rng.uniform(-1, 1, (n, 3)).astype(np.float32) for name in ("eta", "mean")} | {
         "covariance": np.broadcast_to(np.eye(3, dtype=np.float32), (n, 3, 3)),
         "standard_error": rng.lognormal(-5, 1, (n, 3)).astype(np.float32),
+        "covariance_error": rng.lognormal(-5, 1, (n, 3, 3)).astype(np.float32),
         "ess": rng.lognormal(7, 0.3, (n, 3)).astype(np.float32),
         "rhat": (1 + rng.normal(0, 0.003, (n, 3))).astype(np.float32),
     }
     bad = status != nd.Status.OK
-    for name in ("mean", "covariance", "standard_error"):
+    for name in ("mean", "covariance", "standard_error", "covariance_error"):
         arrays[name] = np.where(
             bad.reshape(n, *[1] * (arrays[name].ndim - 1)), np.nan, arrays[name]
         )
