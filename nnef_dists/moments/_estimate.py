@@ -184,11 +184,11 @@ def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike)
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _label_tile(family, config, etas, keys) -> MomentLabel:
     def one(eta, key):
-        return label_chains(family, config, eta, sample_chains(family, config, eta, key))[1]
+        return label_chains(config, *sample_chains(family, config, eta, key))[1]
 
     return jax.vmap(one)(etas, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sample(family, config, eta, key):
-    return label_chains(family, config, eta, sample_chains(family, config, eta, key))
+    return label_chains(config, *sample_chains(family, config, eta, key))

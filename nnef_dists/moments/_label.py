@@ -1,34 +1,21 @@
 """The label of one eta: chains, their diagnostics, and control variates."""
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._control_variates import correct_label
-from nnef_dists.moments._diagnostics import MomentLabel, label_draws
+from nnef_dists.moments._density import Density, drop_of_draws, finite_or_lowest
+from nnef_dists.moments._diagnostics import MomentLabel, Status, label_draws, refuse
 from nnef_dists.moments._features import draw_features
 from nnef_dists.moments._hmc import Chains, run_chains
+from nnef_dists.moments._start import start_chains
+from nnef_dists.moments._validity import find_validity
 
-LogDensity: TypeAlias = Callable[[Float[Array, " n"]], Float[Array, ""]]
-
-
-def unconstrained_log_density(
-    family: ExponentialFamily, eta: Float[Array, " eta_dim"]
-) -> LogDensity:
-    """Returns the unnormalised log-density of the unconstrained coordinates u, flat, in nats."""
-    support = family.support
-    shape = support.shape
-
-    def log_density(u):
-        x, log_det = support.transform_and_log_det(u.reshape(shape))
-        return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
-
-    return log_density
+# Of the log-density's rounding error, in nats: with more, draws are those of another density.
+_MOST_ROUNDING = 0.05
 
 
 def sample_chains(
@@ -36,36 +23,57 @@ def sample_chains(
     config: HMCConfig,
     eta: Float[Array, " eta_dim"],
     key: PRNGKeyArray,
-) -> Chains:
-    """Samples one eta by HMC, in the unconstrained coordinates of the support."""
-    dim = int(np.prod(family.support.shape))
-    return run_chains(unconstrained_log_density(family, eta), dim, key, config, eta.dtype)
+) -> tuple[Density, Chains]:
+    """Samples one eta by HMC.
+
+    Args:
+        family: The exponential family.
+        config: How to sample.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        key: PRNG key.
+
+    Returns:
+        The density, in the coordinates that were sampled, and the chains.
+    """
+    key_start, key_chains = jax.random.split(key)
+    density, start = start_chains(
+        Density.unconstrained(family, eta), key_start, config.chains, config.dispersion
+    )
+    return density, run_chains(density, start, key_chains, config)
 
 
 def label_chains(
-    family: ExponentialFamily,
-    config: HMCConfig,
-    eta: Float[Array, " eta_dim"],
-    chains: Chains,
+    config: HMCConfig, density: Density, chains: Chains
 ) -> tuple[Float[Array, "chains draws *x_shape"], MomentLabel]:
     """Labels one eta from draws of it, by whatever sampler.
 
     Args:
-        family: The exponential family.
         config: When a label is good, and whether to use control variates.
-        eta: Valid natural parameters.
+        density: The density of the draws.
         chains: The draws.
 
     Returns:
         The draws of x, and the label.
     """
-    support = family.support
     to_u = chains.whitening.to_u
-    x = jax.vmap(jax.vmap(lambda z: support.transform(to_u(z).reshape(support.shape))))(chains.z)
-    stats = jax.vmap(jax.vmap(family.sufficient_statistics))(x)
-    label = label_draws(stats, chains.info, config)
+    x = jax.vmap(jax.vmap(lambda z: density.point(to_u(z))))(chains.z)
+    stats = jax.vmap(jax.vmap(density.family.sufficient_statistics))(x)
+    rounding = jnp.max(jax.vmap(lambda z: density.rounding(to_u(z)))(chains.z[:, -1]))
+    fault = jnp.select(
+        [~density.tails.integrable, ~(rounding <= _MOST_ROUNDING)],
+        [Status.HEAVY_TAILS, Status.ROUNDING],
+        Status.OK,
+    )
+    label = label_draws(stats, chains.info, config, fault)
+    logs = finite_or_lowest(chains.log_density)
+    highest = jnp.max(logs)
+    is_lost = highest - jnp.min(logs) > drop_of_draws(chains.z.shape[-1])
+    label = refuse(label, is_lost, Status.NOT_CONVERGED)
     if config.control_variates:
-        log_density = unconstrained_log_density(family, eta)
-        features = draw_features(family, lambda z: log_density(to_u(z)), chains.whitening)
+        sd = jnp.sqrt(jnp.diagonal(label.covariance))
+        sd = jnp.where(sd > 0, sd, 1)
+        validity = find_validity(density, chains.whitening, chains.z, highest, sd)
+        features = draw_features(density, chains.whitening, validity)
         label = correct_label(label, stats, features, chains)
+    label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
     return x, label

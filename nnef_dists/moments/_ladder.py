@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Key
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._density import Density
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status, refuse
 from nnef_dists.moments._importance import importance_chains
-from nnef_dists.moments._label import label_chains, sample_chains, unconstrained_log_density
+from nnef_dists.moments._label import label_chains, sample_chains
 from nnef_dists.moments._modes import Modes
 from nnef_dists.moments._tempered import tempered_chains
 
@@ -47,7 +48,7 @@ def climb(
     again = longer(config)
     for count, rows in _failed(labels):
         tile_keys = jax.vmap(lambda key: jax.random.fold_in(key, Rung.LONGER))(keys[rows])
-        found, modes = _label_longer(family, again, etas[rows], tile_keys)
+        found, densities, modes = _label_longer(family, again, etas[rows], tile_keys)
         _store(labels, rows[:count], found, np.arange(count))
         # Divergences are a fault of the density, in float arithmetic at least: where short steps do
         # not cure them, a sampler that cannot see them would hide it.
@@ -57,7 +58,7 @@ def climb(
         (failed,) = np.nonzero(unmixed[:count])
         if len(failed):
             tile_keys = jax.vmap(lambda key: jax.random.fold_in(key, Rung.IMPORTANCE))(keys[rows])
-            found = _label_elsewhere(family, again, etas[rows], tile_keys, modes)
+            found = _label_elsewhere(again, densities, tile_keys, modes)
             _store(labels, rows[failed], found, failed)
     return labels
 
@@ -74,31 +75,31 @@ def longer(config: HMCConfig) -> HMCConfig:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _label_longer(family, config, etas, keys) -> tuple[MomentLabel, Modes]:
+def _label_longer(family, config, etas, keys) -> tuple[MomentLabel, Density, Modes]:
     def one(eta, key):
-        chains = sample_chains(family, config, eta, key)
-        label = label_chains(family, config, eta, chains)[1]
-        return label._replace(rung=jnp.asarray(Rung.LONGER, jnp.int8)), Modes.of(chains)
+        density, chains = sample_chains(family, config, eta, key)
+        label = label_chains(config, density, chains)[1]
+        label = label._replace(rung=jnp.asarray(Rung.LONGER, jnp.int8))
+        return label, density, Modes.of(chains)
 
     return jax.vmap(one)(etas, keys)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _label_elsewhere(family, config, etas, keys, modes) -> MomentLabel:
-    def one(eta, key, modes):
-        log_density = unconstrained_log_density(family, eta)
+@functools.partial(jax.jit, static_argnums=0)
+def _label_elsewhere(config, densities, keys, modes) -> MomentLabel:
+    def one(density, key, modes):
         if modes.center.shape[-1] <= _MOST_DIMENSIONS:
-            chains, k = importance_chains(log_density, modes, key, config)
-            label = label_chains(family, config, eta, chains)[1]
+            chains, k = importance_chains(density, modes, key, config)
+            label = label_chains(config, density, chains)[1]
             label = refuse(label, ~(k <= _MOST_K), Status.HEAVY_WEIGHTS)
             rung = Rung.IMPORTANCE
         else:
-            chains, _ = tempered_chains(log_density, modes, key, config)
-            label = label_chains(family, config, eta, chains)[1]
+            chains, _ = tempered_chains(density, modes, key, config)
+            label = label_chains(config, density, chains)[1]
             rung = Rung.TEMPERED
         return label._replace(rung=jnp.asarray(rung, jnp.int8))
 
-    return jax.vmap(one)(etas, keys, modes)
+    return jax.vmap(one)(densities, keys, modes)
 
 
 def _failed(labels: MomentLabel) -> Iterator[tuple[int, np.ndarray]]:
