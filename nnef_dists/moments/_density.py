@@ -52,6 +52,25 @@ class Tails(NamedTuple):
         return jnp.where(self.is_heavy, (v - self.center) / self.scale, 0)
 
 
+class ModeMasses(NamedTuple):
+    """The separate modes of a density and what part of the mass lies around each, roughly.
+
+    Attributes:
+        point: The modes, `(k, n)`, in the coordinates v.
+        mass: Their masses by Laplace's method, `(k,)`, with sum 1; 0 for repetitions of a mode.
+        factor: The Cholesky factor of the mean covariance within modes, `(n, n)`.
+    """
+
+    point: Float[Array, "k n"]
+    mass: Float[Array, " k"]
+    factor: Float[Array, "n n"]
+
+    @classmethod
+    def one(cls, dim: int, dtype: DTypeLike) -> "ModeMasses":
+        """Returns a single mode at the origin."""
+        return cls(jnp.zeros((1, dim), dtype), jnp.ones(1, dtype), jnp.eye(dim, dtype=dtype))
+
+
 class Density(eqx.Module):
     """The unnormalized density of one member of a family, in flat coordinates v on R^n.
 
@@ -61,16 +80,19 @@ class Density(eqx.Module):
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
         tails: The coordinates.
+        modes: Its separate modes, as far as they are known.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
     eta: Float[Array, " eta_dim"]
     tails: Tails
+    modes: ModeMasses
 
     @classmethod
     def unconstrained(cls, family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> "Density":
         """Returns the density in the unconstrained coordinates u themselves."""
-        return cls(family, eta, Tails.none(support_dim(family), eta.dtype))
+        dim, dtype = support_dim(family), eta.dtype
+        return cls(family, eta, Tails.none(dim, dtype), ModeMasses.one(dim, dtype))
 
     def __call__(self, v: Float[Array, " n"]) -> Float[Array, ""]:
         """Returns the log-density, in nats, up to a constant."""

@@ -63,8 +63,9 @@ def run_chains(
     Chains share step size (dual averaging of their mean acceptance) and whitening, adapted in
     three phases: in coordinates of the modes' mean covariance, then twice in those of the chains'
     pooled covariance; then both are fixed. After each phase a chain whose log-density is too low
-    for a draw continues from where another one is. The kernel is BlackJAX's HMC, followed by an independence Metropolis
-    step with a `KernelMixture` of the warm-up as its proposal (where `config.global_moves`).
+    for a draw continues from where another one is. The kernel is BlackJAX's HMC, followed by an
+    independence Metropolis step whose proposal is a `KernelMixture` of starts and warm-up (where
+    `config.global_moves`).
 
     Args:
         logdensity_fn: The unnormalised log-density of one point of shape `(dim,)`, in nats.
@@ -112,8 +113,8 @@ def run_chains(
         (start.points, Whitening(jnp.mean(start.points, 0), start.factor)),
         (jax.random.split(key_phases, len(step_limits)), step_limits),
     )
-    # Memory of all phases: the early one still holds the modes that chains have since left.
-    centers = phases[2].reshape(-1, dim)
+    # Memory of the starts and all phases: they still hold the modes that chains have since left.
+    centers = jnp.concatenate([start.points, start.scouts, phases[2].reshape(-1, dim)])
     whitening, step_size, _, spread = jax.tree.map(lambda leaf: leaf[-1], phases)
     proposal = KernelMixture.fit(jax.vmap(whitening.to_z)(centers), spread)
     return _Kernel(logdensity_fn, whitening, config).sample(u, key_draws, step_size, proposal)

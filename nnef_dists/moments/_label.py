@@ -11,9 +11,13 @@ from nnef_dists.moments._density import Density, drop_of_draws, finite_or_lowest
 from nnef_dists.moments._diagnostics import MomentLabel, Status, label_draws, refuse
 from nnef_dists.moments._features import draw_features
 from nnef_dists.moments._hmc import Chains, run_chains
+from nnef_dists.moments._linalg import inverse_factor
 from nnef_dists.moments._start import start_chains
 from nnef_dists.moments._validity import find_validity
 
+# Modes of less mass are rare: chains visit them too seldom for the scatter of draws to show it.
+_RARE = 0.02
+_VISITS = 50.0
 # Of the log-density's rounding error, in nats: with more, draws are those of another density.
 _MOST_ROUNDING = 0.05
 
@@ -75,5 +79,36 @@ def label_chains(
         validity = find_validity(density, chains.whitening, chains.z, highest, sd)
         features = draw_features(density, chains.whitening, validity)
         label = correct_label(label, stats, features, chains)
+    label = _count_rare_modes(label, density, chains)
     label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
     return x, label
+
+
+def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> MomentLabel:
+    """Adds to the errors what rare modes contribute, which too few draws visit to show it.
+
+    A mode of mass m, of which N draws visit about m N, adds sqrt(m / N) |T(mode) - mean| to the
+    error of E[T], and as much more as its visits fall short of m. A mode of more than 50 expected
+    visits that has less than a quarter of them refuses the label.
+    """
+    modes, dtype = density.modes, chains.z.dtype
+    u = jax.vmap(jax.vmap(chains.whitening.to_u))(chains.z).reshape(-1, modes.point.shape[1])
+    inverse = inverse_factor(modes.factor)
+    distance = jnp.sum(((u[:, None] - modes.point) @ inverse.T) ** 2, -1)
+    nearest = jnp.argmin(jnp.where(modes.mass > 0, distance, jnp.inf), 1)
+    n = u.shape[0]
+    visits = jnp.sum(jax.nn.one_hot(nearest, len(modes.mass), dtype=dtype), 0) / n
+    is_rare = (modes.mass > 0) & (modes.mass < _RARE)
+    missing = jnp.where(is_rare, jnp.maximum(modes.mass - visits, 0), 0)
+    error = jnp.where(is_rare, jnp.sqrt(modes.mass / n), 0) + missing
+    shift = jax.vmap(density.stats)(modes.point) - label.mean
+    shift = jnp.where(is_rare[:, None], shift, 0)
+    products = shift[:, :, None] * shift[:, None]
+    squares = jnp.sum((error[:, None] * shift) ** 2, 0)
+    product_squares = jnp.sum((error[:, None, None] * products) ** 2, 0)
+    is_missed = jnp.any((modes.mass * n > _VISITS) & (visits < modes.mass / 4))
+    label = label._replace(
+        standard_error=jnp.sqrt(label.standard_error**2 + squares),
+        covariance_error=jnp.sqrt(label.covariance_error**2 + product_squares),
+    )
+    return refuse(label, is_missed, Status.NOT_CONVERGED)

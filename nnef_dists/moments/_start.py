@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from nnef_dists.moments._density import Density, Tails, finite_or_lowest, support_dim
+from nnef_dists.moments._density import (
+    Density,
+    ModeMasses,
+    Tails,
+    finite_or_lowest,
+    support_dim,
+)
 from nnef_dists.moments._linalg import cholesky
 
 # Of the first points, in unconstrained coordinates: a mode may be narrow, or far.
@@ -18,7 +24,10 @@ _STEPS = 16
 # Lengths that are tried in each step beside that of the quasi-Newton direction.
 _LENGTHS = tuple(1e-5 * 6.0**k for k in range(14))
 # Factors by which a displacement of a mode is stretched until the log-density has dropped.
-_STRETCHES = tuple(2.0**k for k in range(-8, 9))
+_STRETCHES = tuple(2.0 ** (k / 2) for k in range(-16, 17))
+# Between separate modes, in nats, and where it is looked for on the line between them.
+_LEAST_BARRIER = 0.5
+_BARRIER_POINTS = 9
 # Radii of the rays that show how tails fall, in widths of a mode.
 _RADII = (1e3, 1e4, 1e5, 1e6)
 # Of p ~ r^-a far out: below this a tail is heavy, and coordinates compress it.
@@ -48,10 +57,12 @@ class Start(NamedTuple):
 
     Attributes:
         points: The starts, `(chains, n)`.
+        scouts: Points farther out, where the density is still to be proposed, `(chains, n)`.
         factor: The Cholesky factor of the mean covariance within modes, `(n, n)`.
     """
 
     points: Float[Array, "chains n"]
+    scouts: Float[Array, "chains n"]
     factor: Float[Array, "n n"]
 
 
@@ -82,13 +93,15 @@ def start_chains(
     key_points, key_disperse = jax.random.split(key)
     points = _first_points(density, key_points, chains, dim, dispersion, dtype)
     modes = Modes(*jax.vmap(lambda x: _climb(density, x))(points))
-    starts, covariance = _disperse(density, modes, key_disperse)
+    starts, scouts, covariance = _disperse(density, modes, key_disperse)
     tails = _find_tails(density, modes)
     factor = cholesky(covariance)
     identity = jnp.eye(dim, dtype=dtype)
     factor = jnp.where(jnp.all(jnp.isfinite(factor)), factor, identity)
-    density = Density(density.family, density.eta, tails)
-    return density, Start(jax.vmap(tails.to_v)(starts), factor)
+    masses = ModeMasses(jax.vmap(tails.to_v)(modes.point), _masses(density, modes), factor)
+    density = Density(density.family, density.eta, tails, masses)
+    to_v = jax.vmap(tails.to_v)
+    return density, Start(to_v(starts), to_v(scouts), factor)
 
 
 def _first_points(
@@ -134,8 +147,14 @@ def _climb(log_density: LogDensity, x: Float[Array, " n"]):
         unit = unit * jax.lax.rsqrt(jnp.maximum(jnp.sum(unit**2), jnp.finfo(dtype).tiny))
         steps = jnp.concatenate([newton[None], lengths[:, None] * unit])
         values = finite_or_lowest(jax.vmap(lambda d: log_density(x + d))(steps))
-        best = jnp.argmax(values)
-        moved = values[best] > value
+        # The first maximum along the line: farther ones may lie on other hills.
+        rises = jnp.diff(values[1:], prepend=value) >= 0
+        last = jnp.sum(jnp.cumprod(rises))
+        reach = lengths[jnp.minimum(last, len(lengths) - 1)]
+        is_near = jnp.sum(newton**2) <= reach**2
+        is_allowed = jnp.append(is_near, jnp.arange(len(lengths)) < last)
+        best = jnp.argmax(jnp.where(is_allowed, values, -jnp.inf))
+        moved = is_allowed[best] & (values[best] > value)
         new_x = jnp.where(moved, x + steps[best], x)
         new_value, new_slope = value_and_grad(new_x)
         s, y = new_x - x, slope - new_slope
@@ -157,26 +176,56 @@ def _climb(log_density: LogDensity, x: Float[Array, " n"]):
 
 def _disperse(
     log_density: LogDensity, modes: Modes, key: PRNGKeyArray
-) -> tuple[Float[Array, "chains n"], Float[Array, "n n"]]:
-    """Returns a start near each mode, and the mean covariance within modes."""
-    chains, dim = modes.point.shape
+) -> tuple[Float[Array, "chains n"], Float[Array, "chains n"], Float[Array, "n n"]]:
+    """Returns a start near each mode, a point farther out, and the mean covariance within modes."""
+    dim = modes.point.shape[1]
     noise = jax.random.normal(key, modes.point.shape, modes.point.dtype)
 
     def one(mode, height, covariance, noise):
         factor = cholesky(covariance)
         factor = jnp.where(jnp.isfinite(factor).all(), factor, jnp.eye(dim, dtype=noise.dtype))
-        stretch = _stretch(log_density, mode, height, factor @ noise, 2.0 * dim + 2)
-        return mode + stretch * factor @ noise, (stretch / 2) ** 2 * factor @ factor.T
+        drops = jnp.asarray([2.0 * dim + 2, 2.0 * dim + 9], noise.dtype)
+        near, far = _stretch(log_density, mode, height, factor @ noise, drops)
+        displacement = factor @ noise
+        covariance = (near / 2) ** 2 * factor @ factor.T
+        return mode + near * displacement, mode + far * displacement, covariance
 
-    starts, covariances = jax.vmap(one)(modes.point, modes.height, modes.covariance, noise)
-    return starts, jnp.mean(covariances, 0)
+    starts, scouts, covariances = jax.vmap(one)(modes.point, modes.height, modes.covariance, noise)
+    return starts, scouts, jnp.mean(covariances, 0)
 
 
-def _stretch(log_density, mode, height, direction, drop):
-    """Returns the largest factor of a direction along which the log-density drops by less."""
+def _masses(log_density: LogDensity, modes: Modes) -> Float[Array, " chains"]:
+    """Returns the mass around each mode by Laplace's method, 0 for repetitions of a higher one.
+
+    A mode is a repetition unless the log-density falls by `_LEAST_BARRIER` nats on the line to
+    every higher one.
+    """
+    dtype = modes.point.dtype
+    logs = finite_or_lowest(modes.height)
+    fractions = jnp.arange(1, _BARRIER_POINTS + 1, dtype=dtype) / (_BARRIER_POINTS + 1)
+
+    def barrier(mode, other):
+        line = mode + fractions[:, None] * (other - mode)
+        return jnp.min(finite_or_lowest(jax.vmap(log_density)(line)))
+
+    lowest = jax.vmap(lambda a: jax.vmap(lambda b: barrier(a, b))(modes.point))(modes.point)
+    rank = jnp.argsort(jnp.argsort(-logs))
+    is_joined = lowest > logs[:, None] - _LEAST_BARRIER
+    is_separate = ~jnp.any(is_joined & (rank < rank[:, None]), 1)
+    factors = jax.vmap(cholesky)(modes.covariance)
+    volume = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), 1)
+    weight = jnp.where(is_separate & jnp.isfinite(volume), logs + volume, -jnp.inf)
+    # The highest one, whatever its curvature.
+    weight = jnp.where((rank == 0) & ~jnp.isfinite(weight), logs, weight)
+    return jax.nn.softmax(weight)
+
+
+def _stretch(log_density, mode, height, direction, drops):
+    """Returns the largest factors of a direction along which the log-density drops by less."""
     stretches = jnp.asarray(_STRETCHES, mode.dtype)
     logs = jax.vmap(lambda s: finite_or_lowest(log_density(mode + s * direction)))(stretches)
-    return jnp.max(jnp.where(logs >= height - drop, stretches, stretches[0]))
+    is_high = logs >= height - drops[:, None]
+    return jnp.max(jnp.where(is_high, stretches, stretches[0]), 1)
 
 
 def _find_tails(density: Density, modes: Modes) -> Tails:
@@ -189,11 +238,10 @@ def _find_tails(density: Density, modes: Modes) -> Tails:
     best = jnp.argmax(finite_or_lowest(modes.height))
     mode, height = modes.point[best], modes.height[best]
     axes = jnp.eye(dim, dtype=dtype)
-    widths = jax.vmap(
-        lambda axis: jnp.maximum(
-            _stretch(density, mode, height, axis, 2.0), _stretch(density, mode, height, -axis, 2.0)
-        )
-    )(axes)
+    either_way = jnp.concatenate([axes, -axes])
+    drop = jnp.full(1, 2.0, dtype)
+    widths = jax.vmap(lambda axis: _stretch(density, mode, height, axis, drop)[0])(either_way)
+    widths = jnp.max(widths.reshape(2, dim), 0)
     radii = jnp.asarray(_RADII, dtype)
 
     def exponent(direction):
@@ -202,17 +250,17 @@ def _find_tails(density: Density, modes: Modes) -> Tails:
         # The farthest one that is known; none that is known is a wall, or an overflow.
         known = jnp.isfinite(slopes)
         last = jnp.max(jnp.where(known, jnp.arange(len(slopes)), -1))
-        return jnp.where(last >= 0, slopes[jnp.maximum(last, 0)], jnp.inf), logs
+        return jnp.where(last >= 0, slopes[jnp.maximum(last, 0)], jnp.inf)
 
-    along, _ = jax.vmap(exponent)(jnp.concatenate([axes, -axes]))
-    along = along.reshape(2, dim)
     # Signs of a fixed pattern: diagonals of no coordinate plane.
     signs = jnp.where(jnp.arange(dim) % 2 == 0, 1.0, -0.7).astype(dtype)
-    across, _ = jax.vmap(exponent)(jnp.stack([signs, -signs, jnp.abs(signs), -jnp.abs(signs)]))
+    diagonals = jnp.stack([signs, -signs, jnp.abs(signs), -jnp.abs(signs)])
+    exponents = jax.vmap(exponent)(jnp.concatenate([either_way, diagonals]))
+    along, across = exponents[: 2 * dim].reshape(2, dim), exponents[2 * dim :]
     is_heavy = jnp.any(along < _HEAVY, 0)
     is_heavy = is_heavy | (jnp.any(across < _HEAVY) & ~jnp.any(is_heavy))
     tails = Tails(mode, widths, is_heavy, jnp.asarray(True))
-    compressed = Density(density.family, density.eta, tails)
+    compressed = Density(density.family, density.eta, tails, density.modes)
     reach = jnp.asarray(math.log(float(jnp.finfo(dtype).max)) * 0.98, dtype)
     distances = reach * jnp.arange(1, 17, dtype=dtype) / 16
 

@@ -144,7 +144,8 @@ def _largest_jump(
 
     t = length * jnp.arange(_POINTS) / (_POINTS - 1)
     values = jax.vmap(at)(t.astype(length.dtype))
-    left, right = (jax.tree.map(lambda leaf: leaf[part], values) for part in (_HEAD, _TAIL))
+    left = jax.tree.map(lambda leaf: leaf[:-1], values)
+    right = jax.tree.map(lambda leaf: leaf[1:], values)
     width = length / (_POINTS - 1)
     sizes = jax.vmap(misfit, (0, 0, None))(left, right, width)
     worst = jnp.argmax(jnp.max(sizes, 1))
@@ -167,9 +168,6 @@ def _largest_jump(
     carry = t[worst].astype(length.dtype), width, left, right
     start, width, left, right = jax.lax.fori_loop(0, _HALVINGS, halve, carry)
     return misfit(left, right, width), start
-
-
-_HEAD, _TAIL = slice(None, -1), slice(1, None)
 
 
 def _last_finite(log_p: Callable[[Array], Array], dtype) -> Float[Array, ""]:
