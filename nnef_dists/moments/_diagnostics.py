@@ -52,6 +52,7 @@ class Rung(IntEnum):
     LONGER = 1
     IMPORTANCE = 2
     TEMPERED = 3
+    DOUBLE = 4
 
     @property
     def method(self) -> str:
@@ -61,6 +62,7 @@ class Rung(IntEnum):
             Rung.LONGER: "a longer run",
             Rung.IMPORTANCE: "importance sampling",
             Rung.TEMPERED: "tempered sequential Monte Carlo",
+            Rung.DOUBLE: "HMC in double precision",
         }[self]
 
 
