@@ -112,8 +112,9 @@ class Density(eqx.Module):
 
     def rounding(self, v: Float[Array, " n"]) -> Float[Array, ""]:
         """Returns a bound of the log-density's rounding error, in nats."""
-        eps = jnp.finfo(self.eta.dtype).eps
-        return eps * jnp.sum(jnp.abs(self.eta * self.stats(v)))
+        stats = self.stats(v)
+        eps = max(float(jnp.finfo(a.dtype).eps) for a in (stats, self.eta))
+        return eps * jnp.sum(jnp.abs(self.eta * stats))
 
 
 def support_dim(family: ExponentialFamily) -> int:

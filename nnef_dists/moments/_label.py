@@ -1,8 +1,13 @@
 """The label of one eta: chains, their diagnostics, and control variates."""
 
+import functools
+from collections import deque
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
@@ -112,3 +117,52 @@ def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> M
         covariance_error=jnp.sqrt(label.covariance_error**2 + product_squares),
     )
     return refuse(label, is_missed, Status.NOT_CONVERGED)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def label_tile(family, config, etas, keys) -> MomentLabel:
+    """Labels a tile of etas, in one compiled program."""
+
+    def one(eta, key):
+        return label_chains(config, *sample_chains(family, config, eta, key))[1]
+
+    return jax.vmap(one)(etas, keys)
+
+
+def label_tiles(
+    family: ExponentialFamily,
+    config: HMCConfig,
+    etas: Float[Array, "n eta_dim"],
+    keys: Key[Array, " n"],
+    on_tile: Callable[[int], object] = lambda n: None,
+) -> MomentLabel:
+    """Labels etas by HMC, a tile at a time, on all local devices.
+
+    Args:
+        family: The exponential family.
+        config: How to sample, and when a label is good.
+        etas: Valid natural parameters, `(n, eta_dim)`.
+        keys: A key for each, `(n,)`.
+        on_tile: Called after each tile with the number of etas in it.
+
+    Returns:
+        The labels, with a leading axis of n, as NumPy arrays.
+    """
+    n = len(etas)
+    devices = jax.local_devices()
+    pending: deque[MomentLabel] = deque()
+    done: list[MomentLabel] = []
+
+    def collect():
+        done.append(jax.tree.map(np.asarray, pending.popleft()))
+        on_tile(min(config.tile, n - config.tile * (len(done) - 1)))
+
+    for number, start in enumerate(range(0, n, config.tile)):
+        rows = np.minimum(np.arange(start, start + config.tile), n - 1)
+        tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
+        pending.append(label_tile(family, config, *tile))
+        if len(pending) == len(devices):
+            collect()
+    while pending:
+        collect()
+    return jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
