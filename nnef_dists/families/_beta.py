@@ -5,13 +5,13 @@ from typing import ClassVar, final
 
 import jax.numpy as jnp
 from flowjax.bijections import Sigmoid
-from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._boundary import log_above_zero, log_below_one, log_indicator
 from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._gamma_functions import log_multivariate_beta, mean_log_share
 
 _ABOVE_MINUS_ONE = interval(-1.0, math.inf)
 
@@ -55,13 +55,11 @@ class Beta(ClosedFormFamily):
 
     def log_partition(self, eta: Float[Array, "2"]) -> Float[Array, ""]:
         """Returns A = log B(a, b), in nats."""
-        a, b = self.to_concentrations(eta)
-        return gammaln(a) + gammaln(b) - gammaln(a + b)
+        return log_multivariate_beta(jnp.stack(self.to_concentrations(eta)))
 
     def mean(self, eta: Float[Array, "2"]) -> Float[Array, "2"]:
         """Returns (digamma(a), digamma(b)) - digamma(a + b)."""
-        a, b = self.to_concentrations(eta)
-        return jnp.stack([digamma(a), digamma(b)]) - digamma(a + b)
+        return mean_log_share(jnp.stack(self.to_concentrations(eta)))
 
     def to_concentrations(
         self, eta: Float[Array, "2"]

@@ -4,14 +4,13 @@ import math
 from typing import ClassVar, final
 
 import equinox as eqx
-import jax.numpy as jnp
-from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._boundary import log_above_zero, log_indicator
 from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._gamma_functions import log_multivariate_beta, mean_log_share
 from nnef_dists.families._support import AdditiveLogRatio
 
 
@@ -68,13 +67,11 @@ class Dirichlet(ClosedFormFamily):
 
     def log_partition(self, eta: Float[Array, " k"]) -> Float[Array, ""]:
         """Returns A = sum_i log Gamma(alpha_i) - log Gamma(sum_i alpha_i), in nats."""
-        alpha = self.to_concentration(eta)
-        return jnp.sum(gammaln(alpha)) - gammaln(jnp.sum(alpha))
+        return log_multivariate_beta(self.to_concentration(eta))
 
     def mean(self, eta: Float[Array, " k"]) -> Float[Array, " k"]:
         """Returns digamma(alpha_i) - digamma(sum_i alpha_i)."""
-        alpha = self.to_concentration(eta)
-        return digamma(alpha) - digamma(jnp.sum(alpha))
+        return mean_log_share(self.to_concentration(eta))
 
     def to_concentration(self, eta: Float[Array, " k"]) -> Float[Array, " k"]:
         """Returns the concentration alpha, `(k,)`."""

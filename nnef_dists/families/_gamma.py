@@ -5,13 +5,18 @@ from typing import ClassVar, final
 
 import jax.numpy as jnp
 from flowjax.bijections import Exp
-from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._boundary import log_above_zero, log_indicator
 from nnef_dists.families._constraints import interval, negative
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._gamma_functions import (
+    HALF_LOG_TWO_PI,
+    digamma_remainder,
+    log_gamma_remainder,
+    log_ratio,
+)
 
 
 @final
@@ -51,12 +56,13 @@ class Gamma(ClosedFormFamily):
     def log_partition(self, eta: Float[Array, "2"]) -> Float[Array, ""]:
         """Returns A = log Gamma(shape) - shape log(rate), in nats."""
         shape, rate = self.to_shape_rate(eta)
-        return gammaln(shape) - shape * jnp.log(rate)
+        elementary = shape * (log_ratio(shape, rate) - 1) - jnp.log(shape) / 2
+        return elementary + HALF_LOG_TWO_PI + log_gamma_remainder(shape)
 
     def mean(self, eta: Float[Array, "2"]) -> Float[Array, "2"]:
         """Returns (digamma(shape) - log(rate), shape / rate)."""
         shape, rate = self.to_shape_rate(eta)
-        return jnp.stack([digamma(shape) - jnp.log(rate), shape / rate])
+        return jnp.stack([digamma_remainder(shape) + log_ratio(shape, rate), shape / rate])
 
     def to_shape_rate(self, eta: Float[Array, "2"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Returns the shape and the rate."""

@@ -1,0 +1,156 @@
+"""Whether labels are as good as they claim: errors over standard errors, family by family.
+
+    python tests/benchmarks/bench_honesty.py [NAME ...] [--etas 2048] [--more 256]
+
+Labels are made without the comparison with quadrature, so that it cannot hide a bad sampler, and
+are then compared. For each family: the share of valid labels; the RMS error in z units; the
+standard deviation of t = error / standard error; how many labels have a |t| beyond 6, and the
+largest |t|; the largest error in z units; the same of covariances (sd of t, beyond 6); and how many
+labels the comparison with quadrature refuses. Reference moments are closed forms, grids and
+transfer matrices of `tests/truth.py` and `tests/strangers.py`.
+
+Families marked + are promised: at least 99% of their labels are valid. Two-dimensional ones and
+more have `--more` etas.
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import nnef_dists as nd
+from nnef_dists.moments._density import support_dim
+from nnef_dists.moments._reference import compare_with_quadrature
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests import truth
+from tests.benchmarks.jobs import LATTICE, Job, closed_form, each
+from tests.moments.exact import polynomial_moments
+from tests.strangers import DECLARED, Stranger
+
+
+def pairs(exact):
+    """Turns moments of one eta into those of many."""
+
+    def many(etas):
+        found = [exact(eta) for eta in etas]
+        return np.array([mean for mean, _ in found]), np.array([cov for _, cov in found])
+
+    return many
+
+
+SHIPPED = {
+    "GaussianNatural1D": Job(
+        nd.GaussianNatural1D(),
+        {"x": (-20.0, 20.0), "x2": (-40.0, -0.1, "log")},
+        closed_form(nd.GaussianNatural1D()),
+    ),
+    "Polynomial1D": Job(
+        nd.Polynomial1D((1, 2, 4)),
+        {"x": (-2.0, 2.0), "x2": (-2.0, 2.0), "x4": (-2.0, -0.1, "log")},
+        polynomial_moments,
+    ),
+    "Gamma": Job(
+        nd.Gamma(), {"log_x": (0.0, 20.0), "x": (-10.0, -0.1, "log")}, closed_form(nd.Gamma())
+    ),
+    "Beta": Job(nd.Beta(), {"log_x": (0.0, 20.0), "log_1mx": (0.0, 20.0)}, closed_form(nd.Beta())),
+    "GammaShapePrior": Job(
+        nd.GammaShapePrior(),
+        {"alpha": (-2, 4), "log_gamma": (-5, -0.5)},
+        each(truth.gamma_shape_prior),
+    ),
+    "VonMisesHarmonic": Job(
+        nd.VonMisesHarmonic(2),
+        {"cos": (-3.0, 3.0), "sin": (-3.0, 3.0)},
+        each(truth.von_mises_harmonic),
+    ),
+    "RectifiedGaussian": Job(
+        nd.RectifiedGaussian(),
+        {"x": (-5.0, 5.0), "x2": (-3.0, -0.2, "log")},
+        each(truth.rectified_gaussian),
+    ),
+    "LaplaceProduct": Job(
+        nd.LaplaceProduct(1),
+        {"minus": (-0.5, 3.0), "plus": (-0.5, 3.0)},
+        each(truth.laplace_product),
+    ),
+    "DirichletPrior": Job(
+        nd.DirichletPrior(3),
+        {"alpha": (-6.0, -1.0), "log_beta": (-4.0, -1.0)},
+        each(truth.dirichlet_prior),
+    ),
+    "MultivariateNormal": Job(
+        nd.MultivariateNormal(3),
+        {"x": (-4.0, 4.0), "xxT": (-4.0, -0.1, "log")},
+        closed_form(nd.MultivariateNormal(3)),
+    ),
+    "LatticePhi4": Job(nd.LatticePhi4(10), LATTICE, each(lambda eta: truth.lattice_phi4(10, eta))),
+}
+JOBS = {name: (job, True) for name, job in SHIPPED.items()} | {
+    name: (Job(Stranger(name), dict(declared.ranges), pairs(declared.exact)), declared.promised)
+    for name, declared in DECLARED.items()
+}
+
+
+def run(name: str, n_line: int, n_more: int) -> dict[str, float]:
+    job, promised = JOBS[name]
+    dim = support_dim(job.family)
+    n = n_line if dim == 1 else n_more
+    etas = job.family.sample_eta(jax.random.key(11), n, job.ranges)
+    mean, covariance = job.exact(np.asarray(etas, np.float64))
+    config = nd.HMCConfig(quadrature=False)
+    start = time.perf_counter()
+    data = nd.estimate_moments(job.family, etas, jax.random.key(12), config)
+    seconds = time.perf_counter() - start
+    sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    ok = data.ok
+    scale = sd[:, :, None] * sd[:, None]
+    # The reference is as exact as its own arithmetic.
+    z = ((data.mean - mean) / sd)[ok]
+    t = ((data.mean - mean) / np.hypot(data.standard_error, 1e-9 * sd))[ok]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_covariance = (data.covariance - covariance) / np.hypot(
+            data.covariance_error, 1e-9 * scale
+        )
+    t_covariance = t_covariance[ok]
+    refused = 0
+    if dim <= 2:
+        labels = nd.MomentLabel(*(np.array(getattr(data, f)) for f in nd.MomentLabel._fields))
+        compared = compare_with_quadrature(job.family, np.asarray(etas), labels)
+        refused = int(ok.sum() - (compared.status == nd.Status.OK).sum())
+    worst = np.abs(t).max(1) if len(t) else np.zeros(1)
+    worst_covariance = np.abs(t_covariance).max((1, 2)) if len(t) else np.zeros(1)
+    reasons = {s.name: int((data.status == s).sum()) for s in nd.Status if s > nd.Status.OK}
+    print(
+        f"{'+' if promised else ' '} {name:28s} {dim:2d} {ok.mean():7.2%}  "
+        f"z rms {np.sqrt(np.mean(z**2)) if z.size else 0:.5f}  max {np.abs(z).max(initial=0):.4f}  "
+        f"t sd {t.std() if t.size else 0:.2f}  max {worst.max():6.1f}  >6 {(worst > 6).sum():3d}  "
+        f"cov t sd {t_covariance.std() if t.size else 0:.2f}  max {worst_covariance.max():6.1f}  "
+        f">6 {(worst_covariance > 6).sum():3d}  quadrature refuses {refused:3d}  "
+        f"{1e3 * seconds / n:6.1f} ms per eta  { ({k: v for k, v in reasons.items() if v}) }",
+        flush=True,
+    )
+    return {"valid": float(ok.sum()), "beyond": float((worst > 6).sum())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--etas", type=int, default=2048)
+    parser.add_argument("--more", type=int, default=256)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    unknown = set(options.names) - set(JOBS)
+    if unknown:
+        parser.error(f"Expected names of {list(JOBS)}; got {sorted(unknown)}")
+    rows = [run(name, options.etas, options.more) for name in options.names or JOBS]
+    valid, beyond = (sum(row[name] for row in rows) for name in ("valid", "beyond"))
+    print(f"of {valid:.0f} valid labels {beyond:.0f} are beyond 6 standard errors")
+
+
+if __name__ == "__main__":
+    main()
