@@ -225,7 +225,7 @@ class CoupledDomain(AbstractDomain):
     def sample(
         self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
     ) -> dict[str, Array]:
-        """Draws from the box until valid; raises after 1,000 invalid draws in a row."""
+        """Draws from the box until valid; NaN after 1,000 invalid draws in a row."""
         box = {name: Range(name, ranges[name], shape) for name, shape in shapes.items()}
 
         def draw(key):
@@ -246,12 +246,8 @@ class CoupledDomain(AbstractDomain):
 
         attempts, _, parts = jax.lax.while_loop(unlucky, retry, retry((0, key, None)))
         parts = in_order(parts)
-        return eqx.error_if(
-            parts,
-            (attempts >= 1000) & ~self.contains(parts)["eta"],
-            f"Expected ranges that meet the natural domain ({self.description}); "
-            "got none valid in 1,000 draws",
-        )
+        found = (attempts < 1000) | self.contains(parts)["eta"]
+        return {name: jnp.where(found, part, jnp.nan) for name, part in parts.items()}
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
         """Returns the declared functions of the flat eta, if any."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists._checks import check_instance
 from nnef_dists.families import ExponentialFamily
 
 # Beyond this many nats under the maximum, exp() is below float64's relative rounding.
@@ -71,13 +72,14 @@ def quadrature_moments(
         Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review 56
         (2014).
     """
+    check_instance(family, ExponentialFamily, "family")
     dim = math.prod(family.support.shape)
     if dim not in (1, 2):
         raise ValueError(f"Expected a family of one or two dimensions; {family!r} has {dim}")
     points = {1: 2001, 2: 301}[dim] if points is None else points
     if points % 2 == 0 or points < 9:
         raise ValueError(f"Expected an odd number of points >= 9; got {points}")
-    return _quadrature(family, family.check_eta(jnp.asarray(eta)), points, zooms, float(reach))
+    return _quadrature(family, family.check_eta(eta), points, zooms, float(reach))
 
 
 class QuadratureGrid(NamedTuple):
