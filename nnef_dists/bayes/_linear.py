@@ -14,8 +14,8 @@ from ._make_parameter import make_parameter
 from ._module import Module
 from ._noise import draw_noise, normal_pair
 from ._parameter import AbstractParameter
-from ._positivity import AbstractPositivity
 from ._partition import check_whole
+from ._positivity import AbstractPositivity
 from ._protocol import drawing_key
 from ._sample import sample_all_parameters
 

@@ -12,8 +12,8 @@ from ._gaussian import GaussianParameter
 from ._linear import BayesianLinear
 from ._module import Module
 from ._parameter import AbstractParameter
-from ._positivity import AbstractPositivity
 from ._partition import check_whole
+from ._positivity import AbstractPositivity
 from ._protocol import drawing_key
 from ._sample import sample_all_parameters
 
