@@ -263,7 +263,9 @@ def check_instance(value: Any, kind: type, what: str) -> None:
             f"Call the class with its arguments: {name}(...)."
         )
     inner = getattr(value, what, None)
-    remedy = f"Use .{what} of it." if isinstance(inner, kind) else f"Use a {kind.__name__}."
+    remedy = "Check the type, and the order of the arguments."
+    if isinstance(inner, kind):
+        remedy = f"Use its attribute .{what}."
     raise ValueError(
         f"Expected {what} to be an instance of {kind.__name__}; got {type(value).__name__}. "
         f"{remedy}"

@@ -169,7 +169,8 @@ class ProductDomain(AbstractDomain):
         for name, constraint in self.constraints.items():
             if name not in shapes:
                 raise ValueError(
-                    f"Expected natural_domain to name statistics among {list(shapes)}; got {name!r}"
+                    f"Expected natural_domain to name statistics among {list(shapes)}; got "
+                    f"{name!r}. Use the names that compute_stats returns."
                 )
             try:
                 constraint.unconstrained_dim(shapes[name])
@@ -284,6 +285,7 @@ def domain(**constraints: AbstractConstraint) -> ProductDomain:
         if not isinstance(constraint, AbstractConstraint):
             raise ValueError(
                 f"Expected a constraint such as nnef_dists.negative for {name!r}; "
-                f"got {constraint!r}"
+                f"got {constraint!r}. Use real, positive, negative, interval(lower, upper) or "
+                "negative_definite."
             )
     return ProductDomain(dict(constraints))

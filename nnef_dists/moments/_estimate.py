@@ -49,6 +49,7 @@ def estimate_moments(
             naming its index, the natural parameter and its value.
     """
     config = HMCConfig() if config is None else config
+    check_instance(config, HMCConfig, "config")
     etas, key = check_etas(family, etas), as_key(key)
     with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
         labels = label_etas(family, etas, key, config, on_tile=bar.update)
@@ -81,6 +82,7 @@ def sample_hmc(
         ValueError: If n < 1, and what `family.check_eta` raises.
     """
     config = HMCConfig() if config is None else config
+    check_instance(config, HMCConfig, "config")
     if n < 1:
         raise ValueError(f"Expected n >= 1; got {n}")
     draws = max(8, -(-n // config.chains))

@@ -84,6 +84,7 @@ def generate_moments(
     """
     check_instance(family, ExponentialFamily, "family")
     config, key = HMCConfig() if config is None else config, as_key(key)
+    check_instance(config, HMCConfig, "config")
     path = Path(path).absolute()
     if chunk is not None and (chunk < 1 or chunk % config.tile):
         raise ValueError(f"Expected chunk to be a multiple of the tile, {config.tile}; got {chunk}")
