@@ -243,9 +243,8 @@ def _close_option(message: str, parsers: Sequence[ArgumentParser]) -> str | None
     for parser in parsers:
         known |= _option_names(parser)
     names = {cls.__name__ for cls in classes} | {"ExponentialFamily", "AbstractMomentNetwork"}
-    quoted = r"(?:--|(?<!Subcommand )['\"])([A-Za-z_][\w.]*)|: (\w+)$"
-    for match in re.finditer(quoted, message, re.MULTILINE):
-        word = match[1] or match[2]
+    quoted = r"(?:--|(?<!Subcommand )(?<!<class )['\"])([A-Za-z_][\w.]*)"
+    for word in re.findall(quoted, message):
         if word not in known and word.rpartition(".")[2] not in names:
             close = difflib.get_close_matches(word, sorted(known), 1)
             if close:

@@ -35,6 +35,7 @@ def _small_programs_compile_quickly(request):
         "families",
         "networks",
         "posterior",
+        "test_compiled.py",
         "test_control_variates.py",
         "test_documentation.py",
         "test_examples.py",
