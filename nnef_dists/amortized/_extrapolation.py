@@ -37,6 +37,6 @@ def check_extrapolation(
     if strict:
         return guard(eta, inside, message, eta, _REMEDY, strict=True)
     if not isinstance(inside, Tracer) and not inside:
-        # The caller of the method that called the method that called this.
-        warnings.warn(f"{message}; got {eta}", ExtrapolationWarning, stacklevel=4)
+        # The line that calls the method: past `_checked`, whose bound method is a frame too.
+        warnings.warn(f"{message}; got {eta}. {_REMEDY}", ExtrapolationWarning, stacklevel=5)
     return eta

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ def sample_hmc(
 
 
 def check_etas(
-    family: ExponentialFamily, etas: Array, *, first: int = 0
+    family: ExponentialFamily, etas: Array | np.ndarray | Sequence[Any], *, first: int = 0
 ) -> Float[Array, "n eta_dim"]:
     """Returns the etas as an array, where all are valid.
 

@@ -114,7 +114,8 @@ def eta_source(
     Raises:
         ValueError: For invalid etas or ranges.
     """
-    if not isinstance(etas, tuple):
+    # A tuple of rows is an array, one with ranges is not.
+    if not isinstance(etas, tuple) or not any(isinstance(part, Mapping) for part in etas[2:3]):
         return GivenSource(np.asarray(check_etas(family, etas)))
     fields: Any = etas
     random = RandomEtas(*fields)
