@@ -16,6 +16,7 @@ from flowjax.bijections import Identity
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from nnef_dists._checks import as_array, as_key, as_point, as_vector, check_concrete, guard
+from nnef_dists.families._declaration import check_declaration, find_stat_shapes
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._support import Support
 
@@ -64,21 +65,7 @@ class ExponentialFamily(eqx.Module):
                     f"{type(self).__name__}; got an array in {field.name!r}"
                 )
         name = type(self).__name__
-        if not isinstance(self.x_shape, tuple):
-            raise ValueError(
-                f"Expected x_shape of {name} to be a tuple of integers; got {self.x_shape!r}. "
-                "Use () for a number and (d,) for a vector."
-            )
-        if not isinstance(self.natural_domain, AbstractDomain):
-            raise ValueError(
-                f"Expected natural_domain of {name} to be a domain; got {self.natural_domain!r}. "
-                "Use nnef_dists.domain with constraints by statistic, such as domain(x2=negative)."
-            )
-        if not isinstance(self.support, Support):
-            raise ValueError(
-                f"Expected support of {name} to be a flowjax bijection or an AbstractSupport; got "
-                f"{self.support!r}. Use for example flowjax.bijections.Exp() for x > 0."
-            )
+        check_declaration(name, self.x_shape, self.natural_domain, self.support)
         self.natural_domain.check_statistics(self.stat_shapes)
 
     @abstractmethod
@@ -371,31 +358,4 @@ class ClosedFormFamily(ExponentialFamily):
 @functools.cache
 def _stat_shapes(family: ExponentialFamily) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Finds names and shapes in the order of `compute_stats` (JAX would sort the dict)."""
-    found: list[tuple[str, tuple[int, ...]]] = []
-    name = type(family).__name__
-
-    def trace(x):
-        stats = family.compute_stats(x)
-        if not isinstance(stats, dict) or not stats:
-            raise ValueError(
-                f"Expected compute_stats of {name} to return a non-empty dict of arrays; got "
-                f"{'an array' if isinstance(stats, jax.Array) else type(stats).__name__}. Return "
-                'for example {"x": x, "x2": x**2}.'
-            )
-        for stat, value in stats.items():
-            value = jnp.asarray(value)
-            if not jnp.issubdtype(value.dtype, jnp.floating):
-                raise ValueError(
-                    f"Expected statistic {stat!r} of {name} to be floating-point; got dtype "
-                    f"{value.dtype}. Convert it with .astype(x.dtype)."
-                )
-            found.append((stat, value.shape))
-
-    try:
-        jax.eval_shape(trace, jax.ShapeDtypeStruct(family.x_shape, jnp.result_type(float)))
-    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
-        raise ValueError(
-            f"Expected compute_stats of {name} to be traceable by JAX; got a use of the value of "
-            "x, by NumPy, float(x) or a Python `if`. Use jax.numpy, such as jnp.sin and jnp.where."
-        ) from error
-    return tuple(found)
+    return find_stat_shapes(type(family).__name__, family.compute_stats, family.x_shape)
