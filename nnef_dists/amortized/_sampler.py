@@ -13,7 +13,7 @@ from nnef_dists._checks import guard
 from nnef_dists.bayes import register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import AbstractSampler, HMCConfig, Status, sample_hmc
-from nnef_dists.moments._quadrature import quadrature_grid
+from nnef_dists.moments._quadrature import quadrature_grids
 
 register_saveable(HMCConfig)
 
@@ -67,8 +67,8 @@ class HMCSampler(AbstractSampler):
 class QuadratureSampler(AbstractSampler):
     """Draws in one dimension by inverting the distribution function on a grid.
 
-    The grid is that of `quadrature_moments`; between its points the distribution function is
-    linear. It is fast, and fine under `jax.vmap`: many etas, a few draws of each.
+    The grid is the stretched one of `quadrature_moments`; between its points the distribution
+    function is linear. It is fast, and fine under `jax.vmap`: many etas, a few draws of each.
 
     Args:
         points: Grid points, an odd number, at least 9.
@@ -96,8 +96,9 @@ class QuadratureSampler(AbstractSampler):
         """
         if n < 1 or math.prod(family.support.shape) != 1:
             raise ValueError(f"Expected n >= 1 and a family of one dimension; got {n}, {family!r}")
-        grid = quadrature_grid(family, eta, points=self.points)
-        axis, density = grid.axes[0], jnp.exp(grid.logs - jnp.max(grid.logs))
+        grid, _ = quadrature_grids(family, eta, points=self.points)
+        logs = grid.logs + grid.log_weights
+        axis, density = grid.axes[0], jnp.exp(logs - jnp.max(logs))
         steps = (density[1:] + density[:-1]) / 2
         cumulative = jnp.concatenate([jnp.zeros((1,), steps.dtype), jnp.cumsum(steps)])
         uniform = jax.random.uniform(key, (n,), axis.dtype)

@@ -20,7 +20,9 @@ class HMCConfig:
             are independent, so acceptance is often higher.
         step_size_jitter: In every iteration the step size is multiplied by a uniform draw from
             1 -/+ this: a trajectory of fixed length resonates with some densities.
-        dispersion: Standard deviation of the chains' starts, in unconstrained coordinates.
+        dispersion: Standard deviation, in unconstrained coordinates, of the points from which half
+            of the searches for modes begin; the others begin at distances from 0.01 to 10,000.
+            Chains start around the modes.
         global_moves: Whether an independence Metropolis step, whose proposal is fitted to the
             warm-up of all chains, follows each HMC transition. In few dimensions it carries chains
             between modes; in many it is rarely accepted and costs little.
@@ -34,6 +36,10 @@ class HMCConfig:
         min_ess: A label is refused where the split-chain effective sample size is below this in
             any statistic.
         max_divergences: A label is refused where more than this fraction of transitions diverged.
+        max_influence: A label is refused where one draw has more than this share in the sum of
+            squared deviations that a mean or a covariance is estimated from.
+        quadrature: Whether labels of one and two dimensions are compared with quadrature, and
+            refused where both errors cannot explain the difference.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -54,6 +60,8 @@ class HMCConfig:
     max_rhat: float = 1.02
     min_ess: float = 400.0
     max_divergences: float = 0.001
+    max_influence: float = 0.8
+    quadrature: bool = True
 
     def __post_init__(self):
         integers = {"chains": 4, "warmup": 24, "draws": 8, "leapfrog_steps": 1, "tile": 1}
@@ -74,6 +82,7 @@ class HMCConfig:
         for name, high in {
             "step_size_jitter": 1,
             "max_divergences": 1,
+            "max_influence": 1,
             "min_ess": math.inf,
         }.items():
             value = getattr(self, name)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nnef_dists.moments._diagnostics import MomentLabel
+from nnef_dists.moments._diagnostics import MomentLabel, Status, largest_share, refuse
 from nnef_dists.moments._features import quadratics
 from nnef_dists.moments._hmc import Chains
 from nnef_dists.moments._linalg import cholesky, solve_definite
@@ -23,6 +23,8 @@ _SIMPLE_RIDGE = 1e-6
 _LEAST_ERROR = 0.005
 # Products of so many statistics have their means corrected; of more, the covariance stays plain.
 _MOST_STATISTICS = 16
+# Of plain standard errors: a larger correction is that of draws, or of functions, that are wrong.
+_MOST_CORRECTION = 6.0
 
 
 class Estimate(NamedTuple):
@@ -31,10 +33,12 @@ class Estimate(NamedTuple):
     Attributes:
         mean: The means, `(d,)`.
         standard_error: Their standard errors, `(d,)`.
+        influence: The largest share of one draw in the sum of squared deviations, `(d,)`.
     """
 
     mean: Float[Array, " d"]
     standard_error: Float[Array, " d"]
+    influence: Float[Array, " d"]
 
 
 def correct_means(
@@ -75,9 +79,9 @@ def correct_means(
     def sums(block):
         x = jax.vmap(features)(*block)
         y = jax.vmap(target)(*block)
-        return x.T @ x / half, x.T @ y / half, jnp.mean(x, 0), jnp.mean(y, 0)
+        return (x.T @ x / half, x.T @ y / half, jnp.mean(x, 0), jnp.mean(y, 0)), x, y
 
-    gram, cross, x, y = jax.lax.map(sums, blocks)
+    (gram, cross, x, y), all_x, all_y = jax.lax.map(sums, blocks)
     # Features that vanish or overflow in some draw can correct nothing.
     square = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), 0)
     usable = jnp.isfinite(square) & (square > 0)
@@ -121,9 +125,11 @@ def correct_means(
         )
 
     error = jnp.maximum(jackknife(corrected(y_rest, x_rest)), jnp.abs(sensitivity))
+    residuals = all_y - scaled(all_x, scale) @ coefficients
+    shares = [largest_share(leaf.reshape(-1, leaf.shape[-1])) for leaf in (residuals, all_y)]
     return (
-        Estimate(jnp.mean(corrected(y, x), 0), error),
-        Estimate(jnp.mean(y, 0), jackknife(y_rest)),
+        Estimate(jnp.mean(corrected(y, x), 0), error, shares[0]),
+        Estimate(jnp.mean(y, 0), jackknife(y_rest), shares[1]),
     )
 
 
@@ -142,9 +148,10 @@ def correct_label(
         chains: The draws.
 
     Returns:
-        The label with corrected mean, covariance and standard error. A statistic whose corrected
+        The label with corrected mean, covariance and standard errors. A statistic whose corrected
         mean would be less certain keeps its average; so does the covariance, as a whole, and where
-        the corrected one is not positive definite.
+        the corrected one is not positive definite. A correction of more than 6 standard errors of
+        the average refuses the label.
     """
     eta_dim = stats.shape[-1]
     sd = jnp.sqrt(jnp.diagonal(label.covariance))
@@ -167,19 +174,36 @@ def correct_label(
     unseen = _LEAST_ERROR * label.standard_error
     error = jnp.sqrt((sd * corrected.standard_error[:eta_dim]) ** 2 + rounding**2 + unseen**2)
     is_better = error < label.standard_error
-    covariance = label.covariance
+    is_far = jnp.abs(mean - label.mean) > _MOST_CORRECTION * label.standard_error
+    least_influence = jnp.minimum(corrected.influence, plain.influence)
+    influence = jnp.where(is_better, least_influence[:eta_dim], plain.influence[:eta_dim])
+    covariance, covariance_error = label.covariance, label.covariance_error
     if len(rows):
         shift = corrected.mean[:eta_dim]
-        second = jnp.zeros((eta_dim, eta_dim), stats.dtype)
-        second = second.at[rows, columns].set(corrected.mean[eta_dim:])
-        second = second + second.T - jnp.diag(jnp.diagonal(second)) - jnp.outer(shift, shift)
+
+        def matrix(products):
+            upper = jnp.zeros((eta_dim, eta_dim), stats.dtype).at[rows, columns].set(products)
+            return upper + upper.T - jnp.diag(jnp.diagonal(upper))
+
+        second = matrix(corrected.mean[eta_dim:]) - jnp.outer(shift, shift)
         is_definite = jnp.all(jnp.isfinite(cholesky(second)))
         is_tighter = jnp.sum(corrected.standard_error[eta_dim:] ** 2) < jnp.sum(
             plain.standard_error[eta_dim:] ** 2
         )
-        covariance = jnp.where(is_definite & is_tighter, sd[:, None] * second * sd, covariance)
-    return label._replace(
+        is_used = is_definite & is_tighter
+        covariance = jnp.where(is_used, sd[:, None] * second * sd, covariance)
+        unseen = _LEAST_ERROR * plain.standard_error
+        rounding = jnp.finfo(stats.dtype).eps
+        refined = jnp.sqrt(corrected.standard_error**2 + unseen**2 + rounding**2)
+        chosen = jnp.where(is_used, refined, plain.standard_error)[eta_dim:]
+        covariance_error = sd[:, None] * matrix(chosen) * sd
+        shares = jnp.where(is_used, least_influence, plain.influence)[eta_dim:]
+        influence = jnp.concatenate([influence, shares])
+    label = label._replace(
         mean=jnp.where(is_better, mean, label.mean),
         standard_error=jnp.where(is_better, error, label.standard_error),
         covariance=covariance,
+        covariance_error=covariance_error,
+        influence=jnp.max(influence),
     )
+    return refuse(label, jnp.any(is_better & is_far), Status.DISAGREES)

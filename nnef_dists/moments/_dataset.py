@@ -70,8 +70,8 @@ class MomentDataset:
         acceptance: Mean acceptance of the HMC transitions, `(n,)`.
         divergences: Fraction of transitions that diverged, `(n,)`.
         jumps: Fraction of global moves that were accepted, `(n,)`.
-        influence: The largest change of a mean or covariance, in standard errors, when one draw is
-            left out, `(n,)`.
+        influence: The largest share of one draw in the sum of squared deviations that a mean, or a
+            covariance, is estimated from, `(n,)`.
         pareto_k: The largest shape of a tail of T, `(n,)`: a diagnostic.
         status: `Status` of every label, `(n,)`.
         rung: `Rung` of every label, `(n,)`.

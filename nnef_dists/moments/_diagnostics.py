@@ -3,6 +3,7 @@
 from enum import IntEnum
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
 from jaxtyping import Array, Bool, Float, Int
@@ -40,7 +41,7 @@ class Status(IntEnum):
             Status.INFLUENTIAL: "a few draws decide",
             Status.HEAVY_TAILS: "tails too heavy to sample, or not integrable",
             Status.ROUNDING: "lost to rounding: eta . T is too large for this dtype",
-            Status.DISAGREES: "disagrees with quadrature",
+            Status.DISAGREES: "two estimates disagree (with control variates, or with quadrature)",
         }[self]
 
 
@@ -51,6 +52,7 @@ class Rung(IntEnum):
     LONGER = 1
     IMPORTANCE = 2
     TEMPERED = 3
+    DOUBLE = 4
 
     @property
     def method(self) -> str:
@@ -60,6 +62,7 @@ class Rung(IntEnum):
             Rung.LONGER: "a longer run",
             Rung.IMPORTANCE: "importance sampling",
             Rung.TEMPERED: "tempered sequential Monte Carlo",
+            Rung.DOUBLE: "HMC in double precision",
         }[self]
 
 
@@ -81,8 +84,8 @@ class MomentLabel(NamedTuple):
             fraction of its draws.
         divergences: Fraction of transitions that diverged.
         jumps: Fraction of global moves that were accepted.
-        influence: The largest change of a mean or covariance, in standard errors, when one draw is
-            left out.
+        influence: The largest share of one draw in the sum of squared deviations that a mean, or a
+            covariance, and its error are estimated from: near 1 where one draw decides.
         pareto_k: The largest shape of a tail of T: a diagnostic, on which no status depends.
         status: A `Status`.
         rung: A `Rung`.
@@ -104,7 +107,10 @@ class MomentLabel(NamedTuple):
 
 
 def label_draws(
-    stats: Float[Array, "chains draws eta_dim"], info: HMCInfo, config: HMCConfig
+    stats: Float[Array, "chains draws eta_dim"],
+    info: HMCInfo,
+    config: HMCConfig,
+    fault: Int[Array, ""] | Status = Status.OK,
 ) -> MomentLabel:
     """Labels one eta from the statistics of its draws.
 
@@ -115,6 +121,7 @@ def label_draws(
         stats: T at the draws, `(chains, draws, eta_dim)`.
         info: What the sampler says of the run.
         config: The thresholds.
+        fault: Why the draws are worth nothing, as a `Status`, where that is known beforehand.
 
     Returns:
         The moments, with their diagnostics and status.
@@ -143,16 +150,18 @@ def label_draws(
     products = jnp.einsum("cdi,cdj->cij", by_chain, by_chain) / draws
     covariance_error = jnp.std(products, 0, ddof=1) / jnp.sqrt(chains).astype(stats.dtype)
 
+    t = centered / jnp.where(covariance.diagonal() > 0, jnp.sqrt(covariance.diagonal()), 1)
     finite = info.finite & jnp.all(jnp.isfinite(covariance)) & jnp.all(jnp.isfinite(mean))
     # Comparisons are written so that NaN diagnostics fail them.
     status = jnp.select(
         [
             ~finite,
+            fault != Status.OK,
             ~jnp.all(rhat <= config.max_rhat),
             ~jnp.all(ess >= config.min_ess),
             ~(info.divergences <= config.max_divergences),
         ],
-        [Status.NOT_FINITE, Status.NOT_CONVERGED, Status.LOW_ESS, Status.DIVERGENT],
+        [Status.NOT_FINITE, fault, Status.NOT_CONVERGED, Status.LOW_ESS, Status.DIVERGENT],
         Status.OK,
     ).astype(jnp.int8)
     label = MomentLabel(
@@ -165,8 +174,8 @@ def label_draws(
         acceptance=info.acceptance,
         divergences=info.divergences,
         jumps=info.jumps,
-        influence=jnp.zeros((), stats.dtype),
-        pareto_k=jnp.zeros((), stats.dtype),
+        influence=jnp.maximum(jnp.max(largest_share(t)), jnp.max(largest_share(t**2 - 1))),
+        pareto_k=jnp.max(jax.vmap(pareto_k, 1)(jnp.log(jnp.abs(t)))),
         status=jnp.asarray(Status.OK, jnp.int8),
         rung=jnp.asarray(Rung.HMC, jnp.int8),
     )
@@ -195,3 +204,51 @@ def refuse(
         **moments,
         status=jnp.where(refused, status, label.status).astype(jnp.int8),
     )
+
+
+def largest_share(deviations: Float[Array, "draws d"]) -> Float[Array, " d"]:
+    """Returns the share of one draw in each sum of squared deviations: between 1 / draws and 1."""
+    centered = deviations - jnp.mean(deviations, 0)
+    squares = (centered / jnp.maximum(jnp.max(jnp.abs(centered), 0), _tiny(centered))) ** 2
+    return jnp.max(squares, 0) / jnp.maximum(jnp.sum(squares, 0), 1)
+
+
+def _tiny(x: Array) -> float:
+    return float(jnp.finfo(x.dtype).tiny)
+
+
+def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
+    """Returns the shape k of the tail of importance weights: those above 0.7 are not to be used.
+
+    A generalised Pareto distribution is fitted to the largest 3 sqrt(n) weights by the mean of a
+    quasi-posterior, and k is shrunk towards 1/2 as by ten draws.
+
+    Args:
+        log_weights: Logarithms of the weights, up to a constant.
+
+    Returns:
+        The shape k; infinite where there is no tail to fit.
+
+    Reference:
+        Zhang and Stephens, *A new and efficient estimation method for the generalized Pareto
+        distribution*, Technometrics 51 (2009), section 2.2; Vehtari et al., *Pareto smoothed
+        importance sampling*, JMLR 25 (2024), appendix C, for the shrinkage.
+    """
+    n = log_weights.shape[0]
+    size = max(5, min(n // 5, int(3 * n**0.5)))
+    top = jax.lax.top_k(log_weights, size + 1)[0]
+    weights = jnp.exp(top - top[0])
+    excess = (weights[:size] - weights[size])[::-1]
+    grid = 30 + int(size**0.5)
+    quartile = excess[max(int(size / 4 + 0.5) - 1, 0)]
+    steps = jnp.arange(1, grid + 1, dtype=excess.dtype) - 0.5
+    theta = 1 / excess[-1] + (1 - jnp.sqrt(grid / steps)) / (3 * quartile)
+
+    def shape(theta):
+        return jnp.mean(jnp.log1p(-theta[..., None] * excess), -1)
+
+    k = shape(theta)
+    log_profile = size * (jnp.log(-theta / k) - k - 1)
+    theta_hat = jnp.sum(theta * jax.nn.softmax(log_profile))
+    k_hat = (size * shape(theta_hat) + 10 * 0.5) / (size + 10)
+    return jnp.where(jnp.isfinite(k_hat), k_hat, jnp.inf)

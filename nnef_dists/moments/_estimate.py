@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,9 +15,11 @@ from nnef_dists._checks import as_key, as_rows, check_instance
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentDataset
+from nnef_dists.moments._density import support_dim
 from nnef_dists.moments._diagnostics import MomentLabel
-from nnef_dists.moments._label import label_chains, sample_chains
+from nnef_dists.moments._label import label_chains, label_tile, label_tiles, sample_chains
 from nnef_dists.moments._ladder import climb
+from nnef_dists.moments._reference import compare_with_quadrature
 
 
 def estimate_moments(
@@ -146,27 +147,14 @@ def label_etas(
     Returns:
         The labels, with a leading axis of n, as NumPy arrays.
     """
-    n = len(etas)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + n))
-    devices = jax.local_devices()
-    pending: deque[MomentLabel] = deque()
-    done: list[MomentLabel] = []
-
-    def collect():
-        done.append(jax.tree.map(np.asarray, pending.popleft()))
-        on_tile(min(config.tile, n - config.tile * (len(done) - 1)))
-
-    for number, start in enumerate(range(0, n, config.tile)):
-        rows = np.minimum(np.arange(start, start + config.tile), n - 1)
-        tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
-        pending.append(_label_tile(family, config, *tile))
-        if len(pending) == len(devices):
-            collect()
-    while pending:
-        collect()
-    labels = jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + len(etas)))
+    labels = label_tiles(family, config, etas, keys, on_tile)
     # Those that failed in any tile share tiles of their own.
-    return climb(family, config, etas, keys, labels) if config.ladder else labels
+    if config.ladder:
+        labels = climb(family, config, etas, keys, labels)
+    if config.quadrature and support_dim(family) <= 2:
+        labels = compare_with_quadrature(family, np.asarray(etas), labels)
+    return labels
 
 
 def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike) -> MomentLabel:
@@ -182,17 +170,9 @@ def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike)
     """
     etas = jax.ShapeDtypeStruct((config.tile, family.eta_dim), dtype)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.tile))
-    return jax.eval_shape(functools.partial(_label_tile, family, config), etas, keys)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _label_tile(family, config, etas, keys) -> MomentLabel:
-    def one(eta, key):
-        return label_chains(family, config, eta, sample_chains(family, config, eta, key))[1]
-
-    return jax.vmap(one)(etas, keys)
+    return jax.eval_shape(functools.partial(label_tile, family, config), etas, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sample(family, config, eta, key):
-    return label_chains(family, config, eta, sample_chains(family, config, eta, key))
+    return label_chains(config, *sample_chains(family, config, eta, key))

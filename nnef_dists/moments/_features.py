@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nnef_dists.families import AbstractSteinFamily, ExponentialFamily, SteinFunctions
+from nnef_dists.families import AbstractSteinFamily, SteinFunctions
+from nnef_dists.moments._density import Density
 from nnef_dists.moments._linalg import inverse_factor
 from nnef_dists.moments._proposal import Whitening
+from nnef_dists.moments._validity import Validity
 
 _MOST_MONOMIALS = 100
 _HIGHEST_DEGREE = 4
@@ -23,31 +25,28 @@ _SPLINE_DEPTH = 4.0
 _SPLINE_REACH = 6.0
 
 
-def statistics_functions(family: ExponentialFamily, u: Float[Array, " n"]) -> SteinFunctions | None:
+def statistics_functions(density: Density, u: Float[Array, " n"]) -> SteinFunctions | None:
     """Returns the family's own functions, or its statistics and their products.
 
     Args:
-        family: The family.
-        u: A point in the unconstrained coordinates of the support, flat.
+        density: A density of the family.
+        u: A point in its coordinates.
 
     Returns:
         The functions; None where a kink or the cost forbids them.
     """
+    family = density.family
     if isinstance(family, AbstractSteinFamily):
         return family.stein_functions(u)
     if not family.is_smooth or family.eta_dim * len(u) > _MOST_DERIVATIVES:
         return None
-    shape = family.support.shape
-
-    def stats(u):
-        return family.sufficient_statistics(family.support.transform(u.reshape(shape)))
 
     def along(direction):
         """The first and second derivative of the statistics along a direction."""
-        return jax.jvp(lambda u: jax.jvp(stats, (u,), (direction,))[1], (u,), (direction,))
+        return jax.jvp(lambda u: jax.jvp(density.stats, (u,), (direction,))[1], (u,), (direction,))
 
     first, second = jax.vmap(along)(jnp.eye(len(u), dtype=u.dtype))
-    functions = SteinFunctions(stats(u), first.T, jnp.sum(second, 0))
+    functions = SteinFunctions(density.stats(u), first.T, jnp.sum(second, 0))
     # On the line the splines do better, and products of high powers only fit the tails' noise.
     if len(u) == 1 or family.eta_dim > _MOST_STATISTICS:
         return functions
@@ -133,16 +132,14 @@ def spline_features(
 
 
 def draw_features(
-    family: ExponentialFamily,
-    log_density: Callable[[Float[Array, " n"]], Float[Array, ""]],
-    whitening: Whitening,
+    density: Density, whitening: Whitening, validity: Validity
 ) -> Callable[[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]], Float[Array, " k"]]:
     """Returns the map from a draw to all its features, each of mean zero under the density.
 
     Args:
-        family: The family.
-        log_density: The unnormalised log-density of whitened coordinates z, in nats.
-        whitening: How z and the unconstrained coordinates u of the support are related.
+        density: The density, in coordinates u.
+        whitening: How z and u are related.
+        validity: Which control variates have mean zero; the others are zero.
 
     Returns:
         A function of z, of the gradient of its log-density, and of its log-density.
@@ -150,13 +147,20 @@ def draw_features(
     dtype = whitening.center.dtype
     n = len(whitening.center)
     inverse = inverse_factor(whitening.factor)
-    splines = spline_features(lambda z: log_density(z[None]), dtype) if n == 1 else None
+    splines = None
+    if n == 1:
+        splines = spline_features(lambda z: density(whitening.to_u(z[None])), dtype)
+    statistics = validity.statistics
+    if isinstance(density.family, AbstractSteinFamily):
+        # Its functions are those of coordinates that nothing compresses.
+        statistics = validity.polynomials & ~jnp.any(density.tails.is_heavy)
 
     def features(z, score, log_p):
-        found = [monomial_features(z, score)]
-        functions = statistics_functions(family, whitening.to_u(z))
+        found = [jnp.where(validity.polynomials, monomial_features(z, score), 0)]
+        functions = statistics_functions(density, whitening.to_u(z))
         if functions is not None:
-            found.append(functions.stein(jnp.sum(inverse * score[:, None], 0)))
+            stein = functions.stein(jnp.sum(inverse * score[:, None], 0))
+            found.append(jnp.where(statistics, stein, 0))
         if splines is not None:
             found.append(splines(z[0], log_p))
         return jnp.concatenate(found)

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.mcmc import hmc
-from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._density import drop_of_draws, finite_or_lowest
 from nnef_dists.moments._proposal import KernelMixture, Whitening
+from nnef_dists.moments._start import Start
 
 
 class HMCInfo(NamedTuple):
@@ -52,24 +54,24 @@ class Chains(NamedTuple):
 
 def run_chains(
     logdensity_fn: Callable[[Array], Array],
-    dim: int,
+    start: Start,
     key: PRNGKeyArray,
     config: HMCConfig,
-    dtype: DTypeLike,
 ) -> Chains:
     """Draws from an unnormalised density on R^n by HMC in whitened coordinates.
 
-    Chains start dispersed and share step size (dual averaging of their mean acceptance) and
-    whitening (their pooled covariance), adapted in three phases: rough, whitened, and whitened
-    again; then both are fixed. The kernel is BlackJAX's HMC, followed by an independence Metropolis
-    step with a `KernelMixture` of the warm-up as its proposal (where `config.global_moves`).
+    Chains share step size (dual averaging of their mean acceptance) and whitening, adapted in
+    three phases: in coordinates of the modes' mean covariance, then twice in those of the chains'
+    pooled covariance; then both are fixed. After each phase a chain whose log-density is too low
+    for a draw continues from where another one is. The kernel is BlackJAX's HMC, followed by an
+    independence Metropolis step whose proposal is a `KernelMixture` of starts and warm-up (where
+    `config.global_moves`).
 
     Args:
         logdensity_fn: The unnormalised log-density of one point of shape `(dim,)`, in nats.
-        dim: The dimension of the density.
+        start: Where chains start, and the first coordinates.
         key: PRNG key.
         config: How to sample.
-        dtype: Floating dtype of the draws.
 
     Returns:
         The draws, `(chains, draws, dim)`, with the gradients that HMC computed there.
@@ -79,7 +81,8 @@ def run_chains(
         adaptation; Tierney, *Markov chains for exploring posterior distributions*, Ann. Statist.
         22 (1994), section 2.3, for the cycle of kernels.
     """
-    key_start, key_phases, key_draws = jax.random.split(key, 3)
+    dtype, dim = start.points.dtype, start.points.shape[1]
+    key_phases, key_draws = jax.random.split(key)
     phase_length = config.warmup // 3
     # In whitened coordinates a Gaussian has period 2 pi; a quarter of it makes draws independent.
     longest_step = math.pi / 2 / config.leapfrog_steps
@@ -87,24 +90,31 @@ def run_chains(
     def adapt(carry, phase):
         u, whitening = carry
         phase_key, step_limit = phase
+        key_rescue, phase_key = jax.random.split(phase_key)
         kernel = _Kernel(logdensity_fn, whitening, config)
-        z, step_size = kernel.adapt_step_size(u, phase_key, phase_length, step_limit)
+        z, logs, step_size = kernel.adapt_step_size(u, phase_key, phase_length, step_limit)
         u = jax.vmap(jax.vmap(whitening.to_u))(z)
+        # The last point of a lost chain is replaced before anything is learned from it.
+        is_lost = jnp.max(logs[-1]) - logs[-1] > drop_of_draws(dim)
+        others = jax.random.categorical(
+            key_rescue, jnp.where(is_lost, -jnp.inf, 0.0), shape=is_lost.shape
+        )
+        source = jnp.where(is_lost, others, jnp.arange(config.chains))
+        u, z = u[:, source], z[:, source]
         memory = u[jnp.array([phase_length // 8, phase_length // 2, phase_length - 1])]
         late = slice(phase_length // 2, None)
         next_whitening = Whitening.fit(u[late].reshape(-1, dim))
         spread = jnp.sqrt(jnp.mean(jnp.var(z[late], 0), 0))
         return (u[-1], next_whitening), (whitening, step_size, memory, spread)
 
-    starts = config.dispersion * jax.random.normal(key_start, (config.chains, dim), dtype)
     step_limits = jnp.asarray([math.inf, longest_step, longest_step], dtype)
     (u, _), phases = jax.lax.scan(
         adapt,
-        (starts, Whitening.identity(dim, dtype)),
+        (start.points, Whitening(jnp.mean(start.points, 0), start.factor)),
         (jax.random.split(key_phases, len(step_limits)), step_limits),
     )
-    # Memory of all phases: the early one still holds the modes that chains have since left.
-    centers = phases[2].reshape(-1, dim)
+    # Memory of the starts and all phases: they still hold the modes that chains have since left.
+    centers = jnp.concatenate([start.points, start.scouts, phases[2].reshape(-1, dim)])
     whitening, step_size, _, spread = jax.tree.map(lambda leaf: leaf[-1], phases)
     proposal = KernelMixture.fit(jax.vmap(whitening.to_z)(centers), spread)
     return _Kernel(logdensity_fn, whitening, config).sample(u, key_draws, step_size, proposal)
@@ -130,8 +140,8 @@ class _Kernel(NamedTuple):
         key: PRNGKeyArray,
         length: int,
         step_limit: Float[Array, ""],
-    ) -> tuple[Float[Array, "length chains n"], Float[Array, ""]]:
-        """Runs `length` transitions; returns the trace of z and the adapted step size."""
+    ) -> tuple[Float[Array, "length chains n"], Float[Array, "length chains"], Float[Array, ""]]:
+        """Runs `length` transitions; returns z, log-densities and the adapted step size."""
         dtype = u.dtype
         da_init, da_update, da_final = dual_averaging_adaptation(self.config.target_acceptance)
 
@@ -140,14 +150,16 @@ class _Kernel(NamedTuple):
             step_size = jnp.minimum(jnp.exp(da_state.log_step_size), step_limit)
             states, info = self._hmc(key, states, step_size)
             da_state = da_update(da_state, jnp.mean(info.acceptance_rate))
-            return (states, da_state), states.position
+            return (states, da_state), (states.position, states.logdensity)
 
         da_state = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, dtype), da_init(self.config.initial_step_size)
         )
         states = self.init(jax.vmap(self.whitening.to_z)(u))
-        (_, da_state), trace = jax.lax.scan(step, (states, da_state), jax.random.split(key, length))
-        return trace, jnp.minimum(da_final(da_state), step_limit)
+        (_, da_state), (trace, logs) = jax.lax.scan(
+            step, (states, da_state), jax.random.split(key, length)
+        )
+        return trace, finite_or_lowest(logs), jnp.minimum(da_final(da_state), step_limit)
 
     def sample(
         self,

@@ -7,8 +7,9 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._density import Density
+from nnef_dists.moments._diagnostics import pareto_k
 from nnef_dists.moments._hmc import Chains
-from nnef_dists.moments._label import LogDensity
 from nnef_dists.moments._linalg import inverse_factor
 from nnef_dists.moments._modes import Modes, without_transitions
 
@@ -16,7 +17,7 @@ _DEGREES_OF_FREEDOM = 5.0
 
 
 def importance_chains(
-    log_density: LogDensity, modes: Modes, key: PRNGKeyArray, config: HMCConfig
+    log_density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig
 ) -> tuple[Chains, Float[Array, ""]]:
     """Samples by importance, from a mixture of Student t distributions around the chains.
 
@@ -24,7 +25,7 @@ def importance_chains(
     that their disagreement says how good they are.
 
     Args:
-        log_density: The unnormalised log-density of u, in nats.
+        log_density: The density of u.
         modes: What the chains of a longer run found.
         key: PRNG key.
         config: How many batches and draws.
@@ -77,40 +78,3 @@ def importance_chains(
     effective = 1 / (jnp.sum(weights**2) * weights.size)
     info = without_transitions(effective, jnp.all(jnp.isfinite(log_p)), z.dtype)
     return Chains(z, score, log_p, modes.whitening, info), pareto_k(log_weights.reshape(-1))
-
-
-def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
-    """Returns the shape k of the tail of importance weights: those above 0.7 are not to be used.
-
-    A generalised Pareto distribution is fitted to the largest 3 sqrt(n) weights by the mean of a
-    quasi-posterior, and k is shrunk towards 1/2 as by ten draws.
-
-    Args:
-        log_weights: Logarithms of the weights, up to a constant.
-
-    Returns:
-        The shape k; infinite where there is no tail to fit.
-
-    Reference:
-        Zhang and Stephens, *A new and efficient estimation method for the generalized Pareto
-        distribution*, Technometrics 51 (2009), section 2.2; Vehtari et al., *Pareto smoothed
-        importance sampling*, JMLR 25 (2024), appendix C, for the shrinkage.
-    """
-    n = log_weights.shape[0]
-    size = max(5, min(n // 5, int(3 * n**0.5)))
-    top = jax.lax.top_k(log_weights, size + 1)[0]
-    weights = jnp.exp(top - top[0])
-    excess = (weights[:size] - weights[size])[::-1]
-    grid = 30 + int(size**0.5)
-    quartile = excess[max(int(size / 4 + 0.5) - 1, 0)]
-    steps = jnp.arange(1, grid + 1, dtype=excess.dtype) - 0.5
-    theta = 1 / excess[-1] + (1 - jnp.sqrt(grid / steps)) / (3 * quartile)
-
-    def shape(theta):
-        return jnp.mean(jnp.log1p(-theta[..., None] * excess), -1)
-
-    k = shape(theta)
-    log_profile = size * (jnp.log(-theta / k) - k - 1)
-    theta_hat = jnp.sum(theta * jax.nn.softmax(log_profile))
-    k_hat = (size * shape(theta_hat) + 10 * 0.5) / (size + 10)
-    return jnp.where(jnp.isfinite(k_hat), k_hat, jnp.inf)

@@ -1,34 +1,30 @@
 """The label of one eta: chains, their diagnostics, and control variates."""
 
+import functools
+from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._control_variates import correct_label
-from nnef_dists.moments._diagnostics import MomentLabel, label_draws
+from nnef_dists.moments._density import Density, drop_of_draws, finite_or_lowest
+from nnef_dists.moments._diagnostics import MomentLabel, Status, label_draws, refuse
 from nnef_dists.moments._features import draw_features
 from nnef_dists.moments._hmc import Chains, run_chains
+from nnef_dists.moments._linalg import inverse_factor
+from nnef_dists.moments._start import start_chains
+from nnef_dists.moments._validity import find_validity
 
-LogDensity: TypeAlias = Callable[[Float[Array, " n"]], Float[Array, ""]]
-
-
-def unconstrained_log_density(
-    family: ExponentialFamily, eta: Float[Array, " eta_dim"]
-) -> LogDensity:
-    """Returns the unnormalised log-density of the unconstrained coordinates u, flat, in nats."""
-    support = family.support
-    shape = support.shape
-
-    def log_density(u):
-        x, log_det = support.transform_and_log_det(u.reshape(shape))
-        return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
-
-    return log_density
+# Modes of less mass are rare: chains visit them too seldom for the scatter of draws to show it.
+_RARE = 0.02
+_VISITS = 50.0
+# Of the log-density's rounding error, in nats: with more, draws are those of another density.
+_MOST_ROUNDING = 0.05
 
 
 def sample_chains(
@@ -36,36 +32,137 @@ def sample_chains(
     config: HMCConfig,
     eta: Float[Array, " eta_dim"],
     key: PRNGKeyArray,
-) -> Chains:
-    """Samples one eta by HMC, in the unconstrained coordinates of the support."""
-    dim = int(np.prod(family.support.shape))
-    return run_chains(unconstrained_log_density(family, eta), dim, key, config, eta.dtype)
+) -> tuple[Density, Chains]:
+    """Samples one eta by HMC.
+
+    Args:
+        family: The exponential family.
+        config: How to sample.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        key: PRNG key.
+
+    Returns:
+        The density, in the coordinates that were sampled, and the chains.
+    """
+    key_start, key_chains = jax.random.split(key)
+    density, start = start_chains(
+        Density.unconstrained(family, eta), key_start, config.chains, config.dispersion
+    )
+    return density, run_chains(density, start, key_chains, config)
 
 
 def label_chains(
-    family: ExponentialFamily,
-    config: HMCConfig,
-    eta: Float[Array, " eta_dim"],
-    chains: Chains,
+    config: HMCConfig, density: Density, chains: Chains
 ) -> tuple[Float[Array, "chains draws *x_shape"], MomentLabel]:
     """Labels one eta from draws of it, by whatever sampler.
 
     Args:
-        family: The exponential family.
         config: When a label is good, and whether to use control variates.
-        eta: Valid natural parameters.
+        density: The density of the draws.
         chains: The draws.
 
     Returns:
         The draws of x, and the label.
     """
-    support = family.support
     to_u = chains.whitening.to_u
-    x = jax.vmap(jax.vmap(lambda z: support.transform(to_u(z).reshape(support.shape))))(chains.z)
-    stats = jax.vmap(jax.vmap(family.sufficient_statistics))(x)
-    label = label_draws(stats, chains.info, config)
+    x = jax.vmap(jax.vmap(lambda z: density.point(to_u(z))))(chains.z)
+    stats = jax.vmap(jax.vmap(density.family.sufficient_statistics))(x)
+    rounding = jnp.max(jax.vmap(lambda z: density.rounding(to_u(z)))(chains.z[:, -1]))
+    fault = jnp.select(
+        [~density.tails.integrable, ~(rounding <= _MOST_ROUNDING)],
+        [Status.HEAVY_TAILS, Status.ROUNDING],
+        Status.OK,
+    )
+    label = label_draws(stats, chains.info, config, fault)
+    logs = finite_or_lowest(chains.log_density)
+    highest = jnp.max(logs)
+    is_lost = highest - jnp.min(logs) > drop_of_draws(chains.z.shape[-1])
+    label = refuse(label, is_lost, Status.NOT_CONVERGED)
     if config.control_variates:
-        log_density = unconstrained_log_density(family, eta)
-        features = draw_features(family, lambda z: log_density(to_u(z)), chains.whitening)
+        sd = jnp.sqrt(jnp.diagonal(label.covariance))
+        sd = jnp.where(sd > 0, sd, 1)
+        validity = find_validity(density, chains.whitening, chains.z, highest, sd)
+        features = draw_features(density, chains.whitening, validity)
         label = correct_label(label, stats, features, chains)
+    label = _count_rare_modes(label, density, chains)
+    label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
     return x, label
+
+
+def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> MomentLabel:
+    """Adds to the errors what rare modes contribute, which too few draws visit to show it.
+
+    A mode of mass m, of which N draws visit about m N, adds sqrt(m / N) |T(mode) - mean| to the
+    error of E[T], and as much more as its visits fall short of m. A mode of more than 50 expected
+    visits that has less than a quarter of them refuses the label.
+    """
+    modes, dtype = density.modes, chains.z.dtype
+    u = jax.vmap(jax.vmap(chains.whitening.to_u))(chains.z).reshape(-1, modes.point.shape[1])
+    inverse = inverse_factor(modes.factor)
+    distance = jnp.sum(((u[:, None] - modes.point) @ inverse.T) ** 2, -1)
+    nearest = jnp.argmin(jnp.where(modes.mass > 0, distance, jnp.inf), 1)
+    n = u.shape[0]
+    visits = jnp.sum(jax.nn.one_hot(nearest, len(modes.mass), dtype=dtype), 0) / n
+    is_rare = (modes.mass > 0) & (modes.mass < _RARE)
+    missing = jnp.where(is_rare, jnp.maximum(modes.mass - visits, 0), 0)
+    error = jnp.where(is_rare, jnp.sqrt(modes.mass / n), 0) + missing
+    shift = jax.vmap(density.stats)(modes.point) - label.mean
+    shift = jnp.where(is_rare[:, None], shift, 0)
+    products = shift[:, :, None] * shift[:, None]
+    squares = jnp.sum((error[:, None] * shift) ** 2, 0)
+    product_squares = jnp.sum((error[:, None, None] * products) ** 2, 0)
+    is_missed = jnp.any((modes.mass * n > _VISITS) & (visits < modes.mass / 4))
+    label = label._replace(
+        standard_error=jnp.sqrt(label.standard_error**2 + squares),
+        covariance_error=jnp.sqrt(label.covariance_error**2 + product_squares),
+    )
+    return refuse(label, is_missed, Status.NOT_CONVERGED)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def label_tile(family, config, etas, keys) -> MomentLabel:
+    """Labels a tile of etas, in one compiled program."""
+
+    def one(eta, key):
+        return label_chains(config, *sample_chains(family, config, eta, key))[1]
+
+    return jax.vmap(one)(etas, keys)
+
+
+def label_tiles(
+    family: ExponentialFamily,
+    config: HMCConfig,
+    etas: Float[Array, "n eta_dim"],
+    keys: Key[Array, " n"],
+    on_tile: Callable[[int], object] = lambda n: None,
+) -> MomentLabel:
+    """Labels etas by HMC, a tile at a time, on all local devices.
+
+    Args:
+        family: The exponential family.
+        config: How to sample, and when a label is good.
+        etas: Valid natural parameters, `(n, eta_dim)`.
+        keys: A key for each, `(n,)`.
+        on_tile: Called after each tile with the number of etas in it.
+
+    Returns:
+        The labels, with a leading axis of n, as NumPy arrays.
+    """
+    n = len(etas)
+    devices = jax.local_devices()
+    pending: deque[MomentLabel] = deque()
+    done: list[MomentLabel] = []
+
+    def collect():
+        done.append(jax.tree.map(np.asarray, pending.popleft()))
+        on_tile(min(config.tile, n - config.tile * (len(done) - 1)))
+
+    for number, start in enumerate(range(0, n, config.tile)):
+        rows = np.minimum(np.arange(start, start + config.tile), n - 1)
+        tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
+        pending.append(label_tile(family, config, *tile))
+        if len(pending) == len(devices):
+            collect()
+    while pending:
+        collect()
+    return jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists._checks import as_key, check_instance
 from nnef_dists.families import ClosedFormFamily, ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._label import sample_chains, unconstrained_log_density
+from nnef_dists.moments._label import sample_chains
 from nnef_dists.moments._modes import Modes
 from nnef_dists.moments._quadrature import quadrature_moments
 from nnef_dists.moments._tempered import tempered_chains
@@ -121,9 +121,8 @@ def exact_log_partition(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _evidence(family, config, eta, key):
     key_chains, key_populations = jax.random.split(key)
-    modes = Modes.of(sample_chains(family, config, eta, key_chains))
-    log_density = unconstrained_log_density(family, eta)
-    chains, logs = tempered_chains(log_density, modes, key_populations, config)
+    density, chains = sample_chains(family, config, eta, key_chains)
+    chains, logs = tempered_chains(density, Modes.of(chains), key_populations, config)
     highest = jnp.max(logs)
     ratios = jnp.exp(logs - highest)
     mean = jnp.mean(ratios)

@@ -10,8 +10,8 @@ from blackjax.smc import adaptive_tempered, resampling, tempered
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.moments._config import HMCConfig
+from nnef_dists.moments._density import Density
 from nnef_dists.moments._hmc import Chains
-from nnef_dists.moments._label import LogDensity
 from nnef_dists.moments._modes import Modes, without_transitions
 
 _WIDE = 1.5
@@ -21,7 +21,7 @@ _MOVES = 2
 
 
 def tempered_chains(
-    log_density: LogDensity, modes: Modes, key: PRNGKeyArray, config: HMCConfig
+    log_density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig
 ) -> tuple[Chains, Float[Array, " chains"]]:
     """Samples by sequential Monte Carlo, tempered from a wide Gaussian around the chains.
 
@@ -30,7 +30,7 @@ def tempered_chains(
     of the density: the product over temperatures of the mean weight, times that of the start.
 
     Args:
-        log_density: The unnormalised log-density of u, in nats.
+        log_density: The density of u.
         modes: What the chains of a longer run found.
         key: PRNG key.
         config: How many populations and particles.

@@ -1,0 +1,141 @@
+"""The density that samplers see: that of a family, in coordinates without heavy tails."""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+from nnef_dists.families import ExponentialFamily
+
+
+class Tails(NamedTuple):
+    """Coordinates v that compress heavy tails: u = c + s sinh((v - c) / s), entry by entry.
+
+    A tail |u|^-a becomes exp(-(a - 1) |v| / s), of which all polynomials have moments. Entries
+    whose tails are not heavy are left as they are.
+
+    Attributes:
+        center: c, `(n,)`.
+        scale: s, `(n,)`.
+        is_heavy: Which entries are compressed, `(n,)`.
+        integrable: Whether all tails fall fast enough for the integral to exist and to be sampled.
+    """
+
+    center: Float[Array, " n"]
+    scale: Float[Array, " n"]
+    is_heavy: Bool[Array, " n"]
+    integrable: Bool[Array, ""]
+
+    @classmethod
+    def none(cls, dim: int, dtype: DTypeLike) -> "Tails":
+        """Returns the coordinates v = u."""
+        zeros, ones = jnp.zeros(dim, dtype), jnp.ones(dim, dtype)
+        return cls(zeros, ones, jnp.zeros(dim, bool), jnp.asarray(True))
+
+    def to_u(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Returns the point of coordinates v."""
+        return jnp.where(self.is_heavy, self.center + self.scale * jnp.sinh(self._arc(v)), v)
+
+    def to_v(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Returns the coordinates of the point u."""
+        t = jnp.arcsinh((u - self.center) / self.scale)
+        return jnp.where(self.is_heavy, self.center + self.scale * t, u)
+
+    def log_det(self, v: Float[Array, " n"]) -> Float[Array, ""]:
+        """Returns the log Jacobian determinant of `to_u`, in nats."""
+        t = jnp.abs(self._arc(v))
+        return jnp.sum(t + jnp.log1p(jnp.exp(-2 * t)) - math.log(2.0))
+
+    def _arc(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        return jnp.where(self.is_heavy, (v - self.center) / self.scale, 0)
+
+
+class ModeMasses(NamedTuple):
+    """The separate modes of a density and what part of the mass lies around each, roughly.
+
+    Attributes:
+        point: The modes, `(k, n)`, in the coordinates v.
+        mass: Their masses by Laplace's method, `(k,)`, with sum 1; 0 for repetitions of a mode.
+        factor: The Cholesky factor of the mean covariance within modes, `(n, n)`.
+    """
+
+    point: Float[Array, "k n"]
+    mass: Float[Array, " k"]
+    factor: Float[Array, "n n"]
+
+    @classmethod
+    def one(cls, dim: int, dtype: DTypeLike) -> "ModeMasses":
+        """Returns a single mode at the origin."""
+        return cls(jnp.zeros((1, dim), dtype), jnp.ones(1, dtype), jnp.eye(dim, dtype=dtype))
+
+
+class Density(eqx.Module):
+    """The unnormalized density of one member of a family, in flat coordinates v on R^n.
+
+    They are the unconstrained coordinates u of the support, with heavy tails compressed.
+
+    Attributes:
+        family: The exponential family.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        tails: The coordinates.
+        modes: Its separate modes, as far as they are known.
+    """
+
+    family: ExponentialFamily = eqx.field(static=True)
+    eta: Float[Array, " eta_dim"]
+    tails: Tails
+    modes: ModeMasses
+
+    @classmethod
+    def unconstrained(cls, family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> "Density":
+        """Returns the density in the unconstrained coordinates u themselves."""
+        dim, dtype = support_dim(family), eta.dtype
+        return cls(family, eta, Tails.none(dim, dtype), ModeMasses.one(dim, dtype))
+
+    def __call__(self, v: Float[Array, " n"]) -> Float[Array, ""]:
+        """Returns the log-density, in nats, up to a constant."""
+        support = self.family.support
+        x, log_det = support.transform_and_log_det(self.tails.to_u(v).reshape(support.shape))
+        value = self.family.unnormalized_logdensity(self.eta, x) + log_det.astype(self.eta.dtype)
+        return value + self.tails.log_det(v)
+
+    def point(self, v: Float[Array, " n"]) -> Array:
+        """Returns the point x of the support."""
+        support = self.family.support
+        return support.transform(self.tails.to_u(v).reshape(support.shape))
+
+    def stats(self, v: Float[Array, " n"]) -> Float[Array, " eta_dim"]:
+        """Returns T(x), `(eta_dim,)`."""
+        return self.family.sufficient_statistics(self.point(v))
+
+    def rounding(self, v: Float[Array, " n"]) -> Float[Array, ""]:
+        """Returns a bound of the log-density's rounding error, in nats."""
+        stats = self.stats(v)
+        eps = max(float(jnp.finfo(a.dtype).eps) for a in (stats, self.eta))
+        return eps * jnp.sum(jnp.abs(self.eta * stats))
+
+
+def support_dim(family: ExponentialFamily) -> int:
+    """Returns the number of unconstrained coordinates of a point x."""
+    return math.prod(family.support.shape)
+
+
+def finite_or_lowest(logs: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Returns log-densities, -inf where they are NaN or infinite: nothing is drawn there."""
+    return jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
+
+
+def drop_of_draws(dim: int) -> float:
+    """Returns how far below the highest log-density any draw is expected, in nats.
+
+    Half a chi-squared variable of n degrees of freedom exceeds n / 2 + sqrt(2 n x) + 2 x with
+    probability below exp(-2 x) or so; three times the bound at x = 11, as tails may be heavier than
+    normal ones.
+
+    Reference:
+        Laurent and Massart, *Adaptive estimation of a quadratic functional by model selection*,
+        Ann. Statist. 28 (2000), lemma 1.
+    """
+    return 3 * (dim / 2 + (22 * dim) ** 0.5 + 22)

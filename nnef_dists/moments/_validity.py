@@ -1,0 +1,188 @@
+"""Where integration by parts holds: without jumps, kinks and tails that do not fall."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.moments._density import Density
+from nnef_dists.moments._proposal import Whitening
+
+# Lines through pairs of draws, and the points on each.
+_LINES = 6
+_POINTS = 33
+_HALVINGS = 14
+# Radii of rays, in whitened coordinates: 1 to 1,024.
+_DOUBLINGS = 11
+# What leaves at the end of a ray, in units of z: an error of about that size.
+_MOST_FLUX = 1e-5
+# How far below the highest log-density a jump does not matter, in nats.
+_DEPTH = 12.0
+_LEAST_JUMP = 0.03
+_LEAST_KINK = 0.03
+# Of Stein functions made of monomials up to the fourth degree.
+_DEGREE = 3
+
+
+class Validity(NamedTuple):
+    """Which control variates have mean zero.
+
+    Attributes:
+        polynomials: Whether the density is continuous and falls fast enough for the Stein
+            transforms of polynomials.
+        statistics: The same for those of the statistics, which have to be smooth, too.
+    """
+
+    polynomials: Bool[Array, ""]
+    statistics: Bool[Array, ""]
+
+
+def find_validity(
+    density: Density,
+    whitening: Whitening,
+    z: Float[Array, "chains draws n"],
+    highest: Float[Array, ""],
+    sd: Float[Array, " eta_dim"],
+) -> Validity:
+    """Tests the assumptions of control variates for one density.
+
+    A Stein transform div(p grad phi) / p has mean zero if p is continuous, grad phi has no jumps,
+    and p |grad phi| r^(n - 1) vanishes far out. Jumps of log p, and of the slopes of T, are sought
+    on lines through pairs of draws, by halving the interval in which a trapezoid of the derivative
+    differs most from the difference; the flux is taken at the last finite point of rays along the
+    axes.
+
+    Args:
+        density: The density.
+        whitening: Its whitened coordinates z.
+        z: Draws.
+        highest: The highest log-density of a draw, in nats.
+        sd: Standard deviations of T, `(eta_dim,)`, positive.
+
+    Returns:
+        What holds.
+    """
+    dtype, n = z.dtype, z.shape[-1]
+
+    def log_p(z):
+        return density(whitening.to_u(z))
+
+    def stats(z):
+        return density.stats(whitening.to_u(z)) / sd
+
+    chains = z.shape[0]
+    which = jnp.arange(_LINES) % chains
+    first = z[which, -1 - jnp.arange(_LINES) // chains]
+    second = z[(which + chains // 2) % chains, z.shape[1] // 2 + jnp.arange(_LINES) // chains]
+    length = jnp.maximum(jnp.sqrt(jnp.sum((second - first) ** 2, 1, keepdims=True)), 1e-3)
+    direction = (second - first) / length
+    start = first - 0.5 * (second - first)
+
+    def on_line(fn, start, direction):
+        """The function and its derivative at a distance from the start of a line."""
+
+        def at(t):
+            return jax.jvp(lambda t: fn(start + t * direction), (t,), (jnp.ones((), dtype),))
+
+        return at
+
+    def jump_of_density(start, direction, length):
+        at = on_line(lambda z: log_p(z)[None], start, direction)
+        jump, where = _largest_jump(at, 2 * length, lambda value: value[0] > highest - _DEPTH)
+        return jump[0] > _LEAST_JUMP + 8 * density.rounding(
+            whitening.to_u(start + where * direction)
+        )
+
+    def kink_of_stats(start, direction, length):
+        def slope(z):
+            return jax.jvp(stats, (z,), (direction,))[1]
+
+        at = on_line(slope, start, direction)
+        jump, where = _largest_jump(at, 2 * length, lambda _: jnp.asarray(True))
+        u = whitening.to_u(start + where * direction)
+        noise = jnp.finfo(dtype).eps * (jnp.abs(at(where)[0]) + jnp.abs(density.stats(u)) / sd)
+        return jnp.any(jump > _LEAST_KINK + 64 * noise)
+
+    jumps = jax.vmap(jump_of_density)(start, direction, length[:, 0])
+    kinks = jax.vmap(kink_of_stats)(start, direction, length[:, 0])
+
+    axes = jnp.eye(n, dtype=dtype)
+    rays = jnp.concatenate([axes, -axes])
+    radius = jax.vmap(lambda ray: _last_finite(lambda r: log_p(r * ray), dtype))(rays)
+
+    def log_flux(ray, r):
+        end = r * ray
+        _, slope = jax.jvp(stats, (end,), (ray,))
+        growth = jnp.max(jnp.abs(slope)) * (1 + jnp.max(jnp.abs(stats(end))))
+        log_r = jnp.log(r)
+        base = log_p(end) - highest + (n - 1) * log_r
+        return base + _DEGREE * jnp.maximum(log_r, 0), base + jnp.log(growth)
+
+    polynomial, statistic = jax.vmap(log_flux)(rays, radius)
+    limit = math.log(_MOST_FLUX)
+    polynomials = ~jnp.any(jumps) & jnp.all(polynomial < limit)
+    statistics = polynomials & ~jnp.any(kinks) & jnp.all(statistic < limit)
+    return Validity(polynomials, statistics)
+
+
+def _largest_jump(
+    at: Callable[[Array], tuple[Array, Array]],
+    length: Float[Array, ""],
+    matters: Callable[[Array], Bool[Array, ""]],
+) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+    """Returns the jumps of functions within the interval that a trapezoid fits worst."""
+
+    def misfit(left, right, width):
+        (low, low_slope), (high, high_slope) = left, right
+        size = jnp.abs(high - low - width / 2 * (low_slope + high_slope))
+        # A value that is not finite is a wall.
+        size = jnp.where(jnp.isfinite(size), size, jnp.inf)
+        return jnp.where(matters(low) | matters(high), size, 0)
+
+    t = length * jnp.arange(_POINTS) / (_POINTS - 1)
+    values = jax.vmap(at)(t.astype(length.dtype))
+    left = jax.tree.map(lambda leaf: leaf[:-1], values)
+    right = jax.tree.map(lambda leaf: leaf[1:], values)
+    width = length / (_POINTS - 1)
+    sizes = jax.vmap(misfit, (0, 0, None))(left, right, width)
+    worst = jnp.argmax(jnp.max(sizes, 1))
+    left, right = (jax.tree.map(lambda leaf: leaf[worst], part) for part in (left, right))
+
+    def halve(_, carry):
+        start, width, left, right = carry
+        width = width / 2
+        middle = at(start + width)
+        in_left = misfit(left, middle, width)
+        in_right = misfit(middle, right, width)
+        goes_left = jnp.max(in_left) >= jnp.max(in_right)
+
+        def choose(a, b):
+            return jax.tree.map(lambda a, b: jnp.where(goes_left, a, b), a, b)
+
+        start = jnp.where(goes_left, start, start + width)
+        return start, width, choose(left, middle), choose(middle, right)
+
+    carry = t[worst].astype(length.dtype), width, left, right
+    start, width, left, right = jax.lax.fori_loop(0, _HALVINGS, halve, carry)
+    return misfit(left, right, width), start
+
+
+def _last_finite(log_p: Callable[[Array], Array], dtype) -> Float[Array, ""]:
+    """Returns the largest radius up to which a log-density is finite, at most 1,024."""
+    radii = jnp.asarray([2.0**k for k in range(_DOUBLINGS)], dtype)
+    is_finite = jnp.isfinite(jax.vmap(log_p)(radii))
+    known = jnp.cumprod(is_finite.astype(jnp.int32))
+    count = jnp.sum(known)
+    low = jnp.where(count > 0, radii[jnp.maximum(count - 1, 0)], 1e-3)
+    high = radii[jnp.minimum(count, _DOUBLINGS - 1)]
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2
+        fine = jnp.isfinite(log_p(middle))
+        return jnp.where(fine, middle, low), jnp.where(fine, high, middle)
+
+    return jax.lax.fori_loop(0, _HALVINGS, halve, (low, high))[0]
