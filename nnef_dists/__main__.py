@@ -15,7 +15,7 @@ from jsonargparse.typing import NonNegativeInt
 
 from nnef_dists._job import Job, explain, job_of, job_parser
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import MomentDataset, generate_moments, verify_moments
+from nnef_dists.moments import MomentDataset, StoreReport, generate_moments, verify_moments
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -89,7 +89,7 @@ def _inspect_parser() -> ArgumentParser:
     parser.add_argument("path", type=Path, nargs="+", help="what generate wrote: a .zarr folder")
     parser.add_argument(
         "--family",
-        type=ExponentialFamily | None,
+        type=ExponentialFamily,
         default=None,
         help="the family, needed for the summary where it is none of nnef_dists",
     )
@@ -140,8 +140,21 @@ def _inspect(parser: ArgumentParser, options: Any) -> int:
         except ValueError as error:
             if family is not None:
                 raise
-            print(f"no summary: {error}")
+            print(f"no summary: {_name_the_family(report) or error}")
     return 0 if finished else FAULT
+
+
+def _name_the_family(report: StoreReport) -> str | None:
+    """Returns which option the summary of a custom family needs; None for families shipped here."""
+    found = report.attributes["spec"]["family"]
+    if found["module"].startswith("nnef_dists."):
+        return None
+    path = f"{found['module']}.{found['name']}"
+    arguments = "".join(f" --family.{name}={value}" for name, value in found["arguments"].items())
+    return (
+        f"{path} is not a family of nnef_dists, and nothing is imported because a file names it. "
+        f"Give the family: --family {path}{arguments}"
+    )
 
 
 def _fail(message: str, status: int) -> int:

@@ -6,7 +6,9 @@ import difflib
 import functools
 import inspect
 import os
+import pkgutil
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -162,25 +164,97 @@ def job_of(parser: ArgumentParser, options: Any) -> Job:
 
 
 def explain(error: Exception, *parsers: ArgumentParser) -> str:
-    """Says what is wrong with options, and which known name comes closest to an unknown one."""
+    """Returns the message of an error in options, with advice where there is any.
+
+    The advice is the closest name of the kind that is wrong: a module beside a module, a class
+    beside a class, a command beside a command, an option beside an option.
+    """
     message = str(error)
-    bases = (ExponentialFamily, AbstractMomentNetwork)
-    classes = [cls for base in bases for cls in _concrete_classes(base)]
-    names = {cls.__name__ for cls in classes}
-    known = names | {base.__name__ for base in bases}
-    known |= {
-        name for cls in classes for name in list(inspect.signature(cls.__init__).parameters)[1:]
-    }
+    wrong = [
+        (r"No module named '([\w.]+)'", _advise_module),
+        (r"module '([\w.]+)' has no attribute '(\w+)'", _advise_attribute),
+        (r"Expected a dot import path string: (\w+)", _advise_class),
+        (r"invalid choice: '(\w*)' \(choose from ([^)]*)\)", _advise_choice),
+    ]
+    for pattern, advise in wrong:
+        match = re.search(pattern, message)
+        if match:
+            advice = advise(message, *match.groups())
+            return f"{message}\n{advice}" if advice else message
+    close = _close_option(message, parsers)
+    return f"{message}\n{_did_you_mean(close)}" if close else message
+
+
+def _advise_module(message: str, missing: str) -> str | None:
+    asked = re.search(r"(?:class_path '|Got value: )([\w.]+)", message)
+    if asked is None or not f"{asked[1]}.".startswith(f"{missing}."):
+        return None  # A module that a user's own module imports.
+    parent, _, name = missing.rpartition(".")
+    close = _closest(name, _modules_in(parent))
+    if close:
+        return _did_you_mean(f"{parent}.{close}" if parent else close)
+    return "Run the command where Python finds the module, or add its folder to PYTHONPATH."
+
+
+def _advise_attribute(message: str, owner: str, missing: str) -> str | None:
+    modules = _modules_in(owner)
+    public = {name for name in dir(sys.modules.get(owner)) if not name.startswith("_")}
+    close = _closest(missing, public | modules)
+    if close is None:
+        return None
+    return _did_you_mean(f"{owner}.{close}" if close in modules else close)
+
+
+def _advise_class(message: str, missing: str) -> str:
+    known = {cls.__name__ for cls in _selectable_classes()}
+    close = _closest(missing, known)
+    own = "A class of your own goes by its import path, such as my_module.MyFamily."
+    return _did_you_mean(close) if close else own
+
+
+def _advise_choice(message: str, missing: str, choices: str) -> str | None:
+    close = _closest(missing, set(re.findall(r"\w+", choices)))
+    return _did_you_mean(close) if close else None
+
+
+def _did_you_mean(name: str) -> str:
+    return f"Did you mean {name!r}?"
+
+
+def _closest(word: str, known: set[str]) -> str | None:
+    """Returns the known name that comes closest, whatever its case; None if none is close."""
+    lower = {name.lower(): name for name in sorted(known, reverse=True)}
+    close = difflib.get_close_matches(word.lower(), sorted(lower), 1)
+    return lower[close[0]] if close else None
+
+
+def _modules_in(package: str) -> set[str]:
+    """Returns the names of the modules of a package; of the search path if it is empty."""
+    path = None
+    if package:
+        path = getattr(sys.modules.get(package), "__path__", [])
+    return {module.name for module in pkgutil.iter_modules(path)}
+
+
+def _close_option(message: str, parsers: Sequence[ArgumentParser]) -> str | None:
+    classes = _selectable_classes()
+    known = {name for cls in classes for name in list(inspect.signature(cls.__init__).parameters)}
+    known -= {"self"}
     for parser in parsers:
         known |= _option_names(parser)
-    quoted = r"(?:--|(?<!Subcommand )['\"])([A-Za-z_][\w.]*)|: (\w+)$"
-    for match in re.finditer(quoted, message, re.MULTILINE):
-        word = match[1] or match[2]
+    names = {cls.__name__ for cls in classes} | {"ExponentialFamily", "AbstractMomentNetwork"}
+    quoted = r"(?:--|(?<!Subcommand )(?<!<class )['\"])([A-Za-z_][\w.]*)"
+    for word in re.findall(quoted, message):
         if word not in known and word.rpartition(".")[2] not in names:
             close = difflib.get_close_matches(word, sorted(known), 1)
             if close:
-                return f"{message}\nDid you mean {close[0]!r}?"
-    return message
+                return close[0]
+    return None
+
+
+def _selectable_classes() -> list[type[eqx.Module]]:
+    bases = (ExponentialFamily, AbstractMomentNetwork)
+    return [cls for base in bases for cls in _concrete_classes(base)]
 
 
 def _concrete_classes(base: type[eqx.Module]) -> list[type[eqx.Module]]:

@@ -147,8 +147,10 @@ class TestInspect:
     def test_data_of_ones_own_family_need_it_for_the_summary(self, tmp_path, capsys):
         path = save_data_of_a_user(tmp_path)
         assert run("inspect", path) == 0
-        assert "no summary" in capsys.readouterr().out
         family = "tests.moments.user_families.GammaPair"
+        printed = capsys.readouterr().out
+        assert "no summary" in printed
+        assert f"--family {family}" in printed
         assert run("inspect", path, "--family", family) == 0
         assert "MomentDataset of GammaPair()" in capsys.readouterr().out
         assert run("inspect", path, "--family", "GaussianNatural1D") == 1
@@ -164,7 +166,7 @@ MISTAKES = {
         ["--family=Polynomial1D", "--family.power=[2]"],
         "Did you mean 'powers'?",
     ),
-    "misspelt network": (["--optimisation.network=MLPNetwork"], "'MLPMomentNetwork'?"),
+    "misspelt network": (["--optimisation.network=MLPNetwork"], "Did you mean 'MLPMomentNetwork'?"),
     "another network": (["--optimisation.network=HMCConfig"], "Expected a dot import path string"),
     "no network": (
         ["--optimisation.network=nnef_dists.HMCConfig"],
@@ -179,6 +181,22 @@ MISTAKES = {
         ["--family=tests.moments.user_families.GamaPair"],
         "Did you mean 'GammaPair'?",
     ),
+    "misspelt module": (
+        ["--family=tests.moment.user_families.GammaPair"],
+        "Did you mean 'tests.moments'?",
+    ),
+    "misspelt module of a package": (
+        ["--family=tests.moments.user_familys.GammaPair"],
+        "Did you mean 'tests.moments.user_families'?",
+    ),
+    "misspelt package": (["--family=nnef_dist.Gamma"], "Did you mean 'nnef_dists'?"),
+    "module that is not in the path": (["--family=familys.Quartic"], "PYTHONPATH"),
+    "network in no module": (
+        ["--optimisation.network=networks_of_user.Affine"],
+        "PYTHONPATH",
+    ),
+    "lower case": (["--family=gamma"], "Did you mean 'Gamma'?"),
+    "own family by its name": (["--family=Quartic"], "by its import path"),
     "no family": (["--family=nnef_dists.HMCConfig"], "subclass of ExponentialFamily"),
     "argument missing": (["--family=MultivariateNormal"], "required: d"),
     "argument out of range": (["--family=MultivariateNormal", "--family.d=0"], "Expected d >= 1"),
@@ -208,6 +226,7 @@ class TestMistakes:
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert message in error
+        assert error.count("Did you mean") == message.count("Did you mean")
         assert "Traceback" not in error
 
     @pytest.mark.parametrize(
@@ -231,7 +250,9 @@ class TestMistakes:
         ("arguments", "message"),
         [
             ([], "expected"),
-            (["generat"], "invalid choice"),
+            (["generat"], "Did you mean 'generate'?"),
+            (["inspct", "data.zarr"], "Did you mean 'inspect'?"),
+            (["inspect", "data.zarr", "--family", "Gama"], "Did you mean 'Gamma'?"),
             (["inspect"], "required: path"),
             (["generate", "--config", "nowhere.yaml"], "does not exist"),
         ],

@@ -2,9 +2,12 @@
 
 import warnings
 
-import equinox as eqx
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
+
+from nnef_dists._checks import guard
+
+_REMEDY = "Add labels there and train again, or sample with nd.mean_or_oracle."
 
 
 class ExtrapolationWarning(UserWarning):
@@ -22,7 +25,7 @@ def check_extrapolation(
         strict: Whether to refuse what is outside.
 
     Returns:
-        The same eta; if strict, under a transformation, with an `equinox.error_if`.
+        The same eta; if strict, inside a compiled program, with an `equinox.error_if`.
 
     Warns:
         ExtrapolationWarning: For a concrete eta outside, unless strict.
@@ -31,11 +34,9 @@ def check_extrapolation(
         ValueError: For a concrete eta outside, if strict.
     """
     message = "Expected eta in the box of the training etas, beyond which the network extrapolates"
-    if isinstance(inside, Tracer):
-        return eqx.error_if(eta, ~inside, message) if strict else eta
-    if not inside:
-        if strict:
-            raise ValueError(f"{message}; got {eta}")
-        # The caller of the method that called the method that called this.
-        warnings.warn(f"{message}; got {eta}", ExtrapolationWarning, stacklevel=4)
+    if strict:
+        return guard(eta, inside, message, eta, _REMEDY, strict=True)
+    if not isinstance(inside, Tracer) and not inside:
+        # The line that calls the method: past `_checked`, whose bound method is a frame too.
+        warnings.warn(f"{message}; got {eta}. {_REMEDY}", ExtrapolationWarning, stacklevel=5)
     return eta

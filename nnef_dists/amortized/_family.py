@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key, as_point, as_vector, check_instance, guard
 from nnef_dists.amortized._extrapolation import check_extrapolation
 from nnef_dists.amortized._inverse import invert
+from nnef_dists.amortized._method import jittable
 from nnef_dists.amortized._sampler import HMCSampler
-from nnef_dists.bayes import Module, predictive_moments, register_saveable
+from nnef_dists.bayes import Module, check_whole, predictive_moments, register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import AbstractSampler, LogPartitionEstimate, exact_log_partition
 from nnef_dists.networks import AbstractLogPartitionNetwork, AbstractMomentNetwork
@@ -35,9 +37,10 @@ class AmortizedFamily(Module):
     itself (`log_partition`, `entropy`, `log_prob`) takes the constant from an anchor, A_0 at some
     eta_0. A direct network has moments alone; there these methods say so.
 
-    An eta outside the natural domain is refused. One that is outside the box of the training etas
-    (the range of each unconstrained coordinate) is answered, with an `ExtrapolationWarning`. Inside
-    transformations nothing can warn: ask `is_inside`, or build with `strict=True`.
+    An eta outside the natural domain raises. Inside a compiled program the result is NaN, so that a
+    Markov chain over eta rejects. An eta outside the box of the training etas (the range of each
+    unconstrained coordinate) issues an `ExtrapolationWarning`. Under `jax.jit` no warning is
+    possible. Use `is_inside`, or `strict=True`, which raises in both cases.
 
     Args:
         family: The exponential family.
@@ -80,6 +83,9 @@ class AmortizedFamily(Module):
         sampler: AbstractSampler | None = None,
         strict: bool = False,
     ):
+        check_instance(family, ExponentialFamily, "family")
+        check_instance(network, AbstractMomentNetwork, "network")
+        check_whole(network)
         if network.family != family:
             raise ValueError(f"Expected a network of {family!r}; got one of {network.family!r}")
         self.family, self.network, self.strict = family, network, strict
@@ -101,14 +107,16 @@ class AmortizedFamily(Module):
         coordinates = paramax.unwrap(self.network.standardisation)
         return coordinates.eta_at((coordinates.low + coordinates.high) / 2)
 
+    @jittable
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether a valid eta lies in the box of the training etas.
 
         The box is the range of each unconstrained coordinate, widened by 2 % either way: it tells
         of an eta that is larger than all others, not of an unseen combination.
         """
-        return self._is_inside(eta)
+        return self._is_inside(as_vector(eta, self.family.eta_dim, "eta", self.family))
 
+    @jittable
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         """Returns the mean parameters mu = E[T | eta], `(eta_dim,)`.
 
@@ -120,11 +128,13 @@ class AmortizedFamily(Module):
 
         Raises:
             ValueError: For an eta outside the natural domain, or in a strict family outside the box
-                of the training etas; inside transformations an `equinox.error_if`. All methods that
-                take an eta do.
+                of the training etas. Inside a compiled program the result is NaN for an eta outside
+                the domain, and a strict family raises by `equinox.error_if`. All methods that take
+                eta do this.
         """
         return self._mean(self._checked(eta))
 
+    @jittable
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T | eta]: the symmetric part of the network's Jacobian.
 
@@ -140,6 +150,7 @@ class AmortizedFamily(Module):
         """
         return self._covariance(self._checked(eta))
 
+    @jittable
     def is_positive_definite(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether the covariance is positive along all directions in which eta can move.
 
@@ -148,6 +159,7 @@ class AmortizedFamily(Module):
         """
         return self._is_positive_definite(self._checked(eta))
 
+    @jittable
     def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta), in nats: exact at the anchor, learned from there on.
 
@@ -162,6 +174,7 @@ class AmortizedFamily(Module):
         """
         return self._log_partition(self._checked(eta))
 
+    @jittable
     def entropy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns the differential entropy A(eta) - eta . mu(eta), in nats.
 
@@ -183,6 +196,7 @@ class AmortizedFamily(Module):
             )
         return self._entropy(self._checked(eta))
 
+    @jittable
     def kl(
         self, eta_p: Float[Array, " eta_dim"], eta_q: Float[Array, " eta_dim"]
     ) -> Float[Array, ""]:
@@ -202,6 +216,7 @@ class AmortizedFamily(Module):
         """
         return self._kl(self._checked(eta_p), self._checked(eta_q))
 
+    @jittable
     def log_prob(self, x: Array, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns log p(x | eta), in nats.
 
@@ -215,8 +230,10 @@ class AmortizedFamily(Module):
         Raises:
             ValueError: What `log_partition` raises.
         """
+        x = as_point(x, self.family.x_shape, self.family)
         return self._log_prob(x, self._checked(eta))
 
+    @jittable
     def natural_parameters(
         self, mu: Float[Array, " eta_dim"], *, throw: bool = True
     ) -> Float[Array, " eta_dim"]:
@@ -227,29 +244,35 @@ class AmortizedFamily(Module):
 
         Args:
             mu: Mean parameters, `(eta_dim,)`, of an eta in the box of the training etas.
-            throw: Whether to fail where there is no such eta; without, it is all NaN.
+            throw: Whether to raise if there is no such eta; otherwise it is NaN.
 
         Returns:
             Valid natural parameters, `(eta_dim,)`.
 
         Raises:
             RuntimeError: If no eta of the box comes within sqrt(eps) of mu, in z units, where eps
-                is the rounding of mu's dtype; inside transformations for any mu of a batch.
+                is the rounding of mu's dtype. Inside a compiled program eta is NaN, or raises in a
+                strict family.
         """
+        mu = as_vector(mu, self.family.eta_dim, "mu", self.family)
         inputs, residual = invert(self.network, mu)
         coordinates = self.network.standardisation
         tolerance = jnp.sqrt(jnp.finfo(mu.dtype).eps).astype(mu.dtype)
         found = (residual <= tolerance) & coordinates.is_inside(inputs)
         eta = coordinates.eta_at(inputs)
-        if throw:
-            return eqx.error_if(
-                eta,
-                ~found,
-                "Expected mean parameters of an eta in the box of the training etas; found none "
-                "(throw=False returns NaN instead)",
-            )
-        return jnp.where(found, eta, jnp.nan)
+        if not throw:
+            return jnp.where(found, eta, jnp.nan)
+        return guard(
+            eta,
+            found,
+            "Expected mean parameters of an eta in the box of the training etas",
+            mu,
+            "Check that mu is attainable, widen the training etas, or use throw=False for NaN.",
+            strict=self.strict,
+            error=RuntimeError,
+        )
 
+    @jittable
     def predictive(
         self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int = 64
     ) -> tuple[Float[Array, " eta_dim"], Float[Array, " eta_dim"]]:
@@ -266,8 +289,9 @@ class AmortizedFamily(Module):
         Raises:
             ValueError: For fewer than 2 draws.
         """
-        return self._predictive(self._checked(eta), key, n)
+        return self._predictive(self._checked(eta), as_key(key), n)
 
+    @jittable
     def sample(
         self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
@@ -285,10 +309,22 @@ class AmortizedFamily(Module):
             RuntimeError: If the sampler's checks fail.
             ValueError: If n < 1, and what `family.check_eta` raises.
         """
-        return self.sampler.sample(self.family, key, self.family.check_eta(eta), n)
+        key, eta = as_key(key), self.family.check_eta(eta, strict=self.strict)
+        x = self.sampler.sample(self.family, key, eta, n)
+        if not self.strict:
+            return x
+        return guard(
+            x,
+            ~jnp.any(jnp.isnan(x)),
+            "Expected draws that pass the sampler's checks",
+            "NaN",
+            "Use another sampler.",
+            strict=True,
+            error=RuntimeError,
+        )
 
     def _checked(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
-        eta = self.family.check_eta(eta)
+        eta = self.family.check_eta(eta, strict=self.strict)
         return check_extrapolation(eta, self.is_inside(eta), strict=self.strict)
 
     # Compiled: outside other programs, operations one by one would take seconds at first. Checks of

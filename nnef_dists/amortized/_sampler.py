@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import guard
 from nnef_dists.bayes import register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import AbstractSampler, HMCConfig, Status, sample_hmc
@@ -41,7 +42,8 @@ class HMCSampler(AbstractSampler):
 
         Raises:
             RuntimeError: If the draws fail the checks of the config: chains that disagree, too few
-                effective draws, divergences. `sample_hmc` returns such draws, with diagnostics.
+                effective draws, divergences. Inside a compiled program they are NaN. `sample_hmc`
+                returns such draws, with diagnostics.
             ValueError: If n < 1.
         """
         if n < 1:
@@ -50,10 +52,13 @@ class HMCSampler(AbstractSampler):
         x, label = sample_hmc(family, eta, key, total, self.config)
         # Chains follow each other: an even spread takes the same share of each.
         rows = (np.arange(n) * total) // n
-        return eqx.error_if(
+        return guard(
             x[rows],
-            label.status != jnp.asarray(Status.OK, label.status.dtype),
-            "Expected draws that pass the sampler's checks; look at what sample_hmc returns",
+            label.status == jnp.asarray(Status.OK, label.status.dtype),
+            "Expected draws that pass the sampler's checks",
+            _StatusName(label.status),
+            "See the label of sample_hmc for the diagnostics, or use longer chains.",
+            error=RuntimeError,
         )
 
 
@@ -85,6 +90,8 @@ class QuadratureSampler(AbstractSampler):
         """Draws n points; see `AbstractSampler`.
 
         Raises:
+            RuntimeError: If the density goes on beyond the first grid. Inside a compiled program
+                the draws are NaN.
             ValueError: If n < 1, or the family has more than one dimension.
         """
         if n < 1 or math.prod(family.support.shape) != 1:
@@ -97,4 +104,22 @@ class QuadratureSampler(AbstractSampler):
         uniform = jax.random.uniform(key, (n,), axis.dtype)
         u = jnp.interp(uniform * cumulative[-1], cumulative, axis)
         x = jax.vmap(family.support.transform)(u.reshape(n, *family.support.shape))
-        return eqx.error_if(x, ~grid.held, "Expected a density that the first grid holds")
+        return guard(
+            x,
+            grid.held,
+            "Expected a density that the first grid holds",
+            f"one of {family!r} that goes on beyond it",
+            "Use HMCSampler.",
+            error=RuntimeError,
+        )
+
+
+class _StatusName:
+    """Formats the status of a label, once its value is known."""
+
+    def __init__(self, status: Array):
+        self.status = status
+
+    def __str__(self) -> str:
+        status = Status(int(self.status))
+        return f"status {status.name}: {status.reason}"

@@ -23,6 +23,7 @@ from ._mlp import BayesianMLP
 from ._module import Module
 from ._parameter import AbstractElementwiseParameter, AbstractParameter, is_parameter
 from ._partition import (
+    check_whole,
     freeze_means,
     freeze_params,
     freeze_stdvs,
@@ -61,6 +62,7 @@ __all__ = [
     "SquaredPositivity",
     "bayesianize",
     "central_interval",
+    "check_whole",
     "crps",
     "draw_or_mean",
     "drawing_key",

@@ -14,6 +14,7 @@ from ._make_parameter import make_parameter
 from ._module import Module
 from ._noise import draw_noise, normal_pair
 from ._parameter import AbstractParameter
+from ._partition import check_whole
 from ._positivity import AbstractPositivity
 from ._protocol import drawing_key
 from ._sample import sample_all_parameters
@@ -121,6 +122,7 @@ class BayesianLinear(Module):
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"Expected x of shape (..., {self.in_features}); got {x.shape}.")
         drawn = drawing_key(key, sample)
+        check_whole(self)
         # Inside a flowjax structure paramax.unwrap has already put arrays in place.
         is_random = isinstance(self.W, AbstractParameter)
         if drawn is not None and is_random and self.local_reparameterisation:

@@ -12,6 +12,7 @@ from ._gaussian import GaussianParameter
 from ._linear import BayesianLinear
 from ._module import Module
 from ._parameter import AbstractParameter
+from ._partition import check_whole
 from ._positivity import AbstractPositivity
 from ._protocol import drawing_key
 from ._sample import sample_all_parameters
@@ -113,6 +114,7 @@ class BayesianMLP(Module):
         means = [None] * len(self.layers)
         drawn = drawing_key(key, sample)
         if drawn is None:
+            check_whole(self)
             return self._apply(x, means)
         if any(layer.local_reparameterisation for layer in self.layers):
             return self._apply(x, list(jax.random.split(drawn, len(means))))

@@ -1,5 +1,6 @@
 """Splitting a model into the part that an optimiser sees and the rest."""
 
+import dataclasses
 import enum
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -93,6 +94,43 @@ def partition_trainable(model: _Model) -> tuple[_Model, _Model]:
 def unfreeze_all(dynamic: _Model, static: _Model) -> _Model:
     """Joins the two parts of a split again."""
     return eqx.combine(dynamic, static)
+
+
+def check_whole(model: PyTree) -> None:
+    """Checks that a model is not one part of a split, such as `freeze_stdvs` returns.
+
+    Args:
+        model: Any pytree with parameters.
+
+    Raises:
+        ValueError: If a parameter, or a buffer, lacks its array.
+    """
+
+    def is_leaf(node: Any) -> bool:
+        return is_parameter(node) or _is_buffer(node)
+
+    for path, node in jax.tree_util.tree_leaves_with_path(model, is_leaf=is_leaf):
+        missing = _missing_field(node)
+        if missing is not None:
+            place = path_name((*path, jax.tree_util.GetAttrKey(missing)))
+            raise ValueError(
+                f"Expected a whole model; got one part of a split (there is no {place}). Join the "
+                "two parts first: nd.unfreeze_all(dynamic, static)."
+            )
+
+
+def _missing_field(node: Any) -> str | None:
+    """Returns the field of a parameter or buffer from which a split has taken the array."""
+    if _is_buffer(node):
+        return "tree" if node.tree is None else None
+    if not is_parameter(node):
+        return None
+    for field in dataclasses.fields(node):
+        # A field may be declared as optional.
+        optional = field.default is None or "None" in str(field.type)
+        if getattr(node, field.name) is None and not optional:
+            return field.name
+    return None
 
 
 def _partition(model: _Model, is_dynamic: Callable[[_Role, str], bool]) -> tuple[_Model, _Model]:

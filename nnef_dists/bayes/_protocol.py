@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from jaxtyping import PRNGKeyArray
 
+from ._partition import check_whole
 from ._sample import sample_all_parameters
 
 _Model = TypeVar("_Model")
@@ -46,7 +47,10 @@ def draw_or_mean(
         A sampled model, or the model itself.
 
     Raises:
-        ValueError: If `sample=True` comes without a key.
+        ValueError: If `sample=True` comes without a key, or the model is one part of a split.
     """
     drawn = drawing_key(key, sample)
-    return model if drawn is None else sample_all_parameters(model, drawn)
+    if drawn is not None:
+        return sample_all_parameters(model, drawn)
+    check_whole(model)
+    return model

@@ -11,6 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from ._deterministic import DeterministicParameter
 from ._noise import draw_noise
 from ._parameter import AbstractElementwiseParameter, AbstractParameter, is_parameter
+from ._partition import check_whole
 
 _Model = TypeVar("_Model")
 
@@ -29,7 +30,11 @@ def sample_all_parameters(model: _Model, rng: PRNGKeyArray) -> _Model:
 
     Returns:
         The model with sampled means. Deterministic parameters are unchanged.
+
+    Raises:
+        ValueError: If the model is one part of a split. Join the two parts with `unfreeze_all`.
     """
+    check_whole(model)
     nodes, treedef = jax.tree.flatten(model, is_leaf=is_parameter)
     random = [
         i

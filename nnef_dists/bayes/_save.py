@@ -12,6 +12,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import PyTree
 
+from ._partition import check_whole
 from ._structure import decode, encode
 
 _FORMAT = "nnef_dists.model"
@@ -34,8 +35,10 @@ def save(path: str | os.PathLike[str], model: PyTree) -> None:
         model: A pytree of Equinox modules, lists, tuples, dicts and arrays.
 
     Raises:
-        ValueError: If the model has a node or a dtype that cannot be described.
+        ValueError: If the model has a node or a dtype that cannot be described, or is one part of
+            a split. Join the two parts with `unfreeze_all` first.
     """
+    check_whole(model)
     arrays: dict[str, np.ndarray] = {}
     structure = json.dumps(encode(model, arrays), separators=(",", ":"))
     metadata = {

@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import Identity
-from jax.core import Tracer
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
+from nnef_dists._checks import as_array, as_key, as_point, as_vector, check_concrete, guard
+from nnef_dists.families._declaration import check_declaration, find_stat_shapes
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._support import Support
+
+_REMEDY = "Test eta with family.is_valid_eta, or draw valid ones with family.sample_eta."
 
 
 class ExponentialFamily(eqx.Module):
@@ -61,6 +64,8 @@ class ExponentialFamily(eqx.Module):
                     f"Expected only static fields (numbers, strings, tuples) in "
                     f"{type(self).__name__}; got an array in {field.name!r}"
                 )
+        name = type(self).__name__
+        check_declaration(name, self.x_shape, self.natural_domain, self.support)
         self.natural_domain.check_statistics(self.stat_shapes)
 
     @abstractmethod
@@ -135,12 +140,7 @@ class ExponentialFamily(eqx.Module):
         Raises:
             ValueError: If `x` has another shape.
         """
-        if jnp.shape(x) != self.x_shape:
-            raise ValueError(
-                f"Expected x of shape {self.x_shape} for {self!r}; got {jnp.shape(x)} "
-                "(methods take one point; batch with jax.vmap)"
-            )
-        return self.flatten_stats_or_eta(self.compute_stats(jnp.asarray(x)))
+        return self.flatten_stats_or_eta(self.compute_stats(as_point(x, self.x_shape, self)))
 
     @final
     def logdensity_fn(self, eta: Float[Array, " eta_dim"]) -> Callable[[Array], Float[Array, ""]]:
@@ -169,6 +169,7 @@ class ExponentialFamily(eqx.Module):
         Returns:
             The unnormalised log-density at `x`.
         """
+        x = as_point(x, self.x_shape, self)
         stats = self.sufficient_statistics(x)
         return jnp.sum(eta * stats) + self.log_base_measure(x)
 
@@ -186,10 +187,15 @@ class ExponentialFamily(eqx.Module):
             ValueError: If names or shapes are not the family's.
         """
         shapes = self.stat_shapes
+        if not isinstance(parts, Mapping):
+            raise ValueError(
+                f"Expected a dict with the parts {list(shapes)} for {self!r}; got "
+                f"{type(parts).__name__}. An array that is flat already needs no flattening."
+            )
         got = {name: jnp.shape(value) for name, value in parts.items()}
         if got != shapes:
             raise ValueError(f"Expected parts of shapes {shapes} for {self!r}; got {got}")
-        return jnp.concatenate([jnp.ravel(parts[name]) for name in shapes])
+        return jnp.concatenate([jnp.ravel(as_array(parts[name])) for name in shapes])
 
     @final
     def unflatten_stats_or_eta(self, flat: Float[Array, " eta_dim"]) -> dict[str, Array]:
@@ -204,7 +210,7 @@ class ExponentialFamily(eqx.Module):
         Raises:
             ValueError: If `flat` has another shape, or is not floating.
         """
-        flat = self._check_flat(flat)
+        flat = as_vector(flat, self.eta_dim, "a flat vector", self)
         parts, start = {}, 0
         for name, shape in self.stat_shapes.items():
             stop = start + math.prod(shape)
@@ -219,31 +225,41 @@ class ExponentialFamily(eqx.Module):
         return jnp.all(jnp.stack(list(validity.values())))
 
     @final
-    def check_eta(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
-        """Returns eta itself where it is valid.
+    def check_eta(
+        self, eta: Float[Array, " eta_dim"], *, strict: bool = False
+    ) -> Float[Array, " eta_dim"]:
+        """Returns eta as an array if it is valid.
+
+        All methods of families that take eta call this method, so that each accepts a list of
+        numbers too. A dict of parts is an error: flatten it with `flatten_stats_or_eta`.
+
+        Inside a compiled program (`jax.jit`, `jax.vmap`) an invalid eta becomes NaN, and so does
+        every log-density, moment and derivative that is computed from it. A Markov chain over eta
+        then rejects. There is no host callback unless `strict`.
 
         Args:
             eta: Natural parameters, flat, `(eta_dim,)`.
+            strict: Whether an invalid eta inside a compiled program raises by
+                `equinox.error_if`, which is a host callback.
 
         Returns:
-            The same eta. Under a transformation it carries an `equinox.error_if` that names the
-            offending natural parameter when the compiled program runs.
+            The same eta, or NaN for an invalid eta inside a compiled program.
 
         Raises:
-            ValueError: If a concrete eta is invalid; names the offending natural parameter and
+            ValueError: If a concrete eta is invalid. The message names the natural parameter and
                 its value.
         """
+        eta = as_vector(eta, self.eta_dim, "eta", self)
         parts = self.unflatten_stats_or_eta(eta)
+        checked = eta
         for name, valid in self.natural_domain.contains(parts).items():
-            message = (
+            expected = (
                 f"Expected natural parameter {name!r} of {self!r} to be "
                 f"{self.natural_domain.expectation(name)}"
             )
-            if isinstance(valid, Tracer):
-                eta = eqx.error_if(eta, ~valid, message)
-            elif not valid:
-                raise ValueError(f"{message}; got {parts.get(name, eta)}")
-        return eta
+            value = parts.get(name, eta)
+            checked = guard(checked, valid, expected, value, _REMEDY, strict=strict)
+        return checked
 
     @final
     def sample_eta(
@@ -283,7 +299,18 @@ class ExponentialFamily(eqx.Module):
             parts = self.natural_domain.sample(key, shapes, ranges, dtype)
             return self.flatten_stats_or_eta(parts)
 
-        return jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(first + jnp.arange(n))
+        key = as_key(key)
+        etas = jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(first + jnp.arange(n))
+        name = next(iter(shapes))
+        # A domain whose statistics couple returns NaN if it finds no valid eta.
+        return check_concrete(
+            etas,
+            jnp.all(jnp.isfinite(etas)),
+            f"Expected ranges that meet the natural domain of {self!r} "
+            f"({self.natural_domain.expectation(name)})",
+            "none valid in 1,000 draws",
+            "Move or widen the ranges.",
+        )
 
     @property
     @final
@@ -294,6 +321,7 @@ class ExponentialFamily(eqx.Module):
     @final
     def constrain_eta(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
         """Returns the valid eta with unconstrained coordinates `u`, `(unconstrained_dim,)`."""
+        u = as_vector(u, self.unconstrained_dim, "u", self)
         return self.flatten_stats_or_eta(self.natural_domain.constrain(u, self.stat_shapes))
 
     @final
@@ -308,17 +336,6 @@ class ExponentialFamily(eqx.Module):
         See `AbstractDomain.convex_features`.
         """
         return self.natural_domain.convex_features(self.unflatten_stats_or_eta(eta))
-
-    def _check_flat(self, flat: Array) -> Array:
-        if jnp.shape(flat) != (self.eta_dim,):
-            raise ValueError(
-                f"Expected a flat vector of shape {(self.eta_dim,)} for {self!r}; got "
-                f"{jnp.shape(flat)} (methods take one; batch with jax.vmap)"
-            )
-        flat = jnp.asarray(flat)
-        if not jnp.issubdtype(flat.dtype, jnp.floating):
-            raise ValueError(f"Expected a floating-point vector; got dtype {flat.dtype}")
-        return flat
 
 
 class ClosedFormFamily(ExponentialFamily):
@@ -335,29 +352,10 @@ class ClosedFormFamily(ExponentialFamily):
     @final
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T(x) | eta] = d mean / d eta."""
-        return jax.jacfwd(self.mean)(eta)
+        return jax.jacfwd(self.mean)(as_vector(eta, self.eta_dim, "eta", self))
 
 
 @functools.cache
 def _stat_shapes(family: ExponentialFamily) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Finds names and shapes in the order of `compute_stats` (JAX would sort the dict)."""
-    found: list[tuple[str, tuple[int, ...]]] = []
-
-    def trace(x):
-        stats = family.compute_stats(x)
-        if not isinstance(stats, dict) or not stats:
-            raise ValueError(
-                f"Expected compute_stats of {type(family).__name__} to return a non-empty dict of "
-                f"arrays; got {stats!r}"
-            )
-        for name, value in stats.items():
-            value = jnp.asarray(value)
-            if not jnp.issubdtype(value.dtype, jnp.floating):
-                raise ValueError(
-                    f"Expected statistic {name!r} of {type(family).__name__} to be floating-point; "
-                    f"got dtype {value.dtype}"
-                )
-            found.append((name, value.shape))
-
-    jax.eval_shape(trace, jax.ShapeDtypeStruct(family.x_shape, jnp.result_type(float)))
-    return tuple(found)
+    return find_stat_shapes(type(family).__name__, family.compute_stats, family.x_shape)

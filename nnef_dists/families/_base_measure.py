@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nnef_dists._checks import check_instance
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import Interval
 from nnef_dists.families._domain import ProductDomain
@@ -39,6 +40,7 @@ class BaseMeasureAsStatistic(ExponentialFamily):
     high: float = eqx.field(static=True)
 
     def __init__(self, family: ExponentialFamily, low: float, high: float):
+        check_instance(family, ExponentialFamily, "family")
         if family.has_unit_base_measure:
             raise ValueError(f"Expected a family with a base measure; {family!r} has none")
         if not isinstance(family.natural_domain, ProductDomain):
@@ -91,4 +93,5 @@ class BaseMeasureAsStatistic(ExponentialFamily):
 
     def to_natural(self, eta: Float[Array, " n"]) -> Float[Array, " eta_dim"]:
         """Returns the eta, with t = 1, of the family's own eta."""
-        return jnp.append(self.family.check_eta(eta), jnp.ones((), eta.dtype))
+        eta = self.family.check_eta(eta)
+        return jnp.append(eta, jnp.ones((), eta.dtype))

@@ -169,7 +169,8 @@ class ProductDomain(AbstractDomain):
         for name, constraint in self.constraints.items():
             if name not in shapes:
                 raise ValueError(
-                    f"Expected natural_domain to name statistics among {list(shapes)}; got {name!r}"
+                    f"Expected natural_domain to name statistics among {list(shapes)}; got "
+                    f"{name!r}. Use the names that compute_stats returns."
                 )
             try:
                 constraint.unconstrained_dim(shapes[name])
@@ -225,7 +226,7 @@ class CoupledDomain(AbstractDomain):
     def sample(
         self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
     ) -> dict[str, Array]:
-        """Draws from the box until valid; raises after 1,000 invalid draws in a row."""
+        """Draws from the box until valid; NaN after 1,000 invalid draws in a row."""
         box = {name: Range(name, ranges[name], shape) for name, shape in shapes.items()}
 
         def draw(key):
@@ -246,12 +247,8 @@ class CoupledDomain(AbstractDomain):
 
         attempts, _, parts = jax.lax.while_loop(unlucky, retry, retry((0, key, None)))
         parts = in_order(parts)
-        return eqx.error_if(
-            parts,
-            (attempts >= 1000) & ~self.contains(parts)["eta"],
-            f"Expected ranges that meet the natural domain ({self.description}); "
-            "got none valid in 1,000 draws",
-        )
+        found = (attempts < 1000) | self.contains(parts)["eta"]
+        return {name: jnp.where(found, part, jnp.nan) for name, part in parts.items()}
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
         """Returns the declared functions of the flat eta, if any."""
@@ -288,6 +285,7 @@ def domain(**constraints: AbstractConstraint) -> ProductDomain:
         if not isinstance(constraint, AbstractConstraint):
             raise ValueError(
                 f"Expected a constraint such as nnef_dists.negative for {name!r}; "
-                f"got {constraint!r}"
+                f"got {constraint!r}. Use real, positive, negative, interval(lower, upper) or "
+                "negative_definite."
             )
     return ProductDomain(dict(constraints))

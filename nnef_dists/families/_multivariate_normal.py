@@ -6,10 +6,10 @@ from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
+from nnef_dists._checks import guard
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._constraints import NegativeDefinite, negative_definite
 from nnef_dists.families._domain import ProductDomain, domain
@@ -90,16 +90,16 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
             The flat eta, `(eta_dim,)`.
 
         Raises:
-            ValueError: If the covariance is not positive definite (under a transformation an
-                `equinox.error_if`).
+            ValueError: If the covariance is not positive definite. Inside a compiled program eta
+                is NaN.
         """
-        definite = negative_definite.contains(-covariance)
-        if isinstance(definite, Tracer):
-            covariance = eqx.error_if(
-                covariance, ~definite, "Expected a positive definite covariance"
-            )
-        elif not definite:
-            raise ValueError(f"Expected a positive definite covariance; got {covariance}")
+        covariance = guard(
+            covariance,
+            negative_definite.contains(-covariance),
+            "Expected a positive definite covariance",
+            covariance,
+            "Check its eigenvalues with jnp.linalg.eigvalsh.",
+        )
         factor = jnp.linalg.cholesky(covariance)
         precision = cho_solve((factor, True), jnp.eye(self.d, dtype=mean.dtype))
         precision = (precision + precision.T) / 2

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
+from nnef_dists._checks import as_key, as_rows, check_instance
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentDataset
@@ -49,7 +51,8 @@ def estimate_moments(
             naming its index, the natural parameter and its value.
     """
     config = HMCConfig() if config is None else config
-    etas = check_etas(family, etas)
+    check_instance(config, HMCConfig, "config")
+    etas, key = check_etas(family, etas), as_key(key)
     with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
         labels = label_etas(family, etas, key, config, on_tile=bar.update)
     return MomentDataset(family, config, eta=np.asarray(etas), **labels._asdict())
@@ -81,22 +84,27 @@ def sample_hmc(
         ValueError: If n < 1, and what `family.check_eta` raises.
     """
     config = HMCConfig() if config is None else config
+    check_instance(config, HMCConfig, "config")
     if n < 1:
         raise ValueError(f"Expected n >= 1; got {n}")
     draws = max(8, -(-n // config.chains))
-    eta = family.check_eta(jnp.asarray(eta))
-    x, label = _sample(family, dataclasses.replace(config, draws=draws), eta, key)
+    check_instance(family, ExponentialFamily, "family")
+    eta = family.check_eta(eta)
+    x, label = _sample(family, dataclasses.replace(config, draws=draws), eta, as_key(key))
+    # Inside a compiled program an invalid eta is NaN. The chains stay at their starts, which are
+    # no draws.
+    x = x * jnp.where(jnp.isnan(eta).any(), jnp.nan, 1).astype(x.dtype)
     return x.reshape(-1, *family.x_shape)[:n], label
 
 
 def check_etas(
-    family: ExponentialFamily, etas: Array, *, first: int = 0
+    family: ExponentialFamily, etas: Array | np.ndarray | Sequence[Any], *, first: int = 0
 ) -> Float[Array, "n eta_dim"]:
     """Returns the etas as an array, where all are valid.
 
     Args:
         family: The exponential family.
-        etas: Natural parameters, `(n, eta_dim)`.
+        etas: Natural parameters, `(n, eta_dim)`, as an array or nested lists of numbers.
         first: The number of the first eta, for messages.
 
     Returns:
@@ -105,12 +113,8 @@ def check_etas(
     Raises:
         ValueError: For a wrong shape or for the first invalid eta, by index and name.
     """
-    etas = jnp.asarray(etas)
-    if etas.ndim != 2 or etas.shape[1] != family.eta_dim or len(etas) == 0:
-        raise ValueError(
-            f"Expected etas of shape (n, {family.eta_dim}), n >= 1, for {family!r}; "
-            f"got {etas.shape}"
-        )
+    check_instance(family, ExponentialFamily, "family")
+    etas = as_rows(etas, family.eta_dim, "etas", family)
     valid = np.asarray(jax.vmap(family.is_valid_eta)(etas))
     if not valid.all():
         index = int(np.argmin(valid))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._estimate import check_etas
 
@@ -113,10 +114,12 @@ def eta_source(
     Raises:
         ValueError: For invalid etas or ranges.
     """
-    if not isinstance(etas, tuple):
-        return GivenSource(np.asarray(check_etas(family, jnp.asarray(etas))))
+    # A tuple of rows is an array, one with ranges is not.
+    if not isinstance(etas, tuple) or not any(isinstance(part, Mapping) for part in etas[2:3]):
+        return GivenSource(np.asarray(check_etas(family, etas)))
     fields: Any = etas
     random = RandomEtas(*fields)
+    random = random._replace(key=as_key(random.key))
     if random.n < 1:
         raise ValueError(f"Expected n >= 1 etas; got {random.n}")
     dtype = jnp.dtype(jnp.result_type(float) if random.dtype is None else random.dtype)

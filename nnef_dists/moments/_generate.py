@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
+from nnef_dists._checks import as_key, check_instance
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._chunk_task import ChunkTask, refuse_environment, write_chunk
 from nnef_dists.moments._config import HMCConfig
@@ -81,7 +82,9 @@ def generate_moments(
         OSError: If the folder cannot be written; what is done is kept.
         RuntimeError: If workers fail again and again; what is done is kept.
     """
-    config = HMCConfig() if config is None else config
+    check_instance(family, ExponentialFamily, "family")
+    config, key = HMCConfig() if config is None else config, as_key(key)
+    check_instance(config, HMCConfig, "config")
     path = Path(path).absolute()
     if chunk is not None and (chunk < 1 or chunk % config.tile):
         raise ValueError(f"Expected chunk to be a multiple of the tile, {config.tile}; got {chunk}")

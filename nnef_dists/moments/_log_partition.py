@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key, check_instance
 from nnef_dists.families import ClosedFormFamily, ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._label import sample_chains
@@ -71,7 +72,8 @@ def estimate_log_partition(
         Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
         (2006).
     """
-    eta = family.check_eta(jnp.asarray(eta))
+    check_instance(family, ExponentialFamily, "family")
+    eta = family.check_eta(eta)
     exact = exact_log_partition(family, eta)
     if exact is not None:
         return exact
@@ -80,6 +82,7 @@ def estimate_log_partition(
             f"Expected a key: A(eta) of {family!r} has no closed form, nor can quadrature find it, "
             "so that it is sampled; got None"
         )
+    key = as_key(key)
     config = HMCConfig(draws=_DRAWS) if config is None else config
     value, error, finite = _evidence(family, config, eta, key)
     if not (finite and jnp.isfinite(value)):
@@ -102,6 +105,8 @@ def exact_log_partition(
     Returns:
         The estimate by closed form or by quadrature; None where there is neither.
     """
+    check_instance(family, ExponentialFamily, "family")
+    eta = family.check_eta(eta)
     if isinstance(family, ClosedFormFamily):
         value = family.log_partition(eta)
         return LogPartitionEstimate(eta, value, jnp.zeros_like(value), "closed form")

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists._checks import check_instance
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._density import finite_or_lowest, support_dim
 
@@ -91,13 +92,14 @@ def quadrature_moments(
         Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review 56
         (2014).
     """
+    check_instance(family, ExponentialFamily, "family")
     dim = support_dim(family)
     if dim not in (1, 2):
         raise ValueError(f"Expected a family of one or two dimensions; {family!r} has {dim}")
     points = _POINTS[dim] if points is None else points
     if points % 2 == 0 or points < 9:
         raise ValueError(f"Expected an odd number of points >= 9; got {points}")
-    eta = family.check_eta(jnp.asarray(eta))
+    eta = family.check_eta(eta)
     if isinstance(eta, Tracer) or eta.dtype == jnp.float64:
         return _quadrature(family, eta, points, zooms, float(reach))
     found = double_quadrature(family, np.asarray(eta)[None], points, zooms, float(reach))

@@ -12,6 +12,7 @@ import paramax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists import families
+from nnef_dists._checks import check_instance
 from nnef_dists.bayes import Module, draw_or_mean, register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
@@ -231,6 +232,7 @@ def standardise(
     Raises:
         ValueError: For data of another family, and for sizes below 1.
     """
+    check_instance(family, families.ExponentialFamily, "family")
     if data.family != family:
         raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
     if width < 1 or depth < 1:

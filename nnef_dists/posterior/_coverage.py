@@ -1,14 +1,13 @@
 """Expected coverage: how often credible regions hold the truth."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.posterior._sampler import PosteriorDensity, normalised_ranks
+from nnef_dists.posterior._sampler import PosteriorDensity, compiled_and_checked, normalised_ranks
 
 
-@eqx.filter_jit
+@compiled_and_checked
 def highest_density_levels(
     posterior: PosteriorDensity,
     theta: Float[Array, "m theta_dim"],
@@ -38,7 +37,7 @@ def highest_density_levels(
 
     Raises:
         ValueError: If theta and x differ in number, or a count is not positive.
-        RuntimeError: If a log-density is NaN.
+        RuntimeError: If a log-density is NaN. Inside a compiled program the result is NaN.
 
     Reference:
         Hermans, Delaunoy, Rozet, Wehenkel, Begy and Louppe, *A trust crisis in simulation-based
@@ -81,4 +80,4 @@ def expected_coverage(
         Coverage, `(l, *k)`; its standard error is that of a binomial share of m.
     """
     held = levels <= nominal.reshape(-1, *[1] * levels.ndim)
-    return jnp.mean(held.astype(levels.dtype), 1)
+    return jnp.mean(jnp.where(jnp.isnan(levels), jnp.nan, held.astype(levels.dtype)), 1)

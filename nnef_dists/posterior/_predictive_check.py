@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import check_concrete
 from nnef_dists.posterior._sampler import PosteriorSampler, check_draws, map_pairs
 
 
@@ -67,14 +68,21 @@ def predictive_p_value(
 
     Raises:
         ValueError: If there are no replicates.
-        RuntimeError: If one is NaN.
+        RuntimeError: If one is NaN. Inside a compiled program the p values are NaN.
     """
     n, dtype = replicates.shape[0], replicates.dtype
     if n < 1:
         raise ValueError("Expected at least one replicate; got none")
     bad = jnp.any(jnp.isnan(replicates)) | jnp.any(jnp.isnan(observed))
-    replicates = eqx.error_if(replicates, bad, "Expected observations without NaN; got some")
+    check_concrete(
+        replicates,
+        ~bad,
+        "Expected observations without NaN",
+        "some",
+        "Check the draws of the posterior, and the simulator at them.",
+        error=RuntimeError,
+    )
     below = jnp.sum(replicates < observed, 0).astype(dtype)
     equal = jnp.sum(replicates == observed, 0).astype(dtype)
     rank = (below + equal / 2 + 0.5) / (n + 1)
-    return 2 * jnp.minimum(rank, 1 - rank)
+    return jnp.where(bad, jnp.nan, 2 * jnp.minimum(rank, 1 - rank))

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.posterior._sampler import PosteriorSampler, normalised_ranks
+from nnef_dists.posterior._sampler import PosteriorSampler, compiled_and_checked, normalised_ranks
 
 
-@eqx.filter_jit
+@compiled_and_checked
 def sbc_ranks(
     posterior: PosteriorSampler,
     theta: Float[Array, "m theta_dim"],
@@ -47,7 +46,7 @@ def sbc_ranks(
 
     Raises:
         ValueError: If theta and x differ in number, or a count is not positive.
-        RuntimeError: If a draw is NaN.
+        RuntimeError: If a draw is NaN. Inside a compiled program the result is NaN.
 
     Reference:
         Talts, Betancourt, Simpson, Vehtari and Gelman, *Validating Bayesian inference algorithms

@@ -1,14 +1,13 @@
 """Tests of accuracy with random points."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.posterior._sampler import PosteriorSampler, normalised_ranks
+from nnef_dists.posterior._sampler import PosteriorSampler, compiled_and_checked, normalised_ranks
 
 
-@eqx.filter_jit
+@compiled_and_checked
 def tarp_levels(
     posterior: PosteriorSampler,
     theta: Float[Array, "m theta_dim"],
@@ -47,7 +46,7 @@ def tarp_levels(
 
     Raises:
         ValueError: If theta, x and references differ in number, or a count is not positive.
-        RuntimeError: If a draw is NaN.
+        RuntimeError: If a draw is NaN. Inside a compiled program the result is NaN.
 
     Reference:
         Lemos, Coogan, Hezaveh and Perreault-Levasseur, *Sampling-based accuracy testing of

@@ -1,0 +1,85 @@
+"""Checks of the members that a family declares."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from nnef_dists.families._domain import AbstractDomain
+from nnef_dists.families._support import Support
+
+
+def check_declaration(name: str, x_shape: Any, natural_domain: Any, support: Any) -> None:
+    """Checks the kinds of what a subclass of `ExponentialFamily` declares.
+
+    Args:
+        name: The name of the class, for messages.
+        x_shape: The shape of one point.
+        natural_domain: The set of valid natural parameters.
+        support: The map onto the support of x.
+
+    Raises:
+        ValueError: If one of them is of another kind.
+    """
+    if not isinstance(x_shape, tuple):
+        raise ValueError(
+            f"Expected x_shape of {name} to be a tuple of integers; got {x_shape!r}. "
+            "Use () for a number and (d,) for a vector."
+        )
+    if not isinstance(natural_domain, AbstractDomain):
+        raise ValueError(
+            f"Expected natural_domain of {name} to be a domain; got {natural_domain!r}. "
+            "Use nnef_dists.domain with constraints by statistic, such as domain(x2=negative)."
+        )
+    if not isinstance(support, Support):
+        raise ValueError(
+            f"Expected support of {name} to be a flowjax bijection or an AbstractSupport; got "
+            f"{support!r}. Use for example flowjax.bijections.Exp() for x > 0."
+        )
+
+
+def find_stat_shapes(
+    name: str, compute_stats: Callable[[Array], Any], x_shape: tuple[int, ...]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Finds names and shapes of statistics, in the order of `compute_stats`.
+
+    Args:
+        name: The name of the family's class, for messages.
+        compute_stats: The statistics of one point.
+        x_shape: The shape of one point.
+
+    Returns:
+        Pairs of a name and a shape. (JAX would sort the dict.)
+
+    Raises:
+        ValueError: If the statistics are not a dict of floating arrays, or JAX cannot trace them.
+    """
+    found: list[tuple[str, tuple[int, ...]]] = []
+
+    def trace(x):
+        stats = compute_stats(x)
+        if not isinstance(stats, dict) or not stats:
+            raise ValueError(
+                f"Expected compute_stats of {name} to return a non-empty dict of arrays; got "
+                f"{'an array' if isinstance(stats, jax.Array) else type(stats).__name__}. Return "
+                'for example {"x": x, "x2": x**2}.'
+            )
+        for stat, value in stats.items():
+            value = jnp.asarray(value)
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                raise ValueError(
+                    f"Expected statistic {stat!r} of {name} to be floating-point; got dtype "
+                    f"{value.dtype}. Convert it with .astype(x.dtype)."
+                )
+            found.append((stat, value.shape))
+
+    try:
+        jax.eval_shape(trace, jax.ShapeDtypeStruct(x_shape, jnp.result_type(float)))
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise ValueError(
+            f"Expected compute_stats of {name} to be traceable by JAX; got a use of the value of "
+            "x, by NumPy, float(x) or a Python `if`. Use jax.numpy, such as jnp.sin and jnp.where."
+        ) from error
+    return tuple(found)
