@@ -30,6 +30,9 @@ MAY_IMPORT = {
 MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}
 MAY_IMPORT[""] = set(MAY_IMPORT) - {"plotting", "__main__"}
 
+# Private modules beside the rooms, which every room may import. They import none.
+COMMON = {"_ranges"}
+
 FAMILIES_BUILD_ON = {"equinox", "flowjax", "jax", "jaxtyping", "numpy"}
 
 # Meant to be subclassed by users, like equinox.Module itself: no fields, no call.
@@ -71,7 +74,8 @@ def internal_packages(path: Path) -> set[str]:
         top, _, rest = name.partition(".")
         if top == "nnef_dists":
             first = rest.partition(".")[0]
-            found.add(first if first in SUBPACKAGES or first == "__main__" else "")
+            if first not in COMMON:
+                found.add(first if first in SUBPACKAGES or first == "__main__" else "")
     return found - {package_of(path)}
 
 
@@ -116,6 +120,11 @@ def test_imports_only_what_its_subpackage_may(path):
     assert not forbidden, f"{relative_name(path)} imports nnef_dists.{forbidden}"
 
 
+@pytest.mark.parametrize("name", sorted(COMMON))
+def test_common_modules_import_no_room(name):
+    assert not internal_packages(PACKAGE / f"{name}.py")
+
+
 def test_the_import_check_sees_every_form(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
     folder = tmp_path / "families"
@@ -129,6 +138,7 @@ def test_the_import_check_sees_every_form(tmp_path, monkeypatch):
         "from ._base import ExponentialFamily": set(),
         "def f():\n    import nnef_dists": {""},
         "import numpy": set(),
+        "from nnef_dists._ranges import check_range": set(),
     }
     for number, (source, expected) in enumerate(forms.items()):
         path = folder / f"_form{number}.py"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentDataset
@@ -80,8 +81,7 @@ def sample_hmc(
         ValueError: If n < 1, and what `family.check_eta` raises.
     """
     config = HMCConfig() if config is None else config
-    if n < 1:
-        raise ValueError(f"Expected n >= 1; got {n}")
+    n = check_integer("n", n, 1)
     draws = max(8, -(-n // config.chains))
     eta = family.check_eta(jnp.asarray(eta))
     x, label = _sample(family, dataclasses.replace(config, draws=draws), eta, key)

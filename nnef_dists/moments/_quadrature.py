@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.families import ExponentialFamily
 
 # Beyond this many nats under the maximum, exp() is below float64's relative rounding.
@@ -75,9 +76,11 @@ def quadrature_moments(
     if dim not in (1, 2):
         raise ValueError(f"Expected a family of one or two dimensions; {family!r} has {dim}")
     points = {1: 2001, 2: 301}[dim] if points is None else points
+    points = check_integer("points", points, 1)
+    zooms, reach = check_integer("zooms", zooms, 0), check_number("reach", reach, 0.0)
     if points % 2 == 0 or points < 9:
         raise ValueError(f"Expected an odd number of points >= 9; got {points}")
-    return _quadrature(family, family.check_eta(jnp.asarray(eta)), points, zooms, float(reach))
+    return _quadrature(family, family.check_eta(jnp.asarray(eta)), points, zooms, reach)
 
 
 class QuadratureGrid(NamedTuple):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import register_saveable
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
@@ -82,8 +83,7 @@ class MixturePosterior(AbstractPosterior):
         key: PRNGKeyArray,
         **trunk: Any,
     ):
-        if components < 1:
-            raise ValueError(f"Expected components >= 1; got {components}")
+        components = check_integer("components", components, 1)
         d = data.theta_dim
         each = 2 * d + lower_size(d, diagonal=diagonal)
         key_trunk, key_means = jax.random.split(key)

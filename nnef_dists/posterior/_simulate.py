@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.moments._creation import create_store
 from nnef_dists.moments._environment import describe_environment
 from nnef_dists.moments._etas import pack_key
@@ -103,9 +104,8 @@ def simulate(
             floating, all simulations failed, or the folder holds anything else.
         OSError: If the folder cannot be written; what is done is kept.
     """
-    if n < 1 or chunk_size < 1:
-        raise ValueError(f"Expected n >= 1 and chunk_size >= 1; got {n} and {chunk_size}")
-    chunk_size = min(chunk_size, n)
+    n = check_integer("n", n, 1)
+    chunk_size = min(check_integer("chunk_size", chunk_size, 1), n)
     shapes = eqx.filter_eval_shape(_run, simulator, prior, key, jnp.arange(chunk_size))
     if len(shapes.theta.shape) != 2:
         raise ValueError(

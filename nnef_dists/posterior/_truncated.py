@@ -1,12 +1,13 @@
 """Truncated sequential neural posterior estimation, and correction by importance weights."""
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.moments._importance import pareto_k
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._simulate import Prior
@@ -76,7 +77,6 @@ class TruncatedPrior(eqx.Module):
         return jnp.where(found, theta, jnp.nan)
 
 
-@eqx.filter_jit
 def truncate_prior(
     prior: Prior,
     head: AbstractPosterior,
@@ -104,14 +104,20 @@ def truncate_prior(
         rejection is hopeless.
 
     Raises:
-        ValueError: For another epsilon.
+        ValueError: If epsilon is not in (0, 1), or n is below 1.
 
     Reference:
         Deistler, Goncalves and Macke, *Truncated proposals for scalable and hassle-free simulation-
         based inference*, NeurIPS (2022).
     """
-    if not 0 < epsilon < 1:
-        raise ValueError(f"Expected epsilon in (0, 1); got {epsilon}")
+    epsilon = check_range("epsilon", epsilon, 0.0, 1.0)
+    return _truncate(prior, head, x, key, epsilon, check_integer("n", n, 1))
+
+
+@eqx.filter_jit
+def _truncate(
+    prior: Prior, head: AbstractPosterior, x: Array, key: PRNGKeyArray, epsilon: Any, n: int
+) -> TruncatedPrior:
     key_q, key_prior = jax.random.split(key)
 
     def log_q(theta):

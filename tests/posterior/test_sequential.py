@@ -87,7 +87,7 @@ class TestTruncatedPrior:
 
     @pytest.mark.parametrize("epsilon", [0.0, 1.0])
     def test_refuses(self, trained, epsilon):
-        with pytest.raises(ValueError, match="Expected epsilon in"):
+        with pytest.raises(ValueError, match="Expected 0 < epsilon < 1"):
             self.truncated(trained, epsilon)
 
 

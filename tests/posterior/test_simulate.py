@@ -162,7 +162,7 @@ class TestSimulations:
             nd.Simulations(theta, x)
 
     def test_refuses_splits_and_joins(self):
-        with pytest.raises(ValueError, match="Expected a fraction in"):
+        with pytest.raises(ValueError, match="Expected 0 < fraction < 1"):
             simulate().split(1.0, jax.random.key(0))
         with pytest.raises(ValueError, match="Expected simulations of one shape"):
             nd.Simulations.concatenate([])
