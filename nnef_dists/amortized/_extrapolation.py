@@ -8,7 +8,10 @@ from jaxtyping import Array, Bool, Float
 
 
 class ExtrapolationWarning(UserWarning):
-    """A network was asked for an eta outside the box of its training etas."""
+    """A network is used away from its training data.
+
+    It is an eta outside the box of the training etas, or an observation unlike the simulated ones.
+    """
 
 
 def check_extrapolation(

@@ -77,7 +77,7 @@ class HMCConfig:
             value = check_number(name, getattr(self, name), 0.0, high, closed="both")
             self._set(name, value)
 
-    def _set(self, name: str, value: float) -> None:
+    def _set(self, name: str, value: float | int) -> None:
         """Replaces NumPy scalars and arrays by Python numbers, which are hashed and stored."""
         if type(getattr(self, name)) not in (int, float):
             object.__setattr__(self, name, value)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -28,10 +28,13 @@ class AbstractEmbedding(Module):
     Attributes:
         x_shape: The shape of an observation; its last axis are channels.
         features: The length of the vector.
+        exchangeable: Whether the order of the rows of an observation has no meaning. Defaults to
+            False.
     """
 
     x_shape: eqx.AbstractVar[tuple[int, ...]]
     features: eqx.AbstractVar[int]
+    exchangeable: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, x: Float[Array, "*x_shape"]) -> Float[Array, " features"]:
@@ -61,6 +64,8 @@ class SetEmbedding(AbstractEmbedding):
     Reference:
         Zaheer et al., *Deep sets*, NeurIPS (2017), theorem 2.
     """
+
+    exchangeable: ClassVar[bool] = True
 
     phi: BayesianMLP
     rho: BayesianMLP

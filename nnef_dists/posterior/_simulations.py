@@ -61,7 +61,7 @@ class Simulations:
             if array.dtype.kind != "f" or array.dtype != self.theta.dtype:
                 raise ValueError(
                     f"Expected {name} of one floating dtype; got {array.dtype} beside "
-                    f"{self.theta.dtype}"
+                    f"{self.theta.dtype}. Convert with .astype(theta.dtype)"
                 )
             if not np.isfinite(array).all():
                 raise ValueError(f"Expected finite {name}; got NaN or infinity among them")

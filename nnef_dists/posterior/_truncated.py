@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.moments._importance import pareto_k
 from nnef_dists.posterior._base import AbstractPosterior
-from nnef_dists.posterior._simulate import Prior
+from nnef_dists.posterior._prior import Prior
 
 # Candidates that are drawn at once.
 _BATCH = 64
@@ -48,7 +48,9 @@ class TruncatedPrior(eqx.Module):
     def log_prob(self, theta: Float[Array, "*batch theta_dim"]) -> Float[Array, "*batch"]:
         """Returns the log-density of thetas, in nats; its constant is as exact as `acceptance`."""
         inside = jnp.vectorize(self.contains, signature="(d)->()")(theta)
-        return jnp.where(inside, self.prior.log_prob(theta) - jnp.log(self.acceptance), -jnp.inf)
+        # One theta at a time: log_prob of a batch may sum over the batch.
+        value = jnp.vectorize(self.prior.log_prob, signature="(d)->()")(theta)
+        return jnp.where(inside, value - jnp.log(self.acceptance), -jnp.inf)
 
     def sample(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
@@ -111,6 +113,7 @@ def truncate_prior(
         based inference*, NeurIPS (2022).
     """
     epsilon = check_range("epsilon", epsilon, 0.0, 1.0)
+    head.coordinates.inputs(x)  # Refuses and warns here, where x is concrete.
     return _truncate(prior, head, x, key, epsilon, check_integer("n", n, 1))
 
 

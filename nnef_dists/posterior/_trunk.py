@@ -95,7 +95,12 @@ def make_coordinates(
     data: Simulations, support: AbstractBijection | None, embedding: AbstractEmbedding | None
 ) -> PosteriorCoordinates:
     """Returns the coordinates that heads share: channels of x keep together for an embedding."""
-    return PosteriorCoordinates(data, support, by_channel=embedding is not None)
+    return PosteriorCoordinates(
+        data,
+        support,
+        by_channel=embedding is not None,
+        exchangeable=embedding is not None and embedding.exchangeable,
+    )
 
 
 def buffers(coordinates: PosteriorCoordinates) -> tuple[Array, Array]:
