@@ -158,11 +158,10 @@ class PosteriorCoordinates(eqx.Module):
             if excess > 1
             else f"the nearest simulation is {distance:.3g} times as far as tolerated"
         )
-        warnings.warn(
+        _warn(
             f"Expected an observation like the simulated ones; {reason}, and the posterior there "
             "is an extrapolation. Check x and its units, or simulate from a wider prior",
             ExtrapolationWarning,
-            stacklevel=_callers_level(),
         )
 
     def unconstrain(
@@ -210,18 +209,17 @@ def _warn_of_few_values(theta: np.ndarray) -> None:
             what = f"takes one value in {counts.max()} of {n} simulations"
         else:
             continue
-        warnings.warn(
+        _warn(
             f"theta[{index}] {what}; a posterior density of it is unbounded, and a head that is "
             "trained on it becomes arbitrarily narrow. Leave out what is constant, and add noise "
             "to what is discrete (theta + uniform noise between its values)",
             UserWarning,
-            stacklevel=_callers_level(),
         )
 
 
-def _callers_level() -> int:
-    """Returns the `stacklevel` of the first frame that is not the library's own."""
-    frame, level = sys._getframe(1), 1
+def _warn(message: str, category: type[Warning]) -> None:
+    """Issues a warning at the first frame that is not the library's own."""
+    frame, level = sys._getframe(), 1
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
         frame, level = frame.f_back, level + 1
-    return level
+    warnings.warn(message, category, stacklevel=level)
