@@ -51,7 +51,8 @@ def check_range(
         traced: Any = jnp.asarray(value)
         if not jnp.issubdtype(traced.dtype, jnp.inexact):
             return traced
-        return jnp.where(_inside(traced, low, high, closed), traced, jnp.nan)
+        guarded: Any = jnp.where(_inside(traced, low, high, closed), traced, jnp.nan)
+        return guarded
     try:
         # By NumPy, whose results are concrete inside a compiled program too. Floating arrays keep
         # their dtype, in which the ends are rounded as a traced comparison rounds them.

@@ -113,8 +113,9 @@ def _traced(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def log_density(prior: Any, theta: Float[Array, " theta_dim"]) -> Float[Array, ""]:
     """Returns the log-density of one theta, in nats; zero for a prior without `log_prob`."""
-    log_prob = getattr(prior, "log_prob", None)
-    return log_prob(theta) if callable(log_prob) else jnp.zeros((), theta.dtype)
+    log_prob: Any = getattr(prior, "log_prob", None)
+    value: Any = log_prob(theta) if callable(log_prob) else jnp.zeros((), theta.dtype)
+    return value
 
 
 def check_densities(theta: Float[np.ndarray, "n theta_dim"], logs: Float[np.ndarray, " n"]) -> None:

@@ -157,8 +157,8 @@ def _center_and_scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _units(low: np.ndarray, high: np.ndarray, tenths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     least = 0.1 * (high - low)
-    below, above = np.maximum(tenths[0] - low, least), np.maximum(high - tenths[1], least)
-    return tuple(np.where(high > low, unit, _CONSTANT) for unit in (below, above))
+    below = np.where(high > low, np.maximum(tenths[0] - low, least), _CONSTANT)
+    return below, np.where(high > low, np.maximum(high - tenths[1], least), _CONSTANT)
 
 
 def _held_out_excess(y: np.ndarray, tenths: np.ndarray) -> np.ndarray:
