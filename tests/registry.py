@@ -254,6 +254,7 @@ PARTS = (
     nd.FlowSampler,
     nd.FourierFeatures,
     nd.LocalC2ST,
+    nd.ObservationRegion,
     nd.PosteriorCoordinates,
     nd.QuadraticPotential,
     nd.SeriesEmbedding,

@@ -30,8 +30,8 @@ MAY_IMPORT = {
 MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}
 MAY_IMPORT[""] = set(MAY_IMPORT) - {"plotting", "__main__"}
 
-# What all may import: it imports nothing of the package itself.
-SHARED = "_checks"
+# Private modules beside the rooms, which every room may import. They import none.
+COMMON = {"_checks", "_ranges"}
 
 FAMILIES_BUILD_ON = {"equinox", "flowjax", "jax", "jaxtyping", "numpy"}
 
@@ -74,7 +74,7 @@ def internal_packages(path: Path) -> set[str]:
         top, _, rest = name.partition(".")
         if top == "nnef_dists":
             first = rest.partition(".")[0]
-            if first != SHARED:
+            if first not in COMMON:
                 found.add(first if first in SUBPACKAGES or first == "__main__" else "")
     return found - {package_of(path)}
 
@@ -120,8 +120,9 @@ def test_imports_only_what_its_subpackage_may(path):
     assert not forbidden, f"{relative_name(path)} imports nnef_dists.{forbidden}"
 
 
-def test_what_all_rooms_share_imports_none_of_them():
-    assert not internal_packages(PACKAGE / f"{SHARED}.py")
+@pytest.mark.parametrize("name", sorted(COMMON))
+def test_common_modules_import_no_room(name):
+    assert not internal_packages(PACKAGE / f"{name}.py")
 
 
 def test_the_import_check_sees_every_form(tmp_path, monkeypatch):
@@ -138,6 +139,7 @@ def test_the_import_check_sees_every_form(tmp_path, monkeypatch):
         "def f():\n    import nnef_dists": {""},
         "import numpy": set(),
         "from nnef_dists._checks import guard": set(),
+        "from nnef_dists._ranges import check_range": set(),
     }
     for number, (source, expected) in enumerate(forms.items()):
         path = folder / f"_form{number}.py"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.amortized._family import AmortizedFamily
 from nnef_dists.bayes import predictive_draws
 from nnef_dists.moments import check_etas
@@ -58,10 +59,9 @@ def acquire(
         for its use with networks.
     """
     candidates = check_etas(q.family, candidates)
-    if not 1 <= n <= len(candidates):
-        raise ValueError(f"Expected 1 <= n <= {len(candidates)}; got {n}")
-    if samples < 2 or not noise > 0:
-        raise ValueError(f"Expected samples >= 2 and noise > 0; got {samples} and {noise}")
+    n = check_integer("n", n, 1, len(candidates))
+    samples = check_integer("samples", samples, 2)
+    noise = check_number("noise", noise, 0.0)
     features = _features(q, candidates, key, samples)
     size = np.asarray(jnp.sum(features**2, 1))
     if not np.isfinite(size).all():

@@ -11,7 +11,10 @@ _REMEDY = "Add labels there and train again, or sample with nd.mean_or_oracle."
 
 
 class ExtrapolationWarning(UserWarning):
-    """A network was asked for an eta outside the box of its training etas."""
+    """A network is used away from its training data.
+
+    It is an eta outside the box of the training etas, or an observation unlike the simulated ones.
+    """
 
 
 def check_extrapolation(

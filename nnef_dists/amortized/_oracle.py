@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_number
 from nnef_dists.amortized._family import AmortizedFamily
 from nnef_dists.moments import HMCConfig, MomentDataset, check_etas, estimate_moments
 
@@ -65,8 +66,7 @@ def mean_or_oracle(
     Raises:
         ValueError: If the tolerance is not positive, and for an invalid eta, by index.
     """
-    if not tolerance > 0:
-        raise ValueError(f"Expected tolerance > 0; got {tolerance}")
+    tolerance = check_number("tolerance", tolerance, 0.0)
     etas = check_etas(q.family, etas)
     key_weights, key_labels = jax.random.split(key)
     predicted = _predict(q, etas, key_weights, samples)

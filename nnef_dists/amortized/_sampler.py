@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import guard
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import AbstractSampler, HMCConfig, Status, sample_hmc
@@ -46,8 +47,7 @@ class HMCSampler(AbstractSampler):
                 returns such draws, with diagnostics.
             ValueError: If n < 1.
         """
-        if n < 1:
-            raise ValueError(f"Expected n >= 1; got {n}")
+        n = check_integer("n", n, 1)
         total = max(n, self.config.chains * self.config.draws)
         x, label = sample_hmc(family, eta, key, total, self.config)
         # Chains follow each other: an even spread takes the same share of each.
@@ -80,9 +80,9 @@ class QuadratureSampler(AbstractSampler):
     points: int = eqx.field(static=True)
 
     def __init__(self, points: int = 1001):
-        if points % 2 == 0 or points < 9:
+        self.points = check_integer("points", points, 1)
+        if self.points % 2 == 0 or self.points < 9:
             raise ValueError(f"Expected an odd number of points >= 9; got {points}")
-        self.points = points
 
     def sample(
         self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
@@ -94,8 +94,9 @@ class QuadratureSampler(AbstractSampler):
                 the draws are NaN.
             ValueError: If n < 1, or the family has more than one dimension.
         """
-        if n < 1 or math.prod(family.support.shape) != 1:
-            raise ValueError(f"Expected n >= 1 and a family of one dimension; got {n}, {family!r}")
+        n = check_integer("n", n, 1)
+        if math.prod(family.support.shape) != 1:
+            raise ValueError(f"Expected a family of one dimension; got {family!r}")
         grid, _ = quadrature_grids(family, eta, points=self.points)
         logs = grid.logs + grid.log_weights
         axis, density = grid.axes[0], jnp.exp(logs - jnp.max(logs))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
+
 from ._deterministic import DeterministicParameter
 from ._gaussian import GaussianParameter
 from ._make_parameter import make_parameter
@@ -27,8 +29,8 @@ class BayesianLinear(Module):
     The means of `W` are Xavier-uniform [Glorot and Bengio, 2010, eq. 16], those of `b` zero.
 
     Args:
-        in_features: Size of the input's last axis.
-        out_features: Size of the output's last axis.
+        in_features: Size of the input's last axis, at least 1.
+        out_features: Size of the output's last axis, at least 1.
         use_bias: Whether there is a `b`.
         bayesian: Whether the weights are random; False makes them deterministic parameters.
         bayesian_bias: The same for the bias.
@@ -65,6 +67,8 @@ class BayesianLinear(Module):
         key: PRNGKeyArray,
     ):
         dtype = jnp.zeros(()).dtype if dtype is None else dtype
+        in_features = check_integer("in_features", in_features, 1)
+        out_features = check_integer("out_features", out_features, 1)
         limit = (6 / (in_features + out_features)) ** 0.5
         law = {
             "param_type": param_type,

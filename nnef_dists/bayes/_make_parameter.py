@@ -5,6 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
+from nnef_dists._ranges import check_range
+
 from ._deterministic import DeterministicParameter
 from ._gaussian import GaussianParameter
 from ._parameter import AbstractParameter
@@ -34,11 +36,12 @@ def make_parameter(
         A parameter with the value's shape and dtype.
 
     Raises:
-        ValueError: If `value` is not real floating.
+        ValueError: If `value` is not real floating, or `init_raw_stdv` is not finite.
     """
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"Expected value of a real floating dtype; got {array.dtype}.")
+    init_raw_stdv = check_range("init_raw_stdv", init_raw_stdv)
     law = param_type if bayesian else DeterministicParameter
     options = {} if positivity is None else {"positivity": positivity}
     return law.from_value(array, init_raw_stdv, **options)

@@ -8,6 +8,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
+
 from ._gaussian import GaussianParameter
 from ._linear import BayesianLinear
 from ._module import Module
@@ -63,6 +65,9 @@ class BayesianMLP(Module):
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray,
     ):
+        depth = check_integer("depth", depth, 0)
+        if depth:
+            width = check_integer("width", width, 1)
         sizes = [in_features, *([width] * depth), out_features]
         self.layers = tuple(
             BayesianLinear(

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from nnef_dists._ranges import check_number, check_range
+
 
 class AbstractPositivity(eqx.Module):
     """How an unconstrained raw array becomes a width (a standard deviation or a scale).
@@ -36,13 +38,21 @@ class SquaredPositivity(AbstractPositivity):
 
     floor: float = eqx.field(static=True, default=1e-4)
 
+    def __check_init__(self):
+        check_number("floor", self.floor, 0.0, closed="low")
+
     def forward(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Returns `raw**2 + floor`."""
         return raw**2 + self.floor
 
     def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns the non-negative root `sqrt(width - floor)`; NaN below the floor."""
-        return jnp.sqrt(jnp.asarray(width) - self.floor)
+        """Returns the non-negative root `sqrt(width - floor)`.
+
+        Raises:
+            ValueError: If a concrete width is below the floor. A traced one gives NaN.
+        """
+        width = check_range("width", width, self.floor, closed="low")
+        return jnp.sqrt(jnp.maximum(jnp.asarray(width) - self.floor, 0))
 
 
 @final
@@ -51,12 +61,20 @@ class SoftplusPositivity(AbstractPositivity):
 
     floor: float = eqx.field(static=True, default=0.0)
 
+    def __check_init__(self):
+        check_number("floor", self.floor, 0.0, closed="low")
+
     def forward(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Returns `log(1 + exp(raw)) + floor`."""
         return jax.nn.softplus(raw) + self.floor
 
     def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns `log(exp(width - floor) - 1)`, without overflow for large widths."""
+        """Returns `log(exp(width - floor) - 1)`, without overflow for large widths.
+
+        Raises:
+            ValueError: If a concrete width is not above the floor. A traced one gives NaN.
+        """
+        width = check_range("width", width, self.floor)
         excess = jnp.asarray(width) - self.floor
         return excess + jnp.log(-jnp.expm1(-excess))
 
@@ -70,5 +88,10 @@ class ExponentialPositivity(AbstractPositivity):
         return jnp.exp(raw)
 
     def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns `log(width)`."""
+        """Returns `log(width)`.
+
+        Raises:
+            ValueError: If a concrete width is not positive. A traced one gives NaN.
+        """
+        width = check_range("width", width, 0.0)
         return jnp.log(jnp.asarray(width))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
+from nnef_dists._ranges import check_integer, check_range
+
 from ._sample import sample_all_parameters
 
 
@@ -133,15 +135,13 @@ def predictive_quantiles(
         Quantiles `(levels, ...)`, linear between order statistics.
 
     Raises:
-        ValueError: If a count is not positive.
+        ValueError: If a count is not positive, or a level is not in [0, 1].
     """
+    levels = check_range("levels", levels, 0.0, 1.0, closed="both")
     draws = predictive_draws(model, predict, key, num_samples, batch_size=batch_size)
     return jnp.quantile(draws, jnp.asarray(levels, draws.dtype), axis=0)
 
 
 def _check_counts(num_samples: int, batch_size: int, least: int) -> None:
-    if num_samples < least or batch_size < 1:
-        raise ValueError(
-            f"Expected num_samples >= {least} and batch_size >= 1; got {num_samples} and "
-            f"{batch_size}."
-        )
+    check_integer("num_samples", num_samples, least)
+    check_integer("batch_size", batch_size, 1)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_range
+
 
 def central_interval(
     draws: Float[Array, "n *shape"], level: float
@@ -20,12 +22,11 @@ def central_interval(
         `(lower, upper)`.
 
     Raises:
-        ValueError: If `level` is not in (0, 1).
+        ValueError: If a concrete `level` is not in (0, 1). A traced one gives NaN.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"Expected level in (0, 1); got {level}.")
-    tail = (1 - level) / 2
-    lower, upper = jnp.quantile(draws, jnp.asarray([tail, 1 - tail], draws.dtype), axis=0)
+    level = check_range("level", level, 0.0, 1.0)
+    tail = jnp.asarray((1 - level) / 2, draws.dtype)
+    lower, upper = jnp.quantile(draws, jnp.stack([tail, 1 - tail]), axis=0)
     return lower, upper
 
 
@@ -80,9 +81,13 @@ def gaussian_crps(
     Returns:
         The score for every entry, in the units of `truth`; smaller is better.
 
+    Raises:
+        ValueError: If a concrete entry of `stdv` is not positive. A traced one gives NaN.
+
     Reference:
         Gneiting and Raftery, "Strictly proper scoring rules" (2007), sec. 4.2.
     """
+    stdv = check_range("stdv", stdv, 0.0)
     z = (truth - mean) / stdv
     density = jax.scipy.stats.norm.pdf(z)
     cdf = jax.scipy.stats.norm.cdf(z)

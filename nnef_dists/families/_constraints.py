@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_number
+
 
 @final
 class Range(eqx.Module):
@@ -156,16 +158,17 @@ class Interval(AbstractConstraint):
         upper: The upper bound.
 
     Raises:
-        ValueError: If the interval is empty.
+        ValueError: If a bound is not one concrete number, or the interval is empty.
     """
 
     lower: float
     upper: float
 
     def __init__(self, lower: float, upper: float):
-        if not lower < upper:
+        self.lower = check_number("lower", lower, closed="both")
+        self.upper = check_number("upper", upper, closed="both")
+        if not self.lower < self.upper:
             raise ValueError(f"Expected lower < upper; got ({lower}, {upper})")
-        self.lower, self.upper = float(lower), float(upper)
 
     @property
     def description(self) -> str:

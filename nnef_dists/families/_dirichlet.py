@@ -6,6 +6,7 @@ from typing import ClassVar, final
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._boundary import log_above_zero, log_indicator
 from nnef_dists.families._constraints import interval
@@ -38,9 +39,7 @@ class Dirichlet(ClosedFormFamily):
     natural_domain: ClassVar[ProductDomain] = domain(log_x=interval(-1.0, math.inf))
 
     def __init__(self, k: int):
-        if k < 2:
-            raise ValueError(f"Expected k >= 2; got {k}")
-        self.k = k
+        self.k = check_integer("k", k, 2)
 
     @property
     def x_shape(self) -> tuple[int, ...]:

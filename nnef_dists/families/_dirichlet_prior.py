@@ -10,6 +10,7 @@ from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._domain import CoupledDomain
 
@@ -60,9 +61,7 @@ class DirichletPrior(ExponentialFamily):
     k: int = eqx.field(static=True)
 
     def __init__(self, k: int):
-        if k < 2:
-            raise ValueError(f"Expected k >= 2; got {k}")
-        self.k = k
+        self.k = check_integer("k", k, 2)
 
     @property
     def x_shape(self) -> tuple[int, ...]:

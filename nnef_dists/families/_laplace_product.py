@@ -9,6 +9,7 @@ from flowjax.bijections import AbstractBijection
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._domain import CoupledDomain
 
@@ -39,9 +40,7 @@ class LaplaceProduct(ExponentialFamily):
     d: int = eqx.field(static=True)
 
     def __init__(self, d: int):
-        if d < 1:
-            raise ValueError(f"Expected d >= 1; got {d}")
-        self.d = d
+        self.d = check_integer("d", d, 1)
 
     @property
     def x_shape(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
@@ -49,9 +50,7 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily):
     natural_domain: ClassVar[ProductDomain] = domain(x4=negative)
 
     def __init__(self, n: int):
-        if n < 2:
-            raise ValueError(f"Expected n >= 2; got {n}")
-        self.n = n
+        self.n = check_integer("n", n, 2)
 
     @property
     def x_shape(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
 from nnef_dists._checks import guard
+from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._constraints import NegativeDefinite, negative_definite
 from nnef_dists.families._domain import ProductDomain, domain
@@ -25,10 +26,6 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
 
     d: eqx.AbstractVar[int]
     quadratic_name: eqx.AbstractClassVar[str]
-
-    def __check_init__(self):
-        if self.d < 1:
-            raise ValueError(f"Expected d >= 1; got {self.d}")
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -137,7 +134,7 @@ class MultivariateNormal(_AbstractMultivariateNormal):
     quadratic_name: ClassVar[str] = "xxT"
 
     def __init__(self, d: int):
-        self.d = d
+        self.d = check_integer("d", d, 1)
 
     def quadratic_stats(self, x: Float[Array, " d"]) -> Float[Array, "d d"]:
         """Returns the outer product x x^T."""
@@ -167,7 +164,7 @@ class MinimalMultivariateNormal(_AbstractMultivariateNormal):
     quadratic_name: ClassVar[str] = "xxT_lower"
 
     def __init__(self, d: int):
-        self.d = d
+        self.d = check_integer("d", d, 1)
 
     def quadratic_stats(self, x: Float[Array, " d"]) -> Float[Array, " pairs"]:
         """Returns the lower triangle of x x^T, row by row."""

@@ -5,6 +5,7 @@ from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from nnef_dists.families._base import ExponentialFamily
@@ -39,14 +40,14 @@ class Polynomial1D(ExponentialFamily):
         increasing = all(low < high for low, high in itertools.pairwise(powers))
         if not (
             powers
-            and all(isinstance(power, int) and power > 0 for power in powers)
+            and all(isinstance(power, int | np.integer) and power > 0 for power in powers)
             and increasing
             and powers[-1] % 2 == 0
         ):
             raise ValueError(
                 f"Expected increasing positive integer powers with an even top power; got {powers}"
             )
-        self.powers = powers
+        self.powers = tuple(map(int, powers))
 
     @property
     def natural_domain(self) -> ProductDomain:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_integer
+
 # The spread of log r, where r is the auxiliary radius: wide enough for HMC to take long steps on
 # the shell of unit radius, narrow enough for the shell to stay clear of the origin.
 _LOG_RADIUS_SD = 0.25
@@ -80,9 +82,7 @@ class SphereProjection(AbstractSupport):
     n: int = eqx.field(static=True)
 
     def __init__(self, n: int):
-        if n < 2:
-            raise ValueError(f"Expected n >= 2; got {n}")
-        self.n = n
+        self.n = check_integer("n", n, 2)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,9 +118,7 @@ class AdditiveLogRatio(AbstractSupport):
     k: int = eqx.field(static=True)
 
     def __init__(self, k: int):
-        if k < 2:
-            raise ValueError(f"Expected k >= 2; got {k}")
-        self.k = k
+        self.k = check_integer("k", k, 2)
 
     @property
     def shape(self) -> tuple[int, ...]:

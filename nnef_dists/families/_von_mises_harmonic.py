@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._support import CircleProjection
@@ -38,9 +39,7 @@ class VonMisesHarmonic(ExponentialFamily):
     natural_domain: ClassVar[ProductDomain] = domain()
 
     def __init__(self, order: int):
-        if order < 1:
-            raise ValueError(f"Expected order >= 1; got {order}")
-        self.order = order
+        self.order = check_integer("order", order, 1)
 
     @property
     def support(self) -> CircleProjection:

@@ -10,6 +10,8 @@ import paramax
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, ArrayLike, Float
 
+from nnef_dists._ranges import check_number, check_range
+
 # An array, or a paramax wrapper that methods find unwrapped.
 Wrapped: TypeAlias = Any
 
@@ -69,24 +71,27 @@ class BoundedScale(paramax.AbstractUnwrappable[Array]):
         value = exp(b tanh(raw / b)),    b = log(bound)
 
     Args:
-        value: The parameter at the start, of any shape.
-        bound: Its largest value; the smallest is the reciprocal. The default keeps all powers of
-            z = (x - loc) / scale that the bijections take within float32 for |x| <= 1e4.
+        value: The parameter at the start, of any shape, in (1 / bound, bound). A traced value out
+            of this range becomes NaN.
+        bound: Its largest value, above 1; the smallest is the reciprocal. The default keeps all
+            powers of z = (x - loc) / scale that the bijections take within float32 for |x| <= 1e4.
+        name: Name of the parameter in error messages. Defaults to "value".
 
     Attributes:
         raw: The unconstrained array, close to the log of the value near 1.
         bound: The largest value.
 
     Raises:
-        ValueError: If the value is a number out of bounds.
+        ValueError: If a concrete value, or an entry of it, is out of bounds or NaN; if `bound` is
+            not above 1.
     """
 
     raw: Float[Array, "..."]
     bound: float = eqx.field(static=True)
 
-    def __init__(self, value: ArrayLike, bound: float = 20.0):
-        if isinstance(value, int | float) and not 1 / bound < value < bound:
-            raise ValueError(f"Expected a value in ({1 / bound:.3g}, {bound:.3g}); got {value}")
+    def __init__(self, value: ArrayLike, bound: float = 20.0, *, name: str = "value"):
+        bound = check_number("bound", bound, 1.0)
+        value = check_range(name, value, 1 / bound, bound)
         b = math.log(bound)
         self.raw = b * jnp.arctanh(jnp.log(jnp.asarray(value, float)) / b)
         self.bound = bound

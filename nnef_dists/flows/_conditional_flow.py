@@ -10,6 +10,7 @@ import paramax
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.flows._importance import ImportanceEstimate, importance_estimate
 
@@ -162,8 +163,7 @@ class ConditionalFlow(eqx.Module):
         Raises:
             ValueError: If n < 2.
         """
-        if n < 2:
-            raise ValueError(f"Expected n >= 2; got {n}")
+        n = check_integer("n", n, 2)
         x, log_weights = self.draw_with_log_weights(key, eta, n)
         return importance_estimate(log_weights, jax.vmap(self.family.sufficient_statistics)(x))
 
@@ -183,8 +183,7 @@ class ConditionalFlow(eqx.Module):
         Raises:
             ValueError: If n < 1.
         """
-        if n < 1:
-            raise ValueError(f"Expected n >= 1; got {n}")
+        n = check_integer("n", n, 1)
         eta = self.family.check_eta(eta)
         # Draws along the last axis: several times faster where there are few coordinates.
         z = jax.random.normal(key, (*self.bijection.shape, n), eta.dtype)
@@ -222,11 +221,15 @@ def reverse_kl(
         flow: The flow.
         etas: A batch of natural parameters, `(b, eta_dim)`.
         key: PRNG key, for the draws.
-        n: Draws for each eta.
+        n: Draws for each eta, at least 1.
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: If n < 1.
     """
+    n = check_integer("n", n, 1)
     keys = jax.random.split(key, (etas.shape[0], n))
     weigh = jax.vmap(jax.vmap(flow.sample_and_log_weight, (0, None)))
     return -jnp.mean(weigh(keys, etas)[1])

@@ -12,6 +12,8 @@ from flowjax.utils import get_ravelled_pytree_constructor
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from nnef_dists._ranges import check_integer
+
 Constructor = Callable[[Float[Array, " k"]], AbstractBijection]
 Conditioner = Callable[[Float[Array, " inputs"]], Float[Array, " k"]]
 
@@ -26,14 +28,15 @@ class Conditioned(AbstractBijection):
         bijection: An unconditional bijection; a deep one is `flowjax.bijections.Scan` of a stack.
         conditioner: From the condition, `(cond_dim,)`, to offsets of the parameters,
             `(parameter_count(bijection),)`.
-        cond_dim: The size of the condition.
+        cond_dim: The size of the condition, at least 1.
 
     Attributes:
         parameters: Those that the bijection was made with, flat; trainable.
         conditioner: The function of the condition.
 
     Raises:
-        ValueError: If the bijection is conditional, or the conditioner's output has another size.
+        ValueError: If the bijection is conditional, `cond_dim` is below 1, or the conditioner's
+            output has another size.
     """
 
     parameters: Float[Array, " k"]
@@ -43,6 +46,7 @@ class Conditioned(AbstractBijection):
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, bijection: AbstractBijection, conditioner: Conditioner, cond_dim: int):
+        cond_dim = check_integer("cond_dim", cond_dim, 1)
         self.parameters, self.constructor = split_parameters(bijection)
         self.conditioner = conditioner
         self.shape, self.cond_shape = bijection.shape, (cond_dim,)

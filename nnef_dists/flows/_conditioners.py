@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
+
 
 @final
 class FourierFeatures(eqx.Module):
@@ -27,7 +29,8 @@ class FourierFeatures(eqx.Module):
     count: int = eqx.field(static=True)
 
     def __init__(self, count: int):
-        if count < 1 or count % 2 == 0:
+        count = check_integer("count", count, 1)
+        if count % 2 == 0:
             raise ValueError(f"Expected an odd count of Fourier features; got {count}")
         self.count = count
 
@@ -58,6 +61,9 @@ class DirectionConditioner(eqx.Module):
         out_size: How many parameters: `parameter_count(bijection)`.
         width: Units of the hidden layer; None is without.
         key: PRNG key for the weights, of spread 0.01 at the start.
+
+    Raises:
+        ValueError: If a size is below 1.
     """
 
     features: Callable[[Float[Array, " d"]], Float[Array, " count"]]
@@ -66,6 +72,8 @@ class DirectionConditioner(eqx.Module):
 
     def __init__(self, features, out_size: int, width: int | None = None, *, key: PRNGKeyArray):
         hidden_key, init_key, output_key = jax.random.split(key, 3)
+        out_size = check_integer("out_size", out_size, 1)
+        width = None if width is None else check_integer("width", width, 1)
         count = features.count
         self.features = features
         self.hidden = None if width is None else eqx.nn.Linear(count, width, key=hidden_key)

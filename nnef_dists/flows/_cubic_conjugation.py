@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale, Wrapped
 
 
@@ -23,6 +24,9 @@ class CubicConjugation(AbstractAnalyticBijection):
         loc: Where it acts.
         scale: Over what width, between 1/20 and 20.
         shift: How far it moves g(z); 0 is the identity.
+
+    Raises:
+        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
     """
 
     loc: Float[Array, ""]
@@ -30,9 +34,9 @@ class CubicConjugation(AbstractAnalyticBijection):
     shift: Float[Array, ""]
 
     def __init__(self, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0, shift: ArrayLike = 0.0):
-        self.loc = jnp.asarray(loc, float)
-        self.scale = BoundedScale(scale)
-        self.shift = jnp.asarray(shift, float)
+        self.loc = jnp.asarray(check_range("loc", loc), float)
+        self.scale = BoundedScale(scale, name="scale")
+        self.shift = jnp.asarray(check_range("shift", shift), float)
 
     @classmethod
     def random(
@@ -42,12 +46,18 @@ class CubicConjugation(AbstractAnalyticBijection):
 
         Args:
             key: PRNG key.
-            depth: Of how many layers the stack is; shifts have a spread of 1 / sqrt(depth).
-            spread: Standard deviation of the location.
+            depth: Number of layers of the stack, at least 1. Shifts have a spread of
+                1 / sqrt(depth).
+            spread: Standard deviation of the location, not negative.
 
         Returns:
             A bijection of scale 1/2.
+
+        Raises:
+            ValueError: If `depth` or `spread` is out of range.
         """
+        depth = check_integer("depth", depth, 1)
+        spread = check_range("spread", spread, 0.0, closed="low")
         loc, shift = jax.random.normal(key, (2,)) * jnp.array([spread, depth**-0.5])
         return cls(loc, 0.5, shift)
 

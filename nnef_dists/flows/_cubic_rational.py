@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale, Wrapped
 
 
@@ -24,7 +25,7 @@ class CubicRational(AbstractAnalyticBijection):
         slope: The slope at the location, between 1/9 and 9; 1 is the identity.
 
     Raises:
-        ValueError: If scale or slope is a number out of bounds.
+        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
     """
 
     loc: Float[Array, ""]
@@ -32,9 +33,9 @@ class CubicRational(AbstractAnalyticBijection):
     slope: Wrapped
 
     def __init__(self, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0, slope: ArrayLike = 1.0):
-        self.loc = jnp.asarray(loc, float)
-        self.scale = BoundedScale(scale)
-        self.slope = BoundedScale(slope, 9.0)
+        self.loc = jnp.asarray(check_range("loc", loc), float)
+        self.scale = BoundedScale(scale, name="scale")
+        self.slope = BoundedScale(slope, 9.0, name="slope")
 
     @classmethod
     def random(cls, key: PRNGKeyArray, *, depth: int = 1, spread: float = 1.0) -> "CubicRational":
@@ -42,14 +43,21 @@ class CubicRational(AbstractAnalyticBijection):
 
         Args:
             key: PRNG key.
-            depth: Of how many layers the stack is; logs of slopes have a spread of 1 / sqrt(depth).
-            spread: Standard deviation of the location.
+            depth: Number of layers of the stack, at least 1; logs of slopes have a
+                spread of 1 / sqrt(depth), and are within -2 and 2.
+            spread: Standard deviation of the location, not negative.
 
         Returns:
             A bijection of scale 1/2.
+
+        Raises:
+            ValueError: If `depth` or `spread` is out of range.
         """
+        depth = check_integer("depth", depth, 1)
+        spread = check_range("spread", spread, 0.0, closed="low")
         loc, log_slope = jax.random.normal(key, (2,)) * jnp.array([spread, depth**-0.5])
-        return cls(loc, 0.5, jnp.exp(log_slope))
+        # One normal draw in 36 is a slope out of bounds.
+        return cls(loc, 0.5, jnp.exp(jnp.clip(log_slope, -2.0, 2.0)))
 
     def displacement_and_log_slope(self, z):
         """Returns (slope - 1) z / (1 + z^2), and the log-slope there."""

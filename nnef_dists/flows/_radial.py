@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, ArrayLike, Float
 
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.flows._analytic import BoundedScale, Wrapped
 from nnef_dists.flows._conditioned import (
     Conditioner,
@@ -15,6 +16,9 @@ from nnef_dists.flows._conditioned import (
     split_parameters,
 )
 from nnef_dists.flows._ray import RayTransform
+
+# The largest scale; the smallest is its reciprocal.
+_LARGEST_SCALE = 20.0
 
 
 @final
@@ -33,7 +37,8 @@ class Radial(AbstractBijection):
             trainable.
 
     Raises:
-        ValueError: If the bijection has another shape, or is conditional.
+        ValueError: If the bijection has another shape or is conditional, if center or scale has
+            another shape, or if a concrete entry of them is out of bounds. A traced one gives NaN.
 
     Reference:
         Rezende and Mohamed, Variational inference with normalizing flows (2015), section 4.1, for
@@ -55,8 +60,7 @@ class Radial(AbstractBijection):
                 f"{bijection.cond_shape} (RadialConditional takes conditions)"
             )
         self.bijection = RayTransform(bijection)
-        self.center = jnp.asarray(center, float)
-        self.scale = BoundedScale(jnp.broadcast_to(jnp.asarray(scale, float), self.center.shape))
+        self.center, self.scale = _center_and_scale(center, scale)
         self.shape, self.cond_shape = self.center.shape, None
 
     def transform_and_log_det(self, x: Any, condition: Any = None):
@@ -94,8 +98,9 @@ class RadialConditional(AbstractBijection):
         cond_dim: The size of a condition; None is without.
 
     Raises:
-        ValueError: If f is conditional or of another shape, or the conditioner's output has
-            another size.
+        ValueError: If f is conditional or of another shape, if center or scale has another shape or
+            a concrete entry out of bounds (a traced one gives NaN), if `cond_dim` is below 1, or if
+            the conditioner's output has another size.
 
     Example:
         ```python
@@ -127,9 +132,9 @@ class RadialConditional(AbstractBijection):
     ):
         self.parameters, self.constructor = split_parameters(RayTransform(bijection))
         self.conditioner = conditioner
-        self.center = jnp.asarray(center, float)
-        self.scale = BoundedScale(jnp.broadcast_to(jnp.asarray(scale, float), self.center.shape))
+        self.center, self.scale = _center_and_scale(center, scale)
         self.shape = self.center.shape
+        cond_dim = None if cond_dim is None else check_integer("cond_dim", cond_dim, 1)
         self.cond_shape = None if cond_dim is None else (cond_dim,)
         check_conditioner(conditioner, self.center.size + (cond_dim or 0), self.parameters)
 
@@ -150,6 +155,18 @@ class RadialConditional(AbstractBijection):
     def _ray(self, u: Float[Array, " d"], condition: Array | None) -> AbstractBijection:
         inputs = u if condition is None else jnp.concatenate([u, condition])
         return self.constructor(self.parameters + self.conditioner(inputs))
+
+
+def _center_and_scale(center: ArrayLike, scale: ArrayLike) -> tuple[Array, BoundedScale]:
+    # Checked before they are arrays, which may be traced where the numbers are not.
+    center = jnp.asarray(check_range("center", center), float)
+    if center.ndim != 1 or center.size == 0:
+        raise ValueError(f"Expected center of shape (d,), d >= 1; got {center.shape}")
+    if jnp.shape(scale) not in ((), center.shape):
+        raise ValueError(f"Expected scale of shape () or {center.shape}; got {jnp.shape(scale)}")
+    check_range("scale", scale, 1 / _LARGEST_SCALE, _LARGEST_SCALE)
+    scale = jnp.broadcast_to(jnp.asarray(scale, float), center.shape)
+    return center, BoundedScale(scale, _LARGEST_SCALE, name="scale")
 
 
 def _radius(v: Float[Array, " d"]) -> Float[Array, ""]:

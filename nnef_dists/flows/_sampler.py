@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.flows._conditional_flow import ConditionalFlow
 from nnef_dists.moments import AbstractSampler
@@ -33,9 +34,7 @@ class FlowSampler(AbstractSampler):
     resample: int = eqx.field(static=True)
 
     def __init__(self, flow: ConditionalFlow, resample: int = 1):
-        if resample < 1:
-            raise ValueError(f"Expected resample >= 1; got {resample}")
-        self.flow, self.resample = flow, resample
+        self.flow, self.resample = flow, check_integer("resample", resample, 1)
 
     def sample(
         self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale, Wrapped
 
 
@@ -25,6 +26,9 @@ class SinhConjugation(AbstractAnalyticBijection):
         inner: The stretch before the shift, between 1/2 and 2.
         outer: The stretch after it, between 1/2 and 2.
 
+    Raises:
+        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
+
     Reference:
         Jones and Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009), for the conjugation.
     """
@@ -43,11 +47,11 @@ class SinhConjugation(AbstractAnalyticBijection):
         inner: ArrayLike = 1.0,
         outer: ArrayLike = 1.0,
     ):
-        self.loc = jnp.asarray(loc, float)
-        self.scale = BoundedScale(scale)
-        self.shift = jnp.asarray(shift, float)
-        self.inner = BoundedScale(inner, 2.0)
-        self.outer = BoundedScale(outer, 2.0)
+        self.loc = jnp.asarray(check_range("loc", loc), float)
+        self.scale = BoundedScale(scale, name="scale")
+        self.shift = jnp.asarray(check_range("shift", shift), float)
+        self.inner = BoundedScale(inner, 2.0, name="inner")
+        self.outer = BoundedScale(outer, 2.0, name="outer")
 
     @classmethod
     def random(cls, key: PRNGKeyArray, *, depth: int = 1, spread: float = 1.0) -> "SinhConjugation":
@@ -55,12 +59,18 @@ class SinhConjugation(AbstractAnalyticBijection):
 
         Args:
             key: PRNG key.
-            depth: Of how many layers the stack is; shifts have a spread of 1 / sqrt(depth).
-            spread: Standard deviation of the location.
+            depth: Number of layers of the stack, at least 1. Shifts have a spread of
+                1 / sqrt(depth).
+            spread: Standard deviation of the location, not negative.
 
         Returns:
             A bijection of scale 1/2 that does not stretch.
+
+        Raises:
+            ValueError: If `depth` or `spread` is out of range.
         """
+        depth = check_integer("depth", depth, 1)
+        spread = check_range("spread", spread, 0.0, closed="low")
         loc, shift = jax.random.normal(key, (2,)) * jnp.array([spread, depth**-0.5])
         return cls(loc, 0.5, shift)
 

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from nnef_dists._ranges import check_integer, check_number
+
 
 @dataclass(frozen=True)
 class HMCConfig:
@@ -42,7 +44,7 @@ class HMCConfig:
             refused where both errors cannot explain the difference.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of its range, NaN, or not one concrete number.
     """
 
     chains: int = 16
@@ -66,9 +68,7 @@ class HMCConfig:
     def __post_init__(self):
         integers = {"chains": 4, "warmup": 24, "draws": 8, "leapfrog_steps": 1, "tile": 1}
         for name, least in integers.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"Expected {name} to be an integer >= {least}; got {value!r}")
+            self._set(name, check_integer(name, getattr(self, name), least))
         ranges = {
             "initial_step_size": (0.0, math.inf),
             "target_acceptance": (0.0, 1.0),
@@ -76,15 +76,17 @@ class HMCConfig:
             "max_rhat": (1.0, math.inf),
         }
         for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low < value < high:
-                raise ValueError(f"Expected {low} < {name} < {high}; got {value!r}")
+            self._set(name, check_number(name, getattr(self, name), low, high))
         for name, high in {
             "step_size_jitter": 1,
             "max_divergences": 1,
             "max_influence": 1,
             "min_ess": math.inf,
         }.items():
-            value = getattr(self, name)
-            if not 0 <= value <= high:
-                raise ValueError(f"Expected 0 <= {name} <= {high}; got {value!r}")
+            value = check_number(name, getattr(self, name), 0.0, high, closed="both")
+            self._set(name, value)
+
+    def _set(self, name: str, value: float | int) -> None:
+        """Replaces NumPy scalars and arrays by Python numbers, which are hashed and stored."""
+        if type(getattr(self, name)) not in (int, float):
+            object.__setattr__(self, name, value)

@@ -12,6 +12,7 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from nnef_dists._checks import as_key, as_rows, check_instance
+from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentDataset
@@ -85,8 +86,7 @@ def sample_hmc(
     """
     config = HMCConfig() if config is None else config
     check_instance(config, HMCConfig, "config")
-    if n < 1:
-        raise ValueError(f"Expected n >= 1; got {n}")
+    n = check_integer("n", n, 1)
     draws = max(8, -(-n // config.chains))
     check_instance(family, ExponentialFamily, "family")
     eta = family.check_eta(eta)

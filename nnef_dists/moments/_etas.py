@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key
+from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._estimate import check_etas
 
@@ -120,8 +121,7 @@ def eta_source(
     fields: Any = etas
     random = RandomEtas(*fields)
     random = random._replace(key=as_key(random.key))
-    if random.n < 1:
-        raise ValueError(f"Expected n >= 1 etas; got {random.n}")
+    check_integer("n", random.n, 1)
     dtype = jnp.dtype(jnp.result_type(float) if random.dtype is None else random.dtype)
     # Ranges are checked when traced.
     jax.eval_shape(lambda key: family.sample_eta(key, 1, random.ranges, dtype=dtype), random.key)

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists._checks import check_instance
+from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._density import finite_or_lowest, support_dim
 
@@ -96,7 +97,8 @@ def quadrature_moments(
     dim = support_dim(family)
     if dim not in (1, 2):
         raise ValueError(f"Expected a family of one or two dimensions; {family!r} has {dim}")
-    points = _POINTS[dim] if points is None else points
+    points = check_integer("points", _POINTS[dim] if points is None else points, 1)
+    zooms, reach = check_integer("zooms", zooms, 0), check_number("reach", reach, 0.0)
     if points % 2 == 0 or points < 9:
         raise ValueError(f"Expected an odd number of points >= 9; got {points}")
     eta = family.check_eta(eta)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists import families
 from nnef_dists._checks import check_instance
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean, register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
@@ -235,8 +236,8 @@ def standardise(
     check_instance(family, families.ExponentialFamily, "family")
     if data.family != family:
         raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
-    if width < 1 or depth < 1:
-        raise ValueError(f"Expected width >= 1 and depth >= 1; got {width} and {depth}")
+    check_integer("width", width, 1)
+    check_integer("depth", depth, 1)
     return Standardisation(data)
 
 

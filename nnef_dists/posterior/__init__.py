@@ -18,9 +18,11 @@ from nnef_dists.posterior._losses import nll_elbo_loss, nll_loss
 from nnef_dists.posterior._mixture import Mixture, MixturePosterior
 from nnef_dists.posterior._normal import Normal
 from nnef_dists.posterior._predictive_check import posterior_predictive, predictive_p_value
+from nnef_dists.posterior._prior import Prior
 from nnef_dists.posterior._ranks import sbc_ranks, uniformity_p_value
+from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._sampler import PosteriorDensity, PosteriorSampler
-from nnef_dists.posterior._simulate import Prior, open_simulations, simulate
+from nnef_dists.posterior._simulate import open_simulations, simulate
 from nnef_dists.posterior._simulations import SimulationBatch, Simulations
 from nnef_dists.posterior._tarp import tarp_levels
 from nnef_dists.posterior._truncated import (
@@ -29,6 +31,7 @@ from nnef_dists.posterior._truncated import (
     importance_correct,
     truncate_prior,
 )
+from nnef_dists.posterior._truncated_normal import TruncatedNormal
 from nnef_dists.posterior._trunk import Trunk
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "MixturePosterior",
     "NaturalLaw",
     "Normal",
+    "ObservationRegion",
     "PosteriorCoordinates",
     "PosteriorDensity",
     "PosteriorSampler",
@@ -53,6 +57,7 @@ __all__ = [
     "SetEmbedding",
     "SimulationBatch",
     "Simulations",
+    "TruncatedNormal",
     "TruncatedPrior",
     "Trunk",
     "central_levels",

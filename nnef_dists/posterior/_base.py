@@ -6,8 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 
@@ -18,6 +19,10 @@ class AbstractPosterior(Module):
         log q(theta | x) = log q(u(theta) | x) + log |d u / d theta|
 
     with u the unconstrained coordinates of theta, so that no mass is outside of its support.
+
+    An observation x that is not finite raises, and gives NaN under a transformation. One that is
+    unlike the simulated observations issues an `ExtrapolationWarning`, but not under a
+    transformation: use `is_inside` there.
 
     Methods take one theta and one x; `jax.vmap` batches. A `key` draws one set of weights, without
     one the means are used; `nd.sample_all_parameters(head, key)` is a head with drawn weights.
@@ -48,10 +53,12 @@ class AbstractPosterior(Module):
             What the head is made of; see its class.
 
         Raises:
-            ValueError: If x has another shape, or `sample=True` comes without a key.
+            ValueError: If x has another shape or is not finite, or `sample=True` comes without a
+                key.
         """
         head = draw_or_mean(self, key=key, sample=sample)
-        return head.law_at(head.coordinates.inputs(x))
+        law, finite = head._law(x)
+        return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), law)
 
     def log_prob(
         self,
@@ -73,12 +80,14 @@ class AbstractPosterior(Module):
             A scalar; minus infinity outside the support.
 
         Raises:
-            ValueError: If a shape is another, or `sample=True` comes without a key.
+            ValueError: If a shape is another, x is not finite, or `sample=True` comes without a
+                key.
         """
         head = draw_or_mean(self, key=key, sample=sample)
         u, log_det, inside = head.coordinates.unconstrain(theta)
-        value = head.law_log_prob(head.law_at(head.coordinates.inputs(x)), u) + log_det
-        return jnp.where(inside, value, -jnp.inf)
+        law, finite = head._law(x)
+        value = head.law_log_prob(law, u) + log_det
+        return jnp.where(finite, jnp.where(inside, value, -jnp.inf), jnp.nan)
 
     def sample(
         self, key: PRNGKeyArray, x: Float[Array, "*x_shape"], n: int
@@ -94,12 +103,29 @@ class AbstractPosterior(Module):
             The draws, `(n, theta_dim)`, all inside the support.
 
         Raises:
-            ValueError: If x has another shape, or n < 1.
+            ValueError: If x has another shape or is not finite, or n < 1.
         """
-        if n < 1:
-            raise ValueError(f"Expected n >= 1; got {n}")
-        u = self.law_sample(key, self.law_at(self.coordinates.inputs(x)), n)
-        return jax.vmap(self.coordinates.constrain)(u)
+        n = check_integer("n", n, 1)
+        law, finite = self._law(x)
+        u = self.law_sample(key, law, n)
+        return jnp.where(finite, jax.vmap(self.coordinates.constrain)(u), jnp.nan)
+
+    def is_inside(self, x: Float[Array, "*x_shape"]) -> Bool[Array, ""]:
+        """Returns whether an observation is like the simulated ones; see `ObservationRegion`.
+
+        Methods warn of a concrete observation that is not. Under a transformation they cannot.
+
+        Args:
+            x: One observation, of the simulations' shape.
+        """
+        return self.coordinates.region.is_inside(x)
+
+    def _law(self, x: Float[Array, "*x_shape"]) -> tuple[Any, Bool[Array, ""]]:
+        """Returns the law of u, and whether x is finite: results at others are NaN."""
+        inputs = self.coordinates.inputs(x)
+        finite = jnp.all(jnp.isfinite(inputs))
+        # The network and the law are evaluated at a finite point.
+        return self.law_at(jnp.where(finite, inputs, 0)), finite
 
     @abstractmethod
     def law_at(self, inputs: Float[Array, "*x_shape"]) -> Any:

@@ -1,14 +1,18 @@
 """A box as the support of parameters."""
 
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from flowjax.bijections import AbstractBijection
+from jax.core import Tracer
 from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float
 
+from nnef_dists._ranges import check_range
 from nnef_dists.bayes import register_saveable
 
 
@@ -27,7 +31,8 @@ class BoxSupport(AbstractBijection):
         high: Upper ends, `(d,)`, each above the lower one.
 
     Raises:
-        ValueError: If shapes differ, or an end is not finite or not above the other one.
+        ValueError: If shapes differ, or a concrete end is not finite, or low is not below high.
+            Traced ends that are out of range give NaN.
     """
 
     low: paramax.NonTrainable[Array]
@@ -36,11 +41,7 @@ class BoxSupport(AbstractBijection):
     cond_shape: ClassVar[None] = None
 
     def __init__(self, low: Float[Array, " d"], high: Float[Array, " d"]):
-        low, high = jnp.asarray(low, float), jnp.asarray(high, float)
-        if low.ndim != 1 or low.shape != high.shape:
-            raise ValueError(f"Expected ends of one shape (d,); got {low.shape} and {high.shape}")
-        if not bool(jnp.all(jnp.isfinite(low) & jnp.isfinite(high) & (low < high))):
-            raise ValueError(f"Expected finite ends, low < high; got {low} and {high}")
+        low, high = box_ends(check_range("low", low), check_range("high", high))
         self.low, self.high = paramax.NonTrainable(low), paramax.NonTrainable(high)
 
     @property
@@ -75,3 +76,28 @@ class BoxSupport(AbstractBijection):
     def _ends(self, like: Array) -> tuple[Array, Array]:
         unwrapped = paramax.unwrap(self)
         return unwrapped.low.astype(like.dtype), unwrapped.high.astype(like.dtype)
+
+
+def box_ends(low: Any, high: Any) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Returns the ends of a box as arrays of one floating dtype.
+
+    Traced ends that are not in order are NaN.
+
+    Raises:
+        ValueError: If shapes differ, or concrete ends are not in order.
+    """
+    ends = [jnp.asarray(end, float) for end in (low, high)]
+    if ends[0].ndim != 1 or ends[0].shape != ends[1].shape:
+        raise ValueError(
+            f"Expected low and high of one shape (d,); got {ends[0].shape} and {ends[1].shape}"
+        )
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((low, high))):
+        in_order = ends[0] < ends[1]
+        low, high = (jnp.where(in_order, end, jnp.nan) for end in ends)
+        return low, high
+    in_order = np.asarray(low) < np.asarray(high)
+    if not in_order.all():
+        raise ValueError(
+            f"Expected low < high in each dimension; got {np.asarray(low)} and {np.asarray(high)}"
+        )
+    return ends[0], ends[1]

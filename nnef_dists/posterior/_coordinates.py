@@ -1,5 +1,7 @@
 """Coordinates of theta and of x that are of order one."""
 
+import sys
+import warnings
 from typing import final
 
 import equinox as eqx
@@ -8,10 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 from flowjax.bijections import AbstractBijection
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists.amortized import ExtrapolationWarning
 from nnef_dists.bayes import register_saveable
+from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
+
+# Thetas whose distinct values are counted, and the share of them that one value may have.
+_COUNTED, _ATOM = 2**16, 0.01
+# Whose frames lie between a warning and the code that caused it.
+_LIBRARIES = {"nnef_dists", "equinox", "jaxtyping", "beartype", "jax"}
 
 
 @register_saveable
@@ -24,10 +34,15 @@ class PosteriorCoordinates(eqx.Module):
     Shifts and scales are means and standard deviations over the simulations: of each entry of x, or
     with `by_channel` of each channel, its last axis, which an embedding may rely on.
 
+    An observation that is not finite raises. One unlike the simulated ones issues an
+    `ExtrapolationWarning`, see `ObservationRegion`. Under a transformation a value that is not
+    finite gives NaN and there is no warning: use `region.is_inside(x)`.
+
     Args:
         data: Simulations.
         support: A flowjax bijection from R^d onto the support of theta; None is R^d itself.
         by_channel: Whether all entries of x in one channel share shift and scale.
+        exchangeable: Whether the order of the rows of x has no meaning.
 
     Attributes:
         support: The bijection, with non-trainable arrays; None is R^d itself.
@@ -36,6 +51,10 @@ class PosteriorCoordinates(eqx.Module):
         x_shift: Means of x.
         x_scale: Standard deviations of x.
         x_shape: The shape of one observation.
+        region: Where the simulated observations are.
+
+    Warns:
+        UserWarning: If an entry of theta takes few distinct values. A density of it is unbounded.
 
     Raises:
         ValueError: If there are fewer than two simulations, the support has another shape or is
@@ -47,6 +66,7 @@ class PosteriorCoordinates(eqx.Module):
     scale: paramax.NonTrainable[Array]
     x_shift: paramax.NonTrainable[Array]
     x_scale: paramax.NonTrainable[Array]
+    region: ObservationRegion
     x_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -55,6 +75,7 @@ class PosteriorCoordinates(eqx.Module):
         support: AbstractBijection | None = None,
         *,
         by_channel: bool = False,
+        exchangeable: bool = False,
     ):
         shape = (data.theta_dim,)
         if support is not None and (support.shape != shape or support.cond_shape is not None):
@@ -64,6 +85,7 @@ class PosteriorCoordinates(eqx.Module):
             )
         if len(data) < 2:
             raise ValueError(f"Expected at least two simulations; got {len(data)}")
+        _warn_of_few_values(data.theta)
         self.support = None if support is None else paramax.non_trainable(support)
         u = data.theta
         if self.support is not None:
@@ -89,6 +111,9 @@ class PosteriorCoordinates(eqx.Module):
         axes = tuple(range(data.x.ndim - 1)) if by_channel and data.x.ndim > 1 else 0
         self.x_shift, self.x_scale = moments(data.x, axes)
         self.x_shape = data.x_shape
+        # A compiled program may be making the head.
+        with jax.ensure_compile_time_eval():
+            self.region = ObservationRegion(data.x, exchangeable=exchangeable)
 
     @property
     def theta_dim(self) -> int:
@@ -98,16 +123,46 @@ class PosteriorCoordinates(eqx.Module):
     def inputs(self, x: Float[Array, "*x_shape"]) -> Float[Array, "*x_shape"]:
         """Returns the standardised observation.
 
+        Warns:
+            ExtrapolationWarning: If a concrete x is unlike the simulated observations.
+
         Raises:
-            ValueError: If x has another shape.
+            ValueError: If x has another shape, or a concrete one is not finite. A traced one with
+                NaN or infinity gives NaN in all entries.
         """
         if jnp.shape(x) != self.x_shape:
             raise ValueError(
                 f"Expected x of shape {self.x_shape}; got {jnp.shape(x)} (methods take one "
                 "observation; batch with jax.vmap)"
             )
+        if not isinstance(x, Tracer):
+            self._check_concrete(np.asarray(x))
         fixed = paramax.unwrap(self)
-        return (x - fixed.x_shift) / fixed.x_scale
+        inputs = (jnp.asarray(x) - fixed.x_shift) / fixed.x_scale
+        return jnp.where(jnp.all(jnp.isfinite(inputs)), inputs, jnp.nan)
+
+    def _check_concrete(self, x: np.ndarray) -> None:
+        if not np.isfinite(x).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+            raise ValueError(
+                f"Expected a finite observation x; got {x[index]} at x{list(index) or ''}. "
+                "Simulations are finite, so the posterior of missing data is not learned"
+            )
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self.region)):
+            return
+        excess, distance = self.region.concrete_scores(x)
+        if excess <= 1 and distance <= 1:
+            return
+        reason = (
+            f"an entry is {excess:.3g} times as far outside its simulated range as tolerated"
+            if excess > 1
+            else f"the nearest simulation is {distance:.3g} times as far as tolerated"
+        )
+        _warn(
+            f"Expected an observation like the simulated ones; {reason}, and the posterior there "
+            "is an extrapolation. Check x and its units, or simulate from a wider prior",
+            ExtrapolationWarning,
+        )
 
     def unconstrain(
         self, theta: Float[Array, " theta_dim"]
@@ -138,3 +193,33 @@ class PosteriorCoordinates(eqx.Module):
 @eqx.filter_jit
 def _inverse(support: AbstractBijection, theta: Float[Array, "n d"]) -> tuple[Array, Array]:
     return jax.vmap(support.inverse_and_log_det)(theta)
+
+
+def _warn_of_few_values(theta: np.ndarray) -> None:
+    """Warns of entries of theta without a density: integers, constants, repeated values."""
+    theta = theta[:_COUNTED]
+    n = len(theta)
+    for index, values in enumerate(theta.T):
+        counts = np.unique(values, return_counts=True)[1]
+        if len(counts) == 1:
+            what = "is constant"
+        elif len(counts) <= n / 2:
+            what = f"takes {len(counts)} distinct values in {n} simulations"
+        elif counts.max() > max(_ATOM * n, 4):
+            what = f"takes one value in {counts.max()} of {n} simulations"
+        else:
+            continue
+        _warn(
+            f"theta[{index}] {what}; a posterior density of it is unbounded, and a head that is "
+            "trained on it becomes arbitrarily narrow. Leave out what is constant, and add noise "
+            "to what is discrete (theta + uniform noise between its values)",
+            UserWarning,
+        )
+
+
+def _warn(message: str, category: type[Warning]) -> None:
+    """Issues a warning at the first frame that is not the library's own."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_range
 from nnef_dists.posterior._sampler import PosteriorDensity, compiled_and_checked, normalised_ranks
 
 
@@ -78,6 +79,10 @@ def expected_coverage(
 
     Returns:
         Coverage, `(l, *k)`; its standard error is that of a binomial share of m.
+
+    Raises:
+        ValueError: If a concrete nominal probability is not in [0, 1].
     """
+    nominal = check_range("nominal", nominal, 0.0, 1.0, closed="both")
     held = levels <= nominal.reshape(-1, *[1] * levels.ndim)
     return jnp.mean(jnp.where(jnp.isnan(levels), jnp.nan, held.astype(levels.dtype)), 1)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import (
     AbstractParameter,
     BayesianLinear,
@@ -27,10 +28,13 @@ class AbstractEmbedding(Module):
     Attributes:
         x_shape: The shape of an observation; its last axis are channels.
         features: The length of the vector.
+        exchangeable: Whether the order of the rows of an observation has no meaning. Defaults to
+            False.
     """
 
     x_shape: eqx.AbstractVar[tuple[int, ...]]
     features: eqx.AbstractVar[int]
+    exchangeable: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, x: Float[Array, "*x_shape"]) -> Float[Array, " features"]:
@@ -61,6 +65,8 @@ class SetEmbedding(AbstractEmbedding):
         Zaheer et al., *Deep sets*, NeurIPS (2017), theorem 2.
     """
 
+    exchangeable: ClassVar[bool] = True
+
     phi: BayesianMLP
     rho: BayesianMLP
     x_shape: tuple[int, ...] = eqx.field(static=True)
@@ -78,7 +84,7 @@ class SetEmbedding(AbstractEmbedding):
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray,
     ):
-        _check(x_shape, ("rows", "channels"), features, width, depth)
+        _check(x_shape, ("rows", "channels"), features=features, width=width, depth=depth)
         key_phi, key_rho = jax.random.split(key)
 
         def mlp(n_in, n_out, key):
@@ -134,7 +140,8 @@ class SeriesEmbedding(AbstractEmbedding):
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray,
     ):
-        _check(x_shape, ("times", "channels"), features, width, depth, window)
+        sizes = {"features": features, "width": width, "depth": depth, "window": window}
+        _check(x_shape, ("times", "channels"), **sizes)
         dtype = jnp.zeros(()).dtype if dtype is None else dtype
         *keys, key_last = jax.random.split(key, depth + 1)
         xavier = jax.nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
@@ -163,8 +170,8 @@ class SeriesEmbedding(AbstractEmbedding):
         return self.last(jnp.ravel(h))
 
 
-def _check(x_shape: tuple[int, ...], axes: tuple[str, ...], *sizes: int) -> None:
-    if len(x_shape) != len(axes) or min(*x_shape, *sizes) < 1:
-        raise ValueError(
-            f"Expected x of shape ({', '.join(axes)}) and sizes >= 1; got {x_shape} and {sizes}"
-        )
+def _check(x_shape: tuple[int, ...], axes: tuple[str, ...], **sizes: Any) -> None:
+    if len(x_shape) != len(axes):
+        raise ValueError(f"Expected x of shape ({', '.join(axes)}); got {tuple(x_shape)}")
+    for name, size in (*zip(axes, x_shape, strict=True), *sizes.items()):
+        check_integer(name, size, 1)

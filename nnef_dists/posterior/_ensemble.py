@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import register_saveable, sample_all_parameters
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
@@ -56,8 +57,7 @@ class EnsemblePosterior(AbstractPosterior):
         Raises:
             ValueError: If n < 1.
         """
-        if n < 1:
-            raise ValueError(f"Expected n >= 1; got {n}")
+        n = check_integer("n", n, 1)
         arrays, rest = eqx.partition(head, eqx.is_array)
 
         def draw(key):

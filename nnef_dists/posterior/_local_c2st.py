@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.posterior._sampler import (
     PosteriorSampler,
     check_draws,
@@ -101,8 +102,8 @@ def local_c2st(
         large-scale kernel machines*, NeurIPS (2007).
     """
     check_draws(n)
-    if n_null < 1 or n_features < 1:
-        raise ValueError(f"Expected n_null >= 1 and n_features >= 1; got {n_null} and {n_features}")
+    n_null = check_integer("n_null", n_null, 1)
+    n_features = check_integer("n_features", n_features, 1)
     key_pairs, key_draws, key_features, key_null = jax.random.split(key, 4)
 
     def draw(key: PRNGKeyArray, theta: Array, x: Array) -> Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._simulations import SimulationBatch
@@ -57,7 +58,13 @@ def nll_elbo_loss(
 
     Returns:
         A scalar, up to a constant that does not depend on the weights' law.
+
+    Raises:
+        ValueError: If `total` or `samples` is below 1, or `temperature` is negative.
     """
+    total = check_range("total", total, 1, closed="low")
+    samples = check_integer("samples", samples, 1)
+    temperature = check_range("temperature", temperature, 0.0, closed="low")
 
     def one(key):
         drawn = sample_all_parameters(head, key)

@@ -6,14 +6,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import register_saveable
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._normal import Normal, lower_size, normal_at
 from nnef_dists.posterior._simulations import Simulations
+from nnef_dists.posterior._truncated_normal import TruncatedNormal, bounded_support, truncate
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
 
 
@@ -23,11 +25,11 @@ class Mixture(NamedTuple):
     Attributes:
         log_weights: Normalised logarithms of the weights, `(k,)`.
         components: The components, with a leading axis of length k: `mean`, `scale_tril`,
-            `covariance`, `log_variance`.
+            `covariance`, `log_variance`. A head with bounds has a `TruncatedNormal`.
     """
 
     log_weights: Float[Array, " k"]
-    components: Normal
+    components: Normal | TruncatedNormal
 
     @property
     def weights(self) -> Float[Array, " k"]:
@@ -42,6 +44,10 @@ class MixturePosterior(AbstractPosterior):
 
         q(u | x) = sum_k weight_k(x) N(u; mean_k(x), covariance_k(x))
 
+    With `bounds` each component is truncated to the box: choose this for theta in a box, such as
+    one with a uniform prior. `BoxSupport` changes coordinates instead, in which the density tends
+    to zero or infinity at every bound.
+
     `parameters(x)` is a `Mixture`. At the start all weights are equal, means are as spread as the
     simulations and covariances are diagonal.
 
@@ -51,6 +57,9 @@ class MixturePosterior(AbstractPosterior):
         diagonal: Whether entries of u are independent, given x and the component.
         support: A flowjax bijection from R^d onto the support of theta, such as `BoxSupport`; None
             is R^d itself.
+        bounds: Lower and upper bounds of theta, each `(theta_dim,)`, infinite where there is none.
+            The normal distributions are then truncated to this box, and the density at the bounds
+            is finite and positive. Takes the place of `support`.
         embedding: A network from one observation to a vector; None flattens it.
         key: PRNG key for the weights' means.
         **trunk: `width`, `depth`, `activation` and `param_type` of the `Trunk`.
@@ -78,15 +87,16 @@ class MixturePosterior(AbstractPosterior):
         *,
         diagonal: bool = False,
         support: AbstractBijection | None = None,
+        bounds: tuple[ArrayLike, ArrayLike] | None = None,
         embedding: AbstractEmbedding | None = None,
         key: PRNGKeyArray,
         **trunk: Any,
     ):
-        if components < 1:
-            raise ValueError(f"Expected components >= 1; got {components}")
+        components = check_integer("components", components, 1)
         d = data.theta_dim
         each = 2 * d + lower_size(d, diagonal=diagonal)
         key_trunk, key_means = jax.random.split(key)
+        support = bounded_support(support, bounds)
         self.coordinates = make_coordinates(data, support, embedding)
         trunk_ = Trunk(data, components * (1 + each), embedding=embedding, key=key_trunk, **trunk)
         # Apart from each other, or they would all learn the same.
@@ -98,7 +108,8 @@ class MixturePosterior(AbstractPosterior):
     def law_at(self, inputs: Float[Array, "*x_shape"]) -> Mixture:
         """Returns the mixture for one standardised observation."""
         outputs = self.trunk(inputs).reshape(self.n_components, -1)
-        components = normal_at(outputs[:, 1:], *buffers(self.coordinates))
+        normals = normal_at(outputs[:, 1:], *buffers(self.coordinates))
+        components = truncate(normals, self.coordinates.support)
         return Mixture(jax.nn.log_softmax(outputs[:, 0]), components)
 
     def law_log_prob(self, law: Mixture, u: Float[Array, " theta_dim"]) -> Float[Array, ""]:
@@ -111,6 +122,4 @@ class MixturePosterior(AbstractPosterior):
         uniform = jax.random.uniform(key_which, (n, 1), law.log_weights.dtype)
         # Rounding may leave the sum below 1: the last component takes the rest.
         which = jnp.sum(uniform > jnp.cumsum(law.weights)[:-1], 1)
-        mean, factor = law.components.mean, law.components.scale_tril
-        noise = jax.random.normal(key_noise, (n, mean.shape[-1]), mean.dtype)
-        return mean[which] + jnp.einsum("nij,nj->ni", factor[which], noise)
+        return law.components.sample_of(key_noise, which)

@@ -3,8 +3,9 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 # Standard deviations are within e^-8 and e^8 of those of the simulations.
 _MOST_LOG_SCALE = 8.0
@@ -56,6 +57,17 @@ class Normal(NamedTuple):
         t = t + jnp.squeeze(self.lower @ t[..., None], -1)
         constant = u.shape[-1] * math.log(2 * math.pi) / 2
         return -jnp.sum(t**2, -1) / 2 - jnp.sum(self.log_scale, -1) - constant
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
+        """Draws n points."""
+        noise = jax.random.normal(key, (n, *self.mean.shape), self.mean.dtype)
+        return self.mean + noise @ self.scale_tril.T
+
+    def sample_of(self, key: PRNGKeyArray, which: Int[Array, " n"]) -> Float[Array, "n theta_dim"]:
+        """Draws one point of each chosen component of a mixture."""
+        mean, factor = self.mean, self.scale_tril
+        noise = jax.random.normal(key, (len(which), mean.shape[-1]), mean.dtype)
+        return mean[which] + jnp.einsum("nij,nj->ni", factor[which], noise)
 
 
 def lower_size(d: int, *, diagonal: bool) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_concrete
+from nnef_dists._ranges import check_integer
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -87,8 +88,7 @@ def map_pairs(
             f"Expected as many observations as parameters, at least 1; got {m} parameters and "
             f"observations of shapes {[other.shape for other in others]}"
         )
-    if batch_size < 1:
-        raise ValueError(f"Expected batch_size >= 1; got {batch_size}")
+    batch_size = check_integer("batch_size", batch_size, 1)
     blocks = -(-m // batch_size)
     size = -(-m // blocks)
     # Blocks of one size, of which the last one repeats what came before, compile once.
@@ -146,5 +146,4 @@ def normalised_ranks(
 
 def check_draws(n: int) -> None:
     """**Raises:** `ValueError` where there are no draws."""
-    if n < 1:
-        raise ValueError(f"Expected at least 1 draw for each observation; got {n}")
+    check_integer("n", n, 1)

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,28 +13,23 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.moments._creation import create_store
 from nnef_dists.moments._environment import describe_environment
 from nnef_dists.moments._etas import pack_key
 from nnef_dists.moments._family_spec import differences, join_lines
 from nnef_dists.moments._lock import exclusively
 from nnef_dists.moments._store import MomentStore, Spec
+from nnef_dists.posterior._prior import (
+    Prior,
+    check_densities,
+    check_prior,
+    check_simulator,
+    log_density,
+)
 from nnef_dists.posterior._simulations import Simulations
 
 _OK, _FAILED = 1, 2
-
-
-@runtime_checkable
-class Prior(Protocol):
-    """What a prior needs: flowjax's and NumPyro's distributions have it."""
-
-    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...], /) -> Array:
-        """Draws thetas of shape `(*shape, theta_dim)`."""
-        ...
-
-    def log_prob(self, theta: Array, /) -> Array:
-        """Returns the log-density of thetas, in nats."""
-        ...
 
 
 Simulator = Callable[[PRNGKeyArray, Array], Array]
@@ -55,11 +50,12 @@ class SimulationStore(MomentStore):
 
 
 class _Rows(NamedTuple):
-    """Some simulations: parameters, observations, and whether all is finite."""
+    """Some simulations: parameters, observations, whether all is finite, log-densities of theta."""
 
     theta: Float[Array, "n theta_dim"]
     x: Float[Array, "n *x_shape"]
     finite: Bool[Array, " n"]
+    log_prior: Float[Array, " n"]
 
 
 def simulate(
@@ -99,29 +95,24 @@ def simulate(
         UserWarning: If simulations failed.
 
     Raises:
-        ValueError: If a size is below 1, the prior's points are no vectors, observations are not
-            floating, all simulations failed, or the folder holds anything else.
+        ValueError: If a size is below 1; if points of the prior are no vectors, or its `log_prob`
+            has another shape than `()` or is not finite at more than 1% of its own draws; if an
+            observation is not one array of theta's floating dtype; if all simulations failed, or
+            the folder holds anything else.
         OSError: If the folder cannot be written; what is done is kept.
     """
-    if n < 1 or chunk_size < 1:
-        raise ValueError(f"Expected n >= 1 and chunk_size >= 1; got {n} and {chunk_size}")
-    chunk_size = min(chunk_size, n)
+    n = check_integer("n", n, 1)
+    chunk_size = min(check_integer("chunk_size", chunk_size, 1), n)
+    theta = check_prior(prior, key)
+    check_simulator(simulator, theta, key)
     shapes = eqx.filter_eval_shape(_run, simulator, prior, key, jnp.arange(chunk_size))
-    if len(shapes.theta.shape) != 2:
-        raise ValueError(
-            f"Expected a prior of vectors (theta_dim,); got points of {shapes.theta.shape[1:]}"
-        )
-    for name, array in (("theta", shapes.theta), ("x", shapes.x)):
-        if array.dtype != shapes.theta.dtype or not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(
-                f"Expected {name} of one floating dtype; got {array.dtype} beside "
-                f"{shapes.theta.dtype}"
-            )
     with tqdm(total=n, desc="simulations", unit="sim", disable=not progress) as bar:
 
         def run(first: int) -> dict[str, np.ndarray]:
             # The last chunk is padded: one program, compiled once.
             rows = _run(simulator, prior, key, jnp.arange(first, first + chunk_size))
+            if first == 0:
+                check_densities(np.asarray(rows.theta), np.asarray(rows.log_prior))
             bar.update(min(chunk_size, n - first))
             return _columns(rows, min(chunk_size, n - first))
 
@@ -161,13 +152,14 @@ def _run(simulator: Simulator, prior: Prior, key: PRNGKeyArray, numbers: Int[Arr
         key_theta, key_x = jax.random.split(jax.random.fold_in(key, number))
         theta = prior.sample(key_theta, ())
         x = simulator(key_x, theta)
-        return _Rows(theta, x, jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(x)))
+        finite = jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(x))
+        return _Rows(theta, x, finite, log_density(prior, theta))
 
     return jax.vmap(one)(numbers)
 
 
 def _columns(rows: _Rows, n: int) -> dict[str, np.ndarray]:
-    theta, x, finite = (np.asarray(array[:n]) for array in rows)
+    theta, x, finite, _ = (np.asarray(array[:n]) for array in rows)
     return {"theta": theta, "x": x, "status": np.where(finite, _OK, _FAILED).astype(np.int8)}
 
 

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_number
+
 
 class SimulationBatch(NamedTuple):
     """What a loss needs of simulations: a pytree of arrays with one leading axis.
@@ -59,7 +61,7 @@ class Simulations:
             if array.dtype.kind != "f" or array.dtype != self.theta.dtype:
                 raise ValueError(
                     f"Expected {name} of one floating dtype; got {array.dtype} beside "
-                    f"{self.theta.dtype}"
+                    f"{self.theta.dtype}. Convert with .astype(theta.dtype)"
                 )
             if not np.isfinite(array).all():
                 raise ValueError(f"Expected finite {name}; got NaN or infinity among them")
@@ -121,10 +123,9 @@ class Simulations:
         Raises:
             ValueError: For another fraction, or fewer than two pairs.
         """
-        if not 0 < fraction < 1 or len(self) < 2:
-            raise ValueError(
-                f"Expected a fraction in (0, 1) of two pairs or more; got {fraction} of {len(self)}"
-            )
+        fraction = check_number("fraction", fraction, 0.0, 1.0)
+        if len(self) < 2:
+            raise ValueError(f"Expected two pairs or more to split; got {len(self)}")
         order = np.asarray(jax.random.permutation(key, len(self)))
         first = min(max(round(fraction * len(self)), 1), len(self) - 1)
         return self[np.sort(order[:first])], self[np.sort(order[first:])]

@@ -1,15 +1,16 @@
 """Truncated sequential neural posterior estimation, and correction by importance weights."""
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.moments._importance import pareto_k
 from nnef_dists.posterior._base import AbstractPosterior
-from nnef_dists.posterior._simulate import Prior
+from nnef_dists.posterior._prior import Prior
 
 # Candidates that are drawn at once.
 _BATCH = 64
@@ -47,7 +48,9 @@ class TruncatedPrior(eqx.Module):
     def log_prob(self, theta: Float[Array, "*batch theta_dim"]) -> Float[Array, "*batch"]:
         """Returns the log-density of thetas, in nats; its constant is as exact as `acceptance`."""
         inside = jnp.vectorize(self.contains, signature="(d)->()")(theta)
-        return jnp.where(inside, self.prior.log_prob(theta) - jnp.log(self.acceptance), -jnp.inf)
+        # One theta at a time: log_prob of a batch may sum over the batch.
+        value = jnp.vectorize(self.prior.log_prob, signature="(d)->()")(theta)
+        return jnp.where(inside, value - jnp.log(self.acceptance), -jnp.inf)
 
     def sample(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
@@ -76,7 +79,6 @@ class TruncatedPrior(eqx.Module):
         return jnp.where(found, theta, jnp.nan)
 
 
-@eqx.filter_jit
 def truncate_prior(
     prior: Prior,
     head: AbstractPosterior,
@@ -104,14 +106,21 @@ def truncate_prior(
         rejection is hopeless.
 
     Raises:
-        ValueError: For another epsilon.
+        ValueError: If epsilon is not in (0, 1), or n is below 1.
 
     Reference:
         Deistler, Goncalves and Macke, *Truncated proposals for scalable and hassle-free simulation-
         based inference*, NeurIPS (2022).
     """
-    if not 0 < epsilon < 1:
-        raise ValueError(f"Expected epsilon in (0, 1); got {epsilon}")
+    epsilon = check_range("epsilon", epsilon, 0.0, 1.0)
+    head.coordinates.inputs(x)  # Refuses and warns here, where x is concrete.
+    return _truncate(prior, head, x, key, epsilon, check_integer("n", n, 1))
+
+
+@eqx.filter_jit
+def _truncate(
+    prior: Prior, head: AbstractPosterior, x: Array, key: PRNGKeyArray, epsilon: Any, n: int
+) -> TruncatedPrior:
     key_q, key_prior = jax.random.split(key)
 
     def log_q(theta):

@@ -10,6 +10,7 @@ import paramax
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import (
     AbstractParameter,
     BayesianMLP,
@@ -56,10 +57,9 @@ class Trunk(Module):
         param_type: type[AbstractParameter] = GaussianParameter,
         key: PRNGKeyArray,
     ):
-        if min(width, depth, out_features) < 1:
-            raise ValueError(
-                f"Expected sizes >= 1; got width {width}, depth {depth} and {out_features} outputs"
-            )
+        width = check_integer("width", width, 1)
+        depth = check_integer("depth", depth, 1)
+        out_features = check_integer("out_features", out_features, 1)
         if embedding is not None and embedding.x_shape != data.x_shape:
             raise ValueError(
                 f"Expected an embedding of x of shape {data.x_shape}; got one of "
@@ -95,7 +95,12 @@ def make_coordinates(
     data: Simulations, support: AbstractBijection | None, embedding: AbstractEmbedding | None
 ) -> PosteriorCoordinates:
     """Returns the coordinates that heads share: channels of x keep together for an embedding."""
-    return PosteriorCoordinates(data, support, by_channel=embedding is not None)
+    return PosteriorCoordinates(
+        data,
+        support,
+        by_channel=embedding is not None,
+        exchangeable=embedding is not None and embedding.exchangeable,
+    )
 
 
 def buffers(coordinates: PosteriorCoordinates) -> tuple[Array, Array]:

@@ -83,7 +83,7 @@ class TestOracle:
     def test_what_makes_no_sense_is_refused(self):
         q, etas = family_of("GaussianNatural1D"), etas_of("GaussianNatural1D", 4)
         for tolerance in (0.0, float("nan")):
-            with pytest.raises(ValueError, match="tolerance > 0"):
+            with pytest.raises(ValueError, match="Expected 0 < tolerance < inf"):
                 nd.mean_or_oracle(q, etas, jax.random.key(0), tolerance)
         with pytest.raises(ValueError, match=r"etas\[2\].*'x2'"):
             nd.mean_or_oracle(q, etas.at[2, 1].set(1.0), jax.random.key(0), 0.1)
@@ -146,7 +146,7 @@ class TestAcquire:
                 nd.acquire(q, etas, n, key)
         with pytest.raises(ValueError, match="samples >= 2"):
             nd.acquire(q, etas, 2, key, samples=1)
-        with pytest.raises(ValueError, match="noise > 0"):
+        with pytest.raises(ValueError, match="Expected 0 < noise < inf"):
             nd.acquire(q, etas, 2, key, noise=0.0)
         with pytest.raises(ValueError, match=r"etas\[1\]"):
             nd.acquire(q, etas.at[1, 1].set(1.0), 2, key)

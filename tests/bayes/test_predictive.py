@@ -59,7 +59,7 @@ def test_memory_is_bounded_by_the_batch():
 
 @pytest.mark.parametrize("count", [(0, 4), (4, 0)])
 def test_counts_are_checked(count):
-    with pytest.raises(ValueError, match="Expected num_samples >= "):
+    with pytest.raises(ValueError, match=r"Expected (num_samples|batch_size) >= "):
         predictive_moments(LAW, predict, KEY, count[0], batch_size=count[1])
 
 
@@ -72,7 +72,7 @@ def test_intervals_cover_what_they_should():
     assert interval_coverage(jnp.zeros(3), jnp.ones(3), jnp.array([0.0, 1.0, 1.5])) == jnp.asarray(
         2 / 3
     )
-    with pytest.raises(ValueError, match=r"level in \(0, 1\)"):
+    with pytest.raises(ValueError, match="Expected 0 < level < 1"):
         central_interval(draws, 1.0)
 
 

@@ -32,6 +32,11 @@ def _exact_normal_family() -> nd.AmortizedFamily:
     return family_of("GaussianNatural1D", sampler=nd.QuadratureSampler())
 
 
+def bounds_of(support):
+    """The ends of a box, for heads that are truncated to it."""
+    return None if support is None else (support.low.tree, support.high.tree)
+
+
 HEADS = (
     HeadCase(
         "GaussianPosterior",
@@ -49,6 +54,18 @@ HEADS = (
         "MixturePosterior",
         lambda data, support, key: nd.MixturePosterior(
             data, 3, support=support, width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "GaussianPosterior(bounds)",
+        lambda data, support, key: nd.GaussianPosterior(
+            data, bounds=bounds_of(support), width=8, depth=1, key=key
+        ),
+    ),
+    HeadCase(
+        "MixturePosterior(bounds)",
+        lambda data, support, key: nd.MixturePosterior(
+            data, 3, bounds=bounds_of(support), width=8, depth=1, key=key
         ),
     ),
     HeadCase(

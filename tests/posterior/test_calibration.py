@@ -244,7 +244,7 @@ def test_faults_of_arguments_are_named(ranked):
     theta, x = simulations(LinearGaussian(), 10)
     with pytest.raises(ValueError, match="as many observations as parameters"):
         ranked(LinearGaussian(), theta, x[:5], KEY, N)
-    with pytest.raises(ValueError, match="at least 1 draw"):
+    with pytest.raises(ValueError, match="Expected n >= 1"):
         ranked(LinearGaussian(), theta, x, KEY, 0)
     with pytest.raises(ValueError, match="batch_size >= 1"):
         ranked(LinearGaussian(), theta, x, KEY, N, batch_size=0)

@@ -229,3 +229,39 @@ def test_keys_decide_the_weights(case):
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_an_observation_that_is_not_finite(case):
+    """An error of eager calls, NaN under a transformation, without a callback of the head's own."""
+    head, x = head_of(case), observation(case)
+    theta, key = jnp.asarray(data_of(case).theta[0]), jax.random.key(0)
+    for value in (np.nan, np.inf):
+        for call in (
+            lambda bad: head.log_prob(theta, bad),
+            lambda bad: head.sample(key, bad, 3),
+            head.parameters,
+        ):
+            with pytest.raises(ValueError, match=rf"Expected a finite observation x; got {value}"):
+                call(x.at[0].set(value))
+
+    @eqx.filter_jit
+    def evaluate(x):
+        outside = jnp.full_like(theta, 5.0)
+        return head.log_prob(theta, x), head.log_prob(outside, x), head.sample(key, x, 3)
+
+    assert np.isfinite(evaluate(x)[2]).all()
+    for value in (np.nan, np.inf):
+        bad = x.at[-1].set(value)
+        assert all(np.isnan(found).all() for found in evaluate(bad))
+        parameters = eqx.filter_jit(head.parameters)(bad)
+        assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(parameters))
+
+
+def test_an_observation_unlike_the_simulated_ones_warns(case):
+    head, x = head_of(case), observation(case)
+    theta, far = jnp.asarray(data_of(case).theta[0]), x + 50
+    with pytest.warns(nd.ExtrapolationWarning, match="like the simulated ones") as caught:
+        head.log_prob(theta, far)
+    assert caught[0].filename == __file__
+    assert bool(head.is_inside(x))
+    assert not bool(eqx.filter_jit(head.is_inside)(far))

@@ -86,7 +86,7 @@ def test_faults_of_arguments_are_named():
     theta, x = LinearGaussian().simulate(KEY, 20)
     with pytest.raises(ValueError, match="as many observations as parameters"):
         nd.local_c2st(LinearGaussian(), theta, x[:5], OBSERVATIONS, KEY)
-    with pytest.raises(ValueError, match="at least 1 draw"):
+    with pytest.raises(ValueError, match="Expected n >= 1"):
         nd.local_c2st(LinearGaussian(), theta, x, OBSERVATIONS, KEY, 0)
     with pytest.raises(ValueError, match="n_null >= 1"):
         nd.local_c2st(LinearGaussian(), theta, x, OBSERVATIONS, KEY, n_null=0)

@@ -48,7 +48,7 @@ def test_p_values_of_replicates_are_uniform():
 
 @pytest.mark.usefixtures("without_type_checks")
 def test_faults_of_arguments_are_named():
-    with pytest.raises(ValueError, match="at least 1 draw"):
+    with pytest.raises(ValueError, match="Expected n >= 1"):
         nd.posterior_predictive(LinearGaussian(), simulator, X, KEY, 0)
     with pytest.raises(ValueError, match="at least one replicate"):
         nd.predictive_p_value(jnp.zeros((0, 2)), X)

@@ -1,5 +1,8 @@
 """Truncated priors, correction by weights, and training to the exact posterior."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,11 +50,30 @@ def test_training_reaches_the_posterior(trained):
         assert abs(law.log_variance[0] / 2 - np.log(sd)) < 0.15
 
 
+class SummedPrior(eqx.Module):
+    """The normal prior, its density a sum over all that it is given, batches too."""
+
+    def sample(self, key, shape):
+        return normal_prior(1).sample(key, shape)
+
+    def log_prob(self, theta):
+        return jnp.sum(norm.logpdf(theta))
+
+
 class TestTruncatedPrior:
     def truncated(self, trained, epsilon=0.05):
         x = jnp.array([1.0])
         key = jax.random.key(3)
         return nd.truncate_prior(normal_prior(1), trained, x, key, epsilon=epsilon, n=4000)
+
+    def test_a_prior_takes_one_theta_at_a_time(self, trained):
+        """Of a batch, each theta has its own density."""
+        truncated = self.truncated(trained)
+        summed = dataclasses.replace(truncated, prior=SummedPrior())
+        theta = exact(1.0)[0] + jnp.array([[0.0], [0.1], [-0.1]])
+        found = summed.log_prob(theta)
+        np.testing.assert_allclose(found, truncated.log_prob(theta), rtol=1e-5)
+        np.testing.assert_allclose(found[1], summed.log_prob(theta[1]), rtol=1e-5)
 
     def test_keeps_the_highest_density_region(self, trained):
         truncated = self.truncated(trained)
@@ -87,7 +109,7 @@ class TestTruncatedPrior:
 
     @pytest.mark.parametrize("epsilon", [0.0, 1.0])
     def test_refuses(self, trained, epsilon):
-        with pytest.raises(ValueError, match="Expected epsilon in"):
+        with pytest.raises(ValueError, match="Expected 0 < epsilon < 1"):
             self.truncated(trained, epsilon)
 
 

@@ -80,6 +80,96 @@ def test_refuses(options, message):
         simulate(**options)
 
 
+class Custom:
+    """A prior by two functions."""
+
+    def __init__(self, sample, log_prob=None):
+        self.sample = sample
+        if log_prob is not None:
+            self.log_prob = log_prob
+
+
+def draw_normal(key, shape):
+    return jax.random.normal(key, (*shape, 2))
+
+
+def normal_log_prob(theta):
+    return jnp.sum(jax.scipy.stats.norm.logpdf(theta), -1)
+
+
+class TestPriors:
+    """A prior whose density is not that of its draws would be wrong in later rounds, silently."""
+
+    @pytest.mark.parametrize(
+        ("prior", "message"),
+        [
+            (dist.Normal(jnp.zeros(2), 1.0), r"log_prob\(theta\) of shape \(\) .*; got \(2,\)"),
+            (dist.Uniform(jnp.zeros(3), 1.0), r"\(3,\). Use prior.to_event\(1\)"),
+            (dist.Normal(), r"Expected a prior of vectors .*got points of \(\). Use prior.expand"),
+            (dist.Normal(jnp.zeros((2, 3)), 1.0).to_event(2), r"got points of \(2, 3\)"),
+            (dist.Bernoulli(jnp.full(2, 0.5)).to_event(1), "floating dtype; got int"),
+            (Custom(draw_normal, lambda theta: -(theta**2) / 2), r"got \(2,\)"),
+            (Custom(draw_normal, lambda theta: normal_log_prob(theta)[None]), r"got \(1,\)"),
+            (Custom(draw_normal, lambda theta: (normal_log_prob(theta), 0)), "got tuple"),
+            (
+                Custom(draw_normal, lambda theta: normal_log_prob(jnp.log(theta))),
+                "log_prob to be finite at the prior's own draws; got nan at theta",
+            ),
+            (
+                Custom(draw_normal, lambda t: jnp.where(jnp.all(t > 0), 0.0, -jnp.inf)),
+                "got -inf at theta = .* of different distributions",
+            ),
+            (Custom(draw_normal, lambda theta: float(theta[0])), "log_prob to be traced by JAX"),
+            (object(), r"Expected a prior with methods sample\(key, shape\)"),
+        ],
+    )
+    def test_refuses(self, prior, message, without_type_checks):
+        with pytest.raises(ValueError, match=message):
+            simulate(prior=prior, n=16)
+
+    def test_reduced_ones_are_taken(self):
+        for prior in (
+            dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+            dist.Normal().expand((2,)).to_event(1),
+            dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)),
+            Custom(draw_normal, normal_log_prob),
+        ):
+            assert simulate(prior=prior, n=4).theta_dim == 2
+
+    def test_a_density_is_needed_for_rounds_alone(self, without_type_checks):
+        assert simulate(prior=Custom(draw_normal), n=4).theta_dim == 2
+
+    def test_a_few_draws_at_the_edge_do_no_harm(self):
+        """Rounding may put one draw of many where the density is infinite."""
+
+        def log_prob(theta):
+            return jnp.where(theta[0] > 2.9, jnp.inf, normal_log_prob(theta))
+
+        assert len(simulate(prior=Custom(draw_normal, log_prob), n=512, chunk_size=512)) == 512
+
+
+class TestSimulators:
+    @pytest.mark.parametrize(
+        ("simulator", "message"),
+        [
+            (lambda key, theta: theta > 0, "x of one floating dtype; got bool .*astype"),
+            (lambda key, theta: theta.astype(jnp.float16), "got float16 beside theta of float"),
+            (lambda key, theta: theta.astype(jnp.complex64), "got complex64"),
+            (lambda key, theta: {"x": theta}, "Expected one array x .*; got dict. Join parts"),
+            (lambda key, theta: (theta, theta), "got tuple"),
+            (lambda key, theta: None, "got NoneType"),
+            (lambda key, theta: np.random.normal(np.asarray(theta)), "simulator to be traced"),  # noqa: NPY002
+            (lambda key, theta: theta if theta[0] > 0 else -theta, "simulator to be traced"),
+        ],
+    )
+    def test_refuses(self, simulator, message, without_type_checks):
+        with pytest.raises(ValueError, match=message):
+            simulate(simulator, n=4)
+
+    def test_scalars_are_observations(self):
+        assert simulate(lambda key, theta: theta[0], n=4).x_shape == ()
+
+
 class TestStore:
     def test_is_what_memory_has(self, tmp_path):
         path = tmp_path / "store"
@@ -162,7 +252,7 @@ class TestSimulations:
             nd.Simulations(theta, x)
 
     def test_refuses_splits_and_joins(self):
-        with pytest.raises(ValueError, match="Expected a fraction in"):
+        with pytest.raises(ValueError, match="Expected 0 < fraction < 1"):
             simulate().split(1.0, jax.random.key(0))
         with pytest.raises(ValueError, match="Expected simulations of one shape"):
             nd.Simulations.concatenate([])
