@@ -4,6 +4,7 @@ Statistics are functions of an array module and x, so that NumPy computes the re
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -110,7 +111,7 @@ def refined(stats, edges: tuple[float, ...], points: int = 8001):
     """Moments of a density with kinks or jumps at the inner edges, by Gauss-Legendre rules."""
     nodes, weights = np.polynomial.legendre.leggauss(200)
     x, w = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         cuts = np.linspace(low, high, points // 200)
         half = np.diff(cuts)[:, None] / 2
         x.append((cuts[:-1, None] + half * (1 + nodes)).ravel())

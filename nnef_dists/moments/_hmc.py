@@ -101,7 +101,7 @@ def run_chains(
         )
         source = jnp.where(is_lost, others, jnp.arange(config.chains))
         u, z = u[:, source], z[:, source]
-        memory = u[jnp.array([phase_length // 8, phase_length // 2, phase_length - 1])]
+        memory = u[jnp.array([phase_length // 8, phase_length - 1])]
         late = slice(phase_length // 2, None)
         next_whitening = Whitening.fit(u[late].reshape(-1, dim))
         spread = jnp.sqrt(jnp.mean(jnp.var(z[late], 0), 0))

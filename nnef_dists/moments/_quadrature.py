@@ -28,6 +28,7 @@ _MOST_ERROR = 1e-3
 # Grid points in each dimension, and how many times fewer those grids have that look for its place.
 _POINTS = {1: 2001, 2: 301}
 _SCAN = {1: 4, 2: 2}
+_LEAST_SCAN = {1: 200, 2: 70}
 _BATCH = 64
 
 
@@ -205,7 +206,7 @@ def quadrature_grids(
     """
     support = family.support
     dim, dtype = support_dim(family), eta.dtype
-    scan = points // _SCAN[dim] // 2 * 2 + 1
+    scan = max(points // _SCAN[dim] // 2 * 2, _LEAST_SCAN[dim]) + 1
 
     def logs_on(axes):
         def log_density(u):
