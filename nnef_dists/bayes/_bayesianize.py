@@ -18,7 +18,7 @@ from ._positivity import AbstractPositivity
 from ._protocol import draw_or_mean, drawing_key
 
 # The wrapper of `equinox.filter_vmap`, which refuses keyword arguments.
-_VMAPPED = type(eqx.filter_vmap(lambda x: x))
+_VMAPPED: Any = type(eqx.filter_vmap(lambda x: x))
 
 
 @final

@@ -6,7 +6,7 @@ from nnef_dists.moments._dataset import MomentBatch, MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
 from nnef_dists.moments._estimate import check_etas, estimate_moments, sample_hmc
 from nnef_dists.moments._etas import RandomEtas
-from nnef_dists.moments._family_faults import FamilyFinding
+from nnef_dists.moments._family_finding import FamilyFinding
 from nnef_dists.moments._generate import generate_moments
 from nnef_dists.moments._importance import pareto_k
 from nnef_dists.moments._log_partition import (

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from nnef_dists.families import ExponentialFamily
 
-# Halvings of an interval with a possible jump: to 1e-8 of its length.
-_HALVINGS = 26
+# Halvings of an interval with a possible jump: to 1e-10 of its length.
+_HALVINGS = 34
 
 
 class FamilyProbes(NamedTuple):
@@ -27,7 +27,7 @@ class FamilyProbes(NamedTuple):
         value_rounding: Error of the float32 values at the draws, `(n, k + 1)`.
         far: Points x at several distances from the draws, `(p, *x_shape)`.
         far_values: Their values, `(p, k + 1)`.
-        log_det_error: Error of the support's log-determinant at the far points, in nats, `(p,)`.
+        log_det_error: Error of the support's log-determinant for u of order one, in nats, `(64,)`.
         scale: Standard deviation of the draws of u, the largest of all coordinates.
         radii: Distances in u along the rays, `(R,)`.
         directions: Unit vectors of u, `(R, r, d)`. They follow the ridges of the density.
@@ -69,7 +69,7 @@ _COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=_COMPILER_OPTIONS)
 def probe_family(
-    family: ExponentialFamily, etas: Float[Array, "m eta_dim"], keys: PRNGKeyArray
+    family: ExponentialFamily, etas: Float[Array, "m eta_dim"], keys: Key[Array, " m"]
 ) -> FamilyProbes:
     """Probes each eta: finds modes, draws around them, follows rays and looks for jumps.
 
@@ -113,10 +113,11 @@ def _probe(family, eta, key) -> FamilyProbes:
 
     spread = jnp.geomspace(0.1, 10.0, 64)[:, None]
     near, wide = jax.random.normal(keys[2], (2, 64, dim))
+    unit_u = jnp.clip(wide, -2, 2)
     far_u = jnp.concatenate([spread * wide, u[:64] + 3 * scale * near])
 
     center = modes[jnp.argmax(mode_logs)]
-    radii = scale * jnp.logspace(-1, *((12, 66) if dim == 1 else (6, 36)), dtype=u.dtype)
+    radii = scale * jnp.logspace(-1, *((12, 66) if dim == 1 else (5, 31)), dtype=u.dtype)
     directions, ray_mass = _follow_rays(raw_logdensity, center, radii, keys[3])
     ray_u = center + radii[:, None, None] * directions
 
@@ -139,7 +140,7 @@ def _probe(family, eta, key) -> FamilyProbes:
         value_rounding=values_32[:n].astype(u.dtype) - all_values[:n],
         far=x[far],
         far_values=all_values[far],
-        log_det_error=jax.vmap(lambda u: _log_det_error(family, u))(far_u),
+        log_det_error=jax.vmap(lambda u: _log_det_error(family, u))(unit_u),
         scale=scale,
         radii=radii,
         directions=directions,
@@ -227,13 +228,14 @@ def _draw(raw_logdensity, modes, mode_logs, deviations, key):
         accept = jnp.log(jax.random.uniform(accept_key, (half,), u.dtype)) < log_ratio
         accept &= jnp.isfinite(new_log)
         moved = jnp.where(accept[:, None], new, u), jnp.where(accept, new_log, log)
-        return (others, moved), moved[0]
+        return (others, moved), moved
 
     # The first valid point replaces the start, whatever the density there.
     log = jnp.full((half,), -jnp.inf, u.dtype)
     state = (u[:half], log), (u[half:], log)
-    _, history = jax.lax.scan(step, state, jax.random.split(key, 480))
-    return history[200::15].reshape(-1, dim)
+    _, (history, logs) = jax.lax.scan(step, state, jax.random.split(key, 480))
+    draws, logs = history[200::15].reshape(-1, dim), logs[200::15].reshape(-1, 1)
+    return jnp.where(jnp.isfinite(logs), draws, modes[ranks[0]])
 
 
 def _follow_rays(raw_logdensity, center, radii, key):
@@ -250,7 +252,7 @@ def _follow_rays(raw_logdensity, center, radii, key):
     axes = jnp.concatenate([jnp.eye(dim), -jnp.eye(dim)])[: count - 4]
     random = jax.random.normal(key, (count - len(axes), dim))
     start = jnp.concatenate([axes, random / jnp.linalg.norm(random, axis=1, keepdims=True)])
-    turns = 3 if dim <= 4 else 2
+    turns = 6 if dim <= 4 else 3
 
     def turn(state, radius):
         """Evaluates the trial direction; keeps it if it is higher; tries the next one."""
@@ -313,13 +315,14 @@ def _find_jumps(values, u, at_draws, key):
             value, slope = jax.jvp(
                 lambda t: values(start + t * (end - start)), (t,), (jnp.ones_like(t),)
             )
-            return jnp.stack([value / value_scale, slope])
+            return jnp.stack([value, slope])
 
         times = jnp.linspace(0, 1, 257 if dim == 1 else 129, dtype=u.dtype)
         on_line = jax.vmap(curve)(times)
+        # The line may leave the bulk, where T can be steep: its changes there are the scale, too.
         slopes = jnp.where(jnp.isfinite(on_line[:, 1]), jnp.abs(on_line[:, 1]), 0.0)
         unit = jnp.mean(slopes, axis=0)
-        unit = jnp.stack([jnp.ones_like(unit), jnp.where(unit > 0, unit, 1.0)])
+        unit = jnp.stack([jnp.maximum(value_scale, 1e-3 * unit), jnp.where(unit > 0, unit, 1.0)])
         on_line /= unit
 
         steps = jnp.diff(on_line, axis=0)

@@ -147,12 +147,15 @@ def test_batch_norm_updates_its_state_as_without_parameters(mode):
 
         return jax.vmap(one, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(xs, state)
 
+    def drawn_call(drawn):
+        return lambda x, state, key: drawn(x, state, key=key)
+
     for number in range(3):
         key = jax.random.fold_in(KEY, number)
         weight_key, layer_key = jax.random.split(key)
         drawn = net.realise(key=weight_key)
         y, state = run(lambda x, s, k: net(x, s, key=k), state, key)
-        expected, plain_state = run(lambda x, s, k: drawn(x, s, key=k), plain_state, layer_key)
+        expected, plain_state = run(drawn_call(drawn), plain_state, layer_key)
         np.testing.assert_allclose(y, expected, rtol=1e-6)
     for mine, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(plain_state), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)

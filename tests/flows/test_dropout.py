@@ -54,7 +54,9 @@ def test_it_drops_units_and_keeps_their_mean():
     x = jnp.array([0.3, 0.1, -0.5])
     plain = mlp(depth=1)
     conditioner = nd.DropoutConditioner(plain, 0.4)
-    outputs = jax.vmap(lambda key: nd.draw_dropout(conditioner, key)(x))(jax.random.split(KEY, 4000))
+    outputs = jax.vmap(lambda key: nd.draw_dropout(conditioner, key)(x))(
+        jax.random.split(KEY, 4000)
+    )
     z = (outputs.mean(0) - plain(x)) / (outputs.std(0) / 4000**0.5)
     assert (jnp.abs(z) < 4).all()
     # Var = sum of (weight * unit)^2 p / (1 - p).
