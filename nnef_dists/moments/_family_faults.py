@@ -133,7 +133,7 @@ def _region(family, bad: np.ndarray, good: np.ndarray) -> tuple[str, str]:
             ("x {} outside (0, 1)", lambda x: (x > 0) & (x < 1), "Sigmoid"),
             ("x {} outside (-1, 1)", lambda x: np.abs(x) < 1, "Tanh"),
         )
-        for text, inside, bijection in regions[::1]:
+        for text, inside, bijection in regions:
             limited = inside(good).all(axis=0)  # entries of x that are inside at all good points
             if limited.any() and (~inside(bad[:, limited])).any(axis=1).all():
                 # The narrowest region that fits: (0, 1) is part of x > 0.
@@ -157,8 +157,13 @@ def _region(family, bad: np.ndarray, good: np.ndarray) -> tuple[str, str]:
 def _jumps(family, etas, probes) -> Iterator[FamilyFinding]:
     names = stat_labels(family)
     for jump, places, name, what in (
-        (probes.jump, probes.jump_x, "discontinuity", "jumps"),
-        (probes.slope_jump, probes.slope_jump_x, "kink", "has a gradient that jumps"),
+        (probes.jump, probes.jump_x, "discontinuity", "jumps between nearby points"),
+        (
+            probes.slope_jump,
+            probes.slope_jump_x,
+            "kink",
+            "has a gradient that jumps, but `is_smooth` is True",
+        ),
     ):
         i, j = np.unravel_index(np.argmax(jump), jump.shape)
         if jump[i, j] <= _JUMP or (name == "kink" and not family.is_smooth):
@@ -167,7 +172,7 @@ def _jumps(family, etas, probes) -> Iterator[FamilyFinding]:
         yield FamilyFinding(
             name,
             "error",
-            f"{', '.join(wrong)} {what}, but `is_smooth` is {family.is_smooth}",
+            f"{', '.join(wrong)} {what}",
             etas[i],
             places[i],
             "override `is_smooth` to return False" if name == "kink" else

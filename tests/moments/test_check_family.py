@@ -15,7 +15,7 @@ KEY = jax.random.key(3)
 INF = math.inf
 
 # The rest compile larger programs.
-QUICK = {"Beta", "Polynomial1D", "RectifiedGaussian"}
+QUICK = {"Beta", "Polynomial1D"}
 
 
 def family(stats, domain=None, x_shape=(), base=nd.ExponentialFamily, **members):
@@ -97,6 +97,7 @@ def test_one_entry_without_a_support():
     assert "for x[1] < 0" in found.message
 
 
+@pytest.mark.slow
 def test_a_base_measure_that_is_nan():
     stranger = family(
         lambda x: {"x2": x**2},
@@ -282,6 +283,10 @@ def test_linear_dependence():
     report = check(stranger, {"x": (-1, 1), "x2": (-4, -3), "sum": (-0.5, 0.5)})
     found = the(report, "overcomplete")
     assert "T['x'] - 2 T['x2'] - T['sum'] = -1" in found.message
+
+
+@pytest.mark.slow
+def test_a_constant_statistic():
     constant = family(lambda x: {"x2": x**2, "one": 1 + 0 * x}, nd.domain(x2=nd.negative))
     found = the(check(constant, {"x2": (-2, -1), "one": (-1, 1)}), "overcomplete")
     assert "T['one'] is constant: 1" in found.message
@@ -312,9 +317,9 @@ class Rate(nd.ClosedFormFamily):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, None),
+        pytest.param({}, None, marks=pytest.mark.slow),
         ({"mean_factor": 1.5}, "the gradient of log_partition"),
-        ({"constant": 0.5}, "log_partition is"),
+        pytest.param({"constant": 0.5}, "log_partition is", marks=pytest.mark.slow),
     ],
 )
 def test_closed_forms(arguments, message):
