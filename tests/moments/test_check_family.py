@@ -79,7 +79,7 @@ def test_a_logarithm_without_a_support():
 def test_a_unit_interval_without_a_support():
     stranger = family(
         lambda x: {"a": jnp.log(x), "b": jnp.log1p(-x)},
-        nd.domain(a=nd.interval(-1, INF), b=nd.interval(-1, INF)),
+        nd.domain(a=nd.interval(-1.0, INF), b=nd.interval(-1.0, INF)),
     )
     found = the(check(stranger, {"a": (0.1, 3), "b": (0.1, 3)}), "not finite")
     assert "outside (0, 1)" in found.message
@@ -90,7 +90,7 @@ def test_a_unit_interval_without_a_support():
 def test_one_entry_without_a_support():
     stranger = family(
         lambda x: {"log": jnp.log(x[1]), "s": x[1], "q": x[0] ** 2 * x[1]},
-        nd.domain(log=nd.interval(0, INF), s=nd.negative, q=nd.negative),
+        nd.domain(log=nd.interval(0.0, INF), s=nd.negative, q=nd.negative),
         (2,),
     )
     found = the(check(stranger, {"log": (1, 4), "s": (-3, -1), "q": (-3, -1)}), "not finite")
