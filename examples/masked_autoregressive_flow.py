@@ -1,12 +1,15 @@
-"""A masked autoregressive flow with a condition, fitted by maximum likelihood, sure or not.
+"""A masked autoregressive flow with a condition, with dropout or with random weights.
 
     python examples/masked_autoregressive_flow.py [--seed 0] [--steps 1.0] [--out DIR]
 
-Everything of this flow is flowjax's: masked autoregressive layers one after another, the order of
-the variables reversed between them, a unit normal at the bottom, and a condition c. The layers may
-be affine or take an analytic bijection of nnef_dists as transformer. `bayesianize` makes weights of
-the trained flow uncertain: in training a step draws weights, in testing the means are used, or an
-average over draws, and where there were few data the draws disagree.
+The flow consists of flowjax's masked autoregressive layers, with the order of the variables
+reversed between them, a standard normal base and a condition c. The layers are affine or take an
+analytic bijection of nnef_dists as transformer. Two flows learn from few points:
+
+- With dropout in the conditioners. `draw_dropout` is the training mode: it drops hidden units, here
+  anew for each point and step. `equinox.nn.inference_mode` is the test mode, without dropout.
+- With random weights. `bayesianize` makes the weights of a trained flow random. A training step
+  draws them. A test takes their means or averages over draws.
 """
 
 import json
@@ -39,22 +42,26 @@ def pinwheel(key, n, arms=5):
     return points + across, bend[:, None]
 
 
-def make_flow(transformer, key):
+def make_flow(transformer, key, dropout=None):
     """Autoregressive layers with reversals between them, over a unit normal."""
     layers = []
     for layer_key in jax.random.split(key, LAYERS):
-        layers += [
-            MaskedAutoregressive(
-                layer_key,
-                transformer=transformer,
-                dim=2,
-                cond_dim=1,
-                nn_width=64,
-                nn_depth=2,
-                nn_activation=jax.nn.silu,
-            ),
-            Flip((2,)),
-        ]
+        layer = MaskedAutoregressive(
+            layer_key,
+            transformer=transformer,
+            dim=2,
+            cond_dim=1,
+            nn_width=64,
+            nn_depth=2,
+            nn_activation=jax.nn.silu,
+        )
+        if dropout is not None:
+            layer = eqx.tree_at(
+                lambda layer: layer.masked_autoregressive_mlp,
+                layer,
+                replace_fn=lambda mlp: nd.DropoutConditioner(mlp, dropout),
+            )
+        layers += [layer, Flip((2,))]
     # Likelihoods take one pass through each layer, draws one for each variable.
     return Transformed(StandardNormal((2,)), Invert(Chain(layers)))
 
@@ -83,6 +90,27 @@ def fit(flow, key, *, steps):
     return nd.unfreeze_all(dynamic, static), losses
 
 
+def fit_with_dropout(flow, data, key, *, steps):
+    """Maximum likelihood on `data` in training mode; the flow is returned in test mode."""
+    dynamic, static = nd.partition_trainable(flow)
+    points, condition = data
+
+    def loss(dynamic, rest, key):
+        row_key, drop_key = jax.random.split(key)
+        rows = jax.random.randint(row_key, (256,), 0, len(points))
+        flow = nd.unfreeze_all(dynamic, static)
+
+        def log_prob(key, point, condition):  # each point drops units of its own
+            return nd.draw_dropout(flow, key).log_prob(point, condition)
+
+        keys = jax.random.split(drop_key, len(rows))
+        return -jnp.mean(jax.vmap(log_prob)(keys, points[rows], condition[rows]))
+
+    run = training.minimiser(loss, steps=steps, learning_rate=1e-3)
+    dynamic, losses = run(dynamic, (), key, "dropout")
+    return eqx.nn.inference_mode(nd.unfreeze_all(dynamic, static)), losses
+
+
 def fit_uncertain(flow, data, key, *, steps):
     """Variational inference of all weights from `data`, started at a trained flow."""
     model = nd.bayesianize(flow, init_raw_stdv=0.1)
@@ -108,6 +136,7 @@ def main():
     flow_key, fit_key, vi_key, data_key, test_key, draw_key = jax.random.split(
         jax.random.key(args.seed), 6
     )
+    drop_key = jax.random.fold_in(fit_key, 0)
     args.out.mkdir(parents=True, exist_ok=True)
     seconds, flows, curves, held_out = {}, {}, {}, {}
     test = pinwheel(test_key, 20_000)
@@ -121,6 +150,18 @@ def main():
         print(f"{name}: {held_out[name]:.4f} nats a point on 20,000 fresh ones")
 
     few = pinwheel(data_key, 1000 if args.etas is None else args.etas)
+    dropout = {}
+    with training.phase(seconds, "dropout"):
+        for p in (0.0, 0.1):
+            fresh = make_flow(Affine(), flow_key, dropout=p)
+            dropout[p], _ = fit_with_dropout(fresh, few, drop_key, steps=round(2000 * args.steps))
+            held_out[f"few points, dropout {p}"] = float(evaluate(dropout[p], *test))
+    in_training = nd.draw_dropout(eqx.nn.inference_mode(dropout[0.1], value=False), drop_key)
+    held_out["dropout 0.1, training mode"] = float(evaluate(in_training, *test))
+    print(f"{len(few[0])} points: {held_out['few points, dropout 0.0']:.4f} without dropout, "
+          f"{held_out['few points, dropout 0.1']:.4f} with; with units dropped as in training "
+          f"{held_out['dropout 0.1, training mode']:.4f}")  # fmt: skip
+
     with training.phase(seconds, "VI"):
         uncertain, _ = fit_uncertain(flows["affine"], few, vi_key, steps=round(2000 * args.steps))
     held_out["means of the weights"] = float(evaluate(uncertain.realise(), *test))

@@ -251,6 +251,7 @@ PARTS = (
     nd.CircleProjection,
     nd.ConditionalFlow,
     nd.DirectionConditioner,
+    nd.DropoutConditioner,
     nd.FlowSampler,
     nd.FourierFeatures,
     nd.LocalC2ST,

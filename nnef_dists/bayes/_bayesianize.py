@@ -1,26 +1,33 @@
 """Turning any Equinox module into a Bayesian one."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import paramax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ._gaussian import GaussianParameter
 from ._introspection import get_parameters
 from ._make_parameter import make_parameter
 from ._module import Module
-from ._parameter import AbstractParameter, is_parameter
+from ._parameter import AbstractParameter, is_fixed, is_parameter
 from ._positivity import AbstractPositivity
-from ._protocol import draw_or_mean
+from ._protocol import draw_or_mean, drawing_key
+
+# The wrapper of `equinox.filter_vmap`, which refuses keyword arguments.
+_VMAPPED: Any = type(eqx.filter_vmap(lambda x: x))
 
 
 @final
 class Bayesianized(Module):
-    """A module some of whose arrays are parameters; called as the module itself.
+    """A module with parameters in place of some arrays, called like the module itself.
+
+    The call draws the weights and passes its arguments to the module. If the module takes a key
+    of its own, as `equinox.nn.Dropout` does, the call splits the key between weights and module.
+    A stateful module takes and returns its `equinox.nn.State` as it does without parameters.
 
     Args:
         module: A pytree with parameters in place of arrays, as `bayesianize` makes it.
@@ -40,19 +47,27 @@ class Bayesianized(Module):
     ) -> Any:
         """Calls the wrapped module with drawn weights, or with their means.
 
+        A module that takes a key receives the second half of `jax.random.split(key)`, and the
+        first half draws the weights. Any other module leaves the whole key to the weights. For
+        one draw of the weights and one dropout mask per example, map the result of `realise`.
+
         Args:
-            *args: Passed on to the module.
-            key: Draws the weights; without a key the means are used. It is not passed on: a
-                module that takes a key of its own is called through `realise`.
-            sample: True insists on a draw, False on the means.
-            **kwargs: Passed on to the module.
+            *args: Passed to the module.
+            key: PRNG key for the weights, and for the layers that are random themselves. Without
+                a key the weights are at their means.
+            sample: True requires a draw of the weights. False uses their means, and a key then
+                serves the layers alone.
+            **kwargs: Passed to the module.
 
         Returns:
-            What the module returns.
+            The result of the module.
 
         Raises:
             ValueError: If `sample=True` comes without a key.
         """
+        drawing_key(key, sample)  # raises before the key is split
+        if key is not None and _takes_key(self.module, args, kwargs):
+            key, kwargs["key"] = jax.random.split(key)
         return self.realise(key=key, sample=sample)(*args, **kwargs)
 
     def realise(self, *, key: PRNGKeyArray | None = None, sample: bool | None = None) -> PyTree:
@@ -93,11 +108,12 @@ def bayesianize(
         >>> last = bayesianize(net.realise(), where=lambda mlp: mlp.layers[-1])
 
     Args:
-        module: Any callable Equinox module (or pytree).
+        module: Any callable Equinox module (or pytree). It may hold keyed layers such as
+            `equinox.nn.Dropout` and stateful ones such as `equinox.nn.BatchNorm`.
         where: What becomes random, as in `equinox.tree_at`: a function from the module to an
             array, a part of it, or a sequence of those; of a part, every real floating array.
-            None takes the whole module. Buffers (`paramax.NonTrainable`) and parameters that
-            are there already stay as they are.
+            None takes the whole module. Buffers (`paramax.NonTrainable`), the initial values of
+            `equinox.nn.StateIndex` and existing parameters stay as they are.
         param_type: The law; see `make_parameter`.
         init_raw_stdv: Raw width at the start.
         positivity: Transform from raw width to width.
@@ -110,7 +126,7 @@ def bayesianize(
     """
 
     def is_leaf(node: Any) -> bool:
-        return is_parameter(node) or isinstance(node, paramax.NonTrainable)
+        return is_parameter(node) or is_fixed(node)
 
     def convert_leaf(node: Any) -> Any:
         if is_leaf(node) or not eqx.is_array(node) or not jnp.issubdtype(node.dtype, jnp.floating):
@@ -126,3 +142,23 @@ def bayesianize(
     if len(get_parameters(bayesian)) == len(get_parameters(module)):
         raise ValueError("Expected `where` to select a real floating array; got none.")
     return Bayesianized(bayesian)
+
+
+def _takes_key(module: PyTree, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Returns whether a call of the module has an argument `key` that is still free.
+
+    An argument that these positional arguments fill, such as the keys of an attention, is not
+    free. Arguments under `**kwargs` alone do not count, since the module may not expect a key.
+    """
+    if isinstance(module, _VMAPPED):
+        return False
+    if isinstance(module, eqx.Partial):
+        return _takes_key(module.func, (*module.args, *args), {**module.keywords, **kwargs})
+    try:
+        signature = inspect.signature(module)
+        filled = signature.bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return False  # not callable, or the call itself raises the error
+    parameter = signature.parameters.get("key")
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return parameter is not None and parameter.kind in by_name and "key" not in filled

@@ -125,6 +125,11 @@ def is_parameter(node: Any) -> bool:
     return isinstance(node, AbstractParameter)
 
 
+def is_fixed(node: Any) -> bool:
+    """Whether a pytree node is never trained: a buffer, or the initial value of a state."""
+    return isinstance(node, paramax.NonTrainable | eqx.nn.StateIndex)
+
+
 def is_mean_path(path: tuple[Any, ...]) -> bool:
     """Whether a leaf at this path inside a parameter is its mean."""
     return path == (GetAttrKey("mean"),)

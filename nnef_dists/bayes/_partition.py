@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import paramax
 from jaxtyping import PyTree
 
 from ._introspection import get_parameters, path_name
-from ._parameter import is_mean_path, is_parameter
+from ._parameter import is_fixed, is_mean_path, is_parameter
 
 _Model = TypeVar("_Model")
 
@@ -144,7 +143,7 @@ def _partition(model: _Model, is_dynamic: Callable[[_Role, str], bool]) -> tuple
         return is_dynamic(_Role.PLAIN if plain else _Role.FIXED, path_name(path))
 
     def is_leaf(node: Any) -> bool:
-        return is_parameter(node) or _is_buffer(node)
+        return is_parameter(node) or is_fixed(node)
 
     spec = jax.tree_util.tree_map_with_path(choose, model, is_leaf=is_leaf)
     return eqx.partition(model, spec)
@@ -156,8 +155,4 @@ def _roles(parameter: Any) -> PyTree[_Role]:
             return _Role.FIXED
         return _Role.MEAN if is_mean_path(path) else _Role.WIDTH
 
-    return jax.tree_util.tree_map_with_path(role, parameter, is_leaf=_is_buffer)
-
-
-def _is_buffer(node: Any) -> bool:
-    return isinstance(node, paramax.NonTrainable)
+    return jax.tree_util.tree_map_with_path(role, parameter, is_leaf=is_fixed)

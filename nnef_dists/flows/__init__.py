@@ -3,7 +3,12 @@
 from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale
 from nnef_dists.flows._conditional_flow import ConditionalFlow, reverse_kl
 from nnef_dists.flows._conditioned import Conditioned, parameter_count
-from nnef_dists.flows._conditioners import DirectionConditioner, FourierFeatures
+from nnef_dists.flows._conditioners import (
+    DirectionConditioner,
+    DropoutConditioner,
+    FourierFeatures,
+    draw_dropout,
+)
 from nnef_dists.flows._cubic_conjugation import CubicConjugation
 from nnef_dists.flows._cubic_rational import CubicRational
 from nnef_dists.flows._importance import ImportanceEstimate, importance_estimate
@@ -20,6 +25,7 @@ __all__ = [
     "CubicConjugation",
     "CubicRational",
     "DirectionConditioner",
+    "DropoutConditioner",
     "FlowSampler",
     "FourierFeatures",
     "ImportanceEstimate",
@@ -27,6 +33,7 @@ __all__ = [
     "RadialConditional",
     "RayTransform",
     "SinhConjugation",
+    "draw_dropout",
     "importance_estimate",
     "parameter_count",
     "reverse_kl",

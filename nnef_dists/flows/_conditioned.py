@@ -96,7 +96,9 @@ def split_parameters(bijection: AbstractBijection) -> tuple[Float[Array, " k"], 
 def check_conditioner(conditioner: Conditioner, size: int, parameters: Float[Array, " k"]) -> None:
     """Refuses a conditioner whose output is not of the size of the parameters."""
     inputs = jax.ShapeDtypeStruct((size,), parameters.dtype)
-    found = eqx.filter_eval_shape(paramax.unwrap(conditioner), inputs).shape
+    # Dropout without a key raises in training mode, and does not change the shape.
+    tested = eqx.nn.inference_mode(paramax.unwrap(conditioner))
+    found = eqx.filter_eval_shape(tested, inputs).shape
     if found != parameters.shape:
         raise ValueError(
             f"Expected a conditioner with outputs of shape {parameters.shape}; got {found}"

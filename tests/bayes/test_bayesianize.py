@@ -39,7 +39,9 @@ def test_means_are_the_modules_weights():
 
 def test_sampling_the_whole_is_calling_with_the_key():
     bayesian = bayesianize(trained(), init_raw_stdv=0.5)
-    drawn = sample_all_parameters(bayesian, KEY)
+    # The other half of the key is for layers that are random themselves.
+    weight_key, _ = jax.random.split(KEY)
+    drawn = sample_all_parameters(bayesian, weight_key)
     assert jnp.array_equal(drawn(X), drawn(X, sample=False))
     assert jnp.allclose(drawn(X), bayesian(X, key=KEY))
 

@@ -1,0 +1,363 @@
+"""Numerical probes of a family: draws, rays, lines and rounding, in one compiled program."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from nnef_dists.families import ExponentialFamily
+
+# Halvings of an interval with a possible jump: to 1e-10 of its length.
+_HALVINGS = 34
+
+
+class FamilyProbes(NamedTuple):
+    """What the probes of one eta return; a batch has a leading axis of etas.
+
+    With d unconstrained coordinates u, k statistics, n draws, p far points, r directions and R
+    radii. `values` are the k statistics and log h.
+
+    Attributes:
+        draws: Approximate draws of x, `(n, *x_shape)`.
+        values: Values at the draws, `(n, k + 1)`.
+        rounding: Error of the float32 log-density at the draws, in nats, `(n,)`.
+        value_rounding: Error of the float32 values at the draws, `(n, k + 1)`.
+        far: Points x at several distances from the draws, `(p, *x_shape)`.
+        far_values: Their values, `(p, k + 1)`.
+        log_det_error: Error of the support's log-determinant for u of order one, in nats, `(64,)`.
+        scale: Standard deviation of the draws of u, the largest of all coordinates.
+        radii: Distances in u along the rays, `(R,)`.
+        directions: Unit vectors of u, `(R, r, d)`. They follow the ridges of the density.
+        ray_x: Points of the rays, `(R, r, *x_shape)`.
+        ray_values: Their values, `(R, r, k + 1)`.
+        ray_logs: Log-density of u, `(R, r)`.
+        ray_mass: Log-density times the volume of u over which it extends across the ray, `(R, r)`.
+        ray_is_finite_32: Whether the values are finite in float32, `(R, r)`.
+        jump: Largest jump of each value along lines, in standard deviations, `(k + 1,)`.
+        slope_jump: Largest jump of each slope, relative to its mean size, `(k + 1,)`.
+        jump_x: Where the largest jump of the values is, of shape `x_shape`.
+        slope_jump_x: Where the largest jump of the slopes is, of shape `x_shape`.
+    """
+
+    draws: Array
+    values: Array
+    rounding: Array
+    value_rounding: Array
+    far: Array
+    far_values: Array
+    log_det_error: Array
+    scale: Array
+    radii: Array
+    directions: Array
+    ray_x: Array
+    ray_values: Array
+    ray_logs: Array
+    ray_mass: Array
+    ray_is_finite_32: Array
+    jump: Array
+    slope_jump: Array
+    jump_x: Array
+    slope_jump_x: Array
+
+
+# Compiling takes nearly all of the time. This level halves it.
+_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=_COMPILER_OPTIONS)
+def probe_family(
+    family: ExponentialFamily, etas: Float[Array, "m eta_dim"], keys: Key[Array, " m"]
+) -> FamilyProbes:
+    """Probes each eta: finds modes, draws around them, follows rays and looks for jumps.
+
+    To compile quickly, each loop evaluates the family at one place only.
+
+    Args:
+        family: The exponential family.
+        etas: Natural parameters in float64, `(m, eta_dim)`. They must be float32 numbers.
+        keys: PRNG keys, `(m,)`.
+
+    Returns:
+        The probes, with a leading axis of m.
+    """
+    return jax.vmap(functools.partial(_probe, family))(etas, keys)
+
+
+def _probe(family, eta, key) -> FamilyProbes:
+    support = family.support
+    dim = math.prod(support.shape)
+    keys = jax.random.split(key, 5)
+
+    def raw_logdensity(u):
+        x, log_det = support.transform_and_log_det(u.reshape(support.shape))
+        return family.unnormalized_logdensity(eta.astype(u.dtype), x) + log_det.astype(u.dtype)
+
+    def values(u):
+        x = support.transform(u.reshape(support.shape))
+        stats, log_h = family.sufficient_statistics(x), family.log_base_measure(x)
+        return jnp.append(stats, log_h.astype(stats.dtype))
+
+    def everything(u):
+        x, log_det = support.transform_and_log_det(u.reshape(support.shape))
+        stats, log_h = family.sufficient_statistics(x), family.log_base_measure(x)
+        log = jnp.sum(eta.astype(u.dtype) * stats) + log_h + log_det
+        return x, jnp.append(stats, log_h.astype(stats.dtype)), log
+
+    modes, mode_logs, deviations = _find_modes(raw_logdensity, dim, keys[0])
+    u = _draw(raw_logdensity, modes, mode_logs, deviations, keys[1])
+    scale = jnp.maximum(jnp.max(jnp.std(u, axis=0)), 1e-8)
+    u = u.astype(jnp.float32).astype(u.dtype)  # so that both precisions have the same points
+
+    spread = jnp.geomspace(0.1, 10.0, 64)[:, None]
+    near, wide = jax.random.normal(keys[2], (2, 64, dim))
+    unit_u = jnp.clip(wide, -2, 2)
+    far_u = jnp.concatenate([spread * wide, u[:64] + 3 * scale * near])
+
+    center = modes[jnp.argmax(mode_logs)]
+    radii = scale * jnp.logspace(-1, *((12, 66) if dim == 1 else (5, 31)), dtype=u.dtype)
+    directions, ray_mass = _follow_rays(raw_logdensity, center, radii, keys[3])
+    ray_u = center + radii[:, None, None] * directions
+
+    points = jnp.concatenate([u, far_u, ray_u.reshape(-1, dim)])
+    x, all_values, logs = jax.vmap(everything)(points)
+    _, values_32, logs_32 = jax.vmap(everything)(points.astype(jnp.float32))
+    n, far = len(u), slice(len(u), len(u) + len(far_u))
+
+    def on_rays(array):
+        return array[far.stop :].reshape(*directions.shape[:2], *array.shape[1:])
+
+    ray_logs = on_rays(logs)
+    # Without the tails, whose scale may exceed that of T by many orders of magnitude.
+    central = u[jnp.argsort(-logs[:n])[: n // 2]]
+    jumps = _find_jumps(values, central, all_values[:n], keys[4])
+    return FamilyProbes(
+        draws=x[:n],
+        values=all_values[:n],
+        rounding=logs_32[:n].astype(u.dtype) - logs[:n],
+        value_rounding=values_32[:n].astype(u.dtype) - all_values[:n],
+        far=x[far],
+        far_values=all_values[far],
+        log_det_error=jax.vmap(lambda u: _log_det_error(family, u))(unit_u),
+        scale=scale,
+        radii=radii,
+        directions=directions,
+        ray_x=on_rays(x),
+        ray_values=on_rays(all_values),
+        ray_logs=ray_logs,
+        ray_mass=ray_logs + ray_mass,
+        ray_is_finite_32=jnp.all(jnp.isfinite(on_rays(values_32)), axis=-1),
+        jump=jumps[0],
+        slope_jump=jumps[1],
+        jump_x=support.transform(jumps[2].reshape(support.shape)),
+        slope_jump_x=support.transform(jumps[3].reshape(support.shape)),
+    )
+
+
+def _derivatives(raw_logdensity, u):
+    """Returns log-density, gradient and Hessian; what is not finite is -inf or 0."""
+
+    def gradient(u):
+        log, slopes = jax.value_and_grad(raw_logdensity)(u)
+        return slopes, (log, slopes)
+
+    hessian, (log, slopes) = jax.jacfwd(gradient, has_aux=True)(u)
+    log = jnp.where(jnp.isfinite(log), log, -jnp.inf)
+    return log, *(jnp.where(jnp.isfinite(d), d, 0.0) for d in (slopes, hessian))
+
+
+def _find_modes(raw_logdensity, dim, key):
+    """Climbs from starts at several scales by Newton steps that maximize.
+
+    Returns:
+        Points `(starts, dim)`, their log-densities, and the deviations `(starts, dim, dim)` that
+        turn standard normal numbers into steps of the size of the density there.
+    """
+    starts = {1: 16, 2: 16, 3: 12, 4: 12}.get(dim, 6)
+    scales = jnp.geomspace(0.1, 30.0, starts)[:, None]
+
+    def climb(state, _):
+        """Evaluates the trial point; keeps it if it is higher; tries the next one."""
+        trial, best, damping = state
+        log, slopes, hessian = _derivatives(raw_logdensity, trial)
+        better = log > best[1]
+        found = trial, log, slopes, hessian
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
+        damping = jnp.clip(damping * jnp.where(better, 0.2, 6.0), 1e-12, 1e12)
+        curvatures, axes = jnp.linalg.eigh(best[3])
+        step = axes @ ((axes.T @ best[2]) / (jnp.abs(curvatures) + damping))
+        widest = 1 + jnp.linalg.norm(best[0])
+        sizes = 1 / jnp.sqrt(jnp.maximum(jnp.abs(curvatures), widest**-2.0))
+        return (best[0] + step, best, damping), axes * sizes
+
+    def one(u):
+        nothing = u, jnp.full((), -jnp.inf, u.dtype), jnp.zeros_like(u), jnp.zeros((dim, dim))
+        state = u, nothing, jnp.full((), 5.0, u.dtype)
+        (_, best, _), deviations = jax.lax.scan(climb, state, None, length=41)
+        return best[0], best[1], deviations[-1]
+
+    return jax.vmap(one)(scales * jax.random.normal(key, (starts, dim)))
+
+
+def _draw(raw_logdensity, modes, mode_logs, deviations, key):
+    """Draws around the modes by an affine-invariant ensemble: `(n, dim)`.
+
+    Reference:
+        Goodman and Weare, *Ensemble samplers with affine invariance* (2010), section 2.
+    """
+    dim = modes.shape[1]
+    half = max(32, dim + 1)
+    start_key, key = jax.random.split(key)
+    ranks = jnp.argsort(-mode_logs)
+    high = jnp.maximum(jnp.sum(mode_logs > jnp.max(mode_logs) - 10), 1)
+    starts = ranks[jnp.arange(2 * half) % high]
+    noise = jax.random.normal(start_key, (2 * half, dim))
+    u = modes[starts] + jnp.einsum("wij,wj->wi", deviations[starts], noise)
+
+    def step(state, key):
+        """Moves one half of the ensemble, along lines to the other half."""
+        (u, log), others = state
+        pick_key, stretch_key, accept_key = jax.random.split(key, 3)
+        partners = others[0][jax.random.randint(pick_key, (half,), 0, half)]
+        stretch = (1 + jax.random.uniform(stretch_key, (half,), u.dtype)) ** 2 / 2
+        new = partners + stretch[:, None] * (u - partners)
+        new_log = jax.vmap(raw_logdensity)(new)
+        log_ratio = (dim - 1) * jnp.log(stretch) + new_log - log
+        accept = jnp.log(jax.random.uniform(accept_key, (half,), u.dtype)) < log_ratio
+        accept &= jnp.isfinite(new_log)
+        moved = jnp.where(accept[:, None], new, u), jnp.where(accept, new_log, log)
+        return (others, moved), moved
+
+    # The first valid point replaces the start, whatever the density there.
+    log = jnp.full((half,), -jnp.inf, u.dtype)
+    state = (u[:half], log), (u[half:], log)
+    _, (history, logs) = jax.lax.scan(step, state, jax.random.split(key, 480))
+    draws, logs = history[200::15].reshape(-1, dim), logs[200::15].reshape(-1, 1)
+    return jnp.where(jnp.isfinite(logs), draws, modes[ranks[0]])
+
+
+def _follow_rays(raw_logdensity, center, radii, key):
+    """Follows directions outwards and back, turning each to the largest density at its radius.
+
+    Returns:
+        Directions `(R, r, d)`, and the log of the volume across each ray `(R, r)`.
+    """
+    dim = len(center)
+    if dim == 1:
+        ends = jnp.broadcast_to(jnp.array([[1.0], [-1.0]]), (len(radii), 2, 1))
+        return ends, jnp.zeros((len(radii), 2))
+    count = {2: 16, 3: 20, 4: 24}.get(dim, 16)
+    axes = jnp.concatenate([jnp.eye(dim), -jnp.eye(dim)])[: count - 4]
+    random = jax.random.normal(key, (count - len(axes), dim))
+    start = jnp.concatenate([axes, random / jnp.linalg.norm(random, axis=1, keepdims=True)])
+    turns = 6 if dim <= 4 else 3
+
+    def turn(state, radius):
+        """Evaluates the trial direction; keeps it if it is higher; tries the next one."""
+        trial, best, last_radius, factor = state
+        found = trial, *_derivatives(raw_logdensity, center + radius * trial)
+        better = (found[1] >= best[1]) | (radius != last_radius)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
+        factor = jnp.where(better, 1.0, 0.1 * factor)
+        v, _, slopes, hessian = best
+        across = jnp.eye(dim) - jnp.outer(v, v)
+        curvatures, axes = jnp.linalg.eigh(
+            across @ hessian @ across - across * (slopes @ v / radius)
+        )
+        flattest = 1e-3 * jnp.max(jnp.abs(curvatures)) + radius**-2.0
+        step = axes @ ((axes.T @ across @ slopes) / jnp.maximum(jnp.abs(curvatures), flattest))
+        step *= factor / jnp.maximum(1.0, 2 * jnp.linalg.norm(step) / radius)
+        new = v + step / radius
+        widths = -jnp.log(jnp.maximum(-curvatures, radius**-2.0)) / 2
+        widths = jnp.minimum(widths, jnp.log(radius))
+        # The eigenvector along the ray itself does not count.
+        volume = jnp.sum((1 - (axes.T @ v) ** 2) * widths)
+        return (new / jnp.linalg.norm(new), best, radius, factor), (v, volume, best[1])
+
+    def one(v):
+        nothing = v, jnp.full((), -jnp.inf, v.dtype), jnp.zeros_like(v), jnp.zeros((dim, dim))
+        state = v, nothing, jnp.zeros((), v.dtype), jnp.ones((), v.dtype)
+        path = jnp.repeat(jnp.concatenate([radii, radii[::-1]]), turns)
+        found = jax.lax.scan(turn, state, path)[1]
+        out, back = zip(*(jnp.split(part[turns - 1 :: turns], 2) for part in found), strict=True)
+        back = [part[::-1] for part in back]
+        higher = back[2] > out[2]
+        return jnp.where(higher[:, None], back[0], out[0]), jnp.where(higher, back[1], out[1])
+
+    return jax.vmap(one, out_axes=1)(start)
+
+
+def _find_jumps(values, u, at_draws, key):
+    """Looks for jumps of the values and of their slopes along lines through draws.
+
+    An interval with a jump keeps its difference as it is halved. That of a smooth function
+    vanishes.
+    """
+    dim = u.shape[1]
+    if dim == 1:
+        low, high = jnp.min(u, axis=0), jnp.max(u, axis=0)
+        starts, ends = (2 * low - high)[None], (2 * high - low)[None]
+    else:
+        first, last = u[jax.random.randint(key, (2, 8), 0, len(u))]
+        starts, ends = first - (last - first), last + (last - first)
+    value_scale = jnp.std(at_draws, axis=0)
+    value_scale = jnp.where(value_scale > 0, value_scale, 1.0)
+
+    def gap(a, b):
+        """Differences; values beyond an edge of the support make none."""
+        difference = jnp.abs(a - b)
+        return jnp.where(jnp.isfinite(difference), difference, 0.0)
+
+    def along(start, end):
+        def curve(t):
+            value, slope = jax.jvp(
+                lambda t: values(start + t * (end - start)), (t,), (jnp.ones_like(t),)
+            )
+            return jnp.stack([value, slope])
+
+        times = jnp.linspace(0, 1, 257 if dim == 1 else 129, dtype=u.dtype)
+        on_line = jax.vmap(curve)(times)
+        # The line may leave the bulk, where T can be steep: its changes there are the scale, too.
+        slopes = jnp.where(jnp.isfinite(on_line[:, 1]), jnp.abs(on_line[:, 1]), 0.0)
+        unit = jnp.mean(slopes, axis=0)
+        unit = jnp.stack([jnp.maximum(value_scale, 1e-3 * unit), jnp.where(unit > 0, unit, 1.0)])
+        on_line /= unit
+
+        steps = jnp.diff(on_line, axis=0)
+        steps = jnp.where(jnp.isfinite(steps), steps, 0.0)
+        unlike = jnp.abs(steps[1:-1] - (steps[:-2] + steps[2:]) / 2)
+        suspects = jnp.argsort(-jnp.max(unlike, axis=(1, 2)))[:6] + 1
+
+        def halve(state, _):
+            low, high = state
+            time = (low[0] + high[0]) / 2
+            middle = time, curve(time) / unit
+            in_left = jnp.max(gap(middle[1], low[1])) > jnp.max(gap(high[1], middle[1]))
+            choose = functools.partial(jnp.where, in_left)
+            low = jax.tree.map(choose, low, middle)
+            return (low, jax.tree.map(choose, middle, high)), None
+
+        def narrow(k):
+            state = (times[k], on_line[k]), (times[k + 1], on_line[k + 1])
+            (low, high), _ = jax.lax.scan(halve, state, None, length=_HALVINGS)
+            return gap(high[1], low[1]), start + low[0] * (end - start)
+
+        return jax.vmap(narrow)(suspects)
+
+    jumps, places = jax.vmap(along)(starts, ends)
+    jumps = jumps.reshape(-1, 2, at_draws.shape[1])
+    places = places.reshape(-1, dim)
+    worst = jnp.argmax(jnp.max(jumps, axis=2), axis=0)
+    return *jnp.max(jumps, axis=0), places[worst[0]], places[worst[1]]
+
+
+def _log_det_error(family, u):
+    """The declared log-determinant less that of the Jacobian; 0 if the shapes do not allow it."""
+    support = family.support
+    if not hasattr(support, "inverse_and_log_det"):  # an AbstractSupport may have any weight
+        return jnp.zeros(())
+    jacobian = jax.jacfwd(lambda u: support.transform(u.reshape(support.shape)).ravel())(u)
+    declared = support.transform_and_log_det(u.reshape(support.shape))[1]
+    return declared - jnp.linalg.slogdet(jacobian)[1]
