@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import paramax
 from jaxtyping import PyTree
 
 from ._introspection import get_parameters, path_name
@@ -106,7 +107,7 @@ def check_whole(model: PyTree) -> None:
     """
 
     def is_leaf(node: Any) -> bool:
-        return is_parameter(node) or _is_buffer(node)
+        return is_parameter(node) or isinstance(node, paramax.NonTrainable)
 
     for path, node in jax.tree_util.tree_leaves_with_path(model, is_leaf=is_leaf):
         missing = _missing_field(node)
@@ -120,7 +121,7 @@ def check_whole(model: PyTree) -> None:
 
 def _missing_field(node: Any) -> str | None:
     """Returns the field of a parameter or buffer from which a split has taken the array."""
-    if _is_buffer(node):
+    if isinstance(node, paramax.NonTrainable):
         return "tree" if node.tree is None else None
     if not is_parameter(node):
         return None

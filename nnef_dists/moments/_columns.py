@@ -121,7 +121,9 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], eta_dim: int) -> None:
         wrong = sorted(names ^ set(arrays))
         raise ValueError(f"Expected arrays {sorted(names)}; got {wrong} missing or unknown")
     n = len(arrays["eta"])
-    known = dict.fromkeys(("covariance", "covariance_error"), (n, eta_dim, eta_dim))
+    known: dict[str, tuple[int, ...]] = dict.fromkeys(
+        ("covariance", "covariance_error"), (n, eta_dim, eta_dim)
+    )
     known |= dict.fromkeys(("eta", "mean", "standard_error"), (n, eta_dim))
     for name, array in arrays.items():
         expected = known.get(name, (n, *array.shape[1:]))
