@@ -246,6 +246,13 @@ DECLARED = {
     "student": Declaration(
         _student, nd.domain(**_TAIL), {"t": (-4.0, -0.75)}, on_line(_student, 1e60)
     ),
+    "student, of too wide a domain": Declaration(
+        _student,
+        nd.domain(t=nd.negative),
+        {"t": (-0.5, -0.1)},
+        on_line(_student, 1e60),
+        promised=False,
+    ),
     "pearson": Declaration(
         _pearson,
         nd.domain(**_TAIL),

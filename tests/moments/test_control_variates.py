@@ -7,8 +7,10 @@ import pytest
 
 import nnef_dists as nd
 from nnef_dists.moments._control_variates import correct_means
+from nnef_dists.moments._density import Density
 from nnef_dists.moments._features import draw_features, monomial_features, quadratics
 from nnef_dists.moments._proposal import Whitening
+from nnef_dists.moments._validity import Validity
 from tests import truth
 from tests.families.checks import quick_compilation
 from tests.moments.conftest import QUARTIC
@@ -78,10 +80,13 @@ def test_all_features_have_mean_zero(eta):
 
     @jax.jit
     def moments(z):
-        def log_density(z):
-            return QUARTIC.unnormalized_logdensity(eta, whitening.to_u(z)[0])
+        density = Density.unconstrained(QUARTIC, eta)
 
-        features = draw_features(QUARTIC, log_density, whitening)
+        def log_density(z):
+            return density(whitening.to_u(z))
+
+        everything = Validity(jnp.asarray(True), jnp.asarray(True))
+        features = draw_features(density, whitening, everything)
         logs, scores = jax.vmap(jax.value_and_grad(log_density))(z)
         values = jax.vmap(features)(z, scores, logs)
         weights = jax.nn.softmax(logs)

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 import nnef_dists as nd
-from nnef_dists.moments._estimate import _label_tile
+from nnef_dists.moments._label import label_tile
 from tests.families.checks import quick_compilation
 from tests.moments.conftest import QUARTIC, QUARTIC_KEY, QUARTIC_RANGES
 from tests.moments.exact import polynomial_moments
@@ -142,7 +142,7 @@ class TestReproducibility:
         keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(jnp.arange(256))
         config = quartic_labels.config
         for rows in (order[:64], order[64:]):
-            tile = _label_tile(QUARTIC, config, quartic_etas[rows], keys[rows])
+            tile = label_tile(QUARTIC, config, quartic_etas[rows], keys[rows])
             for name, values in tile._asdict().items():
                 expected = getattr(quartic_labels, name)[rows]
                 assert np.array_equal(values, expected, equal_nan=values.dtype != np.int8), name
@@ -214,7 +214,7 @@ class TestDataset:
         with jax.enable_x64(True):
             etas = jax.ShapeDtypeStruct((SMALL.tile, family.eta_dim), dtype)
             keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), SMALL.tile))
-            label = _label_tile.eval_shape(family, SMALL, etas, keys)
+            label = label_tile.eval_shape(family, SMALL, etas, keys)
         dtypes = {leaf.dtype for leaf in label._replace(status=label.mean, rung=label.mean)}
         assert dtypes == {jnp.dtype(dtype)}
 

@@ -13,6 +13,7 @@ import nnef_dists as nd
 from tests.moments.user_families import GammaPair, MatrixNormal
 from tests.numerics import assert_close, epsilon
 from tests.registry import FAMILIES
+from tests.strangers import DECLARED, Stranger
 
 QUARTIC = nd.Polynomial1D((1, 2, 4))
 GAUSSIAN = nd.GaussianNatural1D()
@@ -161,31 +162,49 @@ def test_points_that_are_matrices():
 
 class TestErrorEstimate:
     def test_it_bounds_the_error_of_a_coarse_rule(self):
-        eta = (0.0, -1.0, -1.0)
-        mean, _ = quartic_by_scipy(eta)
-        coarse = nd.quadrature_moments(QUARTIC, array(eta), points=9)
-        assert 1e-4 < z_error(coarse, mean) <= coarse.error
+        """Kinks: the rule converges with the square of the spacing alone."""
+        family, exact = Stranger("kinks, undeclared"), DECLARED["kinks, undeclared"].exact
+        eta = np.array([0.3, -1.5])
+        coarse = nd.quadrature_moments(family, array(eta), points=401)
+        assert 1e-7 < z_error(coarse, exact(eta)[0]) <= coarse.error < 1e-3
 
-    def test_it_falls_with_the_number_of_points(self):
-        eta = array((0.0, -1.0, -1.0))
-        errors = [nd.quadrature_moments(QUARTIC, eta, points=n).error for n in (11, 21, 41)]
-        assert errors[0] > 10 * errors[1] > 100 * errors[2]
+    def test_what_has_not_converged_is_nan(self):
+        found = nd.quadrature_moments(QUARTIC, array((0.0, -1.0, -1.0)), points=9)
+        assert np.isnan(found.mean).all()
+        assert np.isinf(found.error)
 
-    def test_it_does_not_stay_silent_on_a_density_out_of_reach(self):
-        """A mean of 1,500 in a grid that reaches 1,000: refused, or an error that says so."""
-        eta = array((0.3, -1e-4))
-        try:
-            found = nd.quadrature_moments(GAUSSIAN, eta)
-        except Exception as refusal:
-            assert "reach" in str(refusal)  # noqa: PT017
-        else:
-            mean = np.asarray(GAUSSIAN.mean(eta), np.float64)
-            assert z_error(found, mean) < 1e-3 or not found.error < 1e-3
+    @pytest.mark.parametrize(
+        ("family", "eta", "mean"),
+        [
+            (GAUSSIAN, (0.3, -1e-6), 150_000.0),
+            (GAUSSIAN, (3e4, -0.5), 30_000.0),
+            (nd.GammaShapePrior(), (4.824858, -0.5049439), 14_119.915),
+            (nd.Gamma(), (1e6, -3e-4), 1_000_001 / 3e-4),
+        ],
+        ids=["wide", "narrow", "shape", "gamma"],
+    )
+    def test_a_mode_far_away_is_found(self, family, eta, mean):
+        found = nd.quadrature_moments(family, array(eta))
+        which = family.stat_names.index({"alpha": "alpha"}.get(family.stat_names[0], "x"))
+        assert abs(float(found.mean[which]) / mean - 1) < 1e-5
 
-    def test_a_longer_reach_finds_it(self):
-        eta = array((0.3, -1e-4))
-        found = nd.quadrature_moments(GAUSSIAN, eta, reach=1e5)
-        assert z_error(found, np.asarray(GAUSSIAN.mean(eta), np.float64)) < 1e-4
+    @pytest.mark.parametrize("eta", [-3.0, -1.0, -0.75, -0.6])
+    def test_heavy_tails(self, eta):
+        found = nd.quadrature_moments(Stranger("student"), array([eta]))
+        exact = scipy.special.digamma(-eta) - scipy.special.digamma(-eta - 0.5)
+        assert z_error(found, np.array([exact])) < 2 * found.error < 1e-3
+
+    def test_what_is_not_integrable_is_nan(self):
+        declared = Stranger("student, of too wide a domain")
+        for eta in (-0.5, -0.4, -0.1):
+            found = nd.quadrature_moments(declared, array([eta]))
+            assert np.isnan(found.mean).all()
+            assert np.isinf(found.error)
+
+    def test_wells_of_any_depth(self):
+        """Two narrow wells, 10,000 nats deep: their distance is known."""
+        found = nd.quadrature_moments(QUARTIC, array((0.0, 200.0, -1.0)))
+        assert abs(float(found.mean[1]) - 99.9975) < 1e-3
 
 
 @pytest.mark.parametrize("transform", ["vmap", "map"])
