@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-import paramax
 from jaxtyping import Array, Float
 
 from nnef_dists.networks import AbstractMomentNetwork
@@ -113,7 +112,7 @@ def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inve
 def _start(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
     """Returns inputs of the example whose moments are most like mu."""
     coordinates = network.standardisation
-    examples = paramax.unwrap(coordinates).examples
+    examples = coordinates.examples
 
     def unlikeness(x):
         sd = coordinates.rough_sd(x)

@@ -104,11 +104,12 @@ class ValidationReport(eqx.Module):
             "its 90 % intervals cover less than 70 %": self.overconfident,
         }
         found = "; ".join(fault for fault, present in faults.items() if present)
+        where = f"{names[int(self.worst_statistic)]!r} at eta = {np.asarray(self.worst_eta)}"
         return (
-            f"Expected a network as accurate as its labels allow; got a network that {self.summary()}. "
-            f"Reasons: {found}. The largest error is in {names[int(self.worst_statistic)]!r} at eta = "
-            f"{np.asarray(self.worst_eta)}. Train longer, label more etas there, narrow the ranges "
-            "of eta, or calibrate the scales of the weights"
+            "Expected a network as accurate as its labels allow; got one that "
+            f"{self.summary()}. Reasons: {found}. The largest error is in {where}. Train longer, "
+            "label more etas there, narrow the ranges of eta, or calibrate the scales of the "
+            "weights"
         )
 
     def __repr__(self) -> str:

@@ -159,7 +159,7 @@ def _predict(
     """Returns moments, their standard deviations, which etas are inside, and which are examples."""
     network, coordinates = q.network, q.network.standardisation
     inputs = jax.vmap(coordinates.inputs)(etas)
-    examples = paramax.unwrap(coordinates).examples
+    examples = coordinates.examples
     close = 16 * jnp.finfo(inputs.dtype).eps * (1 + jnp.abs(inputs))
     seen = jax.vmap(lambda x, r: jnp.any(jnp.all(jnp.abs(examples - x) <= r, 1)))(inputs, close)
     _, spread = predictive_moments(network, lambda drawn: jax.vmap(drawn)(etas), key, _SAMPLES)

@@ -15,7 +15,7 @@ from nnef_dists import families
 from nnef_dists.bayes import Module, draw_or_mean, register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
-from nnef_dists.networks._region import TrainingRegion, medoid
+from nnef_dists.networks._region import TrainingRegion
 
 # Of the training etas, for whoever needs a point near some moments.
 _EXAMPLES = 512
@@ -127,8 +127,7 @@ class Standardisation(eqx.Module):
         output_scale: r, `(eta_dim,)`.
         low: The smallest value of each input in the data, `(m,)`.
         high: The largest, `(m,)`.
-        examples: Inputs of some of the data, at most 512, `(k, m)`.
-        region: The training region.
+        region: The training region, with the inputs of at most 512 of the data as examples.
         center: The medoid of the examples' etas, `(eta_dim,)`: the one whose summed distance to the
             others is least, in whitened inputs.
 
@@ -144,7 +143,6 @@ class Standardisation(eqx.Module):
     output_scale: paramax.NonTrainable[Array]
     low: paramax.NonTrainable[Array]
     high: paramax.NonTrainable[Array]
-    examples: paramax.NonTrainable[Array]
     region: TrainingRegion
     center: paramax.NonTrainable[Array]
 
@@ -171,15 +169,19 @@ class Standardisation(eqx.Module):
         self.output_scale = to_buffer(_nonzero(ratio.std(0)))
         self.low, self.high = to_buffer(inputs.min(0)), to_buffer(inputs.max(0))
         rows = np.linspace(0, n - 1, min(n, _EXAMPLES)).astype(int)
-        self.examples = to_buffer(inputs[rows])
         self.region = TrainingRegion(inputs, inputs[rows], labels.eta.dtype)
-        middle = medoid(np.asarray(self.region.examples.tree))
-        self.center = to_buffer(labels.eta[rows[middle]])
+        medoid = np.argmin(np.abs(inputs - np.asarray(self.region.medoid)).max(1))
+        self.center = to_buffer(labels.eta[medoid])
 
     @property
     def input_dim(self) -> int:
         """The number m of inputs."""
         return self.family.unconstrained_dim
+
+    @property
+    def examples(self) -> Float[Array, "k m"]:
+        """Inputs of some of the data, at most 512, all different, `(k, m)`."""
+        return paramax.unwrap(self.region.examples)
 
     def inputs(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
         """Returns the standardised unconstrained coordinates, `(m,)`, of eta, `(eta_dim,)`."""

@@ -26,18 +26,21 @@ _ROUNDING = 1e-3
 class TrainingRegion(eqx.Module):
     """The region of inputs near training examples; never trained.
 
-    An input x, `(m,)`, is inside if it is within the widened range of each input and in a ball
-    around some example x_j:
+    An input x, `(m,)`, is inside if it is within the widened range of each input, and if there are
+    examples x_j and x_k with
 
-        |W (x - x_j)| <= 1.5 r_j,    r_j = min(distance of x_j to its fifth neighbor, 3 median r)
+        |x - x_j| <= 1.5 r_j    and    |W (x - x_k)| <= 1.5 s_k,
 
-    with W the whitening of the inputs. Radii follow the density of the examples, so that rings,
-    clusters, bands and wedges keep their gaps, and fresh inputs of the same distribution are inside
-    in 99 % of cases and more. The covariance is shrunk towards the identity by m / n.
+    with W the whitening of the inputs, and r_j, s_k their distances to their fifth neighbors,
+    plain and whitened, at most 3 times their medians. Radii follow the density of the examples, so
+    that rings, clusters and wedges keep their gaps. The whitening finds thin directions, such as
+    those across bands and simplices; its covariance is shrunk towards the identity by m / n.
 
-    A range is widened at either end by (1 + log(1 + m)) times the distance between its extreme
-    and its fifth value: fresh inputs exceed the extreme of n others by about that, for short and
-    for long tails, in one of m inputs.
+    A range is widened at either end by (1 + log(1 + m)) times the distance between its extreme and
+    its fifth value. Fresh inputs exceed the extremes of n others by about that distance, for short
+    and for long tails, in one of m inputs. With both, 99 % and more of fresh inputs of the same
+    distribution are inside. Gaps that are narrower than the distance between neighbors, as many are
+    in ten dimensions, are not found.
 
     Args:
         inputs: Standardised inputs of all training etas, `(n, m)`.
@@ -48,17 +51,21 @@ class TrainingRegion(eqx.Module):
         low: The least inside value of each input, `(m,)`.
         high: The largest, `(m,)`.
         whitening: W^T, `(m, m)`.
-        examples: The examples times W^T, `(k, m)`.
-        radii: 1.5 r, `(k,)`.
+        examples: The examples, `(k, m)`.
+        whitened: The examples times W^T, `(k, m)`.
+        radii: 1.5 r and 1.5 s, `(2, k)`.
     """
 
     low: paramax.NonTrainable[Array]
     high: paramax.NonTrainable[Array]
     whitening: paramax.NonTrainable[Array]
     examples: paramax.NonTrainable[Array]
+    whitened: paramax.NonTrainable[Array]
     radii: paramax.NonTrainable[Array]
 
     def __init__(self, inputs: np.ndarray, examples: np.ndarray, dtype: np.dtype):
+        # Repeated inputs have no more neighbors than one of them.
+        inputs, examples = np.unique(inputs, axis=0), np.unique(examples, axis=0)
         n, m = inputs.shape
         ordered = np.sort(inputs, 0)
         last = min(_NEIGHBOR, n) - 1
@@ -67,22 +74,24 @@ class TrainingRegion(eqx.Module):
         high = ordered[-1] + factor * (ordered[-1] - ordered[-1 - last]) + _ROUNDING
 
         shrinkage = min(1.0, m / n)
-        covariance = (1 - shrinkage) * inputs.T @ inputs / n + shrinkage * np.eye(m)
+        covariance = (1 - shrinkage) * np.cov(inputs.T, bias=True) + shrinkage * np.eye(m)
         values, vectors = np.linalg.eigh(covariance)
         whitening = vectors / np.sqrt(np.maximum(values, _LEAST_VARIANCE * values[-1]))
-        white = examples @ whitening
-        # Repeated examples have no more neighbors than one of them.
-        distinct = np.unique(white, axis=0)
-        distances = np.sort(_distances(white, distinct), 1)
-        radii = distances[:, min(_NEIGHBOR, len(distinct) - 1)]
-        radii = _REACH * np.minimum(radii, _MOST * np.median(radii)) + _ROUNDING
+        whitened = examples @ whitening
 
         def to_buffer(leaf: np.ndarray) -> paramax.NonTrainable[Array]:
             return paramax.NonTrainable(jnp.asarray(leaf, dtype))
 
         self.low, self.high = to_buffer(low), to_buffer(high)
         self.whitening = to_buffer(whitening)
-        self.examples, self.radii = to_buffer(white), to_buffer(radii)
+        self.examples, self.whitened = to_buffer(examples), to_buffer(whitened)
+        self.radii = to_buffer(np.stack([_radii(examples), _radii(whitened)]))
+
+    @property
+    def medoid(self) -> Array:
+        """The example, `(m,)`, whose summed whitened distance to all others is least."""
+        whitened = np.asarray(self.whitened.tree, np.float64)
+        return self.examples.tree[np.argmin(_distances(whitened).sum(1))]
 
     def excess(self, inputs: Float[Array, " m"]) -> Float[Array, " m_plus_1"]:
         """Returns how far inputs are outside: zero inside, differentiable outside.
@@ -91,8 +100,8 @@ class TrainingRegion(eqx.Module):
             inputs: Standardised inputs, `(m,)`.
 
         Returns:
-            The signed distance beyond the range of each input, and the whitened distance to the
-            nearest ball, `(m + 1,)`.
+            The signed distance beyond the range of each input, and the distance to the nearest
+            ball, plain or whitened, whichever is larger, `(m + 1,)`.
         """
         fixed = paramax.unwrap(self)
         beyond = jnp.maximum(inputs - fixed.high, 0) - jnp.maximum(fixed.low - inputs, 0)
@@ -106,22 +115,26 @@ class TrainingRegion(eqx.Module):
         return ranges & (self._gap(inputs) <= 0)
 
     def _gap(self, inputs: Float[Array, " m"]) -> Float[Array, ""]:
-        """Returns the signed distance to the nearest ball."""
+        """Returns the signed distance to the nearest ball, the larger of plain and whitened."""
         fixed = paramax.unwrap(self)
-        squares = jnp.sum((inputs @ fixed.whitening - fixed.examples) ** 2, 1)
+        plain = inputs - fixed.examples
+        white = inputs @ fixed.whitening - fixed.whitened
+        squares = jnp.stack([jnp.sum(plain**2, 1), jnp.sum(white**2, 1)])
         # A root that has a derivative at the examples themselves.
         distances = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
-        return jnp.min(distances - fixed.radii)
+        return jnp.max(jnp.min(distances - fixed.radii, 1))
 
 
-def medoid(points: np.ndarray) -> int:
-    """Returns the index of the point, of `(n, m)`, whose summed distance to all others is least."""
-    return int(np.argmin(_distances(points, points).sum(1)))
+def _radii(points: np.ndarray) -> np.ndarray:
+    """Returns the radius around each of distinct points, `(k, m)`, from its neighbors' distance."""
+    distances = np.sort(_distances(points), 1)
+    radii = distances[:, min(_NEIGHBOR, len(points) - 1)]
+    return _REACH * np.minimum(radii, _MOST * np.median(radii)) + _ROUNDING
 
 
-def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns Euclidean distances between rows, `(len(one), len(other))`, exactly zero for equals.
+def _distances(points: np.ndarray) -> np.ndarray:
+    """Returns Euclidean distances between all of some points, `(k, k)`.
 
-    Rows are taken one by one, for their differences at once would be large in many dimensions.
+    Rows are taken one by one, since all differences at once would be large in many dimensions.
     """
-    return np.stack([np.sqrt(np.sum((other - row) ** 2, 1)) for row in one])
+    return np.stack([np.sqrt(np.sum((points - row) ** 2, 1)) for row in points])
