@@ -39,7 +39,10 @@ CASES = {
         PositivePowers((1, -1)),
         {"log": (-3.0, 3.0), "x1": (-10.0, -0.1, "log"), "x-1": (-10.0, -0.1, "log")},
     ),
-    "Weibull": (PositivePowers((3,)), {"log": (0.05, 8.0), "x3": (-30.0, -1e-3, "log")}),
+    "squares of inverses": (
+        PositivePowers((1, -2)),
+        {"log": (-3.0, 3.0), "x1": (-10.0, -0.1, "log"), "x-2": (-10.0, -0.1, "log")},
+    ),
     "sixth power": (
         nd.Polynomial1D((1, 2, 6)),
         {"x": (-4, 4), "x2": (-4, 4), "x6": (-5, -0.01, "log")},
@@ -85,7 +88,7 @@ def test_a_few_labels_are_not_all_of_the_loss(name):
     data, _ = labels_of(name)
     network = nd.LogPartitionNetwork(data.family, data, width=32, depth=2, key=jax.random.key(2))
     batch = data.arrays()
-    assert share_of_the_largest(squares, network, batch) > 0.6
+    assert share_of_the_largest(squares, network, batch) > 0.9
     assert share_of_the_largest(nd.sobolev_loss, network, batch) < 0.3
 
 
@@ -114,8 +117,8 @@ def trained(name, loss, steps=600):
     return nd.AmortizedFamily(data.family, nd.unfreeze_all(dynamic, static))
 
 
-def test_the_inverse_gaussian_is_learned_and_what_is_not_is_told():
-    """After a few seconds: not to 0.02, which the warning says, but ten times what squares reach."""
+def test_the_inverse_gaussian_is_learned_and_its_errors_are_reported():
+    """After a few seconds not to 0.02, as the warning states, but far better than by squares."""
     _, fresh = labels_of("inverse Gaussian")
     with pytest.warns(nd.ValidationWarning, match="failed validation on 128 labels"):
         good = nd.validate(trained("inverse Gaussian", nd.sobolev_loss), fresh).report.tree
