@@ -111,9 +111,19 @@ class TestWarnings:
         assert np.array_equal(q.report.tree.worst_eta, data.eta[5])
         assert q.report.tree.largest_ratio > 1
 
-    def test_a_network_that_is_too_sure(self):
-        with pytest.warns(nd.ValidationWarning, match="90 % intervals cover less than 70 %"):
-            nd.validate(shifted([0.005, -0.005], 1e-5), held_out(z_error=1e-5))
+    def test_a_network_that_noisy_labels_rule_out(self):
+        """Errors of 2.5 standard errors, which three times their rms alone would allow."""
+        data = held_out(z_error=0.1)
+        mean = (np.array(data.mean) + 0.25 * sd_of(data)).astype(data.eta.dtype)
+        with pytest.warns(nd.ValidationWarning, match="Reasons: its 90 % intervals, widened"):
+            q = nd.validate(shifted([0.0, 0.0], 2e-4), changed(data, mean=mean))
+        assert q.report.tree.rms_ratio < 1
+
+    def test_intervals_that_are_too_narrow_are_mentioned(self):
+        q = nd.validate(shifted([0.003, -0.003], 2e-4), held_out(z_error=1e-5))
+        assert q.report.tree.passed
+        assert q.report.tree.overconfident
+        assert "too narrow: train the scales" in repr(q)
 
     def test_predictions_that_are_not_numbers(self):
         with pytest.warns(nd.ValidationWarning, match="largest inf"):
