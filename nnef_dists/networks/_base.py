@@ -171,7 +171,7 @@ class Standardisation(eqx.Module):
         rows = np.linspace(0, n - 1, min(n, _EXAMPLES)).astype(int)
         self.region = TrainingRegion(inputs, inputs[rows], labels.eta.dtype)
         medoid = np.argmin(np.abs(inputs - np.asarray(self.region.medoid)).max(1))
-        self.center = to_buffer(labels.eta[medoid])
+        self.center = paramax.NonTrainable(jnp.asarray(labels.eta[medoid]))
 
     @property
     def input_dim(self) -> int:
