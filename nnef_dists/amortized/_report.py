@@ -29,6 +29,7 @@ class ValidationReport(eqx.Module):
         n_outside: Number of labels at etas outside the training region.
         n_trained_on: Number of labels at etas among the network's stored training examples.
         z_rms: Root mean square of z.
+        z_rms_limit: Its upper limit, the root of the mean of z^2 plus two standard errors.
         z_median: Median of |z|.
         z_largest: Largest |z|; infinite if a prediction is not finite.
         label_z_rms: Root mean square of the labels' own standard errors, in z units.
@@ -38,9 +39,9 @@ class ValidationReport(eqx.Module):
         worst_eta: The eta of the largest |z|, `(eta_dim,)`.
         worst_statistic: Its index among the flat statistics.
         tolerance: The rms error that is good enough, in z units.
-        rms_ratio: z_rms over its bound, which is the larger of 3 label_z_rms and the tolerance.
+        rms_ratio: z_rms_limit over its bound, which is the larger of 3 label_z_rms and the tolerance.
         largest_ratio: The largest |z| over its bound, which is the larger of 6 standard errors of
-            its label and 10 tolerances.
+            its label and 5 tolerances.
     """
 
     n_labels: Float[Array, ""]
@@ -48,6 +49,7 @@ class ValidationReport(eqx.Module):
     n_outside: Float[Array, ""]
     n_trained_on: Float[Array, ""]
     z_rms: Float[Array, ""]
+    z_rms_limit: Float[Array, ""]
     z_median: Float[Array, ""]
     z_largest: Float[Array, ""]
     label_z_rms: Float[Array, ""]
@@ -104,9 +106,10 @@ class ValidationReport(eqx.Module):
             names: The names of the flat statistics.
         """
         faults = {
-            "its rms error exceeds 3 times that of the labels and the tolerance of "
-            f"{float(self.tolerance):.2g}": not self.rms_ratio <= 1,
-            "its largest error exceeds 6 standard errors of the label and 10 times the "
+            f"its rms error, up to {float(self.z_rms_limit):.2g} by two standard errors, exceeds 3 "
+            f"times that of the labels and the tolerance of {float(self.tolerance):.2g}": not self.rms_ratio
+            <= 1,
+            "its largest error exceeds 6 standard errors of the label and 5 times the "
             "tolerance": not self.largest_ratio <= 1,
             "its 90 % intervals, widened by the tolerance, cover less than 70 %": (
                 not self.tolerated_coverage >= _LEAST_COVERAGE

@@ -21,7 +21,7 @@ _QUANTILES = (0.6745, 1.6449)
 # Factors of the labels' errors, and of the tolerance, that a network may not exceed.
 _FLOOR_FACTOR = 3.0
 _LARGEST_FLOORS = 6.0
-_LARGEST_TOLERANCES = 10.0
+_LARGEST_TOLERANCES = 5.0
 
 
 class ValidationWarning(UserWarning):
@@ -43,8 +43,9 @@ def validate(
     over valid held-out labels n and statistics i, with mu at the means of the weights. The network
     fails, with a `ValidationWarning`, if any of these holds:
 
-    - rms z > max(3 rms floor, tolerance), or a prediction is not finite
-    - |z_ni| > max(6 floor_ni, 10 tolerance) for some n and i
+    - sqrt(m + 2 s) > max(3 rms floor, tolerance), or a prediction is not finite, with m the mean of
+      z^2 and s the standard error of that mean over labels
+    - |z_ni| > max(6 floor_ni, 5 tolerance) for some n and i
     - |z_ni| <= 1.645 sqrt(sd_ni^2 + floor_ni^2 + tolerance^2) for fewer than 70 % of all n and i,
       with sd the standard deviation of z over draws of the weights
 
@@ -53,6 +54,9 @@ def validate(
     the scales of the weights are trained. The floor is the error of the labels: a network
     cannot be shown to be more accurate than that, and labels with a floor above the tolerance are
     too noisy to show an accuracy of `tolerance`.
+
+    The first bound is for an upper limit of the rms error, since a few large errors, of which a
+    small sample may have none, often dominate it. More held-out labels narrow the limit.
 
     Printing q then states the verdict. `nd.save` writes the report with the network. A network that
     is trained further has to be validated again: a new `AmortizedFamily` has no report. Runs on the
@@ -124,6 +128,9 @@ def validate(
         coverage[:] = np.nan
     limit = np.maximum(_LARGEST_FLOORS * floor, _LARGEST_TOLERANCES * tolerance)
     z_rms, label_z = np.sqrt(np.mean(z**2)), np.sqrt(np.mean(floor**2))
+    by_label = np.mean(z**2, 1)
+    with np.errstate(invalid="ignore"):
+        limit_of_rms = np.sqrt(by_label.mean() + 2 * by_label.std(ddof=1) / np.sqrt(len(labels)))
     row, statistic = np.unravel_index(np.argmax(z), z.shape)
 
     def to_array(value) -> Array:
@@ -143,7 +150,8 @@ def validate(
         worst_eta=to_array(labels.eta[row]),
         worst_statistic=to_array(statistic),
         tolerance=to_array(tolerance),
-        rms_ratio=to_array(z_rms / max(_FLOOR_FACTOR * label_z, tolerance)),
+        z_rms_limit=to_array(limit_of_rms),
+        rms_ratio=to_array(limit_of_rms / max(_FLOOR_FACTOR * label_z, tolerance)),
         largest_ratio=to_array(np.max(z / limit)),
     )
     if not report.passed:
