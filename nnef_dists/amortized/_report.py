@@ -39,7 +39,7 @@ class ValidationReport(eqx.Module):
         worst_eta: The eta of the largest |z|, `(eta_dim,)`.
         worst_statistic: Its index among the flat statistics.
         tolerance: The rms error that is good enough, in z units.
-        rms_ratio: z_rms_limit over its bound, which is the larger of 3 label_z_rms and the tolerance.
+        rms_ratio: z_rms_limit over its bound, the larger of 3 label_z_rms and the tolerance.
         largest_ratio: The largest |z| over its bound, which is the larger of 6 standard errors of
             its label and 5 tolerances.
     """
@@ -105,10 +105,10 @@ class ValidationReport(eqx.Module):
         Args:
             names: The names of the flat statistics.
         """
+        limit, tolerance = float(self.z_rms_limit), float(self.tolerance)
         faults = {
-            f"its rms error, up to {float(self.z_rms_limit):.2g} by two standard errors, exceeds 3 "
-            f"times that of the labels and the tolerance of {float(self.tolerance):.2g}": not self.rms_ratio
-            <= 1,
+            f"its rms error, up to {limit:.2g} by two standard errors, exceeds 3 times that of the "
+            f"labels and the tolerance of {tolerance:.2g}": not self.rms_ratio <= 1,
             "its largest error exceeds 6 standard errors of the label and 5 times the "
             "tolerance": not self.largest_ratio <= 1,
             "its 90 % intervals, widened by the tolerance, cover less than 70 %": (
