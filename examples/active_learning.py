@@ -26,6 +26,7 @@ RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 FIRST = 32
 CANDIDATES = 4096
 HELD_OUT = 1024
+VALIDATION = 128  # of them are labeled, too
 WAYS = ("chosen", "random")
 
 
@@ -55,6 +56,9 @@ def main():
                 print(f"repeat {repeat}, {way}, {sizes[number]:4d} labels: rms {rms:.4f}")
                 labelled[way] = np.asarray(etas)
                 networks[way] = q.network
+            # Of the last network, by labels as a user without exact moments has them.
+            fresh = nd.estimate_moments(FAMILY, held_out[:VALIDATION], jax.random.fold_in(key, 1))
+            print(f"repeat {repeat}, {way}: {nd.validate(q, fresh)}")
 
     summary = report(sizes, errors, seconds)
     args.out.mkdir(parents=True, exist_ok=True)

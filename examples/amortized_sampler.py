@@ -87,20 +87,23 @@ def weigh(flow, etas, key, n):
 
 
 def learned_family(family, ranges, flow, key, *, labels, steps):
-    """The family with a learned A(eta), which draws by the flow."""
+    """The family with a learned A(eta), which draws by the flow, validated on other labels."""
     eta_key, label_key, net_key, fit_key, anchor_key = jax.random.split(key, 5)
     etas = family.sample_eta(eta_key, labels, ranges)
     data = nd.estimate_moments(family, etas, label_key, progress=True)
     network = nd.LogPartitionNetwork(family, data, key=net_key)
     network, _ = training.fit_means(network, data, fit_key, steps=steps)
+    fresh = family.sample_eta(jax.random.fold_in(eta_key, 1), min(labels, 128), ranges)
+    held_out = nd.estimate_moments(family, fresh, jax.random.fold_in(label_key, 1), progress=True)
     q = nd.AmortizedFamily(family, network, sampler=nd.FlowSampler(flow))
     if q.anchor is not None:  # by quadrature
-        return q
+        return nd.validate(q, held_out)
     found = eqx.filter_jit(flow.importance)(anchor_key, q.center, 65_536)
     anchor = nd.LogPartitionEstimate(
         q.center, found.log_partition, found.log_partition_error, "importance sampling of a flow"
     )
-    return nd.AmortizedFamily(family, network, sampler=q.sampler, anchor=anchor)
+    q = nd.AmortizedFamily(family, network, sampler=q.sampler, anchor=anchor)
+    return nd.validate(q, held_out)
 
 
 def main():
@@ -123,6 +126,7 @@ def main():
             labels=2048 if args.etas is None else args.etas,
             steps=round(12000 * args.steps),
         )
+    print(q)
 
     etas = family.sample_eta(eta_key, 256, ranges)
     found = weigh(flow, etas, weigh_key, 4096)

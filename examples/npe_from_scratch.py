@@ -168,7 +168,11 @@ def learn_family(n, steps, key):
     data = nd.estimate_moments(FAMILY, etas, k_labels, progress=True)
     network = nd.LogPartitionNetwork(FAMILY, data, key=k_net)
     network, _ = training.fit_means(network, data, k_fit, steps=round(6000 * steps))
-    return nd.AmortizedFamily(FAMILY, network, sampler=nd.QuadratureSampler())
+    q = nd.AmortizedFamily(FAMILY, network, sampler=nd.QuadratureSampler())
+    fresh = FAMILY.sample_eta(jax.random.fold_in(k_etas, 1), min(n, 128), RANGES)
+    q = nd.validate(q, nd.estimate_moments(FAMILY, fresh, jax.random.fold_in(k_labels, 1)))
+    print(q)
+    return q
 
 
 def print_parameters(posterior):

@@ -30,6 +30,7 @@ class Quartic(nd.ExponentialFamily):
 
 RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 HELD_OUT = 512
+VALIDATION = 128  # of them are labeled, too
 CALIBRATION = 256
 LONGER = nd.HMCConfig(draws=2000)  # less noise in the labels that the uncertainty is judged by
 
@@ -66,8 +67,15 @@ def main():
             network, data, calibration, k_vi, steps=round(1500 * args.steps)
         )
 
-    # 3. A distribution: everything follows from the log-partition and its gradient.
-    q = nd.AmortizedFamily(family, network)
+    # 3. A distribution: everything follows from the log-partition and its gradient. Labels of other
+    # etas show how accurate it is; where it is worse than they allow, there is a warning.
+    held_out = family.sample_eta(k_held, HELD_OUT, RANGES)
+    with training.phase(seconds, "validation"):
+        fresh = held_out[: min(n, VALIDATION)]
+        k_fresh = jax.random.fold_in(k_longer, 1)
+        fresh = nd.estimate_moments(family, fresh, k_fresh, LONGER, progress=True)
+        q = nd.validate(nd.AmortizedFamily(family, network), fresh)
+    print(q)
     narrow, wide = jnp.array([[0.5, -1.5, -1.0], [0.5, 1.5, -0.5]])
     mean, sd = q.predictive(wide, k_q)
     print(f"\nq at eta = {wide}")
@@ -77,7 +85,6 @@ def main():
     print(f"  and the eta of these moments is {q.natural_parameters(q.mean(wide))}")
 
     # 4. The truth, by quadrature: for etas that nothing has seen, and for the labels.
-    held_out = family.sample_eta(k_held, HELD_OUT, RANGES)
     with training.phase(seconds, "evaluation"):
         exact, covariance = exact_moments(family, held_out)
         label_exact, label_covariance = exact_moments(family, data.only_ok().eta)

@@ -95,6 +95,8 @@ def learn(name, args):
         if q.anchor is None:
             anchor = nd.estimate_log_partition(family, q.center, k_anchor)
             q = nd.AmortizedFamily(family, network, anchor=anchor)
+    q = nd.validate(q, judge)
+    print(q)
 
     etas, scale = jnp.asarray(judge.eta), np.sqrt(np.diagonal(judge.covariance, axis1=1, axis2=2))
     history = {

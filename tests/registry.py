@@ -262,6 +262,7 @@ PARTS = (
     nd.SetEmbedding,
     nd.SphereProjection,
     nd.Standardisation,
+    nd.TrainingRegion,
     nd.TruncatedPrior,
     nd.Trunk,
 )

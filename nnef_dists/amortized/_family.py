@@ -12,6 +12,7 @@ from nnef_dists._checks import as_key, as_point, as_vector, check_instance, guar
 from nnef_dists.amortized._extrapolation import check_extrapolation
 from nnef_dists.amortized._inverse import invert
 from nnef_dists.amortized._method import jittable
+from nnef_dists.amortized._report import ValidationReport
 from nnef_dists.amortized._sampler import HMCSampler
 from nnef_dists.bayes import Module, check_whole, predictive_moments, register_saveable
 from nnef_dists.families import ExponentialFamily
@@ -45,9 +46,9 @@ class AmortizedFamily(Module):
     Args:
         family: The exponential family.
         network: A moment network of that family.
-        anchor: A at some eta, from `estimate_log_partition`. None computes it at the centre of the
-            training box where that takes no sampling: for closed forms and in one and two
-            dimensions.
+        anchor: A at some eta, from `estimate_log_partition`. None computes it at `center`, the
+            medoid of the training etas, where that takes no sampling: for closed forms and in one
+            and two dimensions.
         sampler: How `sample` draws; None is `HMCSampler()`.
         strict: Whether an eta outside the box of the training etas is an error.
 
@@ -57,6 +58,8 @@ class AmortizedFamily(Module):
         anchor: The anchor of A, a buffer that is never trained; None without one.
         sampler: How `sample` draws.
         strict: Whether an eta outside the box of the training etas is an error.
+        report: The errors on held-out labels, from `nd.validate`, a buffer that is never trained;
+            None without validation. `print(q)` shows it.
 
     Raises:
         ValueError: If the network, or the anchor's eta, is of another family.
@@ -73,6 +76,8 @@ class AmortizedFamily(Module):
     anchor: paramax.NonTrainable[LogPartitionEstimate] | None
     sampler: AbstractSampler
     strict: bool = eqx.field(static=True)
+    # Not an argument: a copy with another network has no report.
+    report: paramax.NonTrainable[ValidationReport] | None = eqx.field(init=False)
 
     def __init__(
         self,
@@ -99,20 +104,37 @@ class AmortizedFamily(Module):
                 f"Expected an anchor with eta of shape {(family.eta_dim,)}; got "
                 f"{anchor.tree.eta.shape}"
             )
-        self.anchor = anchor
+        self.anchor, self.report = anchor, None
+
+    def __repr__(self) -> str:
+        """The family, the network's class, and the verdict of `nd.validate`."""
+        verdict = "not validated" if self.report is None else repr(self.report.tree)
+        verdict = verdict.removeprefix("ValidationReport(").removesuffix(")")
+        return f"AmortizedFamily of {self.family!r} by {type(self.network).__name__}: {verdict}"
 
     @property
     def center(self) -> Float[Array, " eta_dim"]:
-        """The centre of the box of the training etas: where A is anchored best."""
-        coordinates = paramax.unwrap(self.network.standardisation)
-        return coordinates.eta_at((coordinates.low + coordinates.high) / 2)
+        """The medoid of the training etas, `(eta_dim,)`, where A is anchored by default.
+
+        Of at most 512 training etas, it is the one whose summed distance to the others is least, in
+        whitened unconstrained coordinates.
+        """
+        return paramax.unwrap(self.network.standardisation).center
 
     @jittable
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether a valid eta lies in the box of the training etas.
+        """Returns whether a valid eta is near training etas.
 
-        The box is the range of each unconstrained coordinate, widened by 2 % either way: it tells
-        of an eta that is larger than all others, not of an unseen combination.
+        It is inside if each unconstrained coordinate is in its training range, slightly widened,
+        and if it is within 1.5 radii of some training eta, in whitened coordinates. A radius is the
+        distance of a training eta to its fifth neighbor; see `TrainingRegion`. An eta whose
+        coordinates were all seen, but never together, is outside.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A boolean scalar.
         """
         return self._is_inside(as_vector(eta, self.family.eta_dim, "eta", self.family))
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-import paramax
 from jaxtyping import Array, Float
 
 from nnef_dists.networks import AbstractMomentNetwork
@@ -16,7 +15,7 @@ _TOLERANCE = 1e-3
 _POLISH = 3
 # Of the correlations: directions in which T hardly varies count no more than this allows.
 _LEAST_EIGENVALUE = 1e-4
-# What one unit of an input beyond the box weighs, in whitened z units.
+# Weight of one unit of distance to the training region, in whitened z units.
 _WALL = 10.0
 
 
@@ -34,13 +33,13 @@ class Inverse(NamedTuple):
 
 @jax.jit
 def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inverse:
-    """Solves mu(eta) = mu for eta, in the box of the training etas.
+    """Solves mu(eta) = mu for eta, in the training region.
 
     Levenberg and Marquardt's method in the standardised coordinates x of eta starts from that
     example of the training etas whose moments are most like mu: the one under which mu is most
     probable for independent normal errors of size sd(T). Its residuals are mu(eta) - mu, whitened
-    by the covariance there, and outside the box the distance to it, as a network's extrapolation
-    may meet mu anywhere. Newton's steps on
+    by the covariance there, and outside the training region the distance to it, as a network's
+    extrapolation may meet mu anywhere. Newton's steps on
 
         K^T (mu(eta(x)) - mu) = 0,    K = d eta / d x
 
@@ -61,7 +60,6 @@ def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inve
         for the convex dual.
     """
     coordinates = network.standardisation
-    fixed = paramax.unwrap(coordinates)
     target = jax.lax.stop_gradient(mu)
     frozen = jax.tree.map(jax.lax.stop_gradient, network)
     start = _start(frozen, target)
@@ -79,8 +77,8 @@ def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inve
 
     def residuals(x, _):
         x = x.astype(mu.dtype)
-        beyond = jnp.maximum(x - fixed.high, 0) - jnp.maximum(fixed.low - x, 0)
-        return jnp.concatenate([whiten @ misfit(x), _WALL * beyond]).astype(wide)
+        beyond = _WALL * coordinates.region.excess(x)
+        return jnp.concatenate([whiten @ misfit(x), beyond]).astype(wide)
 
     with jax.numpy_dtype_promotion("standard"):
         solver = optx.LevenbergMarquardt(rtol=_TOLERANCE, atol=_TOLERANCE)
@@ -114,7 +112,7 @@ def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inve
 def _start(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
     """Returns inputs of the example whose moments are most like mu."""
     coordinates = network.standardisation
-    examples = paramax.unwrap(coordinates).examples
+    examples = coordinates.examples
 
     def unlikeness(x):
         sd = coordinates.rough_sd(x)

@@ -82,28 +82,26 @@ def find_validity(
     start = first - 0.5 * (second - first)
 
     def on_line(fn, start, direction):
-        """The function and its derivative at a distance from the start of a line."""
+        """The function, its derivative and whether draws are near, at a distance from the start."""
 
         def at(t):
-            return jax.jvp(lambda t: fn(start + t * direction), (t,), (jnp.ones((), dtype),))
+            end = start + t * direction
+            value, slope = jax.jvp(fn, (end,), (direction,))
+            return value, slope, log_p(end) > highest - _DEPTH
 
         return at
 
     def jump_of_density(start, direction, length):
         at = on_line(lambda z: log_p(z)[None], start, direction)
-        jump, where = _largest_jump(at, 2 * length, lambda value: value[0] > highest - _DEPTH)
-        return jump[0] > _LEAST_JUMP + 8 * density.rounding(
-            whitening.to_u(start + where * direction)
-        )
+        jump, where = _largest_jump(at, 2 * length)
+        rounding = density.rounding(whitening.to_u(start + where * direction))
+        return jump[0] > _LEAST_JUMP + 8 * rounding
 
     def kink_of_stats(start, direction, length):
-        def slope(z):
-            return jax.jvp(stats, (z,), (direction,))[1]
-
-        at = on_line(slope, start, direction)
-        jump, where = _largest_jump(at, 2 * length, lambda _: jnp.asarray(True))
-        u = whitening.to_u(start + where * direction)
-        noise = jnp.finfo(dtype).eps * (jnp.abs(at(where)[0]) + jnp.abs(density.stats(u)) / sd)
+        at = on_line(lambda z: jax.jvp(stats, (z,), (direction,))[1], start, direction)
+        jump, where = _largest_jump(at, 2 * length)
+        end = start + where * direction
+        noise = jnp.finfo(dtype).eps * (jnp.abs(at(where)[0]) + jnp.abs(stats(end)))
         return jnp.any(jump > _LEAST_KINK + 64 * noise)
 
     jumps = jax.vmap(jump_of_density)(start, direction, length[:, 0])
@@ -129,18 +127,16 @@ def find_validity(
 
 
 def _largest_jump(
-    at: Callable[[Array], tuple[Array, Array]],
-    length: Float[Array, ""],
-    matters: Callable[[Array], Bool[Array, ""]],
+    at: Callable[[Array], tuple[Array, Array, Array]], length: Float[Array, ""]
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
     """Returns the jumps of functions within the interval that a trapezoid fits worst."""
 
     def misfit(left, right, width):
-        (low, low_slope), (high, high_slope) = left, right
+        (low, low_slope, low_near), (high, high_slope, high_near) = left, right
         size = jnp.abs(high - low - width / 2 * (low_slope + high_slope))
         # A value that is not finite is a wall.
         size = jnp.where(jnp.isfinite(size), size, jnp.inf)
-        return jnp.where(matters(low) | matters(high), size, 0)
+        return jnp.where(low_near | high_near, size, 0)
 
     t = length * jnp.arange(_POINTS) / (_POINTS - 1)
     values = jax.vmap(at)(t.astype(length.dtype))

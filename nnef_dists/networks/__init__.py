@@ -21,6 +21,7 @@ from nnef_dists.networks._losses import (
     sobolev_loss,
 )
 from nnef_dists.networks._mlp import MLPMomentNetwork
+from nnef_dists.networks._region import TrainingRegion
 
 __all__ = [
     "AbstractDirectNetwork",
@@ -33,6 +34,7 @@ __all__ = [
     "QuadraticMomentNetwork",
     "QuadraticPotential",
     "Standardisation",
+    "TrainingRegion",
     "calibration_ratio",
     "entropy_loss",
     "moment_loss",

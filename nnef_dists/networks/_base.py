@@ -17,12 +17,10 @@ from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean, register_saveable
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
+from nnef_dists.networks._region import TrainingRegion
 
 # Of the training etas, for whoever needs a point near some moments.
 _EXAMPLES = 512
-# How far beyond the box of the data still counts as inside: of its width, and of a unit of input.
-_MARGIN = 0.02
-_ROUNDING = 1e-3
 
 
 def _is_concrete_family(value: object) -> bool:
@@ -116,7 +114,8 @@ class Standardisation(eqx.Module):
     standard deviation of mu_i / s_i over the data. So a unit of y is a unit of z everywhere, though
     moments may range over decades.
 
-    The box of the training etas is the range of each input; some of them are kept as examples.
+    The training region is what is near the inputs of training etas (see `TrainingRegion`), some of
+    which are kept as examples.
 
     Args:
         data: Moment data, of which the good labels are used.
@@ -130,7 +129,9 @@ class Standardisation(eqx.Module):
         output_scale: r, `(eta_dim,)`.
         low: The smallest value of each input in the data, `(m,)`.
         high: The largest, `(m,)`.
-        examples: Inputs of some of the data, at most 512, `(k, m)`.
+        region: The training region, with the inputs of at most 512 of the data as examples.
+        center: The medoid of the examples' etas, `(eta_dim,)`: the one whose summed distance to the
+            others is least, in whitened inputs.
 
     Raises:
         ValueError: If there are fewer good labels than `m + 2`.
@@ -144,7 +145,8 @@ class Standardisation(eqx.Module):
     output_scale: paramax.NonTrainable[Array]
     low: paramax.NonTrainable[Array]
     high: paramax.NonTrainable[Array]
-    examples: paramax.NonTrainable[Array]
+    region: TrainingRegion
+    center: paramax.NonTrainable[Array]
 
     def __init__(self, data: MomentDataset):
         self.family = data.family
@@ -168,12 +170,20 @@ class Standardisation(eqx.Module):
         self.output_shift = to_buffer(ratio.mean(0))
         self.output_scale = to_buffer(_nonzero(ratio.std(0)))
         self.low, self.high = to_buffer(inputs.min(0)), to_buffer(inputs.max(0))
-        self.examples = to_buffer(inputs[np.linspace(0, n - 1, min(n, _EXAMPLES)).astype(int)])
+        rows = np.linspace(0, n - 1, min(n, _EXAMPLES)).astype(int)
+        self.region = TrainingRegion(inputs, inputs[rows], labels.eta.dtype)
+        medoid = np.argmin(np.abs(inputs - np.asarray(self.region.medoid)).max(1))
+        self.center = paramax.NonTrainable(jnp.asarray(labels.eta[medoid]))
 
     @property
     def input_dim(self) -> int:
         """The number m of inputs."""
         return self.family.unconstrained_dim
+
+    @property
+    def examples(self) -> Float[Array, "k m"]:
+        """Inputs of some of the data, at most 512, all different, `(k, m)`."""
+        return paramax.unwrap(self.region.examples)
 
     def inputs(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
         """Returns the standardised unconstrained coordinates, `(m,)`, of eta, `(eta_dim,)`."""
@@ -186,14 +196,8 @@ class Standardisation(eqx.Module):
         return self.family.constrain_eta(fixed.input_shift + fixed.input_scale * inputs)
 
     def is_inside(self, inputs: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Returns whether inputs, `(m,)`, lie in the box of the data, or beside it.
-
-        The box is widened by 2 % of its width either way: etas of one range leave the box of n
-        others by about its width / n.
-        """
-        fixed = paramax.unwrap(self)
-        margin = _MARGIN * (fixed.high - fixed.low) + _ROUNDING
-        return jnp.all((inputs >= fixed.low - margin) & (inputs <= fixed.high + margin))
+        """Returns whether inputs, `(m,)`, are in the training region: near some training eta."""
+        return self.region.contains(inputs)
 
     def rough_sd(self, inputs: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
         """Returns the log-linear fit s of sd(T | eta), `(eta_dim,)`, at inputs, `(m,)`."""

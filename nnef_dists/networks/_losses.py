@@ -8,29 +8,42 @@ from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
 from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._base import AbstractMomentNetwork
 
+# Standard error of a covariance label, in z units, at which the label counts half.
+_COVARIANCE_ERROR = 0.1
+
 
 def moment_loss(
     network: AbstractMomentNetwork,
     batch: MomentBatch,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """Returns the mean squared error of moments in z units.
+    """Returns the error of moments in z units, squared where it is small.
 
-        mean over labels n and statistics i of ((mu_i(eta_n) - label_ni) / sd(T_i | eta_n))^2
+        mean over labels n and statistics i of log(1 + z_ni^2),
+        z_ni = (mu_i(eta_n) - label_ni) / sd(T_i | eta_n)
+
+    Errors far below 1 count as their squares, which makes it the mean squared error. The weight of
+    a larger error in the gradient falls as 1 / (1 + z^2), that of least squares for Student's t
+    with one degree of freedom. A few labels at which a network is far off, as in families whose
+    moments range over decades, then do not decide the step for all others.
 
     Args:
         network: The moment network.
-        batch: Good labels.
+        batch: Valid labels.
         key: Draws one set of weights for the batch; without a key the means are used.
 
     Returns:
-        A scalar; the labels' own noise bounds it from below by the mean of their squared standard
+        A scalar. The labels' own noise bounds it from below by the mean of their squared standard
         errors in z units.
+
+    Reference:
+        Lange, Little and Taylor, *Robust statistical modeling using the t distribution*, JASA 84
+        (1989).
     """
     network = draw_or_mean(network, key=key)
-    variances = jnp.diagonal(batch.covariance, axis1=1, axis2=2)
-    residuals = jax.vmap(network)(batch.eta) - batch.mean
-    return jnp.mean(residuals**2 / variances)
+    scale = jnp.sqrt(jnp.diagonal(batch.covariance, axis1=1, axis2=2))
+    z = (jax.vmap(network)(batch.eta) - batch.mean) / scale
+    return jnp.mean(jnp.log1p(z**2))
 
 
 def sobolev_loss(
@@ -40,24 +53,30 @@ def sobolev_loss(
     *,
     weight: float | Float[Array, ""] = 0.1,
 ) -> Float[Array, ""]:
-    """Returns `moment_loss` plus the squared error of the Jacobian along random directions.
+    """Returns `moment_loss` plus the error of the Jacobian along random directions.
 
-        mean ((mu_i - label_i) / sd_i)^2 + weight mean ((J v - C v)_i / sd_i)^2,    v_i = e_i / sd_i
+        mean log(1 + z_i^2) + weight mean c_i log(1 + j_i^2),    j_i = (J v - C v)_i / sd_i,
+        v_k = e_k / sd_k,    c_i = 1 / (1 + sum_k (error_ik / (sd_i sd_k))^2 / 0.1^2)
 
-    The Jacobian J = d mu / d eta is the covariance of T, and C its label. Signs e are random, a new
-    direction for each label; J v costs one forward-mode derivative.
+    The Jacobian J = d mu / d eta is the covariance of T, and C its label, with standard errors
+    `covariance_error`. Signs e are random, a new direction for each label; J v costs one
+    forward-mode derivative. A label counts less the less accurate it is: half, if the standard
+    error of (C v)_i is 0.1 in z units. Exact labels have an error of zero and c = 1.
+
+    No label has an unbounded weight in the gradient, as `moment_loss` explains. Curvatures of an
+    untrained network may be off by orders of magnitude at a few etas, whose squares would be nearly
+    all of a sum of squares.
 
     Args:
         network: The moment network.
-        batch: Good labels.
+        batch: Valid labels.
         key: PRNG key for the directions.
         weight: Of the second term; both are in z units.
 
     Returns:
         A scalar, at the weights' means.
     """
-    variances = jnp.diagonal(batch.covariance, axis1=1, axis2=2)
-    scale = jnp.sqrt(variances)
+    scale = jnp.sqrt(jnp.diagonal(batch.covariance, axis1=1, axis2=2))
     directions = jax.random.rademacher(key, batch.eta.shape, batch.eta.dtype) / scale
 
     def along(eta, direction):
@@ -65,8 +84,12 @@ def sobolev_loss(
 
     mu, slopes = jax.vmap(along)(batch.eta, directions)
     expected = jnp.einsum("nij,nj->ni", batch.covariance, directions)
-    moments = jnp.mean((mu - batch.mean) ** 2 / variances)
-    return moments + weight * jnp.mean((slopes - expected) ** 2 / variances)
+    moments = jnp.mean(jnp.log1p(((mu - batch.mean) / scale) ** 2))
+    # The variance of (C v)_i / sd_i, of entries whose errors are independent.
+    error = batch.covariance_error / (scale[:, :, None] * scale[:, None])
+    confidence = 1 / (1 + jnp.sum(error**2, 2) / _COVARIANCE_ERROR**2)
+    jacobian = jnp.log1p(((slopes - expected) / scale) ** 2)
+    return moments + weight * jnp.mean(confidence * jacobian)
 
 
 def entropy_loss(
@@ -74,18 +97,20 @@ def entropy_loss(
     batch: MomentBatch,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """Returns the mean squared error of eta . mu in z units: of one more statistic, eta . T.
+    """Returns the error of eta . mu in z units, of one more statistic: eta . T.
 
-        mean over labels n of (eta_n . (mu(eta_n) - label_n))^2 / Var(eta_n . T | eta_n)
+        mean over labels n of log(1 + z_n^2),
+        z_n = eta_n . (mu(eta_n) - label_n) / sd(eta_n . T | eta_n)
 
-    It is what the entropy A - eta . mu inherits; A is an integral over mu, and more exact. Where
-    statistics nearly determine each other, terms of eta . T cancel: its variance is far below
-    theirs, and errors that are small in their units are not in its own. There it also dominates the
-    sum, and may cost moments some of their exactness.
+    The entropy A - eta . mu inherits this error; A is an integral over mu, and more accurate. If
+    statistics nearly determine each other, terms of eta . T cancel. Its variance is then far below
+    theirs, and errors that are small in their units are large in its own. There it also dominates
+    the sum, and may cost moments some of their accuracy. The logarithm bounds the weight of each
+    label, as in `moment_loss`.
 
     Args:
         network: The moment network.
-        batch: Good labels.
+        batch: Valid labels.
         key: Draws one set of weights for the batch; without a key the means are used.
 
     Returns:
@@ -98,7 +123,7 @@ def entropy_loss(
     # No less than the rounding of its terms.
     rounding = jnp.finfo(variance.dtype).eps * jnp.sum(jnp.abs(batch.eta) * sd, axis=1) ** 2
     variance = jnp.maximum(variance, rounding)
-    return jnp.mean(error**2 / jnp.where(variance > 0, variance, 1))
+    return jnp.mean(jnp.log1p(error**2 / jnp.where(variance > 0, variance, 1)))
 
 
 def negative_elbo(

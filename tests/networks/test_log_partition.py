@@ -100,17 +100,17 @@ class TestSobolevLoss:
         loss = nd.sobolev_loss(net, batch, jax.random.key(0), weight=0.0)
         assert_close(loss, nd.moment_loss(net, batch))
 
-    def test_over_all_directions_it_is_the_squared_error_of_the_jacobian(self):
+    def test_over_all_directions_it_is_the_error_of_the_jacobian(self):
         """Signs of two statistics have two directions, each for half of the labels on average."""
         net, batch = network(NETWORKS[0]), gaussian_data().arrays()
         sd = np.sqrt(np.diagonal(batch.covariance, axis1=1, axis2=2))
         jacobian = np.asarray(jax.jit(jax.vmap(jax.jacfwd(net)))(jnp.asarray(batch.eta)))
         error = (jacobian - batch.covariance) / (sd[:, :, None] * sd[:, None])
         signs = np.array(list(itertools.product([-1, 1], repeat=2)))
-        by_direction = np.mean((error @ signs.T) ** 2, 1)
-        # Their mean over all directions: the squared Frobenius norm, over the number of moments.
+        by_direction = np.mean(np.log1p((error @ signs.T) ** 2), 1)
         expected = np.mean(by_direction)
-        assert_close(expected, np.mean(np.sum(error**2, (1, 2))) / 2)
+        # At most the squared Frobenius norm over the number of moments, as for small errors.
+        assert expected <= np.mean(np.sum(error**2, (1, 2))) / 2
 
         keys = jax.random.split(jax.random.key(5), 400)
         loss = jax.jit(jax.vmap(lambda key: nd.sobolev_loss(net, batch, key, weight=2.0)))(keys)

@@ -57,15 +57,19 @@ class TestMomentLoss:
         # Two roundings of a moment of a few standard deviations, squared.
         assert compiled_loss(shifted([0.0, 0.0]), BATCH) < 1e-10
 
-    def test_it_is_the_mean_squared_error_in_z_units(self):
+    def test_it_is_the_log_of_squared_errors_in_z_units(self):
         loss = compiled_loss(shifted([0.1, -0.3]), BATCH)
-        assert_close(loss, (0.1**2 + 0.3**2) / 2, ulps=1_000)
+        assert_close(loss, (np.log1p(0.1**2) + np.log1p(0.3**2)) / 2, ulps=1_000)
+
+    def test_small_errors_count_as_their_squares(self):
+        loss = compiled_loss(shifted([0.01, -0.03]), BATCH)
+        assert abs(loss / ((0.01**2 + 0.03**2) / 2) - 1) < 0.03**2
 
     def test_with_a_key_one_set_of_weights_is_drawn(self):
         net, key = shifted([0.1, -0.3], 0.2), jax.random.key(4)
         drawn = nd.sample_all_parameters(net, key).shift.mean
         loss = compiled_loss(net, BATCH, key)
-        assert_close(loss, np.mean(np.asarray(drawn) ** 2), ulps=1_000)
+        assert_close(loss, np.mean(np.log1p(np.asarray(drawn) ** 2)), ulps=1_000)
 
     def test_noise_of_the_labels_is_what_remains(self):
         noisy = gaussian_data(n=400, seed=8, noisy=True).arrays()
@@ -78,12 +82,12 @@ class TestEntropyLoss:
     def test_the_truth_has_none(self):
         assert jax.jit(nd.entropy_loss)(shifted([0.0, 0.0]), BATCH) < 1e-9
 
-    def test_it_is_the_mean_squared_error_of_eta_times_mu_in_z_units(self):
+    def test_it_is_the_log_of_squared_errors_of_eta_times_mu_in_z_units(self):
         shift = np.array([0.1, -0.3])
         error = np.sum(BATCH.eta * SD * shift, axis=1)
         variance = np.einsum("ni,nij,nj->n", BATCH.eta, BATCH.covariance, BATCH.eta)
         loss = jax.jit(nd.entropy_loss)(shifted(shift), BATCH)
-        assert_close(loss, np.mean(error**2 / variance), ulps=10_000)
+        assert_close(loss, np.mean(np.log1p(error**2 / variance)), ulps=10_000)
 
     def test_with_a_key_one_set_of_weights_is_drawn(self):
         net, key = shifted([0.1, -0.3], 0.2), jax.random.key(4)
@@ -98,6 +102,60 @@ class TestEntropyLoss:
         loss = jax.jit(jax.value_and_grad(nd.entropy_loss))
         all_four, two = (loss(net, data[rows].arrays()) for rows in (slice(4), slice(2)))
         jax.tree.map(lambda a, b: assert_close(2 * a, b, ulps=256, scale=1.0), all_four, two)
+
+
+class TestNoLabelDecides:
+    """One label of 32 that is wrong by a factor of a million, in mean and covariance."""
+
+    @staticmethod
+    @functools.cache
+    def gradients():
+        """The gradient of each loss in the network's shift, without and with the wrong label."""
+        scale = np.ones(len(BATCH.eta), BATCH.eta.dtype)
+        scale[5] = 1e6
+        wrong = BATCH._replace(
+            mean=BATCH.mean + (scale[:, None] - 1) * SD,
+            covariance=np.where(scale > 1, 1e-6, 1)[:, None, None].astype(scale.dtype)
+            * BATCH.covariance,
+        )
+        net, key = shifted([0.1, -0.3]), jax.random.key(0)
+        losses = {
+            "moment": lambda net, batch: nd.moment_loss(net, batch),
+            "sobolev": lambda net, batch: nd.sobolev_loss(net, batch, key),
+            "entropy": lambda net, batch: nd.entropy_loss(net, batch),
+        }
+        return {
+            name: [np.asarray(jax.jit(jax.grad(loss))(net, b).shift.mean) for b in (BATCH, wrong)]
+            for name, loss in losses.items()
+        }
+
+    @pytest.mark.parametrize("name", ["moment", "sobolev", "entropy"])
+    def test_it_leaves_the_gradient_of_all_others(self, name):
+        """The others' 31 / 32, and at most 2 |d z / d shift| / |z| of the wrong one."""
+        good, wrong = self.gradients()[name]
+        assert np.all(np.isfinite(wrong))
+        assert np.linalg.norm(wrong - good) < 0.2 * np.linalg.norm(good)
+
+
+class TestCovarianceErrors:
+    def test_inaccurate_labels_count_less(self):
+        """An error of 0.1 in z units in each row of (C v): half."""
+        net, key = shifted([0.1, -0.3]), jax.random.key(0)
+        off = BATCH._replace(covariance=(1.5 * BATCH.covariance).astype(SD.dtype))
+        loss = jax.jit(lambda batch, weight: nd.sobolev_loss(net, batch, key, weight=weight))
+        zero, one = jnp.asarray(0.0, SD.dtype), jnp.asarray(1.0, SD.dtype)
+
+        def second_term(z_error):
+            sd = np.sqrt(1.5) * SD
+            # Over two entries of a row.
+            error = (z_error / np.sqrt(2) * sd[:, :, None] * sd[:, None]).astype(SD.dtype)
+            batch = off._replace(covariance_error=error)
+            return float(loss(batch, one) - loss(batch, zero))
+
+        exact = second_term(0.0)
+        assert exact > 0.01
+        for z_error, part in ((0.1, 1 / 2), (0.3, 1 / 10), (3.0, 1 / 901)):
+            assert abs(second_term(z_error) / (part * exact) - 1) < 2e-2
 
 
 class TestNegativeElbo:

@@ -1,0 +1,177 @@
+"""Errors of a trained network on labels that it was not trained on."""
+
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from nnef_dists.amortized._family import AmortizedFamily
+from nnef_dists.amortized._report import ValidationReport
+from nnef_dists.bayes import predictive_moments
+from nnef_dists.moments import MomentDataset
+
+_LEAST_LABELS = 16
+_SAMPLES = 64
+# Normal quantiles of central 50 % and 90 % intervals.
+_QUANTILES = (0.6745, 1.6449)
+# Factors of the labels' errors, and of the tolerance, that a network may not exceed.
+_FLOOR_FACTOR = 3.0
+_LARGEST_FLOORS = 6.0
+_LARGEST_TOLERANCES = 5.0
+
+
+class ValidationWarning(UserWarning):
+    """A network is less accurate on held-out labels than these labels and the tolerance allow."""
+
+
+def validate(
+    q: AmortizedFamily,
+    held_out: MomentDataset,
+    *,
+    tolerance: float = 0.02,
+    key: PRNGKeyArray | None = None,
+) -> AmortizedFamily:
+    """Compares a network with labels that it was not trained on, and returns q with the report.
+
+        z_ni = (mu_i(eta_n) - label_ni) / sd(T_i | eta_n)
+        floor_ni = standard_error_ni / sd(T_i | eta_n)
+
+    over valid held-out labels n and statistics i, with mu at the means of the weights. The network
+    fails, with a `ValidationWarning`, if any of these holds:
+
+    - sqrt(m + 2 s) > max(3 rms floor, tolerance), or a prediction is not finite, with m the mean of
+      z^2 and s the standard error of that mean over labels
+    - |z_ni| > max(6 floor_ni, 5 tolerance) for some n and i
+    - |z_ni| <= 1.645 sqrt(sd_ni^2 + floor_ni^2 + tolerance^2) for fewer than 70 % of all n and i,
+      with sd the standard deviation of z over draws of the weights
+
+    The report also has the coverage of 50 % and 90 % intervals without the tolerance, if weights
+    are uncertain. The printed verdict mentions intervals that are too narrow, as they may be before
+    the scales of the weights are trained. The floor is the error of the labels: a network
+    cannot be shown to be more accurate than that, and labels with a floor above the tolerance are
+    too noisy to show an accuracy of `tolerance`.
+
+    The first bound is for an upper limit of the rms error, since a few large errors, of which a
+    small sample may have none, often dominate it. More held-out labels narrow the limit.
+
+    Printing q then states the verdict. `nd.save` writes the report with the network. A network that
+    is trained further has to be validated again: a new `AmortizedFamily` has no report. Runs on the
+    host, with one compiled program.
+
+    Example:
+        ```python
+        held_out = nd.estimate_moments(family, family.sample_eta(key_etas, 128, ranges), key_labels)
+        q = nd.validate(q, held_out)
+        print(q, q.report.tree.z_rms)
+        ```
+
+    Args:
+        q: The family and its trained network.
+        held_out: Labels of the same family at etas that were not trained on, at least 16 of them
+            valid. Rejected labels are left out and counted.
+        tolerance: The rms error, in z units, that is good enough if labels are more accurate;
+            positive. Defaults to 0.02.
+        key: For the 64 draws of the weights. Defaults to `jax.random.key(0)`.
+
+    Returns:
+        The same q, with a `ValidationReport` as its `report`.
+
+    Warns:
+        ValidationWarning: If the network fails.
+
+    Raises:
+        ValueError: If the labels are of another family, fewer than 16 are valid, a valid label is
+            not finite or has a variance that is not positive, or the tolerance is not positive.
+    """
+    if not isinstance(held_out, MomentDataset):
+        raise ValueError(
+            f"Expected a MomentDataset of held-out labels; got {type(held_out).__name__}. "
+            "Label etas that were not trained on with nd.estimate_moments"
+        )
+    if held_out.family != q.family:
+        raise ValueError(
+            f"Expected held-out labels of {q.family!r}; got labels of {held_out.family!r}"
+        )
+    if not tolerance > 0:
+        raise ValueError(f"Expected tolerance > 0; got {tolerance}")
+    labels = held_out.only_ok()
+    if len(labels) < _LEAST_LABELS:
+        raise ValueError(
+            f"Expected at least {_LEAST_LABELS} valid held-out labels; got {len(labels)} of "
+            f"{len(held_out)}. Label more etas with nd.estimate_moments"
+        )
+    mean, error = np.asarray(labels.mean), np.asarray(labels.standard_error)
+    variances = np.diagonal(np.asarray(labels.covariance), axis1=1, axis2=2)
+    usable = np.isfinite(mean) & np.isfinite(error) & np.isfinite(variances) & (variances > 0)
+    if not usable.all():
+        row = int(np.argmin(usable.all(1)))
+        raise ValueError(
+            "Expected valid labels with finite means and errors and positive variances; got mean "
+            f"{mean[row]}, standard error {error[row]} and variances {variances[row]} at eta "
+            f"{labels.eta[row]}. Set the status of labels that are not finite, or leave them out"
+        )
+
+    key = jax.random.key(0) if key is None else key
+    found = _predict(q, jnp.asarray(labels.eta), key)
+    predicted, spread, inside, seen = (np.asarray(leaf) for leaf in found)
+    scale = np.sqrt(variances.astype(np.float64))
+    z, floor = np.abs(predicted - mean) / scale, error / scale
+    z = np.where(np.isfinite(z), z, np.inf)
+    doubt = np.sqrt((spread / scale) ** 2 + floor**2)
+    coverage = np.array([np.mean(z <= quantile * doubt) for quantile in _QUANTILES])
+    tolerated = np.mean(z <= _QUANTILES[-1] * np.sqrt(doubt**2 + tolerance**2))
+    if not spread.any():
+        coverage[:] = np.nan
+    limit = np.maximum(_LARGEST_FLOORS * floor, _LARGEST_TOLERANCES * tolerance)
+    z_rms, label_z = np.sqrt(np.mean(z**2)), np.sqrt(np.mean(floor**2))
+    by_label = np.mean(z**2, 1)
+    with np.errstate(invalid="ignore"):
+        limit_of_rms = np.sqrt(by_label.mean() + 2 * by_label.std(ddof=1) / np.sqrt(len(labels)))
+    row, statistic = np.unravel_index(np.argmax(z), z.shape)
+
+    def to_array(value) -> Array:
+        return jnp.asarray(value, labels.eta.dtype)
+
+    report = ValidationReport(
+        n_labels=to_array(len(labels)),
+        n_rejected=to_array(len(held_out) - len(labels)),
+        n_outside=to_array(np.sum(~inside)),
+        n_trained_on=to_array(np.sum(seen)),
+        z_rms=to_array(z_rms),
+        z_median=to_array(np.median(z)),
+        z_largest=to_array(z.max()),
+        label_z_rms=to_array(label_z),
+        coverage=to_array(coverage),
+        tolerated_coverage=to_array(tolerated),
+        worst_eta=to_array(labels.eta[row]),
+        worst_statistic=to_array(statistic),
+        tolerance=to_array(tolerance),
+        z_rms_limit=to_array(limit_of_rms),
+        rms_ratio=to_array(limit_of_rms / max(_FLOOR_FACTOR * label_z, tolerance)),
+        largest_ratio=to_array(np.max(z / limit)),
+    )
+    if not report.passed:
+        warnings.warn(report.complaint(q.family.stat_names), ValidationWarning, stacklevel=2)
+    return eqx.tree_at(
+        lambda q: q.report, q, paramax.NonTrainable(report), is_leaf=lambda node: node is None
+    )
+
+
+@jax.jit
+def _predict(
+    q: AmortizedFamily, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray
+) -> tuple[
+    Float[Array, "n eta_dim"], Float[Array, "n eta_dim"], Bool[Array, " n"], Bool[Array, " n"]
+]:
+    """Returns moments, their standard deviations, which etas are inside, and which are examples."""
+    network, coordinates = q.network, q.network.standardisation
+    inputs = jax.vmap(coordinates.inputs)(etas)
+    examples = coordinates.examples
+    close = 16 * jnp.finfo(inputs.dtype).eps * (1 + jnp.abs(inputs))
+    seen = jax.vmap(lambda x, r: jnp.any(jnp.all(jnp.abs(examples - x) <= r, 1)))(inputs, close)
+    _, spread = predictive_moments(network, lambda drawn: jax.vmap(drawn)(etas), key, _SAMPLES)
+    return jax.vmap(network)(etas), spread, jax.vmap(coordinates.is_inside)(inputs), seen

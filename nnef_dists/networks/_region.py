@@ -1,0 +1,140 @@
+"""The region that training etas cover, as a union of balls within a box."""
+
+from typing import final
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.bayes import register_saveable
+
+# The neighbor whose distance is the radius of an example, and the factor of that radius.
+_NEIGHBOR = 5
+_REACH = 1.5
+# Largest radius, in medians of all radii: a lonely example does not cover the gap around it.
+_MOST = 3.0
+# Least variance along a principal direction, of the largest: directions that etas do not explore.
+_LEAST_VARIANCE = 1e-4
+# Distance, in inputs, that rounding may make.
+_ROUNDING = 1e-3
+
+
+@register_saveable
+@final
+class TrainingRegion(eqx.Module):
+    """The region of inputs near training examples; never trained.
+
+    An input x, `(m,)`, is inside if it is within the widened range of each input, and if there are
+    examples x_j and x_k with
+
+        |x - x_j| <= 1.5 r_j    and    |W (x - x_k)| <= 1.5 s_k,
+
+    with W the whitening of the inputs, and r_j, s_k their distances to their fifth neighbors,
+    plain and whitened, at most 3 times their medians. Radii follow the density of the examples, so
+    that rings, clusters and wedges keep their gaps. The whitening finds thin directions, such as
+    those across bands and simplices; its covariance is shrunk towards the identity by m / n.
+
+    A range is widened at either end by (1 + log(1 + m)) times the distance between its extreme and
+    its fifth value. Fresh inputs exceed the extremes of n others by about that distance, for short
+    and for long tails, in one of m inputs. With both, 99 % and more of fresh inputs of the same
+    distribution are inside. Gaps that are narrower than the distance between neighbors, as many are
+    in ten dimensions, are not found.
+
+    Args:
+        inputs: Standardised inputs of all training etas, `(n, m)`.
+        examples: The inputs around which balls are, `(k, m)`.
+        dtype: The dtype of the buffers.
+
+    Attributes:
+        low: The least inside value of each input, `(m,)`.
+        high: The largest, `(m,)`.
+        whitening: W^T, `(m, m)`.
+        examples: The examples, `(k, m)`.
+        whitened: The examples times W^T, `(k, m)`.
+        radii: 1.5 r and 1.5 s, `(2, k)`.
+    """
+
+    low: paramax.NonTrainable[Array]
+    high: paramax.NonTrainable[Array]
+    whitening: paramax.NonTrainable[Array]
+    examples: paramax.NonTrainable[Array]
+    whitened: paramax.NonTrainable[Array]
+    radii: paramax.NonTrainable[Array]
+
+    def __init__(self, inputs: np.ndarray, examples: np.ndarray, dtype: np.dtype):
+        # Repeated inputs have no more neighbors than one of them.
+        inputs, examples = np.unique(inputs, axis=0), np.unique(examples, axis=0)
+        n, m = inputs.shape
+        ordered = np.sort(inputs, 0)
+        last = min(_NEIGHBOR, n) - 1
+        factor = 1 + np.log1p(m)
+        low = ordered[0] - factor * (ordered[last] - ordered[0]) - _ROUNDING
+        high = ordered[-1] + factor * (ordered[-1] - ordered[-1 - last]) + _ROUNDING
+
+        shrinkage = min(1.0, m / n)
+        covariance = (1 - shrinkage) * np.cov(inputs.T, bias=True) + shrinkage * np.eye(m)
+        values, vectors = np.linalg.eigh(covariance)
+        whitening = vectors / np.sqrt(np.maximum(values, _LEAST_VARIANCE * values[-1]))
+        whitened = examples @ whitening
+
+        def to_buffer(leaf: np.ndarray) -> paramax.NonTrainable[Array]:
+            return paramax.NonTrainable(jnp.asarray(leaf, dtype))
+
+        self.low, self.high = to_buffer(low), to_buffer(high)
+        self.whitening = to_buffer(whitening)
+        self.examples, self.whitened = to_buffer(examples), to_buffer(whitened)
+        self.radii = to_buffer(np.stack([_radii(examples), _radii(whitened)]))
+
+    @property
+    def medoid(self) -> Array:
+        """The example, `(m,)`, whose summed whitened distance to all others is least."""
+        whitened = np.asarray(self.whitened.tree, np.float64)
+        return self.examples.tree[np.argmin(_distances(whitened).sum(1))]
+
+    def excess(self, inputs: Float[Array, " m"]) -> Float[Array, " m_plus_1"]:
+        """Returns how far inputs are outside: zero inside, differentiable outside.
+
+        Args:
+            inputs: Standardised inputs, `(m,)`.
+
+        Returns:
+            The signed distance beyond the range of each input, and the distance to the nearest
+            ball, plain or whitened, whichever is larger, `(m + 1,)`.
+        """
+        fixed = paramax.unwrap(self)
+        beyond = jnp.maximum(inputs - fixed.high, 0) - jnp.maximum(fixed.low - inputs, 0)
+        gap = jnp.maximum(self._gap(inputs), 0)
+        return jnp.concatenate([beyond, gap[None]])
+
+    def contains(self, inputs: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Returns whether inputs, `(m,)`, are in the region; NaN is not."""
+        fixed = paramax.unwrap(self)
+        ranges = jnp.all((inputs >= fixed.low) & (inputs <= fixed.high))
+        return ranges & (self._gap(inputs) <= 0)
+
+    def _gap(self, inputs: Float[Array, " m"]) -> Float[Array, ""]:
+        """Returns the signed distance to the nearest ball, the larger of plain and whitened."""
+        fixed = paramax.unwrap(self)
+        plain = inputs - fixed.examples
+        white = inputs @ fixed.whitening - fixed.whitened
+        squares = jnp.stack([jnp.sum(plain**2, 1), jnp.sum(white**2, 1)])
+        # A root that has a derivative at the examples themselves.
+        distances = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
+        return jnp.max(jnp.min(distances - fixed.radii, 1))
+
+
+def _radii(points: np.ndarray) -> np.ndarray:
+    """Returns the radius around each of distinct points, `(k, m)`, from its neighbors' distance."""
+    distances = np.sort(_distances(points), 1)
+    radii = distances[:, min(_NEIGHBOR, len(points) - 1)]
+    return _REACH * np.minimum(radii, _MOST * np.median(radii)) + _ROUNDING
+
+
+def _distances(points: np.ndarray) -> np.ndarray:
+    """Returns Euclidean distances between all of some points, `(k, k)`.
+
+    Rows are taken one by one, since all differences at once would be large in many dimensions.
+    """
+    return np.stack([np.sqrt(np.sum((points - row) ** 2, 1)) for row in points])
