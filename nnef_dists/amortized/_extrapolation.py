@@ -13,7 +13,7 @@ _REMEDY = "Add labels there and train again, or sample with nd.mean_or_oracle."
 class ExtrapolationWarning(UserWarning):
     """A network is used away from its training data.
 
-    It is an eta outside the box of the training etas, or an observation unlike the simulated ones.
+    It is an eta outside the training region, or an observation unlike the simulated ones.
     """
 
 
@@ -36,7 +36,7 @@ def check_extrapolation(
     Raises:
         ValueError: For a concrete eta outside, if strict.
     """
-    message = "Expected eta in the box of the training etas, beyond which the network extrapolates"
+    message = "Expected eta in the training region, beyond which the network extrapolates"
     if strict:
         return guard(eta, inside, message, eta, _REMEDY, strict=True)
     if not isinstance(inside, Tracer) and not inside:

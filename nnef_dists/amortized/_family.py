@@ -39,9 +39,9 @@ class AmortizedFamily(Module):
     eta_0. A direct network has moments alone; there these methods say so.
 
     An eta outside the natural domain raises. Inside a compiled program the result is NaN, so that a
-    Markov chain over eta rejects. An eta outside the box of the training etas (the range of each
-    unconstrained coordinate) issues an `ExtrapolationWarning`. Under `jax.jit` no warning is
-    possible. Use `is_inside`, or `strict=True`, which raises in both cases.
+    Markov chain over eta rejects. An eta outside the training region issues an
+    `ExtrapolationWarning`. Under `jax.jit` no warning is possible: use `is_inside`, or
+    `strict=True`, which raises in both cases.
 
     Args:
         family: The exponential family.
@@ -50,14 +50,10 @@ class AmortizedFamily(Module):
             medoid of the training etas, where that takes no sampling: for closed forms and in one
             and two dimensions.
         sampler: How `sample` draws; None is `HMCSampler()`.
-        strict: Whether an eta outside the box of the training etas is an error.
+        strict: Whether an eta outside the training region is an error.
 
     Attributes:
-        family: The exponential family.
-        network: The moment network.
         anchor: The anchor of A, a buffer that is never trained; None without one.
-        sampler: How `sample` draws.
-        strict: Whether an eta outside the box of the training etas is an error.
         report: The errors on held-out labels, from `nd.validate`, a buffer that is never trained;
             None without validation. `print(q)` shows it.
 
@@ -123,18 +119,9 @@ class AmortizedFamily(Module):
 
     @jittable
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether a valid eta is near training etas.
+        """Returns whether a valid eta, `(eta_dim,)`, is near training etas: see `TrainingRegion`.
 
-        It is inside if each unconstrained coordinate is in its training range, slightly widened,
-        and if it is within 1.5 radii of some training eta, in whitened coordinates. A radius is the
-        distance of a training eta to its fifth neighbor; see `TrainingRegion`. An eta whose
-        coordinates were all seen, but never together, is outside.
-
-        Args:
-            eta: Valid natural parameters, `(eta_dim,)`.
-
-        Returns:
-            A boolean scalar.
+        An eta whose coordinates were all seen, but never together, is outside.
         """
         return self._is_inside(as_vector(eta, self.family.eta_dim, "eta", self.family))
 
@@ -261,11 +248,11 @@ class AmortizedFamily(Module):
     ) -> Float[Array, " eta_dim"]:
         """Returns the eta whose mean parameters are mu: the inverse of `mean`.
 
-        It is sought in the box of the training etas; over-complete families get the symmetric one.
+        It is sought in the training region; over-complete families get the symmetric one.
         Its derivative in mu is the inverse of the covariance, in the coordinates of eta.
 
         Args:
-            mu: Mean parameters, `(eta_dim,)`, of an eta in the box of the training etas.
+            mu: Mean parameters, `(eta_dim,)`, of an eta in the training region.
             throw: Whether to raise if there is no such eta; otherwise it is NaN.
 
         Returns:
@@ -287,7 +274,7 @@ class AmortizedFamily(Module):
         return guard(
             eta,
             found,
-            "Expected mean parameters of an eta in the box of the training etas",
+            "Expected mean parameters of an eta in the training region",
             mu,
             "Check that mu is attainable, widen the training etas, or use throw=False for NaN.",
             strict=self.strict,
@@ -339,8 +326,7 @@ class AmortizedFamily(Module):
             x,
             ~jnp.any(jnp.isnan(x)),
             "Expected draws that pass the sampler's checks",
-            "NaN",
-            "Use another sampler.",
+            *("NaN", "Use another sampler."),
             strict=True,
             error=RuntimeError,
         )

@@ -21,7 +21,7 @@ class OracleReport(NamedTuple):
 
     Attributes:
         predicted_z: The network's standard deviations of mu, in z units, `(n, eta_dim)`.
-        outside: Which etas are outside the box of the training etas, `(n,)`.
+        outside: Which etas are outside the training region, `(n,)`.
         indefinite: Where the network's covariance is not positive definite, `(n,)`.
         asked: Which etas were sampled, `(n,)`.
         failed: Those of them whose labels are not good, and whose means are NaN, `(n,)`.
@@ -49,7 +49,7 @@ def mean_or_oracle(
     """Returns E[T | eta] of many etas: the network's, or sampled where the network is not sure.
 
     An eta is sampled if the network's standard deviation of any moment, over draws of its weights,
-    is above the tolerance in z units, if it is outside the box of the training etas, or if the
+    is above the tolerance in z units, if it is outside the training region, or if the
     covariance there is not positive definite. Runs on the host.
 
     Args:

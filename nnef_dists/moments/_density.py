@@ -1,7 +1,7 @@
 """The density that samplers see: that of a family, in coordinates without heavy tails."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -71,6 +71,7 @@ class ModeMasses(NamedTuple):
         return cls(jnp.zeros((1, dim), dtype), jnp.ones(1, dtype), jnp.eye(dim, dtype=dtype))
 
 
+@final
 class Density(eqx.Module):
     """The unnormalized density of one member of a family, in flat coordinates v on R^n.
 
