@@ -335,8 +335,7 @@ class AmortizedFamily(Module):
         eta = self.family.check_eta(eta, strict=self.strict)
         return check_extrapolation(eta, self.is_inside(eta), strict=self.strict)
 
-    # Compiled: outside other programs, operations one by one would take seconds at first. Checks of
-    # concrete values stay outside.
+    # Compiled, as operations one by one would take seconds; checks of concrete values stay outside.
 
     @eqx.filter_jit
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
