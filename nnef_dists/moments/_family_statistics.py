@@ -8,8 +8,10 @@ import numpy as np
 
 from nnef_dists.moments._family_finding import FamilyFinding, stat_labels
 
-# Errors of a float32 log-density, in nats, above which a finding is a warning and an error.
-_ROUNDING_WARNING, _ROUNDING_ERROR = 0.05, 1.0
+# Error of a log-density, in nats, that is too large: in float32 a warning, as labels are then made
+# in double precision; in float64 an error.
+_MOST_ROUNDING = 0.05
+_DOUBLE = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
 # Singular value of standardized statistics below which they are dependent.
 _DEPENDENT = 1e-9
 # Median eigenvalue of the correlation matrix below which statistics are nearly collinear.
@@ -23,20 +25,21 @@ def find_rounding(family, etas, probes) -> Iterator[FamilyFinding]:
         relative = np.sqrt(np.mean(probes.value_rounding**2, axis=1)) / sd
     relative = np.where(np.isfinite(relative) & (sd > 0), relative, 0.0)[:, :-1]
     i = int(np.nanargmax(noise))
-    if noise[i] <= _ROUNDING_WARNING and relative.max() <= 0.01:
+    if noise[i] <= _MOST_ROUNDING and relative.max() <= 0.01:
         return
-    if noise[i] <= _ROUNDING_WARNING:
+    if noise[i] <= _MOST_ROUNDING:
         i = int(np.argmax(relative.max(axis=1)))
     j = int(np.argmax(relative[i]))
     size = np.median(np.abs(probes.values[i, :, :-1] @ etas[i]))
     yield FamilyFinding(
         "cancellation",
-        "error" if noise[i] > _ROUNDING_ERROR else "warning",
+        "error" if _DOUBLE * noise[i] > _MOST_ROUNDING else "warning",
         f"float32 rounds the log-density by {noise[i]:.2g} nats at typical draws (|eta . T| is "
         f"{size:.2g}), and {stat_labels(family)[j]} by {relative[i, j]:.2g} sd(T)",
         etas[i],
         np.median(probes.draws[i], axis=0),
-        "center and scale x, so that T is of order one, or use float64 etas (JAX_ENABLE_X64=1)",
+        "center and scale x, so that T is of order one: labels of such etas are made in double "
+        "precision, which is slower, and networks in float32 do not resolve their moments",
     )
 
 
