@@ -89,6 +89,8 @@ def test_what_is_not_a_number_is_not_tried_again():
     data = nd.estimate_moments(NotANumber(), etas, jax.random.key(44), SHORT)
     assert (data.status == nd.Status.NOT_FINITE).all()
     assert (data.rung == nd.Rung.HMC).all()
+    for moments in (data.mean, data.covariance, data.standard_error):
+        assert np.isnan(moments).all()
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
