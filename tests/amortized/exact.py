@@ -99,7 +99,7 @@ def labelled(network, etas):
     arrays = {name: getattr(known, name) for name in kept}
     arrays |= {name: np.ones((n, d), etas.dtype) for name in ("ess", "rhat", "standard_error")}
     arrays |= {"eta": np.asarray(etas), "mean": np.asarray(mean)}
-    arrays |= {"covariance": np.asarray(covariance), "covariance_error": 0 * covariance}
+    arrays |= {"covariance": np.asarray(covariance), "covariance_error": np.zeros_like(covariance)}
     data = nd.MomentDataset(network.family, None, **arrays)
     return dataclasses.replace(network, standardisation=nd.Standardisation(data))
 
