@@ -1,7 +1,11 @@
 """Set-up that every test shares."""
 
+import atexit
+import contextlib
+import gc
 import importlib.metadata
 import os
+import shutil
 import tempfile
 
 # Before anything imports them: no window is ever opened, and no cache is left in the checkout.
@@ -16,6 +20,14 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
         os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
     )
 
+# Compiled programs are shared by workers, by processes that tests start, and by the same small
+# operations that caches in memory lose; by later sessions too, in a folder that outlives this one.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
 import jax
 import pytest
 from hypothesis import settings
@@ -23,33 +35,47 @@ from jaxtyping import config as jaxtyping_config
 
 settings.register_profile("pinned", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("pinned")
+# Importing makes half a million objects that stay: no full collection should look at them again.
+gc.disable()
+
+
+# Files that take longest come first, so that workers end together.
+LONG = (
+    "test_control_variates.py",
+    "test_documentation.py",
+    "test_hmc.py",
+    "test_heads.py",
+    "test_ladder.py",
+    "test_examples.py",
+    "test_workers.py",
+    "test_networks.py",
+    "test_bijections.py",
+    "test_convex.py",
+    "test_inverse_trained.py",
+    "test_oracle.py",
+    "test_training.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts long files first, and leaves the order of their tests."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish():
+    """Collects garbage from here on, among what tests make."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_programs_compile_quickly(request):
-    """Compiling takes most of the time of small programs; most moments are labelled as by users."""
-    small = {
-        "amortized",
-        "bayes",
-        "flows",
-        "families",
-        "networks",
-        "posterior",
-        "test_checks.py",
-        "test_compiled.py",
-        "test_messages.py",
-        "test_control_variates.py",
-        "test_documentation.py",
-        "test_examples.py",
-        "test_ladder.py",
-        "test_log_partition.py",
-    }
-    if small.isdisjoint(request.path.parts):
-        yield
-        return
+def _programs_compile_quickly(request):
+    """Compiling takes most of the time of small programs; most labels are made as by users."""
     from tests.families.checks import quick_compilation
 
-    with quick_compilation():
+    as_by_users = {"test_hmc.py", "test_labels.py"}
+    with contextlib.nullcontext() if request.path.name in as_by_users else quick_compilation():
         yield
 
 

@@ -287,7 +287,7 @@ class TestProcess:
     def start(folder, *arguments):
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0",
         }
         return subprocess.run(
             [sys.executable, "-m", "nnef_dists", *map(str, arguments)],

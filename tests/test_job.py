@@ -34,8 +34,8 @@ def made_network(asked):
 def test_every_shipped_one_can_be_read(path):
     asked = nd.read_job(path)
     etas = asked.training.etas
-    drawn = asked.family.sample_eta(etas.key, 3, etas.ranges)
-    assert jax.vmap(asked.family.is_valid_eta)(drawn).all()
+    drawn = jax.jit(lambda key: asked.family.sample_eta(key, 3, etas.ranges))(etas.key)
+    assert jax.jit(jax.vmap(asked.family.is_valid_eta))(drawn).all()
     assert asked.validation.etas.n < etas.n
 
 

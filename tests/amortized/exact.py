@@ -50,7 +50,8 @@ CASES = {
 def etas_of(name, n=256, seed=0, dtype=None):
     """Random etas of a case."""
     family, ranges = CASES[name]
-    return family.sample_eta(jax.random.key(seed), n, ranges, dtype=dtype)
+    draw = jax.jit(lambda key: family.sample_eta(key, n, ranges, dtype=dtype))
+    return draw(jax.random.key(seed))
 
 
 @functools.cache

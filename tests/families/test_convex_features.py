@@ -11,12 +11,16 @@ from tests.registry import FAMILIES
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
+def drawn(family, seed, n, ranges):
+    return jax.jit(lambda key: family.sample_eta(key, n, ranges))(jax.random.key(seed))
+
+
 @pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_they_are_convex(case):
     """Along segments between random etas, curvatures are not negative: in float64, to rounding."""
     with jax.enable_x64(True):
         family = case.make()
-        etas = family.sample_eta(jax.random.key(0), 80, case.ranges)
+        etas = drawn(family, 0, 80, case.ranges)
 
         @jax.jit
         @jax.vmap
@@ -34,7 +38,8 @@ def test_they_are_convex(case):
 def test_all_that_one_product_domain_has():
     """Distances to bounds, squares over them, a log-determinant and a matrix fraction."""
     parts = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(-0.5), "c": -jnp.diag(jnp.array([2.0, 4]))}
-    found = nd.domain(b=nd.interval(-1.0, 0.5), c=nd.negative_definite).convex_features(parts)
+    domain = nd.domain(b=nd.interval(-1.0, 0.5), c=nd.negative_definite)
+    found = jax.jit(lambda parts: domain.convex_features(parts))(parts)
     below, above = 0.5, 1.0
     expected = [
         *-np.log([below, above]),
@@ -47,18 +52,19 @@ def test_all_that_one_product_domain_has():
 
 def test_a_packed_triangle_has_those_of_its_matrix():
     full, minimal = nd.MultivariateNormal(3), nd.MinimalMultivariateNormal(3)
-    eta = minimal.sample_eta(jax.random.key(1), 1, {"x": (-1, 1), "xxT_lower": (-2, -0.5)})[0]
+    eta = drawn(minimal, 1, 1, {"x": (-1, 1), "xxT_lower": (-2, -0.5)})[0]
     lower = np.zeros((3, 3))
     lower[np.tril_indices(3)] = eta[3:]
     matrix = jnp.asarray((lower + lower.T) / 2, eta.dtype)
     same = full.flatten_stats_or_eta({"x": eta[:3], "xxT": matrix})
-    np.testing.assert_allclose(minimal.convex_features(eta), full.convex_features(same), rtol=1e-4)
+    found, expected = jax.jit(minimal.convex_features)(eta), jax.jit(full.convex_features)(same)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_a_gaussians_log_partition_is_among_them():
     """A = x . P^-1 x / 2 - log det(P) / 2 + a constant, with P = -2 H."""
     family = nd.MultivariateNormal(3)
-    etas = family.sample_eta(jax.random.key(2), 20, {"x": (-2, 2), "xxT": (-3, -0.1)})
+    etas = drawn(family, 2, 20, {"x": (-2, 2), "xxT": (-3, -0.1)})
     log_det, fraction = np.asarray(jax.jit(jax.vmap(family.convex_features))(etas)).T
     left = jax.jit(jax.vmap(family.log_partition))(etas) - fraction / 4 - log_det / 2
     np.testing.assert_allclose(left, left[0], rtol=1e-3)

@@ -24,9 +24,13 @@ class VectorStatistic(nd.ExponentialFamily):
         return {"x": x, "square": x**2}
 
 
+def drawn(seed, n, ranges, family=GAUSSIAN):
+    return jax.jit(lambda key: family.sample_eta(key, n, ranges))(jax.random.key(seed))
+
+
 def test_uniform_and_log_uniform_laws():
     ranges = {"x": (-2.0, 3.0), "x2": (-10.0, -0.01, "log")}
-    etas = np.asarray(GAUSSIAN.sample_eta(jax.random.key(0), 2_000, ranges), np.float64)
+    etas = np.asarray(drawn(0, 2_000, ranges), np.float64)
     uniform = scipy.stats.uniform(-2, 5)
     log_uniform = scipy.stats.loguniform(0.01, 10)
     assert scipy.stats.kstest(etas[:, 0], uniform.cdf).pvalue > 1e-3
@@ -37,19 +41,19 @@ def test_uniform_and_log_uniform_laws():
 
 def test_log_uniform_of_positive_bounds():
     ranges = {"x": (0.1, 10.0, "log"), "x2": (-1.0, -0.5)}
-    etas = np.asarray(GAUSSIAN.sample_eta(jax.random.key(1), 500, ranges), np.float64)
+    etas = np.asarray(drawn(1, 500, ranges), np.float64)
     assert scipy.stats.kstest(etas[:, 0], scipy.stats.loguniform(0.1, 10).cdf).pvalue > 1e-3
 
 
 def test_bounds_may_differ_by_entry():
     ranges = {"x": ((-1.0, 5.0), (1.0, 6.0)), "square": (-2.0, (-1.0, -1.5))}
-    etas = np.asarray(VectorStatistic().sample_eta(jax.random.key(2), 300, ranges))
+    etas = np.asarray(drawn(2, 300, ranges, VectorStatistic()))
     assert np.allclose(etas.min(0), [-1, 5, -2, -2], atol=0.05)
     assert np.allclose(etas.max(0), [1, 6, -1, -1.5], atol=0.05)
 
 
 def test_a_range_of_one_point():
-    etas = GAUSSIAN.sample_eta(jax.random.key(3), 4, {"x": (0.5, 0.5), "x2": (-1.0, -1.0)})
+    etas = drawn(3, 4, {"x": (0.5, 0.5), "x2": (-1.0, -1.0)})
     assert np.array_equal(etas, np.tile(np.asarray([0.5, -1.0], etas.dtype), (4, 1)))
 
 
@@ -57,8 +61,9 @@ def test_eigenvectors_are_uniform_over_rotations():
     """With eigenvalues (-2, -1) the angle of the first axis is uniform over half a turn."""
     family = nd.MultivariateNormal(2)
     ranges = {"x": (0.0, 0.0), "xxT": ((-2.0, -1.0), (-2.0, -1.0))}
-    etas = jax.jit(lambda key: family.sample_eta(key, 1_000, ranges))(jax.random.key(4))
-    matrices = np.asarray(jax.vmap(family.unflatten_stats_or_eta)(etas)["xxT"], np.float64)
+    etas = drawn(4, 1_000, ranges, family)
+    unflatten = jax.jit(jax.vmap(family.unflatten_stats_or_eta))
+    matrices = np.asarray(unflatten(etas)["xxT"], np.float64)
     values, vectors = np.linalg.eigh(matrices)
     assert np.allclose(values, [-2, -1], atol=1e-5)
     angles = np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]) % np.pi
@@ -66,7 +71,7 @@ def test_eigenvectors_are_uniform_over_rotations():
 
 
 def test_keys_decide():
-    one, same, other = (GAUSSIAN.sample_eta(jax.random.key(k), 8, GOOD) for k in (5, 5, 6))
+    one, same, other = (drawn(seed, 8, GOOD) for seed in (5, 5, 6))
     assert np.array_equal(one, same)
     assert not np.intersect1d(one, other).size
 

@@ -1,5 +1,7 @@
 """Every bijection: round trips, determinants, what flowjax and JAX do with it."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,9 +24,14 @@ def condition_of(bijection):
     return None if shape is None else jnp.linspace(-0.5, 0.8, shape[0])
 
 
+@functools.cache
+def made(case):
+    return case.make(jax.random.key(1))
+
+
 @pytest.fixture(params=BIJECTIONS, ids=str)
 def bijection(request):
-    return request.param.make(jax.random.key(1))
+    return made(request.param)
 
 
 def points_of(bijection, n=16):
@@ -86,10 +93,16 @@ def test_parameters_are_trained(bijection):
 def test_bayesianize_takes_it(bijection):
     model = nd.bayesianize(bijection, init_raw_stdv=0.3)
     condition, x = condition_of(bijection), points_of(bijection)[0]
-    means = model.realise().transform(x, condition)
-    np.testing.assert_allclose(means, bijection.transform(x, condition), rtol=1e-6)
-    drawn = [model.realise(key=jax.random.key(i)).transform(x, condition) for i in (0, 1)]
-    assert float(jnp.max(jnp.abs(drawn[0] - drawn[1]))) > 0
+
+    @eqx.filter_jit
+    def transformed(model):
+        drawn = [model.realise(key=jax.random.key(i)).transform(x, condition) for i in (0, 1)]
+        return model.realise().transform(x, condition), *drawn
+
+    means, one, other = transformed(model)
+    expected = eqx.filter_jit(bijection.transform)(x, condition)
+    np.testing.assert_allclose(means, expected, rtol=1e-6)
+    assert float(jnp.max(jnp.abs(one - other))) > 0
 
 
 @pytest.mark.parametrize("make", SCALARS)
@@ -139,16 +152,19 @@ class TestScalars:
 
     def test_is_the_identity_by_default_and_near_it_when_random(self, make):
         x = jnp.linspace(-5, 5, 41)
-        np.testing.assert_allclose(jax.vmap(make().transform)(x), x, atol=1e-6)
+        transform = jax.jit(lambda bijection: jax.vmap(bijection.transform)(x))
+        np.testing.assert_allclose(transform(make()), x, atol=1e-6)
         near = make.random(jax.random.key(0), depth=10_000)
-        np.testing.assert_allclose(jax.vmap(near.transform)(x), x, atol=0.03)
+        np.testing.assert_allclose(transform(near), x, atol=0.03)
         far = make.random(jax.random.key(0), depth=1)
-        assert float(jnp.max(jnp.abs(jax.vmap(far.transform)(x) - x))) > 0.03
+        assert float(jnp.max(jnp.abs(transform(far) - x))) > 0.03
 
     def test_is_a_transformer_of_flowjax(self, make, strict_promotion):
-        with jax.numpy_dtype_promotion("standard"):
-            layers = {"transformer": make(), "dim": 3, "nn_width": 8, "nn_depth": 1}
-            key = jax.random.key(0)
+        transformer = make()
+
+        @jax.jit
+        def run(key):
+            layers = {"transformer": transformer, "dim": 3, "nn_width": 8, "nn_depth": 1}
             coupling = Coupling(key, untransformed_dim=1, **layers)
             autoregressive = MaskedAutoregressive(key, **layers)
             elementwise = Vmap(make.random(key), axis_size=3)
@@ -156,9 +172,12 @@ class TestScalars:
                 StandardNormal((3,)), Invert(Chain([coupling, autoregressive, elementwise]))
             )
             x = flow.sample(key, (5,))
-            log_prob = flow.log_prob(x)
             latent = jax.vmap(flow.bijection.inverse)(x)
-            np.testing.assert_allclose(jax.vmap(flow.bijection.transform)(latent), x, atol=1e-4)
+            return x, flow.log_prob(x), jax.vmap(flow.bijection.transform)(latent)
+
+        with jax.numpy_dtype_promotion("standard"):
+            x, log_prob, back = run(jax.random.key(0))
+        np.testing.assert_allclose(back, x, atol=1e-4)
         assert x.shape == (5, 3)
         assert bool(jnp.all(jnp.isfinite(log_prob)))
 
@@ -181,11 +200,12 @@ def test_a_density_integrates_to_one():
 
 @pytest.mark.parametrize("case", BIJECTIONS[-5:], ids=str)
 def test_rays_are_safe_at_the_centre(case):
-    bijection = case.make(jax.random.key(1))
+    bijection = made(case)
     condition = condition_of(bijection)
     center = jnp.zeros(()) if bijection.shape == () else bijection.center
+    transform = eqx.filter_jit(lambda x: bijection.transform_and_log_det(x, condition))
     if bijection.shape != ():
-        y, log_det = bijection.transform_and_log_det(center, condition)
+        y, log_det = transform(center)
         np.testing.assert_allclose(y, center, atol=1e-6)
         assert bool(jnp.isfinite(log_det))
     else:
@@ -201,19 +221,16 @@ def test_rays_are_safe_at_the_centre(case):
     if bijection.shape != ():
         edge = jnp.cbrt(jnp.finfo(center.dtype).eps)
         step = jnp.zeros_like(center).at[0].set(edge) * paramax.unwrap(bijection.scale)
-        inside, outside = (
-            bijection.transform_and_log_det(center + factor * step, condition)[1]
-            for factor in (0.999, 1.001)
-        )
+        inside, outside = (transform(center + factor * step)[1] for factor in (0.999, 1.001))
         np.testing.assert_allclose(inside, outside, atol=1e-3)
 
 
 def test_directions_stay():
-    bijection = BIJECTIONS[-2].make(jax.random.key(1))
+    bijection = made(BIJECTIONS[-2])
     x = points_of(bijection)
     scale = paramax.unwrap(bijection.scale)
     before = (x - bijection.center) / scale
-    after = (jax.vmap(bijection.transform)(x) - bijection.center) / scale
+    after = (jax.jit(jax.vmap(bijection.transform))(x) - bijection.center) / scale
     cross = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
     np.testing.assert_allclose(cross, 0, atol=1e-4)
     assert bool(jnp.all(jnp.sum(before * after, 1) > 0))
@@ -223,7 +240,7 @@ class TestFeatures:
     def test_are_those_of_the_angle(self):
         angle = jnp.linspace(-3, 3, 7)
         u = jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
-        found = jax.vmap(nd.FourierFeatures(7))(u)
+        found = jax.jit(jax.vmap(nd.FourierFeatures(7)))(u)
         expected = [jnp.ones_like(angle)]
         for k in (1, 2, 3):
             expected += [jnp.cos(k * angle) / k, jnp.sin(k * angle) / k]

@@ -58,6 +58,14 @@ def broken_pool(path):
     assert Path(f"{path}.killed").exists()
 
 
+def in_turn(folder):
+    """The jobs of one device, in one process: importing takes longer than they do."""
+    folder = Path(folder)
+    make(folder / "alone")
+    processes(folder / "processes", 2)
+    broken_pool(folder / "broken")
+
+
 def alone(path):
     """What `dask` makes, without it."""
     generate(path, random_etas(N_DASK), chunk=8)
@@ -92,5 +100,5 @@ def _kill_when_writing(path, pid):
 
 
 if __name__ == "__main__":
-    JOBS = {job.__name__: job for job in (make, processes, broken_pool, alone, dask)}
+    JOBS = {job.__name__: job for job in (make, in_turn, alone, dask)}
     JOBS[sys.argv[1]](*sys.argv[2:])

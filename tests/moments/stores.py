@@ -70,6 +70,7 @@ def run_job(name, *arguments, cache, devices=1, timeout=240):
     """Runs a job of `store_jobs.py`, or `drill_job.py`, in a process of its own; what it says."""
     module = ["drill_job"] if name == "drill" else ["store_jobs", name]
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     environment = os.environ | {
         "XLA_FLAGS": flags,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),

@@ -90,6 +90,8 @@ def test_what_is_not_a_number_is_tried_in_double_precision_alone():
     assert (data.status == nd.Status.NOT_FINITE).all()
     tried = nd.Rung.DOUBLE if data.eta.dtype == np.float32 else nd.Rung.HMC
     assert (data.rung == tried).all()
+    for moments in (data.mean, data.covariance, data.standard_error):
+        assert np.isnan(moments).all()
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])

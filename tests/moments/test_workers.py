@@ -12,33 +12,25 @@ from tests.moments.stores import GAUSSIAN, assert_same, files, generate, random_
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Compiled programs, which later processes read."""
-    return tmp_path_factory.mktemp("compiled")
+def made(tmp_path_factory):
+    """A folder of data: made by one process, by its pool of two, and by a pool that breaks."""
+    folder = tmp_path_factory.mktemp("made")
+    run_job("in_turn", folder, cache=folder / "compiled")
+    return folder
 
 
-@pytest.fixture(scope="module")
-def alone(cache, tmp_path_factory):
-    """Data made by one process on one device."""
-    path = tmp_path_factory.mktemp("alone") / "s"
-    run_job("make", path, cache=cache)
-    return path
+def test_bits_do_not_depend_on_how_many_processes_make_them(made):
+    assert files(made / "processes") == files(made / "alone")
 
 
-@pytest.mark.parametrize(
-    ("job", "devices"),
-    [(("make",), 4), (("processes", 3), 1)],
-    ids=["4 devices", "3 workers"],
-)
-def test_bits_do_not_depend_on_who_makes_them(job, devices, alone, cache, tmp_path):
-    name, *arguments = job
-    run_job(name, tmp_path / "s", *arguments, cache=cache, devices=devices)
-    assert files(tmp_path / "s") == files(alone)
+def test_bits_do_not_depend_on_how_many_devices_make_them(made, tmp_path):
+    run_job("make", tmp_path / "s", cache=made / "compiled", devices=4)
+    assert files(tmp_path / "s") == files(made / "alone")
 
 
-def test_a_killed_process_breaks_the_pool_which_is_made_again(cache, tmp_path):
-    run_job("broken_pool", tmp_path / "s", cache=cache)
-    assert nd.verify_moments(tmp_path / "s").finished
+def test_a_killed_process_breaks_the_pool_which_is_made_again(made):
+    assert (made / "broken.killed").exists()
+    assert nd.verify_moments(made / "broken").finished
 
 
 class Flaky(Executor):

@@ -55,11 +55,13 @@ def labelled(family, etas, mean, covariance, *, z_error: float = 1e-3):
 @functools.cache
 def gaussian_data(n: int = 64, seed: int = 0, dtype: str | None = None, noisy: bool = False):
     """Labels of random one-dimensional Gaussians."""
-    etas = GAUSSIAN.sample_eta(jax.random.key(seed), n, GAUSSIAN_RANGES, dtype=dtype)
+    draw = jax.jit(lambda key: GAUSSIAN.sample_eta(key, n, GAUSSIAN_RANGES, dtype=dtype))
+    etas = draw(jax.random.key(seed))
     return exact_data(GAUSSIAN, etas, seed=seed if noisy else None)
 
 
 @functools.cache
 def gamma_data(n: int = 64, seed: int = 0):
     """Exact labels of random gamma distributions, whose moments no network has built in."""
-    return exact_data(GAMMA, GAMMA.sample_eta(jax.random.key(seed), n, GAMMA_RANGES))
+    draw = jax.jit(lambda key: GAMMA.sample_eta(key, n, GAMMA_RANGES))
+    return exact_data(GAMMA, draw(jax.random.key(seed)))

@@ -1,5 +1,6 @@
 """Ranks, coverage and TARP: what is exact passes, and planted faults are caught."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +22,14 @@ FAULTS = {
 }
 
 
+# In one program for all truths of a kind, or for all levels of a shape.
+simulate = eqx.filter_jit(lambda truth, key, m: truth.simulate(key, m))
+expected_coverage = jax.jit(nd.expected_coverage)
+uniformity_p_value = jax.jit(nd.uniformity_p_value)
+
+
 def simulations(truth, m=M, seed=1):
-    return truth.simulate(jax.random.key(seed), m)
+    return simulate(truth, jax.random.key(seed), m)
 
 
 def levels_of(posterior, pairs, seed=2):
@@ -39,13 +46,13 @@ def levels_of(posterior, pairs, seed=2):
 
 def p_values(levels):
     """The smallest p value of each, times the number of its columns."""
-    found = {name: np.atleast_1d(nd.uniformity_p_value(each)) for name, each in levels.items()}
+    found = {name: np.atleast_1d(uniformity_p_value(each)) for name, each in levels.items()}
     return {name: float(p.min() * p.size) for name, p in found.items()}
 
 
 def largest_gap(levels):
     nominal = jnp.linspace(0.05, 0.95, 19)
-    coverage = nd.expected_coverage(levels, nominal)
+    coverage = expected_coverage(levels, nominal)
     return float(np.max(np.abs(np.asarray(coverage).T - np.asarray(nominal))))
 
 

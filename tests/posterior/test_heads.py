@@ -33,18 +33,29 @@ def data_of(case, uniform=True):
 
 
 @functools.cache
+def maker(case, bounded=True):
+    """What makes a head from a key, in one program but for modules that keep what they trace."""
+    data, support = data_of(case, bounded), box(case.theta_dim) if bounded else None
+    make = functools.partial(case.make, data, support)
+    return make if case.is_foreign or "Exponential" in case.name else jax.jit(make)
+
+
+@functools.cache
 def head_of(case, bounded=True):
     """A head away from its start, where many laws are alike."""
-    support = box(case.theta_dim) if bounded else None
-    head = case.make(data_of(case, bounded), support, jax.random.key(1))
-    dynamic, static = nd.freeze_stdvs(head)
-    leaves, treedef = jax.tree.flatten(dynamic)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    moved = [
-        leaf + 0.1 * jax.random.normal(k, leaf.shape, leaf.dtype)
-        for leaf, k in zip(leaves, keys, strict=True)
-    ]
-    return nd.unfreeze_all(jax.tree.unflatten(treedef, moved), static)
+    dynamic, static = nd.freeze_stdvs(maker(case, bounded)(jax.random.key(1)))
+
+    @jax.jit
+    def move(dynamic):
+        leaves, treedef = jax.tree.flatten(dynamic)
+        keys = jax.random.split(jax.random.key(2), len(leaves))
+        moved = [
+            leaf + 0.1 * jax.random.normal(k, leaf.shape, leaf.dtype)
+            for leaf, k in zip(leaves, keys, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, moved)
+
+    return nd.unfreeze_all(move(dynamic), static)
 
 
 @eqx.filter_jit
@@ -143,11 +154,14 @@ def test_dtype_is_carried_from_the_data(case):
             if case.is_foreign and dtype == "float32":
                 continue  # flowjax makes weights of JAX's default dtype
             data = simulations(theta_dim=case.theta_dim, dtype=dtype, uniform=True)
-            head = case.make(data, box(case.theta_dim, dtype), jax.random.key(1))
+            key = jax.random.key(1)
+            make = functools.partial(case.make, data, box(case.theta_dim, dtype))
+            head = make(key) if case.is_foreign else jax.eval_shape(make, key)
             theta, x = (jax.ShapeDtypeStruct(a.shape[1:], dtype) for a in data.arrays())
-            assert eqx.filter_eval_shape(head.log_prob, theta, x).dtype == dtype
-            sample = functools.partial(head.sample, n=3)
-            assert eqx.filter_eval_shape(sample, jax.random.key(0), x).dtype == dtype
+            log_prob = eqx.filter_eval_shape(lambda head, *a: head.log_prob(*a), head, theta, x)
+            assert log_prob.dtype == dtype
+            draws = eqx.filter_eval_shape(lambda head, *a: head.sample(*a, 3), head, key, x)
+            assert draws.dtype == dtype
 
 
 def test_leaves_are_inexact_arrays(case):
@@ -218,15 +232,13 @@ def test_saves_and_loads(case, tmp_path):
     head, path = head_of(case), tmp_path / "head"
     nd.save(path, head)
     needs_like = case.is_foreign or "Exponential" in case.name  # the latter's network is a test's
-    like = case.make(data_of(case), box(case.theta_dim), jax.random.key(9)) if needs_like else None
+    like = maker(case)(jax.random.key(9)) if needs_like else None
     theta, x = jnp.asarray(data_of(case).theta[:4]), observation(case)
     assert np.array_equal(log_probs(nd.load(path, like=like), theta, x), log_probs(head, theta, x))
 
 
 def test_keys_decide_the_weights(case):
-    one, same, other = (
-        nd.flatten_means(case.make(data_of(case), None, jax.random.key(k))) for k in (1, 1, 2)
-    )
+    one, same, other = (nd.flatten_means(maker(case)(jax.random.key(k))) for k in (1, 1, 2))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 

@@ -1,5 +1,6 @@
 """Parts of heads: supports, coordinates, normal laws, embeddings; and what single heads promise."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,11 @@ from tests.families.checks import assert_coordinates_are_a_bijection
 from tests.numerics import assert_close
 from tests.posterior.simulators import box, simulations
 from tests.registry import HEADS
+
+
+def made(kind, *args, key=0, **options):
+    """A module with random weights, made in one program."""
+    return eqx.filter_jit(lambda key: kind(*args, **options, key=key))(jax.random.key(key))
 
 
 class TestBoxSupport:
@@ -52,12 +58,12 @@ class TestCoordinates:
     def test_are_of_order_one(self):
         data = simulations(uniform=True)
         coordinates = nd.PosteriorCoordinates(data, box())
-        inputs = jax.vmap(coordinates.inputs)(jnp.asarray(data.x))
+        inputs = jax.jit(jax.vmap(coordinates.inputs))(jnp.asarray(data.x))
         assert_close(inputs.mean(0), np.zeros(2), scale=1.0)
         assert_close(inputs.std(0), np.ones(2))
-        u, _, inside = jax.vmap(coordinates.unconstrain)(jnp.asarray(data.theta))
+        u, _, inside = jax.jit(jax.vmap(coordinates.unconstrain))(jnp.asarray(data.theta))
         assert inside.all()
-        assert_close(jax.vmap(coordinates.constrain)(u), data.theta)
+        assert_close(jax.jit(jax.vmap(coordinates.constrain))(u), data.theta)
 
     def test_channels_keep_together(self):
         rng = np.random.default_rng(0)
@@ -82,12 +88,10 @@ class TestCoordinates:
         data = simulations()
         positive = nd.Simulations(np.exp(data.theta), data.x)
         support = Chain([Scale(jnp.array([1.0, 2.0])), Exp((2,))])
-        head = nd.GaussianPosterior(
-            positive, support=support, width=8, depth=1, key=jax.random.key(0)
-        )
+        head = made(nd.GaussianPosterior, positive, support=support, width=8, depth=1)
         x = jnp.asarray(data.x[0])
-        assert head.sample(jax.random.key(1), x, 20).min() > 0
-        assert head.log_prob(jnp.array([-1.0, 1.0]), x) == -np.inf
+        assert eqx.filter_jit(head.sample)(jax.random.key(1), x, 20).min() > 0
+        assert eqx.filter_jit(head.log_prob)(jnp.array([-1.0, 1.0]), x) == -np.inf
 
 
 class TestNormal:
@@ -97,21 +101,27 @@ class TestNormal:
         mean, log_scale = rng.normal(size=(2, d))
         lower = np.tril(rng.normal(size=(d, d)), -1)
         law = nd.Normal(*(jnp.asarray(a, float) for a in (mean, log_scale, lower)))
+
+        @jax.jit
+        def found(law, u):
+            return law.scale_tril, law.covariance, law.log_variance, law.log_prob(u)
+
         whitening = (np.eye(d) + lower) / np.exp(log_scale)
         factor = np.linalg.inv(whitening)
         covariance = factor @ factor.T
-        np.testing.assert_allclose(law.scale_tril, factor, rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(law.covariance, covariance, rtol=1e-3, atol=1e-2)
-        np.testing.assert_allclose(law.log_variance, np.log(np.diag(covariance)), atol=1e-3)
         u = mean + factor @ rng.normal(size=d)
+        scale_tril, found_covariance, log_variance, log_prob = found(law, jnp.asarray(u, float))
+        np.testing.assert_allclose(scale_tril, factor, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found_covariance, covariance, rtol=1e-3, atol=1e-2)
+        np.testing.assert_allclose(log_variance, np.log(np.diag(covariance)), atol=1e-3)
         exact = scipy.stats.multivariate_normal(mean, covariance).logpdf(u)
-        np.testing.assert_allclose(law.log_prob(jnp.asarray(u, float)), exact, atol=1e-3)
+        np.testing.assert_allclose(log_prob, exact, atol=1e-3)
 
 
 class TestMixture:
     def test_weights_and_components(self):
-        head = nd.MixturePosterior(simulations(), 4, width=8, depth=1, key=jax.random.key(0))
-        law = head.parameters(jnp.zeros(2))
+        head = made(nd.MixturePosterior, simulations(), 4, width=8, depth=1)
+        law = eqx.filter_jit(head.parameters)(jnp.zeros(2))
         assert_close(jnp.sum(law.weights), 1.0)
         assert law.components.mean.shape == (4, 2)
         assert law.components.scale_tril.shape == (4, 2, 2)
@@ -122,12 +132,9 @@ class TestMixture:
 
 class TestFlow:
     def test_any_conditional_flow(self):
-        head = nd.FlowPosterior.coupling(
-            simulations(), layers=1, features=4, width=8, depth=1, key=jax.random.key(0)
-        )
-        alone = nd.FlowPosterior(
-            simulations(), head.flow.bijection, width=8, depth=1, key=jax.random.key(1)
-        )
+        options = {"width": 8, "depth": 1}
+        head = made(nd.FlowPosterior.coupling, simulations(), layers=1, features=4, **options)
+        alone = made(nd.FlowPosterior, simulations(), head.flow.bijection, key=1, **options)
         assert alone.parameters(jnp.zeros(2)).shape == (4,)
         with pytest.raises(ValueError, match=r"Expected a flow of shape \(3,\)"):
             nd.FlowPosterior(simulations(theta_dim=3), head.flow, key=jax.random.key(1))
@@ -137,32 +144,35 @@ class TestFlow:
 
 class TestExponentialFamily:
     def make(self, **options):
-        options = {"width": 8, "depth": 1, "key": jax.random.key(0)} | options
-        return nd.ExponentialFamilyPosterior(
-            family_of("GaussianNatural1D"), simulations(theta_dim=1), **options
-        )
+        data, options = simulations(theta_dim=1), {"width": 8, "depth": 1} | options
+        return made(nd.ExponentialFamilyPosterior, family_of("GaussianNatural1D"), data, **options)
 
     def test_stays_in_the_box(self):
         head = self.make()
         q = family_of("GaussianNatural1D")
-        laws = jax.vmap(head.parameters)(1000 * jax.random.normal(jax.random.key(1), (64, 1)))
-        assert jax.vmap(q.is_inside)(laws.eta).all()
+        x = 1000 * jax.random.normal(jax.random.key(1), (64, 1))
+        laws = jax.jit(jax.vmap(head.parameters))(x)
+        assert jax.jit(jax.vmap(q.is_inside))(laws.eta).all()
         assert np.all(laws.scale > 0)
 
     def test_the_family_is_no_part_of_the_weights(self):
         """Its weights are uncertain; the head's draws, prior and entropy leave them out."""
         head = self.make()
-        drawn = nd.sample_all_parameters(head, jax.random.key(1))
+        drawn = eqx.filter_jit(nd.sample_all_parameters)(head, jax.random.key(1))
         for one, two in zip(jax.tree.leaves(head.q), jax.tree.leaves(drawn.q), strict=True):
             assert np.array_equal(one, two)
-        assert_close(nd.entropy(head), nd.entropy(head.trunk))
-        assert_close(head.compute_prior(), head.trunk.compute_prior())
+        entropy, prior = jax.jit(nd.entropy), jax.jit(lambda model: model.compute_prior())
+        assert_close(entropy(head), entropy(head.trunk))
+        assert_close(prior(head), prior(head.trunk))
 
     def test_without_location_and_scale_theta_is_the_familys(self):
         head = self.make(affine=False)
-        law = head.parameters(jnp.ones(1))
-        expected = family_of("GaussianNatural1D").log_prob(jnp.asarray(0.3), law.eta)
-        assert_close(head.log_prob(jnp.array([0.3]), jnp.ones(1)), expected, ulps=256, scale=10.0)
+        law = eqx.filter_jit(head.parameters)(jnp.ones(1))
+        expected = eqx.filter_jit(family_of("GaussianNatural1D").log_prob)(
+            jnp.asarray(0.3), law.eta
+        )
+        found = eqx.filter_jit(head.log_prob)(jnp.array([0.3]), jnp.ones(1))
+        assert_close(found, expected, ulps=256, scale=10.0)
 
     def test_refuses(self):
         with pytest.raises(ValueError, match="Expected a family of points of size theta_dim = 2"):
@@ -176,16 +186,21 @@ class TestExponentialFamily:
 
 class TestEnsemble:
     def test_is_the_average(self):
-        head = HEADS[2].make(simulations(), None, jax.random.key(0))
-        dynamic, static = nd.freeze_means(head)
-        head = nd.unfreeze_all(jax.tree.map(lambda raw: raw + 0.3, dynamic), static)
-        ensemble = nd.EnsemblePosterior.of_draws(head, jax.random.key(1), 3)
         theta, x = jnp.zeros(2), jnp.ones(2)
-        keys = jax.random.split(jax.random.key(1), 3)
-        each = [nd.sample_all_parameters(head, key).log_prob(theta, x) for key in keys]
+
+        @jax.jit
+        def both(key):
+            dynamic, static = nd.freeze_means(HEADS[2].make(simulations(), None, key))
+            head = nd.unfreeze_all(jax.tree.map(lambda raw: raw + 0.3, dynamic), static)
+            ensemble = nd.EnsemblePosterior.of_draws(head, jax.random.key(1), 3)
+            keys = jax.random.split(jax.random.key(1), 3)
+            each = [nd.sample_all_parameters(head, key).log_prob(theta, x) for key in keys]
+            return ensemble.log_prob(theta, x), jnp.stack(each)
+
+        together, each = both(jax.random.key(0))
         assert len({float(value) for value in each}) == 3
         expected = np.log(np.mean(np.exp(np.asarray(each, float))))
-        assert_close(ensemble.log_prob(theta, x), expected, ulps=256, scale=10.0)
+        assert_close(together, expected, ulps=256, scale=10.0)
 
     def test_refuses(self):
         head = HEADS[2].make(simulations(), None, jax.random.key(0))
@@ -203,29 +218,24 @@ class TestEmbeddings:
 
     def test_the_order_of_a_set_does_not_matter(self):
         data = self.data()
-        embedding = nd.SetEmbedding((6, 2), 4, width=8, dtype="float32", key=jax.random.key(0))
-        head = nd.GaussianPosterior(
-            data, embedding=embedding, width=8, depth=1, key=jax.random.key(1)
-        )
+        embedding = made(nd.SetEmbedding, (6, 2), 4, width=8, dtype="float32")
+        head = made(nd.GaussianPosterior, data, embedding=embedding, width=8, depth=1, key=1)
         theta, x = jnp.asarray(data.theta[0]), jnp.asarray(data.x[0])
-        value = head.log_prob(theta, x)
-        assert_close(head.log_prob(theta, x[::-1]), value, ulps=256, scale=1.0)
-        assert abs(head.log_prob(theta, x.at[0].add(1.0)) - value) > 1e-4
+        log_prob = eqx.filter_jit(head.log_prob)
+        value = log_prob(theta, x)
+        assert_close(log_prob(theta, x[::-1]), value, ulps=256, scale=1.0)
+        assert abs(log_prob(theta, x.at[0].add(1.0)) - value) > 1e-4
 
     @pytest.mark.parametrize("times", [1, 7, 16])
     def test_series(self, times):
         data = self.data(times)
-        embedding = nd.SeriesEmbedding(
-            (times, 2), 4, width=8, dtype="float32", key=jax.random.key(0)
-        )
-        head = nd.GaussianPosterior(
-            data, embedding=embedding, width=8, depth=1, key=jax.random.key(1)
-        )
+        embedding = made(nd.SeriesEmbedding, (times, 2), 4, width=8, dtype="float32")
+        head = made(nd.GaussianPosterior, data, embedding=embedding, width=8, depth=1, key=1)
         names = head.get_parameters()
         assert any("kernels[1]" in name for name in names)
+        theta, x = jnp.asarray(data.theta[0]), jnp.asarray(data.x[0])
         value, drawn = (
-            head.log_prob(jnp.asarray(data.theta[0]), jnp.asarray(data.x[0]), key=key)
-            for key in (None, jax.random.key(2))
+            eqx.filter_jit(head.log_prob)(theta, x, key=key) for key in (None, jax.random.key(2))
         )
         assert np.isfinite(value)
         assert value != drawn
@@ -234,9 +244,10 @@ class TestEmbeddings:
         data = self.data()
         x = jnp.asarray(data.x[0])
         for make in (nd.SetEmbedding, nd.SeriesEmbedding):
-            embedding = make((6, 2), 4, dtype="float32", key=jax.random.key(0))
+            embedding = made(make, (6, 2), 4, dtype="float32")
             nd.save(tmp_path / "embedding", embedding)
-            assert np.array_equal(nd.load(tmp_path / "embedding")(x), embedding(x))
+            call = jax.jit(lambda embedding: embedding(x))
+            assert np.array_equal(call(nd.load(tmp_path / "embedding")), call(embedding))
 
     def test_refuses(self):
         embedding = nd.SetEmbedding((5, 2), key=jax.random.key(0))

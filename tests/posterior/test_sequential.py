@@ -18,7 +18,8 @@ from tests.posterior.simulators import NOISE, linear, normal_prior, simulations
 def trained():
     """A Gaussian head of the linear simulator in one dimension, whose posterior is normal."""
     data = simulations(2000, 1)
-    head = nd.GaussianPosterior(data, width=16, depth=1, key=jax.random.key(0))
+    make = jax.jit(lambda key: nd.GaussianPosterior(data, width=16, depth=1, key=key))
+    head = make(jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, data.arrays())
     dynamic, static = nd.freeze_stdvs(head)
     optimiser = optax.adam(optax.cosine_decay_schedule(0.01, 600))
@@ -44,8 +45,9 @@ def exact(x):
 
 
 def test_training_reaches_the_posterior(trained):
+    parameters = eqx.filter_jit(trained.parameters)
     for x in (-1.0, 0.0, 1.5):
-        law, (mean, sd) = trained.parameters(jnp.array([x])), exact(x)
+        law, (mean, sd) = parameters(jnp.array([x])), exact(x)
         assert abs(law.mean[0] - mean) < 0.15 * sd
         assert abs(law.log_variance[0] / 2 - np.log(sd)) < 0.15
 
@@ -79,7 +81,7 @@ class TestTruncatedPrior:
         truncated = self.truncated(trained)
         mean, sd = exact(1.0)
         half = 1.96 * sd  # of a normal law, what is left out of the middle 95 %
-        theta = truncated.sample(jax.random.key(4), (2000,))
+        theta = eqx.filter_jit(truncated.sample)(jax.random.key(4), (2000,))
         assert theta.shape == (2000, 1)
         assert abs(theta.min() - (mean - half)) < 0.25 * sd
         assert abs(theta.max() - (mean + half)) < 0.25 * sd
@@ -89,7 +91,7 @@ class TestTruncatedPrior:
     def test_is_the_prior_inside(self, trained):
         truncated = self.truncated(trained)
         theta = jnp.linspace(-4, 4, 4001)[:, None]
-        density = np.exp(np.asarray(truncated.log_prob(theta), float))
+        density = np.exp(np.asarray(eqx.filter_jit(truncated.log_prob)(theta), float))
         # Its constant is a Monte Carlo estimate from 4,000 draws of an acceptance near 0.55.
         assert abs(density.sum() * 0.002 - 1) < 0.06
         inside = density > 0
@@ -113,16 +115,17 @@ class TestTruncatedPrior:
             self.truncated(trained, epsilon)
 
 
-class TestImportanceCorrection:
-    def weigh(self, shift, spread=1.0, n=4000):
-        """Draws of N(shift, spread^2), weighed for N(0, 1)."""
-        theta = shift + spread * jax.random.normal(jax.random.key(0), (n, 1))
-        log_q = norm.logpdf(theta[:, 0], shift, spread)
-        weights = nd.importance_correct(theta, log_q, norm.logpdf(theta[:, 0]) + 5.0)
-        return theta, weights
+@jax.jit
+def weigh(shift, spread):
+    """4,000 draws of N(shift, spread^2), weighed for N(0, 1)."""
+    theta = shift + spread * jax.random.normal(jax.random.key(0), (4000, 1))
+    log_q = norm.logpdf(theta[:, 0], shift, spread)
+    return theta, nd.importance_correct(theta, log_q, norm.logpdf(theta[:, 0]) + 5.0)
 
+
+class TestImportanceCorrection:
     def test_corrects(self):
-        theta, weights = self.weigh(0.5, 1.5)
+        theta, weights = weigh(0.5, 1.5)
         w = np.exp(np.asarray(weights.log_weights, float))
         assert abs(w.sum() - 1) < 1e-4
         mean, square = (w @ np.asarray(theta[:, 0], float) ** power for power in (1, 2))
@@ -132,17 +135,17 @@ class TestImportanceCorrection:
         assert weights.pareto_k < 0.5
 
     def test_says_where_it_cannot(self):
-        assert self.weigh(0.0, 0.3)[1].pareto_k > 0.7
+        assert weigh(0.0, 0.3)[1].pareto_k > 0.7
 
     def test_exact_draws_have_equal_weights(self):
-        _, weights = self.weigh(0.0)
+        _, weights = weigh(0.0, 1.0)
         np.testing.assert_allclose(weights.ess, 4000, rtol=1e-3)
         assert weights.pareto_k == -np.inf
 
     def test_a_draw_that_is_nan_has_no_weight(self):
         theta = jnp.linspace(-1, 1, 50)[:, None].at[3].set(jnp.nan)
         log_p = norm.logpdf(theta[:, 0])
-        weights = nd.importance_correct(theta, jnp.zeros(50), log_p)
+        weights = jax.jit(nd.importance_correct)(theta, jnp.zeros(50), log_p)
         assert weights.log_weights[3] == -np.inf
         assert np.isfinite(weights.ess)
         with pytest.raises(ValueError, match="at least 25 draws"):
