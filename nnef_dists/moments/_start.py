@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists.moments._density import (
@@ -20,7 +21,7 @@ from nnef_dists.moments._linalg import cholesky
 # Of the first points, in unconstrained coordinates: a mode may be narrow, or far.
 _NEAREST, _FARTHEST = 1e-2, 1e4
 _CANDIDATES = 8
-_STEPS = 16
+_STEPS = 17
 # Lengths that are tried in each step beside that of the quasi-Newton direction.
 _LENGTHS = tuple(1e-5 * 6.0**k for k in range(14))
 # Factors by which a displacement of a mode is stretched until the log-density has dropped.
@@ -90,10 +91,9 @@ def start_chains(
         updates (BFGS).
     """
     dim, dtype = support_dim(density.family), density.eta.dtype
-    key_points, key_disperse = jax.random.split(key)
-    points = _first_points(density, key_points, chains, dim, dispersion, dtype)
+    points = _first_points(density, chains, dim, dispersion, dtype)
     modes = Modes(*jax.vmap(lambda x: _climb(density, x))(points))
-    starts, scouts, covariance = _disperse(density, modes, key_disperse)
+    starts, scouts, covariance = _disperse(density, modes, key)
     tails = _find_tails(density, modes)
     factor = cholesky(covariance)
     identity = jnp.eye(dim, dtype=dtype)
@@ -105,40 +105,49 @@ def start_chains(
 
 
 def _first_points(
-    log_density: LogDensity,
-    key: PRNGKeyArray,
-    chains: int,
-    dim: int,
-    dispersion: float,
-    dtype: DTypeLike,
+    log_density: LogDensity, chains: int, dim: int, dispersion: float, dtype: DTypeLike
 ) -> Float[Array, "chains n"]:
-    key_near, key_direction, key_radius = jax.random.split(key, 3)
+    # The same design for all densities: nothing is drawn from here.
+    generator = np.random.default_rng(0)
     far = chains // 2
-    near = dispersion * jax.random.normal(key_near, (chains - far, dim), dtype)
-    directions = jax.random.normal(key_direction, (far, _CANDIDATES, dim), dtype)
+    near = dispersion * generator.normal(size=(chains - far, dim))
+    directions = generator.normal(size=(far, _CANDIDATES, dim))
     # One radius of each stratum in every group.
-    strata = jnp.arange(_CANDIDATES) + jax.random.uniform(key_radius, (far, _CANDIDATES), dtype)
-    span = math.log(_FARTHEST / _NEAREST)
-    radii = _NEAREST * jnp.exp(span * strata / _CANDIDATES)
-    candidates = directions / math.sqrt(dim) * radii[..., None]
-    logs = jax.vmap(jax.vmap(lambda u: finite_or_lowest(log_density(u))))(candidates)
-    best = jnp.take_along_axis(candidates, jnp.argmax(logs, 1)[:, None, None], 1)[:, 0]
-    heights = jnp.concatenate(
-        [jax.vmap(lambda u: finite_or_lowest(log_density(u)))(near), jnp.max(logs, 1)]
+    strata = np.arange(_CANDIDATES) + generator.uniform(size=(far, _CANDIDATES))
+    radii = _NEAREST * (_FARTHEST / _NEAREST) ** (strata / _CANDIDATES)
+    groups = np.concatenate(
+        [
+            np.broadcast_to(near[:, None], (chains - far, _CANDIDATES, dim)),
+            directions / math.sqrt(dim) * radii[..., None],
+        ]
     )
-    points = jnp.concatenate([near, best])
+    candidates = jnp.asarray(groups, dtype)
+    logs = jax.vmap(jax.vmap(lambda u: finite_or_lowest(log_density(u))))(candidates)
+    points = jnp.take_along_axis(candidates, jnp.argmax(logs, 1)[:, None, None], 1)[:, 0]
+    heights = jnp.max(logs, 1)
     return jnp.where(jnp.isfinite(heights)[:, None], points, points[jnp.argmax(heights)])
 
 
 def _climb(log_density: LogDensity, x: Float[Array, " n"]):
     """Returns a mode uphill of x, its log-density and the inverse of minus the curvature."""
     dtype, dim = x.dtype, len(x)
-    value_and_grad = jax.value_and_grad(log_density)
     lengths = jnp.asarray(_LENGTHS, dtype)
     identity = jnp.eye(dim, dtype=dtype)
 
+    def learn(inverse, is_first, s, y):
+        """Updates the inverse curvature by a step s that changed the slope by -y."""
+        sy, yy = s @ y, y @ y
+        curved = jnp.isfinite(yy) & (sy > 1e-6 * jnp.sqrt(yy * (s @ s)))
+        sy_safe, yy_safe = jnp.where(curved, sy, 1), jnp.where(curved, yy, 1)
+        base = jnp.where(is_first, sy_safe / yy_safe * identity, inverse)
+        project = identity - jnp.outer(s, y) / sy_safe
+        updated = project @ base @ project.T + jnp.outer(s, s) / sy_safe
+        return jnp.where(curved, updated, inverse), is_first & ~curved
+
     def step(carry, _):
-        x, value, slope, inverse, is_first = carry
+        x, last_step, last_slope, inverse, is_first = carry
+        value, slope = jax.value_and_grad(log_density)(x)
+        inverse, is_first = learn(inverse, is_first, last_step, last_slope - slope)
         newton = inverse @ slope
         uphill = jnp.isfinite(newton).all() & (newton @ slope > 0)
         newton = jnp.where(uphill, newton, slope)
@@ -155,23 +164,13 @@ def _climb(log_density: LogDensity, x: Float[Array, " n"]):
         is_allowed = jnp.append(is_near, jnp.arange(len(lengths)) < last)
         best = jnp.argmax(jnp.where(is_allowed, values, -jnp.inf))
         moved = is_allowed[best] & (values[best] > value)
-        new_x = jnp.where(moved, x + steps[best], x)
-        new_value, new_slope = value_and_grad(new_x)
-        s, y = new_x - x, slope - new_slope
-        sy, yy = s @ y, y @ y
-        curved = moved & jnp.isfinite(yy) & (sy > 1e-6 * jnp.sqrt(yy * (s @ s)))
-        sy_safe, yy_safe = jnp.where(curved, sy, 1), jnp.where(curved, yy, 1)
-        base = jnp.where(is_first, sy_safe / yy_safe * identity, inverse)
-        project = identity - jnp.outer(s, y) / sy_safe
-        updated = project @ base @ project.T + jnp.outer(s, s) / sy_safe
-        inverse = jnp.where(curved, updated, inverse)
-        return (new_x, new_value, new_slope, inverse, is_first & ~curved), None
+        chosen = jnp.where(moved, steps[best], 0)
+        height = jnp.where(moved, values[best], value)
+        return (x + chosen, chosen, slope, inverse, is_first), height
 
-    value, slope = value_and_grad(x)
-    (x, value, _, inverse, _), _ = jax.lax.scan(
-        step, (x, value, slope, identity, jnp.asarray(True)), None, length=_STEPS
-    )
-    return x, value, inverse
+    carry = x, jnp.zeros_like(x), jnp.zeros_like(x), identity, jnp.asarray(True)
+    (x, _, _, inverse, _), heights = jax.lax.scan(step, carry, None, length=_STEPS)
+    return x, heights[-1], inverse
 
 
 def _disperse(
