@@ -206,8 +206,14 @@ def _advise_attribute(message: str, owner: str, missing: str) -> str | None:
 
 
 def _advise_class(message: str, missing: str) -> str:
-    known = {cls.__name__ for cls in _selectable_classes()}
-    close = _closest(missing, known)
+    # Only classes of the kind that the key takes: a network is no advice for a family.
+    if '"family' in message:
+        classes = _concrete_classes(ExponentialFamily)
+    elif 'network"' in message:
+        classes = _concrete_classes(AbstractMomentNetwork)
+    else:
+        classes = _selectable_classes()
+    close = _closest(missing, {cls.__name__ for cls in classes})
     own = "A class of your own goes by its import path, such as my_module.MyFamily."
     return _did_you_mean(close) if close else own
 

@@ -55,7 +55,8 @@ HOST = {
     """,
     "chooses what to compile by values": """
         acquire check_etas estimate_log_partition estimate_moments exact_log_partition
-        mean_or_oracle simulate
+        mean_or_oracle simulate check_family validate ObservationRegion.concrete_scores
+        ValidationReport.summary ValidationReport.complaint
     """,
     "is a protocol": """
         PosteriorDensity.log_prob PosteriorSampler.sample Prior.log_prob Prior.sample
@@ -262,6 +263,7 @@ def networks() -> Iterator[Call]:
     yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, batch, KEY)
     coordinates, inputs = nd.Standardisation(data), jnp.zeros(2)
     yield from every_method(coordinates, eta=eta, inputs=inputs, y=inputs)
+    yield from every_method(coordinates.region, inputs=inputs)
     potential = nd.QuadraticPotential(data, coordinates)
     features = GAUSSIAN.convex_features(eta)
     yield from every_method(potential, eta=eta, inputs=inputs, features=features)
@@ -297,6 +299,9 @@ def flows() -> Iterator[Call]:
     conditioner = nd.DirectionConditioner(features, 7, width=6, key=KEY)
     yield from every_method(conditioner, u=jnp.array([0.6, 0.8]))
     yield from every_method(nd.BoundedScale(jnp.ones(3)))
+    dropout = nd.DropoutConditioner(eqx.nn.MLP(2, 3, 4, 1, key=KEY), 0.5)
+    yield from every_method(dropout, x=floats(2))
+    yield "draw_dropout", nd.draw_dropout, (dropout, KEY)
 
 
 def posterior() -> Iterator[Call]:
@@ -320,7 +325,13 @@ def posterior() -> Iterator[Call]:
     support = box()
     head = eqx.filter_eval_shape(lambda key: HEADS[0].make(data, support, key), KEY)
     law = eqx.filter_eval_shape(lambda head, x: head.parameters(x), head, x[0])
-    yield from every_method(law, u=theta[0])
+    which = jnp.zeros(4, int)
+    yield from every_method(law, u=theta[0], key=KEY, n=4, which=which)
+    ends = jnp.zeros(2), jnp.ones(2)
+    truncated = nd.TruncatedNormal(law, *ends)
+    values = {"u": theta[0], "uniform": theta[0], "key": KEY, "n": 4, "which": which}
+    yield from every_method(truncated, **values)
+    yield from every_method(nd.ObservationRegion(np.asarray(data.x)), x=x[0])
     yield from every_method(support, x=theta[0], y=theta[0])
     values = {"u": theta[0], "x": x[0], "theta": theta[0]}
     yield from every_method(nd.PosteriorCoordinates(data, box()), **values)

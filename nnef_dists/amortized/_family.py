@@ -25,23 +25,21 @@ register_saveable(LogPartitionEstimate)
 @register_saveable
 @final
 class AmortizedFamily(Module):
-    """An exponential family and its trained moment network: a distribution that has no name.
+    """An exponential family and its trained moment network: a distribution without a name.
 
         mu(eta) = E[T | eta],    Cov[T | eta] = d mu / d eta
         A(eta) = net(eta) - net(eta_0) + A_0
 
-    All methods use the means of the weights; those of `nd.sample_all_parameters(q, key)` use a
-    draw. Methods take one eta and are batched by `jax.vmap`, compiled by `jax.jit` and
-    differentiated by `jax.grad`, in eta and in the weights.
+    Methods take one eta: use `jax.vmap` for a batch. The weights are at their means: for one draw
+    of them use `nd.sample_all_parameters(q, key)`.
 
     A network of the log-partition knows A up to a constant, which cancels from `kl`. What needs A
     itself (`log_partition`, `entropy`, `log_prob`) takes the constant from an anchor, A_0 at some
     eta_0. A direct network has moments alone; there these methods say so.
 
-    An eta outside the natural domain raises. Inside a compiled program the result is NaN, so that a
-    Markov chain over eta rejects. An eta outside the training region issues an
-    `ExtrapolationWarning`. Under `jax.jit` no warning is possible: use `is_inside`, or
-    `strict=True`, which raises in both cases.
+    An eta outside the natural domain raises; inside a compiled program the result is NaN. An eta
+    outside the training region issues an `ExtrapolationWarning`, which a compiled program cannot:
+    use `is_inside`, or `strict=True`, which raises in all cases.
 
     Args:
         family: The exponential family.
@@ -49,7 +47,7 @@ class AmortizedFamily(Module):
         anchor: A at some eta, from `estimate_log_partition`. None computes it at `center`, the
             medoid of the training etas, where that takes no sampling: for closed forms and in one
             and two dimensions.
-        sampler: How `sample` draws; None is `HMCSampler()`.
+        sampler: The sampler of `sample`. Defaults to `HMCSampler()`.
         strict: Whether an eta outside the training region is an error.
 
     Attributes:
@@ -335,8 +333,7 @@ class AmortizedFamily(Module):
         eta = self.family.check_eta(eta, strict=self.strict)
         return check_extrapolation(eta, self.is_inside(eta), strict=self.strict)
 
-    # Compiled, as operations one by one would take seconds; checks of concrete values stay outside.
-
+    # Compiled, as operations one by one would take seconds; checks of concrete values are outside.
     @eqx.filter_jit
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         coordinates = self.network.standardisation

@@ -27,14 +27,15 @@ _LENGTHS = tuple(1e-5 * 6.0**k for k in range(14))
 # Factors by which a displacement of a mode is stretched until the log-density has dropped.
 _STRETCHES = tuple(2.0 ** (k / 2) for k in range(-16, 17))
 # Between separate modes, in nats, and where it is looked for on the line between them.
-_LEAST_BARRIER = 0.5
-_BARRIER_POINTS = 9
+_LEAST_BARRIER = 0.1
+_BARRIER_POINTS = 15
 # Radii of the rays that show how tails fall, in widths of a mode.
 _RADII = (1e3, 1e4, 1e5, 1e6)
 # Of p ~ r^-a far out: below this a tail is heavy, and coordinates compress it.
 _HEAVY = 40.0
 # Compressed tails have to have fallen by this where numbers end, in nats.
 _LEAST_FALL = 20.0
+_DEPTHS = 48
 
 LogDensity = Callable[[Float[Array, " n"]], Float[Array, ""]]
 
@@ -157,7 +158,8 @@ def _climb(log_density: LogDensity, x: Float[Array, " n"]):
         steps = jnp.concatenate([newton[None], lengths[:, None] * unit])
         values = finite_or_lowest(jax.vmap(lambda d: log_density(x + d))(steps))
         # The first maximum along the line: farther ones may lie on other hills.
-        rises = jnp.diff(values[1:], prepend=value) >= 0
+        noise = 4 * jnp.finfo(dtype).eps * jnp.abs(value)
+        rises = jnp.diff(values[1:], prepend=value) >= -noise
         last = jnp.sum(jnp.cumprod(rises))
         reach = lengths[jnp.minimum(last, len(lengths) - 1)]
         is_near = jnp.sum(newton**2) <= reach**2
@@ -209,7 +211,8 @@ def _masses(log_density: LogDensity, modes: Modes) -> Float[Array, " chains"]:
 
     lowest = jax.vmap(lambda a: jax.vmap(lambda b: barrier(a, b))(modes.point))(modes.point)
     rank = jnp.argsort(jnp.argsort(-logs))
-    is_joined = lowest > logs[:, None] - _LEAST_BARRIER
+    noise = 8 * jnp.finfo(dtype).eps * jnp.abs(logs)
+    is_joined = lowest > (logs - _LEAST_BARRIER - noise)[:, None]
     is_separate = ~jnp.any(is_joined & (rank < rank[:, None]), 1)
     factors = jax.vmap(cholesky)(modes.covariance)
     volume = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), 1)
@@ -261,15 +264,14 @@ def _find_tails(density: Density, modes: Modes) -> Tails:
     tails = Tails(mode, widths, is_heavy, jnp.asarray(True))
     compressed = Density(density.family, density.eta, tails, density.modes)
     reach = jnp.asarray(math.log(float(jnp.finfo(dtype).max)) * 0.98, dtype)
-    distances = reach * jnp.arange(1, 17, dtype=dtype) / 16
+    distances = reach * jnp.arange(1, _DEPTHS + 1, dtype=dtype) / _DEPTHS
 
-    def fall(axis, sign):
-        logs = finite_or_lowest(
-            jax.vmap(lambda t: compressed(mode + sign * t * widths * axes[axis]))(distances)
-        )
+    def fall(direction):
+        points = mode + distances[:, None] * widths * direction
+        logs = jax.vmap(compressed)(points)
         return height - jnp.min(jnp.where(jnp.isfinite(logs), logs, jnp.inf))
 
-    falls = jax.vmap(lambda axis: jnp.minimum(fall(axis, 1.0), fall(axis, -1.0)))(jnp.arange(dim))
-    deep_enough = jnp.all(~is_heavy | (falls > _LEAST_FALL))
+    falls = jax.vmap(fall)(either_way).reshape(2, dim)
+    deep_enough = jnp.all((along >= _HEAVY) | (falls > _LEAST_FALL))
     integrable = jnp.all(along > 1) & jnp.all(across > dim) & deep_enough
     return tails._replace(integrable=integrable)

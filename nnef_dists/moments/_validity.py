@@ -22,6 +22,7 @@ _MOST_FLUX = 1e-5
 # How far below the highest log-density a jump does not matter, in nats.
 _DEPTH = 12.0
 _LEAST_JUMP = 0.03
+# Of the slope of T, in units of the slope and of sd(T).
 _LEAST_KINK = 0.03
 # Of Stein functions made of monomials up to the fourth degree.
 _DEGREE = 3
@@ -101,8 +102,9 @@ def find_validity(
         at = on_line(lambda z: jax.jvp(stats, (z,), (direction,))[1], start, direction)
         jump, where = _largest_jump(at, 2 * length)
         end = start + where * direction
-        noise = jnp.finfo(dtype).eps * (jnp.abs(at(where)[0]) + jnp.abs(stats(end)))
-        return jnp.any(jump > _LEAST_KINK + 64 * noise)
+        size = jnp.abs(at(where)[0])
+        noise = jnp.finfo(dtype).eps * (size + jnp.abs(stats(end)))
+        return jnp.any(jump > _LEAST_KINK * (1 + size) + 64 * noise)
 
     jumps = jax.vmap(jump_of_density)(start, direction, length[:, 0])
     kinks = jax.vmap(kink_of_stats)(start, direction, length[:, 0])
@@ -114,10 +116,11 @@ def find_validity(
     def log_flux(ray, r):
         end = r * ray
         _, slope = jax.jvp(stats, (end,), (ray,))
-        growth = jnp.max(jnp.abs(slope)) * (1 + jnp.max(jnp.abs(stats(end))))
+        # Of T and of its products, in logarithms, as their powers overflow first.
+        log_growth = jnp.log(jnp.max(jnp.abs(slope))) + jnp.log1p(jnp.max(jnp.abs(stats(end))))
         log_r = jnp.log(r)
         base = log_p(end) - highest + (n - 1) * log_r
-        return base + _DEGREE * jnp.maximum(log_r, 0), base + jnp.log(growth)
+        return base + _DEGREE * jnp.maximum(log_r, 0), base + log_growth
 
     polynomial, statistic = jax.vmap(log_flux)(rays, radius)
     limit = math.log(_MOST_FLUX)

@@ -172,10 +172,10 @@ class TestLeavingTheBox:
     def test_a_strict_family_refuses(self):
         q, far = family_of("GaussianNatural1D", strict=True), jnp.array(self.FAR)
         near = etas_of("GaussianNatural1D")[0]
-        with pytest.raises(ValueError, match=r"in the box.*-40"):
+        with pytest.raises(ValueError, match=r"in the training region.*-40"):
             q.mean(far)
         compiled = jax.jit(lambda q, eta: q.mean(eta))
-        with pytest.raises(RuntimeError, match="in the box"):
+        with pytest.raises(RuntimeError, match="in the training region"):
             compiled(q, far).block_until_ready()
         assert_close(compiled(q, near), np.asarray(GAUSSIAN.mean(near)))
 

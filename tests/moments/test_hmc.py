@@ -147,9 +147,12 @@ class TestReproducibility:
         for rows in (order[:64], order[64:]):
             etas, row_keys = jax.device_put((quartic_etas[rows], keys[rows]), device)
             tile = label_tile(QUARTIC, config, etas, row_keys)
+            # Others come from the ladder, or are refused by quadrature.
+            own = quartic_labels.ok[rows] & (quartic_labels.rung[rows] == nd.Rung.HMC)
+            assert own.mean() > 0.95
             for name, values in tile._asdict().items():
                 expected = getattr(quartic_labels, name)[rows]
-                assert np.array_equal(values, expected, equal_nan=values.dtype != np.int8), name
+                assert np.array_equal(np.asarray(values)[own], expected[own]), name
 
     def test_a_label_depends_on_its_key(self, quartic_etas, quartic_labels):
         other = nd.estimate_moments(QUARTIC, quartic_etas[:8], jax.random.key(QUARTIC_KEY + 1))
@@ -296,7 +299,9 @@ class TestSampleHMC:
         t = (np.asarray(label.mean, np.float64) - mean[0]) / label.standard_error
         assert np.max(np.abs(t)) < 5
         stats = np.stack([draws, draws**2, draws**4], axis=-1)
-        assert np.allclose(stats.mean(0), label.mean, atol=1e-2)
+        # The label corrects the plain averages, whose standard errors are these at least.
+        plain_error = np.sqrt(np.diagonal(covariance[0]) / len(draws))
+        assert np.max(np.abs(stats.mean(0) - label.mean) / plain_error) < 5
         assert np.all(stats.var(0) / np.diagonal(covariance[0]) < 1.5)
 
     def test_their_law(self):

@@ -254,6 +254,6 @@ class TestRefused:
             generate(tmp_path / "s", **arguments)
         assert not list(tmp_path.iterdir())
 
-    def test_an_old_kind_of_key(self, tmp_path, without_type_checks):
+    def test_a_seed_for_a_key(self, tmp_path, without_type_checks):
         with pytest.raises(ValueError, match=r"jax\.random\.key"):
-            nd.generate_moments(GAUSSIAN, random_etas(), tmp_path / "s", jnp.zeros(2, jnp.uint32))
+            nd.generate_moments(GAUSSIAN, random_etas(), tmp_path / "s", jnp.zeros((), jnp.uint32))

@@ -162,13 +162,14 @@ class TestIsolatedDraws:
 
     def test_pareto_k_alone_does_not_tell(self):
         """A healthy sixth power has a heavier tail than normal draws with an impossible one."""
-        assert float(self.label(1e5).pareto_k) < 0.7 < float(self.label(0.3, 6).pareto_k) + 0.2
+        assert float(self.label(1e5).pareto_k) < 0.7
+        assert float(self.label(0.3, 6).pareto_k) > 0.3
 
     def test_a_log_density_too_low_for_a_draw(self):
         family = nd.Polynomial1D((1, 2, 4))
         from nnef_dists.moments._label import label_chains, sample_chains
 
-        config = nd.HMCConfig(chains=4, warmup=24, draws=40, min_ess=1, max_rhat=9.0)
+        config = nd.HMCConfig(chains=4, warmup=24, draws=40, min_ess=1.0, max_rhat=9.0)
 
         @jax.jit
         def label(eta, key, shift):
@@ -197,7 +198,7 @@ class TestValidity:
     def test_they_are_found(self, name, eta, polynomials, statistics):
         family = Stranger(name)
         z = jax.random.normal(jax.random.key(4), (16, 40, 1))
-        z = jnp.abs(z) if "wall in" in name else z
+        z = {"a wall in the base measure": jnp.abs(z), "steep walls": z / 3}.get(name, z)
 
         @jax.jit
         def validity(eta, z):
