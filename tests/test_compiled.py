@@ -300,7 +300,7 @@ def flows() -> Iterator[Call]:
     yield from every_method(conditioner, u=jnp.array([0.6, 0.8]))
     yield from every_method(nd.BoundedScale(jnp.ones(3)))
     dropout = nd.DropoutConditioner(eqx.nn.MLP(2, 3, 4, 1, key=KEY), 0.5)
-    yield from every_method(dropout, x=floats(2))
+    yield from every_method(eqx.nn.inference_mode(dropout), x=floats(2))
     yield "draw_dropout", nd.draw_dropout, (dropout, KEY)
 
 

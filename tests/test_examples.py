@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -185,9 +186,12 @@ def test_learns_from_generated_data(example, generated, tmp_path, monkeypatch, c
     monkeypatch.setattr(nd, "estimate_moments", refuse)
     folder, config = generated
     example("gaussian_1d", *config, "--data", folder, "--out", tmp_path, "--steps", "0.005")
-    assert "MomentDataset of GaussianNatural1D(): 24 etas" in capsys.readouterr().out
+    # A label of so short a run may disagree with quadrature.
+    data = re.search(r"GaussianNatural1D\(\): 24 etas, (\d+) ok", capsys.readouterr().out)
+    assert data is not None
+    assert int(data[1]) >= 20
     with np.load(tmp_path / "history.npz") as history:
-        assert len(history["label_z"]) == 24
+        assert len(history["label_z"]) == int(data[1])
     network = nd.load(tmp_path / "network.safetensors")
     assert len(network.mlp.layers) == 3  # the job asks for two hidden ones
 

