@@ -325,12 +325,15 @@ def posterior() -> Iterator[Call]:
     support = box()
     head = eqx.filter_eval_shape(lambda key: HEADS[0].make(data, support, key), KEY)
     law = eqx.filter_eval_shape(lambda head, x: head.parameters(x), head, x[0])
-    which = jnp.zeros(4, int)
-    yield from every_method(law, u=theta[0], key=KEY, n=4, which=which)
-    ends = jnp.zeros(2), jnp.ones(2)
-    truncated = nd.TruncatedNormal(law, *ends)
-    values = {"u": theta[0], "uniform": theta[0], "key": KEY, "n": 4, "which": which}
-    yield from every_method(truncated, **values)
+    law = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), law)
+    truncated = nd.TruncatedNormal(law, jnp.zeros(2), jnp.ones(2))
+    for one in (law, truncated):
+        three = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), one)
+        name = type(one).__name__
+        yield f"{name}.log_prob", one.log_prob, (theta[0],)
+        yield f"{name}.sample", functools.partial(one.sample, n=4), (KEY,)
+        yield f"{name}.sample_of", three.sample_of, (KEY, jnp.zeros(4, int))
+    yield "TruncatedNormal.sample_from", truncated.sample_from, (theta[0],)
     yield from every_method(nd.ObservationRegion(np.asarray(data.x)), x=x[0])
     yield from every_method(support, x=theta[0], y=theta[0])
     values = {"u": theta[0], "x": x[0], "theta": theta[0]}
