@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer, check_range
-from nnef_dists.moments._importance import pareto_k
+from nnef_dists.moments import pareto_k
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._prior import Prior
 
