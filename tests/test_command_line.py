@@ -196,7 +196,7 @@ MISTAKES = {
         "PYTHONPATH",
     ),
     "lower case": (["--family=gamma"], "Did you mean 'Gamma'?"),
-    "own family by its name": (["--family=Quartic"], "by its import path"),
+    "own family by its name": (["--family=Wobbly"], "by its import path"),
     "no family": (["--family=nnef_dists.HMCConfig"], "subclass of ExponentialFamily"),
     "argument missing": (["--family=MultivariateNormal"], "required: d"),
     "argument out of range": (["--family=MultivariateNormal", "--family.d=0"], "Expected d >= 1"),

@@ -207,6 +207,9 @@ class TestSplitModels:
 
 
 X = "Expected compute_stats of Mine to "
+# The dtypes that JAX gives Python numbers, by its mode.
+FLOAT, INTEGER = jnp.result_type(float).name, jnp.result_type(int).name
+
 MISTAKES = {
     "seed for a key": (lambda: nd.estimate_moments(GAUSSIAN, [ETA], 0), "Expected one "
                        "jax.random.key; got 0. Use jax.random.key(seed) with an integer seed."),
@@ -214,7 +217,7 @@ MISTAKES = {
     "seed to draw with": (lambda: q().sample(7, ETA, 3), "got 7. Use jax.random.key(seed)"),
     "keys for a key": (lambda: q().predictive(ETA, jax.random.split(KEY)), "Use one of the keys."),
     "key and eta": (lambda: q().sample(jnp.array(ETA), KEY, 3), "Expected one jax.random.key; got "
-                    "float32 of shape (2,). Check the order of the arguments."),
+                    f"{FLOAT} of shape (2,). Check the order of the arguments."),
     "options for a config": (lambda: nd.estimate_moments(GAUSSIAN, [ETA], KEY, {"draws": 9}),
                              "Expected config to be an instance of HMCConfig; got dict."),
     "etas and family": (lambda: nd.estimate_moments([ETA], GAUSSIAN, KEY), "Expected family to be "
@@ -235,7 +238,7 @@ MISTAKES = {
     "a tuple of statistics": (lambda: declared(lambda self, x: (x, x**2)), "; got tuple. Return"),
     "no return": (lambda: declared(lambda self, x: None), "; got NoneType. Return for example"),
     "integer statistics": (lambda: declared(lambda self, x: {"x": x, "x2": (x > 0).astype(int)}),
-                           "Expected statistic 'x2' of Mine to be floating-point; got dtype int32. "
+                           f"Expected statistic 'x2' of Mine to be floating-point; got dtype {INTEGER}. "
                            "Convert it with .astype(x.dtype)."),
     "NumPy in statistics": (lambda: declared(lambda self, x: {"x2": np.sin(x)}), X + "be traceable "
                             "by JAX; got a use of the value of x, by NumPy"),
@@ -299,7 +302,7 @@ def test_errors_of_eager_samplers_are_plain():
     with pytest.raises(RuntimeError, match=r"pass the sampler's checks; got status [A-Z_]+: ") as e:
         nd.HMCSampler(config).sample(GAUSSIAN, KEY, jnp.array(ETA), 3)
     assert not isinstance(e.value, eqx.EquinoxRuntimeError)
-    message = r"in the box .*; got \[1\. +0\.5\]\. Check .*throw="
+    message = r"in the training region; got \[1\. +0\.5\]\. Check .*throw="
     with pytest.raises(RuntimeError, match=message) as e:
         q().natural_parameters([1.0, 0.5])
     assert not isinstance(e.value, eqx.EquinoxRuntimeError)

@@ -94,7 +94,7 @@ def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> M
 
     A mode of mass m, of which N draws visit about m N, adds sqrt(m / N) |T(mode) - mean| to the
     error of E[T], and as much more as its visits fall short of m. A mode of more than 50 expected
-    visits that has less than a quarter of them refuses the label.
+    visits that has hardly any refuses the label.
     """
     modes, dtype = density.modes, chains.z.dtype
     u = jax.vmap(jax.vmap(chains.whitening.to_u))(chains.z).reshape(-1, modes.point.shape[1])
@@ -111,7 +111,7 @@ def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> M
     products = shift[:, :, None] * shift[:, None]
     squares = jnp.sum((error[:, None] * shift) ** 2, 0)
     product_squares = jnp.sum((error[:, None, None] * products) ** 2, 0)
-    is_missed = jnp.any((modes.mass * n > _VISITS) & (visits < modes.mass / 4))
+    is_missed = jnp.any((modes.mass * n > _VISITS) & (visits < modes.mass / 50))
     label = label._replace(
         standard_error=jnp.sqrt(label.standard_error**2 + squares),
         covariance_error=jnp.sqrt(label.covariance_error**2 + product_squares),

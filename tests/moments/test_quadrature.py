@@ -77,7 +77,8 @@ def test_quartics_and_double_wells(eta):
     size = 1 + abs(log_partition)
     assert z_error(found, mean) < 8 * epsilon(found.mean) * size
     assert_close(found.log_partition, log_partition, scale=size)
-    assert found.error < 8 * epsilon(found.mean) * size
+    # The bound counts what rounding may add, too.
+    assert found.error < 16 * epsilon(found.mean) * size
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,8 @@ def test_closed_forms_of_all_registered_families(case):
     found, mean, covariance, log_partition = jax.jit(lambda e: jax.lax.map(both, e))(etas)
     size = float(1 + jnp.max(jnp.abs(etas * mean)))
     sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    tolerance = 16 * epsilon(etas) * size
+    # Weights are exponentials of up to 45 nats, each rounded.
+    tolerance = 45 * epsilon(etas) * size
     assert np.max(np.abs(found.mean - mean) / sd) < tolerance
     # Formulas with polygamma functions are themselves known to some tens of roundings.
     covariance_error = np.abs(found.covariance - covariance) / (sd[:, :, None] * sd[:, None, :])

@@ -169,7 +169,9 @@ class TestIsolatedDraws:
         family = nd.Polynomial1D((1, 2, 4))
         from nnef_dists.moments._label import label_chains, sample_chains
 
-        config = nd.HMCConfig(chains=4, warmup=24, draws=40, min_ess=1.0, max_rhat=9.0)
+        config = nd.HMCConfig(
+            chains=4, warmup=24, draws=40, min_ess=1.0, max_rhat=9.0, max_influence=1.0
+        )
 
         @jax.jit
         def label(eta, key, shift):
@@ -216,8 +218,8 @@ class TestComparisonWithQuadrature:
     def labels(self, shift, scale=1.0):
         family = nd.GaussianNatural1D()
         etas = np.asarray([[0.5, -1.0], [1.0, -2.0]])
-        mean = np.asarray(jax.vmap(family.mean)(jnp.asarray(etas)), float)
-        covariance = np.asarray(jax.vmap(family.covariance)(jnp.asarray(etas)), float)
+        mean = np.array(jax.vmap(family.mean)(jnp.asarray(etas)), float)
+        covariance = np.array(jax.vmap(family.covariance)(jnp.asarray(etas)), float)
         n, d = mean.shape
         mean[1, 0] += shift
         covariance[1] *= scale
