@@ -238,8 +238,8 @@ MISTAKES = {
     "a tuple of statistics": (lambda: declared(lambda self, x: (x, x**2)), "; got tuple. Return"),
     "no return": (lambda: declared(lambda self, x: None), "; got NoneType. Return for example"),
     "integer statistics": (lambda: declared(lambda self, x: {"x": x, "x2": (x > 0).astype(int)}),
-                           f"Expected statistic 'x2' of Mine to be floating-point; got dtype {INTEGER}. "
-                           "Convert it with .astype(x.dtype)."),
+                           "Expected statistic 'x2' of Mine to be floating-point; got dtype "
+                           f"{INTEGER}. Convert it with .astype(x.dtype)."),
     "NumPy in statistics": (lambda: declared(lambda self, x: {"x2": np.sin(x)}), X + "be traceable "
                             "by JAX; got a use of the value of x, by NumPy"),
     "if in statistics": (lambda: declared(lambda self, x: {"x2": x if x > 0 else -x}), "jnp.where"),
