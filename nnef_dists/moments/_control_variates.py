@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nnef_dists.moments._diagnostics import MomentLabel, Status, largest_share, refuse
 from nnef_dists.moments._features import quadratics
@@ -21,6 +21,7 @@ _ROUGH_RIDGE = 0.03
 _SIMPLE_RIDGE = 1e-6
 # Of the plain average's standard error: what a corrected one is never below.
 _LEAST_ERROR = 0.005
+_LEAST_HEAVY_ERROR = 0.1
 # Products of so many statistics have their means corrected; of more, the covariance stays plain.
 _MOST_STATISTICS = 16
 # Of plain standard errors: a larger correction is that of draws, or of functions, that are wrong.
@@ -138,6 +139,7 @@ def correct_label(
     stats: Float[Array, "chains draws eta_dim"],
     features: Callable[..., Float[Array, " k"]],
     chains: Chains,
+    is_heavy: Bool[Array, ""],
 ) -> MomentLabel:
     """Corrects the moments of a label by control variates, where that lowers their error.
 
@@ -146,6 +148,7 @@ def correct_label(
         stats: T at the draws, `(chains, draws, eta_dim)`.
         features: A function of z, score and log-density of a draw, with mean zero.
         chains: The draws.
+        is_heavy: Whether tails were compressed: few draws then see what functions leave there.
 
     Returns:
         The label with corrected mean, covariance and standard errors. A statistic whose corrected
@@ -171,7 +174,8 @@ def correct_label(
     mean = label.mean + sd * corrected.mean[:eta_dim]
     # Below this the error is that of the arithmetic, or of regions that no draw has visited.
     rounding = jnp.finfo(stats.dtype).eps * (jnp.abs(mean) + sd)
-    unseen = _LEAST_ERROR * label.standard_error
+    least_error = jnp.where(is_heavy, _LEAST_HEAVY_ERROR, _LEAST_ERROR).astype(stats.dtype)
+    unseen = least_error * label.standard_error
     error = jnp.sqrt((sd * corrected.standard_error[:eta_dim]) ** 2 + rounding**2 + unseen**2)
     is_better = error < label.standard_error
     is_far = jnp.abs(mean - label.mean) > _MOST_CORRECTION * label.standard_error
@@ -192,7 +196,7 @@ def correct_label(
         )
         is_used = is_definite & is_tighter
         covariance = jnp.where(is_used, sd[:, None] * second * sd, covariance)
-        unseen = _LEAST_ERROR * plain.standard_error
+        unseen = least_error * plain.standard_error
         rounding = jnp.finfo(stats.dtype).eps
         refined = jnp.sqrt(corrected.standard_error**2 + unseen**2 + rounding**2)
         chosen = jnp.where(is_used, refined, plain.standard_error)[eta_dim:]
