@@ -138,6 +138,7 @@ def correct_label(
     label: MomentLabel,
     stats: Float[Array, "chains draws eta_dim"],
     features: Callable[..., Float[Array, " k"]],
+    flux: Float[Array, ""],
     chains: Chains,
     is_heavy: Bool[Array, ""],
 ) -> MomentLabel:
@@ -147,6 +148,7 @@ def correct_label(
         label: What plain averages of the draws say.
         stats: T at the draws, `(chains, draws, eta_dim)`.
         features: A function of z, score and log-density of a draw, with mean zero.
+        flux: How far from zero these means may be.
         chains: The draws.
         is_heavy: Whether tails were compressed: few draws then see what functions leave there.
 
@@ -176,7 +178,8 @@ def correct_label(
     rounding = jnp.finfo(stats.dtype).eps * (jnp.abs(mean) + sd)
     least_error = jnp.where(is_heavy, _LEAST_HEAVY_ERROR, _LEAST_ERROR).astype(stats.dtype)
     unseen = least_error * label.standard_error
-    error = jnp.sqrt((sd * corrected.standard_error[:eta_dim]) ** 2 + rounding**2 + unseen**2)
+    seen = sd * jnp.hypot(corrected.standard_error[:eta_dim], flux)
+    error = jnp.sqrt(seen**2 + rounding**2 + unseen**2)
     is_better = error < label.standard_error
     is_far = jnp.abs(mean - label.mean) > _MOST_CORRECTION * label.standard_error
     least_influence = jnp.minimum(corrected.influence, plain.influence)
@@ -198,7 +201,8 @@ def correct_label(
         covariance = jnp.where(is_used, sd[:, None] * second * sd, covariance)
         unseen = least_error * plain.standard_error
         rounding = jnp.finfo(stats.dtype).eps
-        refined = jnp.sqrt(corrected.standard_error**2 + unseen**2 + rounding**2)
+        refined = jnp.hypot(corrected.standard_error, flux)
+        refined = jnp.sqrt(refined**2 + unseen**2 + rounding**2)
         chosen = jnp.where(is_used, refined, plain.standard_error)[eta_dim:]
         covariance_error = sd[:, None] * matrix(chosen) * sd
         shares = jnp.where(is_used, least_influence, plain.influence)[eta_dim:]

@@ -83,7 +83,8 @@ def label_chains(
         sd = jnp.where(sd > 0, sd, 1)
         validity = find_validity(density, chains.whitening, chains.z, highest, sd)
         features = draw_features(density, chains.whitening, validity)
-        label = correct_label(label, stats, features, chains, jnp.any(density.tails.is_heavy))
+        is_heavy = jnp.any(density.tails.is_heavy)
+        label = correct_label(label, stats, features, validity.flux, chains, is_heavy)
     label = _count_rare_modes(label, density, chains)
     label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
     return x, label

@@ -18,7 +18,7 @@ _HALVINGS = 14
 # Radii of rays, in whitened coordinates: 1 to 1,024.
 _DOUBLINGS = 11
 # What leaves at the end of a ray, in units of z: an error of about that size.
-_MOST_FLUX = 1e-5
+_MOST_FLUX = 1e-3
 # How far below the highest log-density a jump does not matter, in nats.
 _DEPTH = 12.0
 _LEAST_JUMP = 0.03
@@ -35,10 +35,13 @@ class Validity(NamedTuple):
         polynomials: Whether the density is continuous and falls fast enough for the Stein
             transforms of polynomials.
         statistics: The same for those of the statistics, which have to be smooth, too.
+        flux: How far from zero their means may be, as the density does not fall to zero where
+            numbers end.
     """
 
     polynomials: Bool[Array, ""]
     statistics: Bool[Array, ""]
+    flux: Float[Array, ""]
 
 
 def find_validity(
@@ -123,10 +126,11 @@ def find_validity(
         return base + _DEGREE * jnp.maximum(log_r, 0), base + log_growth
 
     polynomial, statistic = jax.vmap(log_flux)(rays, radius)
-    limit = math.log(_MOST_FLUX)
-    polynomials = ~jnp.any(jumps) & jnp.all(polynomial < limit)
-    statistics = polynomials & ~jnp.any(kinks) & jnp.all(statistic < limit)
-    return Validity(polynomials, statistics)
+    polynomial, statistic = jnp.exp(jnp.max(polynomial)), jnp.exp(jnp.max(statistic))
+    polynomials = ~jnp.any(jumps) & (polynomial < _MOST_FLUX)
+    statistics = polynomials & ~jnp.any(kinks) & (statistic < _MOST_FLUX)
+    used = jnp.stack([jnp.where(polynomials, polynomial, 0), jnp.where(statistics, statistic, 0)])
+    return Validity(polynomials, statistics, jnp.max(used))
 
 
 def _largest_jump(

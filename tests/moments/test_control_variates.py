@@ -91,7 +91,7 @@ def test_all_features_have_mean_zero(eta):
         def log_density(z):
             return density(whitening.to_u(z))
 
-        everything = Validity(jnp.asarray(True), jnp.asarray(True))
+        everything = Validity(jnp.asarray(True), jnp.asarray(True), jnp.zeros(()))
         features = draw_features(density, whitening, everything)
         logs, scores = jax.vmap(jax.value_and_grad(log_density))(z)
         values = jax.vmap(features)(z, scores, logs)
