@@ -1,7 +1,6 @@
 """Set-up that every test shares."""
 
 import atexit
-import contextlib
 import gc
 import importlib.metadata
 import os
@@ -17,7 +16,8 @@ os.environ.setdefault(
 # that pass a flag unknown to it, so only for versions that are known to have it.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
 
 # Compiled programs are shared by workers, by processes that tests start, and by the same small
@@ -35,6 +35,8 @@ from jaxtyping import config as jaxtyping_config
 
 settings.register_profile("pinned", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("pinned")
+# Half the time to slower code, but where programs are to be those of users.
+jax.config.update("jax_disable_most_optimizations", True)
 # Importing makes half a million objects that stay: no full collection should look at them again.
 gc.disable()
 
@@ -70,13 +72,11 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs_compile_quickly(request):
-    """Compiling takes most of the time of small programs; most labels are made as by users."""
-    from tests.families.checks import quick_compilation
-
-    as_by_users = {"test_hmc.py", "test_labels.py"}
-    with contextlib.nullcontext() if request.path.name in as_by_users else quick_compilation():
-        yield
+def _programs(request):
+    is_as_by_users = request.path.name == "test_labels_of_users.py"
+    jax.config.update("jax_disable_most_optimizations", not is_as_by_users)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
     # A process may map 65,530 pieces of memory on Linux, and every compiled program maps some.
     if _mapped_pieces() > 25_000:
         jax.clear_caches()

@@ -102,8 +102,10 @@ def run_page(text: str, name: str) -> dict:
     return module.__dict__
 
 
-# What they show, README and an example do too.
+# These train, or start processes.
 SLOW = {
+    "README.md",
+    "docs/command_line.md",
     "docs/amortized.md",
     "docs/diagnostics.md",
     "docs/getting_started.md",

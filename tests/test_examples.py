@@ -96,6 +96,7 @@ def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
     assert {path.stem for path in out.glob("*.png")} == pictures
 
 
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out

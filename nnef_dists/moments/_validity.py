@@ -1,6 +1,5 @@
 """Where integration by parts holds: without jumps, kinks and tails that do not fall."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -10,7 +10,6 @@ import scipy.special
 
 import nnef_dists as nd
 from nnef_dists.moments._label import label_tile
-from tests.families.checks import quick_compilation
 from tests.moments.conftest import QUARTIC, QUARTIC_KEY, QUARTIC_RANGES
 from tests.moments.exact import polynomial_moments
 from tests.moments.user_families import GammaPair
@@ -91,11 +90,21 @@ def registered_labels(case):
     """24 etas of a registered family, and the plain averages of their draws."""
     family = case.make()
     etas = jax.jit(lambda key: family.sample_eta(key, 24, case.ranges))(jax.random.key(30))
-    with quick_compilation():
-        return nd.estimate_moments(family, etas, jax.random.key(31), PLAIN)
+    return nd.estimate_moments(family, etas, jax.random.key(31), PLAIN)
 
 
-@pytest.mark.parametrize("case", [c for c in FAMILIES if c.has_closed_form], ids=str)
+# Whose corrected labels are tested beside the plain ones of others.
+SLOW = {"Beta", "Dirichlet", "MinimalMultivariateNormal"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, marks=[pytest.mark.slow] if c.name in SLOW else [], id=c.name)
+        for c in FAMILIES
+        if c.has_closed_form
+    ],
+)
 def test_closed_forms(case):
     family, data = case.make(), registered_labels(case)
     assert data.ok.mean() >= 0.95
@@ -119,8 +128,7 @@ def test_a_support_with_a_boundary_and_vector_points():
     family = GammaPair()
     ranges = {"logx": (-0.5, 4.0), "x": (-3.0, -0.5)}
     etas = jax.jit(lambda key: family.sample_eta(key, 24, ranges))(jax.random.key(32))
-    with quick_compilation():
-        data = nd.estimate_moments(family, etas, jax.random.key(33), PLAIN)
+    data = nd.estimate_moments(family, etas, jax.random.key(33), PLAIN)
     assert data.ok.mean() >= 0.9
     shape, rate = 1 + data.eta[:, :2].astype(np.float64), -data.eta[:, 2:].astype(np.float64)
     mean = np.concatenate([scipy.special.digamma(shape) - np.log(rate), shape / rate], axis=1)
@@ -177,8 +185,7 @@ def wells_apart():
     """Wells that no chain leaves without global moves, and others that are easy."""
     etas = [[0.0, 20.0, -1.0], [1.0, 20.0, -1.0], [0.0, -1.0, -0.5], [0.0, 30.0, -1.0]]
     etas = jnp.asarray([*etas, [0.5, -2.0, -1.0]], jnp.result_type(float))
-    with quick_compilation():
-        return nd.estimate_moments(QUARTIC, etas, jax.random.key(40), LOCAL)
+    return nd.estimate_moments(QUARTIC, etas, jax.random.key(40), LOCAL)
 
 
 class TestStatus:
@@ -285,8 +292,7 @@ def sampled(seed):
     """Draws, as many as are no multiple of the number of chains, and their label."""
     eta = jnp.asarray(SAMPLED_ETA, jnp.result_type(float))
     config = nd.HMCConfig(chains=8, warmup=120, control_variates=False)
-    with quick_compilation():
-        return nd.sample_hmc(QUARTIC, eta, jax.random.key(seed), N_SAMPLED, config)
+    return nd.sample_hmc(QUARTIC, eta, jax.random.key(seed), N_SAMPLED, config)
 
 
 class TestSampleHMC:

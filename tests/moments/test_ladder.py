@@ -9,7 +9,6 @@ import nnef_dists as nd
 from nnef_dists.moments._diagnostics import pareto_k
 from nnef_dists.moments._ladder import _label_elsewhere, _label_longer, longer
 from tests import truth
-from tests.families.checks import quick_compilation
 from tests.moments.conftest import QUARTIC
 from tests.moments.exact import polynomial_moments
 from tests.moments.user_families import NotANumber
@@ -17,13 +16,15 @@ from tests.moments.user_families import NotANumber
 # Without global moves the wells of these quartics stay apart.
 APART = [[0.0, 20.0, -1.0], [1.0, 20.0, -1.0], [0.0, -1.0, -0.5], [0.0, 30.0, -1.0]]
 LOCAL = nd.HMCConfig(global_moves=False, tile=8)
-SHORT = nd.HMCConfig(chains=8, warmup=120, draws=100, min_ess=100.0, max_rhat=1.05, tile=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    with quick_compilation():
-        yield
+SHORT = nd.HMCConfig(
+    chains=8,
+    warmup=120,
+    draws=100,
+    min_ess=100.0,
+    max_rhat=1.05,
+    tile=8,
+    control_variates=False,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,14 @@ def test_a_longer_run_mends_a_short_one():
     etas = jnp.asarray([[0.0, 0.0, -1.0], [1.0, 1.0, -1.0]])
     # Standard errors from four chains are too rough to be compared with quadrature.
     config = nd.HMCConfig(
-        chains=4, warmup=48, draws=60, min_ess=300.0, max_rhat=1.05, tile=8, quadrature=False
+        chains=4,
+        warmup=48,
+        draws=60,
+        min_ess=300.0,
+        max_rhat=1.05,
+        tile=8,
+        control_variates=False,
+        quadrature=False,
     )
     data = nd.estimate_moments(QUARTIC, etas, jax.random.key(41), config)
     assert data.ok.all()

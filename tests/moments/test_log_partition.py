@@ -8,7 +8,6 @@ import pytest
 import nnef_dists as nd
 from nnef_dists.moments._log_partition import _evidence
 from tests import truth
-from tests.families.checks import quick_compilation
 
 # Each a compiled program; one start is enough, as several populations judge each other.
 SAMPLED = {
@@ -19,12 +18,6 @@ SAMPLED = {
     "LatticePhi4": (nd.LatticePhi4(10), np.array([0.1, 0.5, -0.5, 0.4])),
     "FisherBingham": (nd.FisherBingham(), np.array([1.0, -0.5, 0.3, 0.5, 1.0, -1.0, 0.2, 0.7])),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    with quick_compilation():
-        yield
 
 
 def exact(name):

@@ -15,17 +15,10 @@ from nnef_dists.moments._proposal import Whitening
 from nnef_dists.moments._reference import compare_with_quadrature
 from nnef_dists.moments._start import start_chains
 from nnef_dists.moments._validity import find_validity
-from tests.families.checks import quick_compilation
 from tests.strangers import DECLARED, Stranger, etas_of
 
 # The comparison with quadrature is switched off: it must not hide a bad sampler.
 BARE = nd.HMCConfig(quadrature=False, tile=32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    with quick_compilation():
-        yield
 
 
 @functools.cache

@@ -19,15 +19,18 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_how_many_processes_make_them(made):
     assert files(made / "processes") == files(made / "alone")
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_how_many_devices_make_them(made, tmp_path):
     run_job("make", tmp_path / "s", cache=made / "compiled", devices=4)
     assert files(tmp_path / "s") == files(made / "alone")
 
 
+@pytest.mark.slow
 def test_a_killed_process_breaks_the_pool_which_is_made_again(made):
     assert (made / "broken.killed").exists()
     assert nd.verify_moments(made / "broken").finished
