@@ -107,8 +107,11 @@ SLOW = {
     "README.md",
     "docs/command_line.md",
     "docs/amortized.md",
+    "docs/api/plotting.md",
     "docs/diagnostics.md",
     "docs/getting_started.md",
+    "docs/labels.md",
+    "docs/moment_data.md",
     "docs/posterior.md",
 }
 

@@ -180,6 +180,7 @@ def generated(tmp_path_factory):
     return folder, ["--config", config]
 
 
+@pytest.mark.slow
 def test_learns_from_generated_data(example, generated, tmp_path, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise AssertionError("sampled again")

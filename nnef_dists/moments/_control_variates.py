@@ -19,9 +19,12 @@ _RIDGE = 3e-3
 _ROUGH_RIDGE = 0.03
 # Of transforms of linear and quadratic functions: with these alone a Gaussian's moments are exact.
 _SIMPLE_RIDGE = 1e-6
-# Of the plain average's standard error: what a corrected one is never below.
-_LEAST_ERROR = 0.005
-_LEAST_HEAVY_ERROR = 0.1
+# Of the largest deviation over the number of draws: what regions add that no draw has visited.
+_UNSEEN, _UNSEEN_IF_HEAVY = 1.0, 3.0
+# What a ten times larger ridge changes, as a part of the standard error.
+_SENSITIVITY = 0.75
+# Of the machine epsilon: the standard error of one rounding is 0.3 of it.
+_ROUNDING = 0.5
 # Products of so many statistics have their means corrected; of more, the covariance stays plain.
 _MOST_STATISTICS = 16
 # Of plain standard errors: a larger correction is that of draws, or of functions, that are wrong.
@@ -35,11 +38,14 @@ class Estimate(NamedTuple):
         mean: The means, `(d,)`.
         standard_error: Their standard errors, `(d,)`.
         influence: The largest share of one draw in the sum of squared deviations, `(d,)`.
+        unseen: What a region adds that no draw has visited: of mass 1 / n, with a deviation like
+            the largest one that was seen, `(d,)`.
     """
 
     mean: Float[Array, " d"]
     standard_error: Float[Array, " d"]
     influence: Float[Array, " d"]
+    unseen: Float[Array, " d"]
 
 
 def correct_means(
@@ -125,12 +131,19 @@ def correct_means(
             jnp.std(pseudo, 0, ddof=1) / count**0.5, jnp.std(by_chain, 0, ddof=1) / chains**0.5
         )
 
-    error = jnp.maximum(jackknife(corrected(y_rest, x_rest)), jnp.abs(sensitivity))
+    error = jnp.maximum(
+        jackknife(corrected(y_rest, x_rest)), _SENSITIVITY * jnp.abs(sensitivity)
+    )
+
+    def estimate(means, error, values):
+        mean, values = jnp.mean(means, 0), values.reshape(-1, values.shape[-1])
+        unseen = jnp.max(jnp.abs(values - mean), 0) / len(values)
+        return Estimate(mean, error, largest_share(values), unseen)
+
     residuals = all_y - scaled(all_x, scale) @ coefficients
-    shares = [largest_share(leaf.reshape(-1, leaf.shape[-1])) for leaf in (residuals, all_y)]
     return (
-        Estimate(jnp.mean(corrected(y, x), 0), error, shares[0]),
-        Estimate(jnp.mean(y, 0), jackknife(y_rest), shares[1]),
+        estimate(corrected(y, x), error, residuals),
+        estimate(y, jackknife(y_rest), all_y),
     )
 
 
@@ -174,12 +187,10 @@ def correct_label(
         quadratics(chains.z.shape[-1]),
     )
     mean = label.mean + sd * corrected.mean[:eta_dim]
-    # Below this the error is that of the arithmetic, or of regions that no draw has visited.
-    rounding = jnp.finfo(stats.dtype).eps * (jnp.abs(mean) + sd)
-    least_error = jnp.where(is_heavy, _LEAST_HEAVY_ERROR, _LEAST_ERROR).astype(stats.dtype)
-    unseen = least_error * label.standard_error
-    seen = sd * jnp.hypot(corrected.standard_error[:eta_dim], flux)
-    error = jnp.sqrt(seen**2 + rounding**2 + unseen**2)
+    rounding = _ROUNDING * jnp.finfo(stats.dtype).eps
+    unseen = jnp.where(is_heavy, _UNSEEN_IF_HEAVY, _UNSEEN) * corrected.unseen
+    errors = jnp.sqrt(corrected.standard_error**2 + unseen**2 + flux**2 + rounding**2)
+    error = jnp.hypot(sd * errors[:eta_dim], rounding * jnp.abs(mean))
     is_better = error < label.standard_error
     is_far = jnp.abs(mean - label.mean) > _MOST_CORRECTION * label.standard_error
     least_influence = jnp.minimum(corrected.influence, plain.influence)
@@ -199,11 +210,7 @@ def correct_label(
         )
         is_used = is_definite & is_tighter
         covariance = jnp.where(is_used, sd[:, None] * second * sd, covariance)
-        unseen = least_error * plain.standard_error
-        rounding = jnp.finfo(stats.dtype).eps
-        refined = jnp.hypot(corrected.standard_error, flux)
-        refined = jnp.sqrt(refined**2 + unseen**2 + rounding**2)
-        chosen = jnp.where(is_used, refined, plain.standard_error)[eta_dim:]
+        chosen = jnp.where(is_used, errors, plain.standard_error)[eta_dim:]
         covariance_error = sd[:, None] * matrix(chosen) * sd
         shares = jnp.where(is_used, least_influence, plain.influence)[eta_dim:]
         influence = jnp.concatenate([influence, shares])

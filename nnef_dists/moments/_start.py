@@ -30,7 +30,7 @@ _STRETCHES = tuple(2.0 ** (k / 2) for k in range(-16, 17))
 _LEAST_BARRIER = 0.1
 _BARRIER_POINTS = 15
 # Radii of the rays that show how tails fall, in widths of a mode.
-_RADII = (1e3, 1e4, 1e5, 1e6)
+_RADII = (1e2, 1e3, 1e4, 1e5, 1e6)
 # Of p ~ r^-a far out: below this a tail is heavy, and coordinates compress it.
 _HEAVY = 40.0
 # Compressed tails have to have fallen by this where numbers end, in nats.
@@ -249,18 +249,19 @@ def _find_tails(density: Density, modes: Modes) -> Tails:
     def exponent(direction):
         logs = jax.vmap(lambda r: density(mode + r * widths * direction))(radii)
         slopes = (logs[:-1] - logs[1:]) / jnp.log(radii[1:] / radii[:-1])
-        # The farthest one that is known; none that is known is a wall, or an overflow.
+        # None that is known is a wall, or an overflow.
         known = jnp.isfinite(slopes)
         last = jnp.max(jnp.where(known, jnp.arange(len(slopes)), -1))
-        return jnp.where(last >= 0, slopes[jnp.maximum(last, 0)], jnp.inf)
+        farthest = jnp.where(last >= 0, slopes[jnp.maximum(last, 0)], jnp.inf)
+        return farthest, jnp.min(jnp.where(known, slopes, jnp.inf))
 
     # Signs of a fixed pattern: diagonals of no coordinate plane.
     signs = jnp.where(jnp.arange(dim) % 2 == 0, 1.0, -0.7).astype(dtype)
     diagonals = jnp.stack([signs, -signs, jnp.abs(signs), -jnp.abs(signs)])
-    exponents = jax.vmap(exponent)(jnp.concatenate([either_way, diagonals]))
-    along, across = exponents[: 2 * dim].reshape(2, dim), exponents[2 * dim :]
-    is_heavy = jnp.any(along < _HEAVY, 0)
-    is_heavy = is_heavy | (jnp.any(across < _HEAVY) & ~jnp.any(is_heavy))
+    farthest, least = jax.vmap(exponent)(jnp.concatenate([either_way, diagonals]))
+    is_heavy = jnp.any(least[: 2 * dim].reshape(2, dim) < _HEAVY, 0)
+    is_heavy = is_heavy | (jnp.any(least[2 * dim :] < _HEAVY) & ~jnp.any(is_heavy))
+    along, across = farthest[: 2 * dim].reshape(2, dim), farthest[2 * dim :]
     tails = Tails(mode, widths, is_heavy, jnp.asarray(True))
     compressed = Density(density.family, density.eta, tails, density.modes)
     reach = jnp.asarray(math.log(float(jnp.finfo(dtype).max)) * 0.98, dtype)

@@ -141,7 +141,13 @@ GAIN = {
 }
 
 
-SLOW = {"MultivariateNormal", "MinimalMultivariateNormal", "LatticePhi4"}
+SLOW = {
+    "Dirichlet",
+    "LaplaceProduct",
+    "LatticePhi4",
+    "MinimalMultivariateNormal",
+    "MultivariateNormal",
+}
 
 
 @pytest.mark.parametrize(

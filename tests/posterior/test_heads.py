@@ -173,7 +173,14 @@ def test_leaves_are_inexact_arrays(case):
     )
 
 
-@pytest.mark.parametrize("split", ["freeze_stdvs", "freeze_means", "partition_trainable"])
+@pytest.mark.parametrize(
+    "split",
+    [
+        "freeze_stdvs",
+        pytest.param("freeze_means", marks=pytest.mark.slow),
+        "partition_trainable",
+    ],
+)
 def test_every_part_trains(case, split):
     """One step of optax with each loss; buffers stay."""
     head, batch = head_of(case), data_of(case).arrays()
