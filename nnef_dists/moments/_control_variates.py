@@ -22,7 +22,7 @@ _SIMPLE_RIDGE = 1e-6
 # Of the largest deviation over the number of draws: what regions add that no draw has visited.
 _UNSEEN, _UNSEEN_IF_HEAVY = 1.0, 3.0
 # What a ten times larger ridge changes, as a part of the standard error.
-_SENSITIVITY = 0.75
+_SENSITIVITY = 0.6
 # Of the machine epsilon: the standard error of one rounding is 0.3 of it.
 _ROUNDING = 0.5
 # Products of so many statistics have their means corrected; of more, the covariance stays plain.
@@ -58,9 +58,10 @@ def correct_means(
 
     The draws come in blocks, halves of chains. The coefficients that correct a block are fitted to
     all other blocks, so that they do not depend on the noise that they correct. The standard error
-    is the largest of three: jackknife estimates over blocks and over chains, of the estimator with
-    its coefficients refitted, so that it counts the noise of the coefficients; and what a ten times
-    larger ridge would change, which is much where few draws decide.
+    is the largest of four: jackknife estimates over blocks and over chains, of the estimator with
+    its coefficients refitted, so that it counts the noise of the coefficients; that of independent
+    draws; and, in part, what a ten times larger ridge would change, which is much where few draws
+    decide.
 
     Args:
         target: A function of one draw: what is averaged. Best centred and scaled to about 1.
@@ -137,8 +138,9 @@ def correct_means(
 
     def estimate(means, error, values):
         mean, values = jnp.mean(means, 0), values.reshape(-1, values.shape[-1])
+        if_independent = jnp.std(values, 0) / len(values) ** 0.5
         unseen = jnp.max(jnp.abs(values - mean), 0) / len(values)
-        return Estimate(mean, error, largest_share(values), unseen)
+        return Estimate(mean, jnp.maximum(error, if_independent), largest_share(values), unseen)
 
     residuals = all_y - scaled(all_x, scale) @ coefficients
     return (
