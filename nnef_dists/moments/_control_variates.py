@@ -1,13 +1,15 @@
 """Means of draws, corrected by functions whose means are known to be zero."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from nnef_dists.moments._density import ROUNDING, Density, finite_or_lowest
 from nnef_dists.moments._diagnostics import MomentLabel, Status, largest_share, refuse
 from nnef_dists.moments._features import quadratics
 from nnef_dists.moments._hmc import Chains
@@ -19,12 +21,11 @@ _RIDGE = 3e-3
 _ROUGH_RIDGE = 0.03
 # Of transforms of linear and quadratic functions: with these alone a Gaussian's moments are exact.
 _SIMPLE_RIDGE = 1e-6
-# Of the largest deviation over the number of draws: what regions add that no draw has visited.
-_UNSEEN, _UNSEEN_IF_HEAVY = 1.0, 3.0
 # What a ten times larger ridge changes, as a part of the standard error.
 _SENSITIVITY = 0.6
-# Of the machine epsilon: the standard error of one rounding is 0.3 of it.
-_ROUNDING = 0.5
+# How much wider draws are in one dimension.
+_WIDENING = 0.25
+_STRIDE = 4
 # Products of so many statistics have their means corrected; of more, the covariance stays plain.
 _MOST_STATISTICS = 16
 # Of plain standard errors: a larger correction is that of draws, or of functions, that are wrong.
@@ -37,21 +38,53 @@ class Estimate(NamedTuple):
     Attributes:
         mean: The means, `(d,)`.
         standard_error: Their standard errors, `(d,)`.
-        influence: The largest share of one draw in the sum of squared deviations, `(d,)`.
-        unseen: What a region adds that no draw has visited: of mass 1 / n, with a deviation like
-            the largest one that was seen, `(d,)`.
     """
 
     mean: Float[Array, " d"]
     standard_error: Float[Array, " d"]
-    influence: Float[Array, " d"]
-    unseen: Float[Array, " d"]
+
+
+class WideDraws(NamedTuple):
+    """Draws of a wider density: some of the draws, times a factor.
+
+    Attributes:
+        stats: T there, `(more, eta_dim)`.
+        z: The whitened coordinates, `(more, n)`.
+        score: The gradient of the log-density of z, `(more, n)`.
+        log_density: The log-density, `(more,)`.
+        weights: The density over the wider one, `(more,)`.
+    """
+
+    stats: Float[Array, "more eta_dim"]
+    z: Float[Array, "more n"]
+    score: Float[Array, "more n"]
+    log_density: Float[Array, " more"]
+    weights: Float[Array, " more"]
+
+    @classmethod
+    def of(cls, density: Density, chains: Chains) -> "WideDraws":
+        """Evaluates a density at every fourth draw z, times 1 + 1 / (4 sqrt(n))."""
+        n = chains.z.shape[-1]
+        factor = 1 + _WIDENING / n**0.5
+        to_u = chains.whitening.to_u
+        z = factor * chains.z.reshape(-1, n)[::_STRIDE]
+
+        def at(z):
+            log_density, score = jax.value_and_grad(lambda z: density(to_u(z)))(z)
+            return density.stats(to_u(z)), score, finite_or_lowest(log_density)
+
+        stats, score, log_density = jax.vmap(at)(z)
+        before = chains.log_density.reshape(-1)[::_STRIDE]
+        weights = jnp.exp(log_density - before + n * math.log(factor))
+        return cls(stats, z, score, log_density, weights)
 
 
 def correct_means(
     target: Callable[..., Float[Array, " d"]],
     features: Callable[..., Float[Array, " k"]],
     draws: tuple[Array, ...],
+    wide: tuple[Array, ...],
+    weights: Float[Array, " more"],
     simple: int,
 ) -> tuple[Estimate, Estimate]:
     """Estimates means by cross-fitted ridge regression on features of mean zero.
@@ -60,13 +93,15 @@ def correct_means(
     all other blocks, so that they do not depend on the noise that they correct. The standard error
     is the largest of four: jackknife estimates over blocks and over chains, of the estimator with
     its coefficients refitted, so that it counts the noise of the coefficients; that of independent
-    draws; and, in part, what a ten times larger ridge would change, which is much where few draws
-    decide.
+    draws, from wider ones, as coefficients that fit the draws may be wrong where there were none;
+    and, in part, what a ten times larger ridge would change, which is much where few draws decide.
 
     Args:
         target: A function of one draw: what is averaged. Best centred and scaled to about 1.
         features: A function of one draw: numbers whose expectation is zero.
         draws: Arrays of all draws, of shapes `(chains, draws, ...)`, the arguments of both.
+        wide: The same of draws from a wider density, of shapes `(more, ...)`.
+        weights: The density over the wider one, there, `(more,)`.
         simple: How many of the first features have a ridge that hardly shrinks.
 
     Returns:
@@ -85,11 +120,11 @@ def correct_means(
     )
 
     def sums(block):
-        x = jax.vmap(features)(*block)
-        y = jax.vmap(target)(*block)
-        return (x.T @ x / half, x.T @ y / half, jnp.mean(x, 0), jnp.mean(y, 0)), x, y
+        x, y = jax.vmap(features)(*block), jax.vmap(target)(*block)
+        return x.T @ x / half, x.T @ y / half, jnp.mean(x, 0), jnp.mean(y, 0)
 
-    (gram, cross, x, y), all_x, all_y = jax.lax.map(sums, blocks)
+    # Block by block: together they would be too large for the processor's cache.
+    gram, cross, x, y = jax.lax.map(sums, blocks)
     # Features that vanish or overflow in some draw can correct nothing.
     square = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), 0)
     usable = jnp.isfinite(square) & (square > 0)
@@ -132,20 +167,20 @@ def correct_means(
             jnp.std(pseudo, 0, ddof=1) / count**0.5, jnp.std(by_chain, 0, ddof=1) / chains**0.5
         )
 
-    error = jnp.maximum(
-        jackknife(corrected(y_rest, x_rest)), _SENSITIVITY * jnp.abs(sensitivity)
-    )
+    error = jnp.maximum(jackknife(corrected(y_rest, x_rest)), _SENSITIVITY * jnp.abs(sensitivity))
 
-    def estimate(means, error, values):
-        mean, values = jnp.mean(means, 0), values.reshape(-1, values.shape[-1])
-        if_independent = jnp.std(values, 0) / len(values) ** 0.5
-        unseen = jnp.max(jnp.abs(values - mean), 0) / len(values)
-        return Estimate(mean, jnp.maximum(error, if_independent), largest_share(values), unseen)
+    wide_x, wide_y = jax.vmap(features)(*wide), jax.vmap(target)(*wide)
+    wide_x = jnp.where(jnp.isfinite(wide_x), wide_x * scale, 0)
 
-    residuals = all_y - scaled(all_x, scale) @ coefficients
+    def estimate(means, error, wide):
+        mean = jnp.mean(means, 0)
+        squares = jnp.where(weights[:, None] > 0, weights[:, None] * (wide - mean) ** 2, 0)
+        if_independent = jnp.sqrt(jnp.mean(squares, 0) / (chains * length))
+        return Estimate(mean, jnp.maximum(error, if_independent))
+
     return (
-        estimate(corrected(y, x), error, residuals),
-        estimate(y, jackknife(y_rest), all_y),
+        estimate(corrected(y, x), error, wide_y - wide_x @ fine),
+        estimate(y, jackknife(y_rest), wide_y),
     )
 
 
@@ -154,8 +189,9 @@ def correct_label(
     stats: Float[Array, "chains draws eta_dim"],
     features: Callable[..., Float[Array, " k"]],
     flux: Float[Array, ""],
+    rounding: Float[Array, ""],
     chains: Chains,
-    is_heavy: Bool[Array, ""],
+    wide: WideDraws,
 ) -> MomentLabel:
     """Corrects the moments of a label by control variates, where that lowers their error.
 
@@ -164,8 +200,9 @@ def correct_label(
         stats: T at the draws, `(chains, draws, eta_dim)`.
         features: A function of z, score and log-density of a draw, with mean zero.
         flux: How far from zero these means may be.
+        rounding: What rounding does to the log-density, in nats.
         chains: The draws.
-        is_heavy: Whether tails were compressed: few draws then see what functions leave there.
+        wide: Draws of a wider density.
 
     Returns:
         The label with corrected mean, covariance and standard errors. A statistic whose corrected
@@ -186,18 +223,20 @@ def correct_label(
         target,
         lambda _, *draw: features(*draw),
         (stats, chains.z, chains.score, chains.log_density),
+        (wide.stats, wide.z, wide.score, wide.log_density),
+        wide.weights,
         quadratics(chains.z.shape[-1]),
     )
     mean = label.mean + sd * corrected.mean[:eta_dim]
-    rounding = _ROUNDING * jnp.finfo(stats.dtype).eps
-    unseen = jnp.where(is_heavy, _UNSEEN_IF_HEAVY, _UNSEEN) * corrected.unseen
-    errors = jnp.sqrt(corrected.standard_error**2 + unseen**2 + flux**2 + rounding**2)
-    error = jnp.hypot(sd * errors[:eta_dim], rounding * jnp.abs(mean))
+    # The terms of eta . T cancel in the score, which is known to epsilon times their square root.
+    eps = jnp.finfo(stats.dtype).eps
+    square = ROUNDING**2 * eps * (eps + 2 * rounding)
+    errors = jnp.sqrt(corrected.standard_error**2 + flux**2 + square)
+    error = jnp.hypot(sd * errors[:eta_dim], ROUNDING * eps * jnp.abs(mean))
     is_better = error < label.standard_error
     is_far = jnp.abs(mean - label.mean) > _MOST_CORRECTION * label.standard_error
-    least_influence = jnp.minimum(corrected.influence, plain.influence)
-    influence = jnp.where(is_better, least_influence[:eta_dim], plain.influence[:eta_dim])
     covariance, covariance_error = label.covariance, label.covariance_error
+    influence = label.influence
     if len(rows):
         shift = corrected.mean[:eta_dim]
 
@@ -214,13 +253,14 @@ def correct_label(
         covariance = jnp.where(is_used, sd[:, None] * second * sd, covariance)
         chosen = jnp.where(is_used, errors, plain.standard_error)[eta_dim:]
         covariance_error = sd[:, None] * matrix(chosen) * sd
-        shares = jnp.where(is_used, least_influence, plain.influence)[eta_dim:]
-        influence = jnp.concatenate([influence, shares])
+        # Squares of powers are dominated by few draws, which control variates see through.
+        of_means = jnp.max(largest_share(stats.reshape(-1, eta_dim)))
+        influence = jnp.where(is_used, of_means, influence)
     label = label._replace(
         mean=jnp.where(is_better, mean, label.mean),
         standard_error=jnp.where(is_better, error, label.standard_error),
         covariance=covariance,
         covariance_error=covariance_error,
-        influence=jnp.max(influence),
+        influence=influence,
     )
     return refuse(label, jnp.any(is_better & is_far), Status.DISAGREES)

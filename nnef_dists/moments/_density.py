@@ -9,6 +9,9 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from nnef_dists.families import ExponentialFamily
 
+# Of the machine epsilon: the standard deviation of one rounding.
+ROUNDING = 0.25
+
 
 class Tails(NamedTuple):
     """Coordinates v that compress heavy tails: u = c + s sinh((v - c) / s), entry by entry.

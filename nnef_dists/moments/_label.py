@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._control_variates import correct_label
+from nnef_dists.moments._control_variates import WideDraws, correct_label
 from nnef_dists.moments._density import Density, drop_of_draws, finite_or_lowest
 from nnef_dists.moments._diagnostics import MomentLabel, Status, label_draws, refuse
 from nnef_dists.moments._features import draw_features
@@ -83,8 +83,8 @@ def label_chains(
         sd = jnp.where(sd > 0, sd, 1)
         validity = find_validity(density, chains.whitening, chains.z, highest, sd)
         features = draw_features(density, chains.whitening, validity)
-        is_heavy = jnp.any(density.tails.is_heavy)
-        label = correct_label(label, stats, features, validity.flux, chains, is_heavy)
+        wide = WideDraws.of(density, chains)
+        label = correct_label(label, stats, features, validity.flux, rounding, chains, wide)
     label = _count_rare_modes(label, density, chains)
     label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
     return x, label

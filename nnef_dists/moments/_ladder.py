@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._density import Density
+from nnef_dists.moments._density import ROUNDING, Density
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status, refuse
 from nnef_dists.moments._importance import importance_chains
 from nnef_dists.moments._label import label_chains, label_tiles, sample_chains
@@ -84,13 +84,13 @@ def _label_in_double(
         wide = jnp.asarray(np.asarray(etas[rows], np.float64))
         found = label_tiles(family, config, wide, keys[rows])
         found = climb(family, config, wide, keys[rows], found)
-    eps = float(jnp.finfo(etas.dtype).eps)
+    rounding = ROUNDING * float(jnp.finfo(etas.dtype).eps)
     diagonal = np.diagonal(found.covariance, axis1=1, axis2=2)
     found = found._replace(
-        standard_error=np.hypot(found.standard_error, eps * np.abs(found.mean)),
+        standard_error=np.hypot(found.standard_error, rounding * np.abs(found.mean)),
         covariance_error=np.hypot(
             found.covariance_error,
-            eps * np.sqrt(diagonal[:, :, None] * diagonal[:, None]),
+            rounding * np.sqrt(diagonal[:, :, None] * diagonal[:, None]),
         ),
         rung=np.where(found.rung == Rung.HMC, Rung.DOUBLE, found.rung).astype(np.int8),
     )

@@ -111,7 +111,12 @@ def test_features_without_use_do_no_harm():
     @jax.vmap
     def both(draws):
         return correct_means(
-            lambda y, x: y, lambda y, x: x, (draws[..., :1], draws[..., 1:]), simple=5
+            lambda y, x: y,
+            lambda y, x: x,
+            (draws[..., :1], draws[..., 1:]),
+            (draws[:, 0, :1], draws[:, 0, 1:]),
+            jnp.ones(16),
+            simple=5,
         )
 
     corrected, plain = both(draws)
