@@ -13,6 +13,7 @@ from nnef_dists.amortized._family import AmortizedFamily
 from nnef_dists.amortized._report import ValidationReport
 from nnef_dists.bayes import predictive_moments
 from nnef_dists.moments import MomentDataset
+from nnef_dists.networks import AbstractMomentNetwork
 
 _LEAST_LABELS = 16
 _SAMPLES = 64
@@ -116,7 +117,7 @@ def validate(
         )
 
     key = jax.random.key(0) if key is None else key
-    found = _predict(q, jnp.asarray(labels.eta), key)
+    found = _predict(q.network, jnp.asarray(labels.eta), key)
     predicted, spread, inside, seen = (np.asarray(leaf) for leaf in found)
     scale = np.sqrt(variances.astype(np.float64))
     z, floor = np.abs(predicted - mean) / scale, error / scale
@@ -161,14 +162,14 @@ def validate(
     )
 
 
-@jax.jit
+@eqx.filter_jit
 def _predict(
-    q: AmortizedFamily, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray
+    network: AbstractMomentNetwork, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray
 ) -> tuple[
     Float[Array, "n eta_dim"], Float[Array, "n eta_dim"], Bool[Array, " n"], Bool[Array, " n"]
 ]:
     """Returns moments, their standard deviations, which etas are inside, and which are examples."""
-    network, coordinates = q.network, q.network.standardisation
+    coordinates = network.standardisation
     inputs = jax.vmap(coordinates.inputs)(etas)
     examples = coordinates.examples
     close = 16 * jnp.finfo(inputs.dtype).eps * (1 + jnp.abs(inputs))
