@@ -13,7 +13,8 @@ from flowjax.bijections import Affine, Chain, Scan, Vmap
 from jax.scipy.special import gammaln
 
 import nnef_dists as nd
-from tests.amortized.exact import family_of
+from tests.amortized.exact import etas_of, family_of
+from tests.networks.data import exact_data
 from tests.registry import FAMILIES
 
 CASES = {case.name: case for case in FAMILIES}
@@ -157,6 +158,8 @@ class TestTrained:
         x = draw(q, jax.random.key(0))
         assert x.shape == (7,)
         assert bool(jnp.all(x > 0))
+        held_out = exact_data(q.family, etas_of("Gamma", 32, seed=8), z_error=1e-3)
+        assert nd.validate(q, held_out).report.tree.passed
 
     def test_is_saved_and_loaded(self, trained, tmp_path):
         family, ranges, flow, _ = trained
