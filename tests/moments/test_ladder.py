@@ -1,5 +1,7 @@
 """What is tried for labels that fail: longer runs, importance sampling, tempered SMC."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,15 +62,8 @@ class TestSeparateWells:
 def test_a_longer_run_mends_a_short_one():
     etas = jnp.asarray([[0.0, 0.0, -1.0], [1.0, 1.0, -1.0]])
     # Standard errors from four chains are too rough to be compared with quadrature.
-    config = nd.HMCConfig(
-        chains=4,
-        warmup=48,
-        draws=60,
-        min_ess=300.0,
-        max_rhat=1.05,
-        tile=8,
-        control_variates=False,
-        quadrature=False,
+    config = dataclasses.replace(
+        SHORT, chains=4, warmup=48, draws=60, min_ess=300.0, quadrature=False
     )
     data = nd.estimate_moments(QUARTIC, etas, jax.random.key(41), config)
     assert data.ok.all()
