@@ -55,13 +55,8 @@ def example(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name != "gaussian_1d" else [])
-        for name in JOBS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
 def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
     out = tmp_path / "results"
     # The quickstart inverts its moment map, which has to be learned for that.

@@ -1,13 +1,12 @@
 """Means of draws, corrected by functions whose means are known to be zero."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from nnef_dists.moments._density import ROUNDING, Density, finite_or_lowest
 from nnef_dists.moments._diagnostics import MomentLabel, Status, largest_share, refuse
@@ -22,11 +21,12 @@ _ROUGH_RIDGE = 0.03
 # Of transforms of linear and quadratic functions: with these alone a Gaussian's moments are exact.
 _SIMPLE_RIDGE = 1e-6
 # What a ten times larger ridge changes, as a part of the standard error.
-_SENSITIVITY = 0.6
-# Of standard errors: where tails are heavy residuals are skewed, and draws show too little of them.
-_IF_HEAVY = 1.5
-# How much wider draws are in one dimension.
-_WIDENING = 0.5
+_SENSITIVITY = 0.3
+# Of the machine epsilon: smaller errors are rounding, of which the jackknife would make more.
+_ROUNDED = 300.0
+# By how much draws are spread wider, in one dimension: from the first to the last, in turn.
+_WIDENING = (0.25, 2.0)
+_FACTORS = 8
 _STRIDE = 4
 # Products of so many statistics have their means corrected; of more, the covariance stays plain.
 _MOST_STATISTICS = 16
@@ -65,11 +65,13 @@ class WideDraws(NamedTuple):
 
     @classmethod
     def of(cls, density: Density, chains: Chains) -> "WideDraws":
-        """Evaluates a density at every fourth draw z, times 1 + 1 / (2 sqrt(n))."""
+        """Evaluates a density at every fourth draw z, times 1 + w / sqrt(n), w from 1/4 to 2."""
         n = chains.z.shape[-1]
-        factor = 1 + _WIDENING / n**0.5
         to_u = chains.whitening.to_u
-        z = factor * chains.z.reshape(-1, n)[::_STRIDE]
+        z = chains.z.reshape(-1, n)[::_STRIDE]
+        widening = jnp.geomspace(*_WIDENING, _FACTORS)[jnp.arange(len(z)) % _FACTORS]
+        factor = (1 + widening / n**0.5).astype(z.dtype)
+        z = factor[:, None] * z
 
         def at(z):
             log_density, score = jax.value_and_grad(lambda z: density(to_u(z)))(z)
@@ -77,7 +79,7 @@ class WideDraws(NamedTuple):
 
         stats, score, log_density = jax.vmap(at)(z)
         before = chains.log_density.reshape(-1)[::_STRIDE]
-        weights = jnp.exp(log_density - before + n * math.log(factor))
+        weights = jnp.exp(log_density - before + n * jnp.log(factor))
         return cls(stats, z, score, log_density, weights)
 
 
@@ -89,14 +91,15 @@ def correct_means(
     weights: Float[Array, " more"],
     simple: int,
 ) -> tuple[Estimate, Estimate]:
-    """Estimates means by cross-fitted ridge regression on features of mean zero.
+    """Estimates means by ridge regression on features of mean zero.
 
-    The draws come in blocks, halves of chains. The coefficients that correct a block are fitted to
-    all other blocks, so that they do not depend on the noise that they correct. The standard error
-    is the largest of four: jackknife estimates over blocks and over chains, of the estimator with
-    its coefficients refitted, so that it counts the noise of the coefficients; that of independent
-    draws, from wider ones, as coefficients that fit the draws may be wrong where there were none;
-    and, in part, what a ten times larger ridge would change, which is much where few draws decide.
+    All draws are regressed at once, and the bias of that is removed by the jackknife, over blocks
+    of half a chain. (Cross-fitting, by coefficients that know nothing of the draws that they
+    correct, errs many times as much where few draws know a tail or a minor mode.) The standard
+    error is the largest of four: jackknife estimates over blocks and over chains, which count the
+    noise of the coefficients; that of independent draws, from wider ones, as coefficients that fit
+    the draws may be wrong where there were none; and, in part, what a ten times larger ridge would
+    change, which is much where few draws decide.
 
     Args:
         target: A function of one draw: what is averaged. Best centred and scaled to about 1.
@@ -121,12 +124,12 @@ def correct_means(
         lambda leaf: leaf[:, : 2 * half].reshape(2 * chains, half, *leaf.shape[2:]), draws
     )
 
-    def sums(block):
+    def means(block):
         x, y = jax.vmap(features)(*block), jax.vmap(target)(*block)
         return x.T @ x / half, x.T @ y / half, jnp.mean(x, 0), jnp.mean(y, 0)
 
     # Block by block: together they would be too large for the processor's cache.
-    gram, cross, x, y = jax.lax.map(sums, blocks)
+    gram, cross, x, y = jax.lax.map(means, blocks)
     # Features that vanish or overflow in some draw can correct nothing.
     square = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), 0)
     usable = jnp.isfinite(square) & (square > 0)
@@ -143,7 +146,6 @@ def correct_means(
         """The mean of all blocks but each."""
         return (jnp.sum(leaf, 0) - leaf) / (len(leaf) - 1)
 
-    x_rest, y_rest = without(x), without(y)
     is_simple = jnp.arange(len(scale)) < simple
 
     def regress(gram, cross, x, y, ridge):
@@ -151,15 +153,16 @@ def correct_means(
         ridges = jnp.where(is_simple, _SIMPLE_RIDGE, ridge).astype(scale.dtype)
         return solve_definite(gram - jnp.outer(x, x) + jnp.diag(ridges), cross - jnp.outer(x, y))
 
-    coefficients = jax.vmap(regress, (0, 0, 0, 0, None))(
-        without(gram), without(cross), x_rest, y_rest, _RIDGE
-    )
-    pooled = jnp.mean(gram, 0), jnp.mean(cross, 0), jnp.mean(x, 0), jnp.mean(y, 0)
-    fine, rough = (regress(*pooled, ridge) for ridge in (_RIDGE, _ROUGH_RIDGE))
-    sensitivity = (fine - rough).T @ pooled[2]
+    def correct(gram, cross, x, y):
+        coefficients = regress(gram, cross, x, y, _RIDGE)
+        return y - x @ coefficients, coefficients
 
-    def corrected(y, x):
-        return y - jnp.sum(coefficients * x[:, :, None], 1)
+    sums = gram, cross, x, y
+    pooled = tuple(jnp.mean(leaf, 0) for leaf in sums)
+    rest = tuple(without(leaf) for leaf in sums)
+    biased, coefficients = correct(*pooled)
+    biased_rest, _ = jax.vmap(correct)(*rest)
+    of_ridge = pooled[2] @ (coefficients - regress(*pooled, _ROUGH_RIDGE))
 
     def jackknife(rest):
         count = len(rest)
@@ -169,20 +172,21 @@ def correct_means(
             jnp.std(pseudo, 0, ddof=1) / count**0.5, jnp.std(by_chain, 0, ddof=1) / chains**0.5
         )
 
-    error = jnp.maximum(jackknife(corrected(y_rest, x_rest)), _SENSITIVITY * jnp.abs(sensitivity))
+    error = jnp.maximum(jackknife(biased_rest), _SENSITIVITY * jnp.abs(of_ridge))
+    bias = (len(biased_rest) - 1) * (jnp.mean(biased_rest, 0) - biased)
+    corrected = biased - jnp.where(error > _ROUNDED * jnp.finfo(error.dtype).eps, bias, 0)
 
     wide_x, wide_y = jax.vmap(features)(*wide), jax.vmap(target)(*wide)
     wide_x = jnp.where(jnp.isfinite(wide_x), wide_x * scale, 0)
 
-    def estimate(means, error, wide):
-        mean = jnp.mean(means, 0)
+    def estimate(mean, error, wide):
         squares = jnp.where(weights[:, None] > 0, weights[:, None] * (wide - mean) ** 2, 0)
         if_independent = jnp.sqrt(jnp.mean(squares, 0) / (chains * length))
         return Estimate(mean, jnp.maximum(error, if_independent))
 
     return (
-        estimate(corrected(y, x), error, wide_y - wide_x @ fine),
-        estimate(y, jackknife(y_rest), wide_y),
+        estimate(corrected, error, wide_y - wide_x @ coefficients),
+        estimate(pooled[3], jackknife(rest[3]), wide_y),
     )
 
 
@@ -194,7 +198,6 @@ def correct_label(
     rounding: Float[Array, ""],
     chains: Chains,
     wide: WideDraws,
-    is_heavy: Bool[Array, ""],
 ) -> MomentLabel:
     """Corrects the moments of a label by control variates, where that lowers their error.
 
@@ -206,7 +209,6 @@ def correct_label(
         rounding: What rounding does to the log-density, in nats.
         chains: The draws.
         wide: Draws of a wider density.
-        is_heavy: Whether tails were compressed.
 
     Returns:
         The label with corrected mean, covariance and standard errors. A statistic whose corrected
@@ -235,8 +237,7 @@ def correct_label(
     # The terms of eta . T cancel in the score, which is known to epsilon times their square root.
     eps = jnp.finfo(stats.dtype).eps
     square = ROUNDING**2 * eps * (eps + 2 * rounding)
-    spread = jnp.where(is_heavy, _IF_HEAVY, 1).astype(stats.dtype) * corrected.standard_error
-    errors = jnp.sqrt(spread**2 + flux**2 + square)
+    errors = jnp.sqrt(corrected.standard_error**2 + flux**2 + square)
     error = jnp.hypot(sd * errors[:eta_dim], ROUNDING * eps * jnp.abs(mean))
     is_better = error < label.standard_error
     is_far = jnp.abs(mean - label.mean) > _MOST_CORRECTION * label.standard_error

@@ -84,10 +84,7 @@ def label_chains(
         validity = find_validity(density, chains.whitening, chains.z, highest, sd)
         features = draw_features(density, chains.whitening, validity)
         wide = WideDraws.of(density, chains)
-        is_heavy = jnp.any(density.tails.is_heavy)
-        label = correct_label(
-            label, stats, features, validity.flux, rounding, chains, wide, is_heavy
-        )
+        label = correct_label(label, stats, features, validity.flux, rounding, chains, wide)
     label = _count_rare_modes(label, density, chains)
     label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
     return x, label

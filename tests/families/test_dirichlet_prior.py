@@ -44,6 +44,7 @@ def test_quadrature(eta):
     assert_quadrature_agrees(nd.DirichletPrior(2), eta, truth.dirichlet_prior)
 
 
+@pytest.mark.slow
 def test_hmc_with_three_entries():
     assert_hmc_agrees(
         nd.DirichletPrior(3), TRIPLES, lambda eta: truth.dirichlet_prior(eta, points=61)

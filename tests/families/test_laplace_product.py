@@ -68,6 +68,7 @@ def test_density_in_one_dimension(eta):
     assert np.max(np.abs(np.asarray(found.mean) - exact.mean) / exact.sd) < 1e-3
 
 
+@pytest.mark.slow
 def test_hmc_in_three_dimensions():
     etas = [(1.0, -0.5, 2.0, 0.5, 1.2, 1.0), (3.0, 2.0, 0.3, 3.0, -1.7, 0.3)]
     assert_hmc_agrees(nd.LaplaceProduct(3), etas, truth.laplace_product, leapfrog_steps=10)

@@ -78,6 +78,7 @@ def test_two_sites_by_quadrature():
     assert_quadrature_agrees(nd.LatticePhi4(2), ETAS[0], functools.partial(truth.lattice_phi4, 2))
 
 
+@pytest.mark.slow
 def test_hmc_on_ten_sites():
     assert_hmc_agrees(nd.LatticePhi4(10), ETAS, functools.partial(truth.lattice_phi4, 10))
 

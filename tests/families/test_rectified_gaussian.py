@@ -29,6 +29,7 @@ def test_quadrature(eta):
     assert_quadrature_agrees(FAMILY, eta, truth.rectified_gaussian)
 
 
+@pytest.mark.slow
 def test_hmc():
     assert_hmc_agrees(FAMILY, ETAS, truth.rectified_gaussian)
 

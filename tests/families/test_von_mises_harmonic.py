@@ -29,6 +29,7 @@ def test_quadrature(eta):
     assert_quadrature_agrees(nd.VonMisesHarmonic(2), eta, truth.von_mises_harmonic)
 
 
+@pytest.mark.slow
 def test_hmc():
     assert_hmc_agrees(nd.VonMisesHarmonic(2), ETAS, truth.von_mises_harmonic)
 

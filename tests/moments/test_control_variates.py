@@ -147,7 +147,9 @@ GAIN = {
 
 
 SLOW = {
+    "Beta",
     "Dirichlet",
+    "FisherBingham",
     "LaplaceProduct",
     "LatticePhi4",
     "MinimalMultivariateNormal",

@@ -57,12 +57,11 @@ class TestHonesty:
     def test_errors_are_as_large_as_the_labels_say(self, quartic_labels, exact):
         t = t_values(quartic_labels, exact[0])
         assert abs(t.mean()) < 0.2
-        # Corrected means are surer than they say, not less sure; plain averages: below.
-        assert 0.6 < t.std() < 1.3
+        assert 0.65 < t.std() < 1.3
         for statistic in range(3):
             assert abs(t[:, statistic].mean()) < 0.3
-            assert 0.5 < t[:, statistic].std() < 1.3
-        assert np.sum(np.abs(t).max(1) > 6) <= 1
+            assert 0.6 < t[:, statistic].std() < 1.3
+        assert np.abs(t).max() < 5
 
     def test_labels_are_precise(self, quartic_labels, exact):
         """4,000 plain draws would have z errors of 0.016."""
@@ -94,7 +93,7 @@ def registered_labels(case):
 
 
 # Whose corrected labels are tested beside the plain ones of others.
-SLOW = {"Beta", "Dirichlet", "MinimalMultivariateNormal"}
+SLOW = {"Beta", "Dirichlet", "Gamma", "MinimalMultivariateNormal", "MultivariateNormal"}
 
 
 @pytest.mark.parametrize(

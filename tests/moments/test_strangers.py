@@ -59,7 +59,7 @@ def test_errors_are_as_large_as_the_labels_say(name):
     assert np.max(error / sd) < 0.1
     scale = sd[:, :, None] * sd[:, None]
     error = np.abs(data.covariance - covariance)[ok]
-    assert np.max(error / np.hypot(data.covariance_error[ok], 1e-6 * scale)) < 6.5
+    assert np.max(error / np.hypot(data.covariance_error[ok], 1e-6 * scale)) < 6
 
 
 class TestHeavyTails:
