@@ -15,6 +15,7 @@ import nnef_dists as nd
 
 PACKAGE = Path(nd.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+BENCHMARKS = sorted((Path(__file__).parent / "benchmarks").glob("bench_*.py"))
 SUBPACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
 # What a subpackage may import of the others. Nothing imports plotting and __main__.
@@ -55,7 +56,8 @@ def package_of(path: Path) -> str:
 def imported_modules(path: Path) -> frozenset[str]:
     """Absolute names of all that a file imports, `from` imports with the name imported."""
     source = path.read_text()
-    here = ("nnef_dists", *path.relative_to(PACKAGE).parent.parts)
+    inside = path.is_relative_to(PACKAGE)
+    here = ("nnef_dists", *path.relative_to(PACKAGE).parent.parts) if inside else ()
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -145,6 +147,15 @@ def test_the_import_check_sees_every_form(tmp_path, monkeypatch):
         path = folder / f"_form{number}.py"
         path.write_text(source)
         assert internal_packages(path) == expected, source
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_what_benchmarks_import_exists(path):
+    """They run by hand, so that nothing else notices a name that has moved."""
+    for name in imported_modules(path):
+        if name.split(".")[0] == "nnef_dists" and "." in name:
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative_name)
