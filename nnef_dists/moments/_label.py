@@ -85,6 +85,9 @@ def label_chains(
         features = draw_features(density, chains.whitening, validity)
         wide = WideDraws.of(density, chains)
         label = correct_label(label, stats, features, validity.flux, rounding, chains, wide)
+    # A covariance is that around the estimated mean, whose error counts twice.
+    of_mean = label.standard_error[:, None] * label.standard_error
+    label = label._replace(covariance_error=jnp.hypot(label.covariance_error, of_mean))
     label = _count_rare_modes(label, density, chains)
     label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
     return x, label

@@ -12,6 +12,7 @@ from nnef_dists.moments._proposal import Whitening
 
 # Lines through pairs of draws, and the points on each.
 _LINES = 6
+_LONG_LINES = 2
 _POINTS = 33
 _HALVINGS = 14
 # Radii of rays, in whitened coordinates: 1 to 1,024.
@@ -80,6 +81,11 @@ def find_validity(
     which = jnp.arange(_LINES) % chains
     first = z[which, -1 - jnp.arange(_LINES) // chains]
     second = z[(which + chains // 2) % chains, z.shape[1] // 2 + jnp.arange(_LINES) // chains]
+    # Some lines reach over all draws: any number of pairs may lie on one side of a jump.
+    draws = z.reshape(-1, n)
+    axes = jnp.arange(min(n, _LONG_LINES))
+    first = first.at[axes].set(draws[jnp.argmin(draws, 0)[axes]])
+    second = second.at[axes].set(draws[jnp.argmax(draws, 0)[axes]])
     length = jnp.maximum(jnp.sqrt(jnp.sum((second - first) ** 2, 1, keepdims=True)), 1e-3)
     direction = (second - first) / length
     start = first - 0.5 * (second - first)
