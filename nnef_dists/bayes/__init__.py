@@ -15,6 +15,7 @@ from ._introspection import (
     get_parameter_groups,
     get_parameters,
 )
+from ._introspection import path_name as path_name
 from ._kl import kl_divergence, log_prior
 from ._laplacian import LaplacianParameter
 from ._linear import BayesianLinear
@@ -39,9 +40,7 @@ from ._positivity import (
 from ._predictive import predictive_draws, predictive_moments, predictive_quantiles
 from ._prior_law import AbstractAbsoluteMoment, AbstractPriorLaw
 from ._protocol import draw_or_mean, drawing_key
-from ._registry import register_saveable
 from ._sample import sample_all_parameters
-from ._save import load, save
 from ._scores import central_interval, crps, gaussian_crps, interval_coverage
 
 __all__ = [
@@ -82,15 +81,12 @@ __all__ = [
     "is_parameter",
     "kl_divergence",
     "laplacian_entropy",
-    "load",
     "log_prior",
     "make_parameter",
     "partition_trainable",
     "predictive_draws",
     "predictive_moments",
     "predictive_quantiles",
-    "register_saveable",
     "sample_all_parameters",
-    "save",
     "unfreeze_all",
 ]

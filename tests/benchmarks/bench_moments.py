@@ -27,7 +27,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc as numpyro_hmc
 
 import nnef_dists as nd
-from nnef_dists.moments._label import unconstrained_log_density
+from nnef_dists.sampling import Density
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.jobs import JOBS
@@ -42,7 +42,7 @@ def averages(family, sample) -> Callable:
     """A program that runs chains of every eta and averages T over all of them."""
 
     def one(eta, key):
-        log_density = unconstrained_log_density(family, eta)
+        log_density = Density.unconstrained(family, eta)
         u = sample(log_density, int(np.prod(family.support.shape)), key)
         return jnp.mean(jax.vmap(lambda u: statistics(family, u))(u.reshape(-1, u.shape[-1])), 0)
 
