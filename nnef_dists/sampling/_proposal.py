@@ -1,8 +1,9 @@
 """Densities fitted to the warm-up of the chains: a whitening, and a proposal for global moves.
 
-On CPUs a batched factorisation waits, on a thread of the pool, for work given to the same pool: as
-many of them at once as the pool has threads wait for ever. Here a batch is a loop of single ones,
-which do not wait, and which are as fast.
+The factorizations are safe in programs with other work beside them. On CPUs a batched one waits, on
+a thread of the pool, for work given to the same pool: as many of them at once as the pool has
+threads wait for ever. Here a batch is a loop of single ones, which do not wait, and which are as
+fast.
 """
 
 from typing import NamedTuple
