@@ -34,12 +34,11 @@ from nnef_dists.bayes import (
     freeze_stdvs,
     interval_coverage,
     kl_divergence,
-    load,
     partition_trainable,
     sample_all_parameters,
-    save,
     unfreeze_all,
 )
+from nnef_dists.saving import load, save
 
 NOISE = 0.1
 OBSERVED, END = 8.0, 16.0

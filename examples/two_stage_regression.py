@@ -31,13 +31,12 @@ from nnef_dists.bayes import (
     freeze_means,
     freeze_stdvs,
     gaussian_entropy,
-    load,
     make_parameter,
     partition_trainable,
     sample_all_parameters,
-    save,
     unfreeze_all,
 )
+from nnef_dists.saving import load, save
 
 DEGREE = 5
 NOISE = 0.2

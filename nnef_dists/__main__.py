@@ -13,9 +13,17 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
 
-from nnef_dists._job import Job, explain, job_of, job_parser
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import MomentDataset, StoreReport, generate_moments, verify_moments
+from nnef_dists.generation import (
+    Job,
+    StoreReport,
+    explain,
+    generate_moments,
+    job_of,
+    job_parser,
+    verify_moments,
+)
+from nnef_dists.moments import MomentDataset
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 

@@ -18,16 +18,23 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BENCHMARKS = sorted((Path(__file__).parent / "benchmarks").glob("bench_*.py"))
 SUBPACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
-# What a subpackage may import of the others. Nothing imports plotting and __main__.
+# What a room may import of the others: of those above it alone, so that arrows run one way.
+# Nothing imports plotting and __main__.
 MAY_IMPORT = {
     "families": set(),
+    "storage": set(),
     "bayes": set(),
-    "moments": {"families"},
-    "networks": {"families", "moments", "bayes"},
-    "amortized": {"families", "moments", "bayes", "networks"},
-    "flows": {"families", "moments", "bayes"},
-    "posterior": {"families", "moments", "bayes", "amortized", "flows"},
+    "diagnostics": set(),
+    "sampling": {"families"},
+    "saving": {"families", "storage", "bayes"},
+    "moments": {"families", "sampling", "storage", "saving"},
+    "networks": {"families", "moments", "bayes", "saving"},
+    "generation": {"families", "sampling", "storage", "saving", "moments", "networks"},
+    "amortized": {"families", "sampling", "moments", "bayes", "saving", "networks"},
+    "flows": {"families", "sampling"},
+    "posterior": {"storage", "bayes", "sampling", "saving", "amortized"},
 }
+ROOMS = list(MAY_IMPORT)
 MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}
 MAY_IMPORT[""] = set(MAY_IMPORT) - {"plotting", "__main__"}
 
@@ -35,6 +42,10 @@ MAY_IMPORT[""] = set(MAY_IMPORT) - {"plotting", "__main__"}
 COMMON = {"_checks", "_ranges"}
 
 FAMILIES_BUILD_ON = {"equinox", "flowjax", "jax", "jaxtyping", "numpy"}
+
+LONGEST = 320
+# Awaits its division into the sources of a tractable family.
+LONGER = {"amortized/_family.py": 410}
 
 # Meant to be subclassed by users, like equinox.Module itself: no fields, no call.
 OPEN_BASES = {nd.Module}
@@ -81,6 +92,17 @@ def internal_packages(path: Path) -> set[str]:
     return found - {package_of(path)}
 
 
+def foreign_private_modules(path: Path) -> set[str]:
+    """The names that a file imports past another room's face, by their full names."""
+    found = set()
+    for name in imported_modules(path):
+        top, *parts = name.split(".")
+        inner = parts[1:2]
+        if top == "nnef_dists" and parts[0] in SUBPACKAGES and inner and inner[0].startswith("_"):
+            found |= {name} if parts[0] != package_of(path) else set()
+    return found
+
+
 def mentions_of_pickle(source: str) -> list[str]:
     """Names and imports in code (not in prose) that would read or write pickles."""
     found = []
@@ -113,13 +135,23 @@ def equinox_classes() -> dict[str, type]:
 
 
 def test_subpackages_are_the_designed_ones():
-    assert {"families", "moments", "bayes", "networks"} <= set(SUBPACKAGES) <= set(MAY_IMPORT)
+    assert set(SUBPACKAGES) == {*ROOMS, "plotting"}
+
+
+def test_arrows_run_one_way():
+    for number, room in enumerate(ROOMS):
+        assert MAY_IMPORT[room] <= set(ROOMS[:number]), room
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_imports_only_what_its_subpackage_may(path):
     forbidden = internal_packages(path) - MAY_IMPORT[package_of(path)]
     assert not forbidden, f"{relative_name(path)} imports nnef_dists.{forbidden}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
+def test_imports_no_private_module_of_another_room(path):
+    assert not foreign_private_modules(path)
 
 
 @pytest.mark.parametrize("name", sorted(COMMON))
@@ -158,6 +190,26 @@ def test_what_benchmarks_import_exists(path):
             assert hasattr(importlib.import_module(module), attribute), name
 
 
+def test_the_check_of_private_modules_sees_every_form(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    folder = tmp_path / "moments"
+    folder.mkdir()
+    forms = {
+        "from nnef_dists.sampling._hmc import run_chains": True,
+        "from nnef_dists.sampling import _hmc": True,
+        "import nnef_dists.sampling._hmc": True,
+        "from ..sampling._hmc import run_chains": True,
+        "from nnef_dists.sampling import Chains": False,
+        "from nnef_dists.moments._label import label_chains": False,
+        "from ._label import label_chains": False,
+        "from nnef_dists._checks import guard": False,
+    }
+    for number, (source, expected) in enumerate(forms.items()):
+        path = folder / f"_form{number}.py"
+        path.write_text(source)
+        assert bool(foreign_private_modules(path)) == expected, source
+
+
 @pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_no_optax(path):
     assert not [name for name in imported_modules(path) if name.split(".")[0] == "optax"]
@@ -174,7 +226,13 @@ def test_families_build_on_flowjax_alone(path):
 
 @pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= 400
+    longest = LONGER.get(relative_name(path), LONGEST)
+    assert len(path.read_text().splitlines()) <= longest
+
+
+def test_no_exception_is_out_of_date():
+    for name in LONGER:
+        assert len((PACKAGE / name).read_text().splitlines()) > LONGEST, name
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative_name)

@@ -82,7 +82,7 @@ class TestGenerate:
         def refuse(*args, **kwargs):
             raise AssertionError("sampled again")
 
-        monkeypatch.setattr("nnef_dists.moments._generate.write_chunk", refuse)
+        monkeypatch.setattr("nnef_dists.generation._generate.write_chunk", refuse)
         before = {path: path.stat().st_mtime_ns for path in stores.rglob("*") if path.is_file()}
         assert generate(job, "--out", stores) == 0
         printed = capsys.readouterr().out
@@ -108,7 +108,7 @@ class TestGenerate:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("nnef_dists.moments._generate.write_chunk", interrupt)
+        monkeypatch.setattr("nnef_dists.generation._generate.write_chunk", interrupt)
         assert generate(job, "--out", tmp_path / "out") == 130
         assert "the same command resumes" in capsys.readouterr().err
 

@@ -14,10 +14,12 @@ from nnef_dists.amortized._inverse import invert
 from nnef_dists.amortized._method import jittable
 from nnef_dists.amortized._report import ValidationReport
 from nnef_dists.amortized._sampler import HMCSampler
-from nnef_dists.bayes import Module, check_whole, predictive_moments, register_saveable
+from nnef_dists.bayes import Module, check_whole, predictive_moments
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import AbstractSampler, LogPartitionEstimate, exact_log_partition
+from nnef_dists.moments import LogPartitionEstimate, exact_log_partition
 from nnef_dists.networks import AbstractLogPartitionNetwork, AbstractMomentNetwork
+from nnef_dists.sampling import AbstractSampler
+from nnef_dists.saving import register_saveable
 
 register_saveable(LogPartitionEstimate)
 

@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_number
 from nnef_dists.amortized._family import AmortizedFamily
-from nnef_dists.moments import HMCConfig, MomentDataset, check_etas, estimate_moments
+from nnef_dists.moments import MomentDataset, check_etas, estimate_moments
+from nnef_dists.sampling import HMCConfig
 
 # Etas whose networks are evaluated at once.
 _BATCH = 256

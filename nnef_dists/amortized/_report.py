@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.bayes import register_saveable
+from nnef_dists.saving import register_saveable
 
 _LEAST_COVERAGE = 0.7
 

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import guard
 from nnef_dists._ranges import check_integer
-from nnef_dists.bayes import register_saveable
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import AbstractSampler, HMCConfig, Status, sample_hmc
-from nnef_dists.moments._quadrature import quadrature_grids
+from nnef_dists.moments import Status, sample_hmc
+from nnef_dists.sampling import AbstractSampler, HMCConfig, quadrature_grids
+from nnef_dists.saving import register_saveable
 
 register_saveable(HMCConfig)
 

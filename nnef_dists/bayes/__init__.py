@@ -5,7 +5,7 @@ The training loop belongs to the user; everything here is a pytree or a pure fun
 
 from ._bayesianize import Bayesianized, bayesianize
 from ._deterministic import DeterministicParameter
-from ._entropy import entropy, gaussian_entropy, laplacian_entropy
+from ._entropy import entropy, gaussian_entropy, kl_divergence, laplacian_entropy, log_prior
 from ._gaussian import GaussianParameter
 from ._introspection import (
     flatten_means,
@@ -15,13 +15,19 @@ from ._introspection import (
     get_parameter_groups,
     get_parameters,
 )
-from ._kl import kl_divergence, log_prior
+from ._introspection import path_name as path_name
 from ._laplacian import LaplacianParameter
 from ._linear import BayesianLinear
 from ._make_parameter import make_parameter
 from ._mlp import BayesianMLP
 from ._module import Module
-from ._parameter import AbstractElementwiseParameter, AbstractParameter, is_parameter
+from ._parameter import (
+    AbstractAbsoluteMoment,
+    AbstractElementwiseParameter,
+    AbstractParameter,
+    AbstractPriorLaw,
+    is_parameter,
+)
 from ._partition import (
     check_whole,
     freeze_means,
@@ -37,11 +43,8 @@ from ._positivity import (
     SquaredPositivity,
 )
 from ._predictive import predictive_draws, predictive_moments, predictive_quantiles
-from ._prior_law import AbstractAbsoluteMoment, AbstractPriorLaw
 from ._protocol import draw_or_mean, drawing_key
-from ._registry import register_saveable
 from ._sample import sample_all_parameters
-from ._save import load, save
 from ._scores import central_interval, crps, gaussian_crps, interval_coverage
 
 __all__ = [
@@ -82,15 +85,12 @@ __all__ = [
     "is_parameter",
     "kl_divergence",
     "laplacian_entropy",
-    "load",
     "log_prior",
     "make_parameter",
     "partition_trainable",
     "predictive_draws",
     "predictive_moments",
     "predictive_quantiles",
-    "register_saveable",
     "sample_all_parameters",
-    "save",
     "unfreeze_all",
 ]

@@ -5,8 +5,7 @@ from typing import Any, final
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._parameter import AbstractParameter
-from ._prior_law import AbstractAbsoluteMoment
+from ._parameter import AbstractAbsoluteMoment, AbstractParameter
 
 
 @final

@@ -8,9 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ._noise import normal_pair
-from ._parameter import AbstractElementwiseParameter, AbstractParameter, check_width
+from ._parameter import (
+    AbstractAbsoluteMoment,
+    AbstractElementwiseParameter,
+    AbstractParameter,
+    AbstractPriorLaw,
+    check_width,
+)
 from ._positivity import AbstractPositivity, SquaredPositivity
-from ._prior_law import AbstractAbsoluteMoment, AbstractPriorLaw
 
 
 @final

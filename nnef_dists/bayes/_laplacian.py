@@ -6,9 +6,14 @@ from typing import final
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._parameter import AbstractElementwiseParameter, AbstractParameter, check_width
+from ._parameter import (
+    AbstractAbsoluteMoment,
+    AbstractElementwiseParameter,
+    AbstractParameter,
+    AbstractPriorLaw,
+    check_width,
+)
 from ._positivity import AbstractPositivity, SquaredPositivity
-from ._prior_law import AbstractAbsoluteMoment, AbstractPriorLaw
 
 
 @final

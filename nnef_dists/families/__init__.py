@@ -1,15 +1,14 @@
 """Exponential families: what they are, where their parameters live, and those that are shipped."""
 
-from nnef_dists.families._base import ClosedFormFamily, ExponentialFamily
+from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._base_measure import BaseMeasureAsStatistic
 from nnef_dists.families._beta import Beta
+from nnef_dists.families._closed_form import ClosedFormFamily
 from nnef_dists.families._constraints import (
     AbstractConstraint,
     Interval,
-    NegativeDefinite,
     interval,
     negative,
-    negative_definite,
     positive,
     real,
 )
@@ -23,6 +22,7 @@ from nnef_dists.families._gaussian import GaussianNatural1D
 from nnef_dists.families._laplace_product import LaplaceProduct
 from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
+from nnef_dists.families._negative_definite import NegativeDefinite, negative_definite
 from nnef_dists.families._polynomial import Polynomial1D
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
 from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions

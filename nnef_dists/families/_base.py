@@ -1,6 +1,5 @@
 """What an exponential family is."""
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -11,12 +10,11 @@ from typing import final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flowjax.bijections import Identity
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from nnef_dists._checks import as_array, as_key, as_point, as_vector, check_concrete, guard
-from nnef_dists.families._declaration import check_declaration, find_stat_shapes
+from nnef_dists._checks import as_array, as_key, as_point, as_vector, guard
+from nnef_dists.families._declaration import check_declaration, check_drawn, find_stat_shapes
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._support import Support
 
@@ -54,18 +52,7 @@ class ExponentialFamily(eqx.Module):
     natural_domain: eqx.AbstractVar[AbstractDomain]
 
     def __check_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if any(
-                eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
-                for leaf in jax.tree.leaves(value)
-            ):
-                raise ValueError(
-                    f"Expected only static fields (numbers, strings, tuples) in "
-                    f"{type(self).__name__}; got an array in {field.name!r}"
-                )
-        name = type(self).__name__
-        check_declaration(name, self.x_shape, self.natural_domain, self.support)
+        check_declaration(self)
         self.natural_domain.check_statistics(self.stat_shapes)
 
     @abstractmethod
@@ -109,13 +96,13 @@ class ExponentialFamily(eqx.Module):
     @final
     def stat_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every statistic, by name, in the order of the flat eta."""
-        return dict(_stat_shapes(self))
+        return dict(find_stat_shapes(self))
 
     @property
     @final
     def eta_dim(self) -> int:
         """The length of the flat eta: the total size of the statistics."""
-        return sum(math.prod(shape) for _, shape in _stat_shapes(self))
+        return sum(math.prod(shape) for _, shape in find_stat_shapes(self))
 
     @property
     @final
@@ -123,7 +110,7 @@ class ExponentialFamily(eqx.Module):
         """A name for each entry of the flat eta, such as `x[0]` or `xxT[2,1]`."""
         return tuple(
             name + (f"[{','.join(map(str, index))}]" if shape else "")
-            for name, shape in _stat_shapes(self)
+            for name, shape in find_stat_shapes(self)
             for index in itertools.product(*map(range, shape))
         )
 
@@ -301,16 +288,7 @@ class ExponentialFamily(eqx.Module):
 
         key = as_key(key)
         etas = jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(first + jnp.arange(n))
-        name = next(iter(shapes))
-        # A domain whose statistics couple returns NaN if it finds no valid eta.
-        return check_concrete(
-            etas,
-            jnp.all(jnp.isfinite(etas)),
-            f"Expected ranges that meet the natural domain of {self!r} "
-            f"({self.natural_domain.expectation(name)})",
-            "none valid in 1,000 draws",
-            "Move or widen the ranges.",
-        )
+        return check_drawn(etas, repr(self), self.natural_domain.expectation(next(iter(shapes))))
 
     @property
     @final
@@ -336,26 +314,3 @@ class ExponentialFamily(eqx.Module):
         See `AbstractDomain.convex_features`.
         """
         return self.natural_domain.convex_features(self.unflatten_stats_or_eta(eta))
-
-
-class ClosedFormFamily(ExponentialFamily):
-    """A family whose log-partition and mean are known in closed form: the truth of tests."""
-
-    @abstractmethod
-    def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns A(eta) = log of the integral of h(x) exp(eta . T(x)) over x, in nats."""
-
-    @abstractmethod
-    def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
-        """Returns E[T(x) | eta] = grad A(eta)."""
-
-    @final
-    def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
-        """Returns Cov[T(x) | eta] = d mean / d eta."""
-        return jax.jacfwd(self.mean)(as_vector(eta, self.eta_dim, "eta", self))
-
-
-@functools.cache
-def _stat_shapes(family: ExponentialFamily) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Finds names and shapes in the order of `compute_stats` (JAX would sort the dict)."""
-    return find_stat_shapes(type(family).__name__, family.compute_stats, family.x_shape)

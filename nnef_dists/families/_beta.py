@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flowjax.bijections import Sigmoid
 from jaxtyping import Array, Float
 
-from nnef_dists.families._base import ClosedFormFamily
 from nnef_dists.families._boundary import log_above_zero, log_below_one, log_indicator
+from nnef_dists.families._closed_form import ClosedFormFamily
 from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._gamma_functions import log_multivariate_beta, mean_log_share

@@ -1,28 +1,40 @@
-"""Checks of the members that a family declares."""
+"""Checks of what a family declares, and of what is drawn from its domain."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float
 
+from nnef_dists._checks import check_concrete
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._support import Support
 
 
-def check_declaration(name: str, x_shape: Any, natural_domain: Any, support: Any) -> None:
+def check_declaration(family: Any) -> None:
     """Checks the kinds of what a subclass of `ExponentialFamily` declares.
 
     Args:
-        name: The name of the class, for messages.
-        x_shape: The shape of one point.
-        natural_domain: The set of valid natural parameters.
-        support: The map onto the support of x.
+        family: The family.
 
     Raises:
-        ValueError: If one of them is of another kind.
+        ValueError: If a field holds an array, or a member is of another kind.
     """
+    name = type(family).__name__
+    for field in dataclasses.fields(family):
+        value = getattr(family, field.name)
+        if any(
+            eqx.is_array(leaf) or isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(value)
+        ):
+            raise ValueError(
+                f"Expected only static fields (numbers, strings, tuples) in {name}; got an array "
+                f"in {field.name!r}"
+            )
+    x_shape, natural_domain, support = family.x_shape, family.natural_domain, family.support
     if not isinstance(x_shape, tuple):
         raise ValueError(
             f"Expected x_shape of {name} to be a tuple of integers; got {x_shape!r}. "
@@ -40,15 +52,12 @@ def check_declaration(name: str, x_shape: Any, natural_domain: Any, support: Any
         )
 
 
-def find_stat_shapes(
-    name: str, compute_stats: Callable[[Array], Any], x_shape: tuple[int, ...]
-) -> tuple[tuple[str, tuple[int, ...]], ...]:
+@functools.cache
+def find_stat_shapes(family: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Finds names and shapes of statistics, in the order of `compute_stats`.
 
     Args:
-        name: The name of the family's class, for messages.
-        compute_stats: The statistics of one point.
-        x_shape: The shape of one point.
+        family: The family.
 
     Returns:
         Pairs of a name and a shape. (JAX would sort the dict.)
@@ -56,10 +65,11 @@ def find_stat_shapes(
     Raises:
         ValueError: If the statistics are not a dict of floating arrays, or JAX cannot trace them.
     """
+    name = type(family).__name__
     found: list[tuple[str, tuple[int, ...]]] = []
 
     def trace(x):
-        stats = compute_stats(x)
+        stats = family.compute_stats(x)
         if not isinstance(stats, dict) or not stats:
             raise ValueError(
                 f"Expected compute_stats of {name} to return a non-empty dict of arrays; got "
@@ -76,10 +86,35 @@ def find_stat_shapes(
             found.append((stat, value.shape))
 
     try:
-        jax.eval_shape(trace, jax.ShapeDtypeStruct(x_shape, jnp.result_type(float)))
+        jax.eval_shape(trace, jax.ShapeDtypeStruct(family.x_shape, jnp.result_type(float)))
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         raise ValueError(
             f"Expected compute_stats of {name} to be traceable by JAX; got a use of the value of "
             "x, by NumPy, float(x) or a Python `if`. Use jax.numpy, such as jnp.sin and jnp.where."
         ) from error
     return tuple(found)
+
+
+def check_drawn(
+    etas: Float[Array, "n eta_dim"], family: str, expectation: str
+) -> Float[Array, "n eta_dim"]:
+    """Returns etas that were drawn from ranges.
+
+    Args:
+        etas: The etas: NaN where a domain whose statistics couple has found no valid one.
+        family: The family, for messages.
+        expectation: What its domain expects.
+
+    Returns:
+        The same etas.
+
+    Raises:
+        ValueError: If concrete etas are not finite.
+    """
+    return check_concrete(
+        etas,
+        jnp.all(jnp.isfinite(etas)),
+        f"Expected ranges that meet the natural domain of {family} ({expectation})",
+        "none valid in 1,000 draws",
+        "Move or widen the ranges.",
+    )

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nnef_dists.families._base import ClosedFormFamily
+from nnef_dists.families._closed_form import ClosedFormFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
 

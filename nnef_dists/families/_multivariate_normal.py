@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from nnef_dists._checks import guard
 from nnef_dists._ranges import check_integer
-from nnef_dists.families._base import ClosedFormFamily
-from nnef_dists.families._constraints import NegativeDefinite, negative_definite
+from nnef_dists.families._closed_form import ClosedFormFamily
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._negative_definite import NegativeDefinite, negative_definite
 
 
 class _AbstractMultivariateNormal(ClosedFormFamily):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nnef_dists.moments import pareto_k
+from nnef_dists.sampling import pareto_k
 
 
 class ImportanceEstimate(NamedTuple):

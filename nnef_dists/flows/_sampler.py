@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.flows._conditional_flow import ConditionalFlow
-from nnef_dists.moments import AbstractSampler
+from nnef_dists.sampling import AbstractSampler
 
 
 @final

@@ -8,11 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nnef_dists.moments._density import ROUNDING, Density, finite_or_lowest
 from nnef_dists.moments._diagnostics import MomentLabel, Status, largest_share, refuse
 from nnef_dists.moments._features import quadratics
-from nnef_dists.moments._hmc import Chains
-from nnef_dists.moments._linalg import cholesky, solve_definite
+from nnef_dists.sampling import (
+    ROUNDING,
+    Chains,
+    Density,
+    cholesky,
+    finite_or_lowest,
+    solve_definite,
+)
 
 # Of features scaled to mean square 1. A smaller one halves errors and makes them look far smaller.
 _RIDGE = 3e-3
@@ -148,13 +153,13 @@ def correct_means(
 
     is_simple = jnp.arange(len(scale)) < simple
 
-    def regress(gram, cross, x, y, ridge):
+    def regress(ridge, gram, cross, x, y):
         """The coefficients of y on x, from the means of their products and of themselves."""
         ridges = jnp.where(is_simple, _SIMPLE_RIDGE, ridge).astype(scale.dtype)
         return solve_definite(gram - jnp.outer(x, x) + jnp.diag(ridges), cross - jnp.outer(x, y))
 
     def correct(gram, cross, x, y):
-        coefficients = regress(gram, cross, x, y, _RIDGE)
+        coefficients = regress(_RIDGE, gram, cross, x, y)
         return y - x @ coefficients, coefficients
 
     sums = gram, cross, x, y
@@ -162,7 +167,7 @@ def correct_means(
     rest = tuple(without(leaf) for leaf in sums)
     biased, coefficients = correct(*pooled)
     biased_rest, _ = jax.vmap(correct)(*rest)
-    of_ridge = pooled[2] @ (coefficients - regress(*pooled, _ROUGH_RIDGE))
+    of_ridge = pooled[2] @ (coefficients - regress(_ROUGH_RIDGE, *pooled))
 
     def jackknife(rest):
         count = len(rest)

@@ -4,42 +4,26 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, final
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._columns import AbstractColumns, ArrayColumns, StoreColumns
-from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._creation import create_store
+from nnef_dists.moments._arrays import MOMENT_DATA, ArrayColumns, MomentBatch, write_arrays
 from nnef_dists.moments._diagnostics import Status
-from nnef_dists.moments._environment import describe_environment
 from nnef_dists.moments._export import as_xarray, summary
-from nnef_dists.moments._family_spec import describe_family, restore_family
-from nnef_dists.moments._store import MomentStore
+from nnef_dists.sampling import HMCConfig
+from nnef_dists.saving import describe_family, restore_family
+from nnef_dists.storage import (
+    AbstractColumns,
+    Store,
+    StoreColumns,
+)
 
 if TYPE_CHECKING:
     import xarray
-
-
-class MomentBatch(NamedTuple):
-    """What a loss needs of moment data: a pytree of arrays with one leading axis.
-
-    Attributes:
-        eta: Natural parameters, `(n, eta_dim)`.
-        mean: E[T], `(n, eta_dim)`.
-        covariance: Cov[T], `(n, eta_dim, eta_dim)`.
-        standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`.
-        covariance_error: Standard error of each entry of the covariance, `(n, eta_dim, eta_dim)`.
-    """
-
-    eta: Float[Array, "n eta_dim"]
-    mean: Float[Array, "n eta_dim"]
-    covariance: Float[Array, "n eta_dim eta_dim"]
-    standard_error: Float[Array, "n eta_dim"]
-    covariance_error: Float[Array, "n eta_dim eta_dim"]
 
 
 @final
@@ -126,7 +110,7 @@ class MomentDataset:
             ValueError: If it is no moment data, its metadata are damaged, chunks are missing, or
                 the family is another.
         """
-        store = MomentStore(path)
+        store = Store(path, MOMENT_DATA)
         family = restore_family(store.spec["family"], family)
         rows = np.arange(store.n)
         missing = store.missing()
@@ -164,12 +148,7 @@ class MomentDataset:
             "etas": {"kind": "saved", "n": len(self)},
             "dtype": self.eta.dtype.name,
         }
-        arrays = self._columns.read_all()
-        create_store(path, spec, describe_environment(), 1024, arrays)
-        store = MomentStore(path, writable=True)
-        for number in range(store.n_chunks):
-            rows = slice(*store.bounds(number))
-            store.write(number, {name: array[rows] for name, array in arrays.items()})
+        write_arrays(path, spec, self._columns.read_all())
 
     def __len__(self) -> int:
         return len(self._columns)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
 from jaxtyping import Array, Bool, Float, Int
 
-from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._hmc import HMCInfo
+from nnef_dists.sampling import HMCConfig, HMCInfo, pareto_k
 
 
 class Status(IntEnum):
@@ -215,40 +214,3 @@ def largest_share(deviations: Float[Array, "draws d"]) -> Float[Array, " d"]:
 
 def _tiny(x: Array) -> float:
     return float(jnp.finfo(x.dtype).tiny)
-
-
-def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
-    """Returns the shape k of the tail of importance weights: those above 0.7 are not to be used.
-
-    A generalised Pareto distribution is fitted to the largest 3 sqrt(n) weights by the mean of a
-    quasi-posterior, and k is shrunk towards 1/2 as by ten draws.
-
-    Args:
-        log_weights: Logarithms of the weights, up to a constant.
-
-    Returns:
-        The shape k; infinite where there is no tail to fit.
-
-    Reference:
-        Zhang and Stephens, *A new and efficient estimation method for the generalized Pareto
-        distribution*, Technometrics 51 (2009), section 2.2; Vehtari et al., *Pareto smoothed
-        importance sampling*, JMLR 25 (2024), appendix C, for the shrinkage.
-    """
-    n = log_weights.shape[0]
-    size = max(5, min(n // 5, int(3 * n**0.5)))
-    top = jax.lax.top_k(log_weights, size + 1)[0]
-    weights = jnp.exp(top - top[0])
-    excess = (weights[:size] - weights[size])[::-1]
-    grid = 30 + int(size**0.5)
-    quartile = excess[max(int(size / 4 + 0.5) - 1, 0)]
-    steps = jnp.arange(1, grid + 1, dtype=excess.dtype) - 0.5
-    theta = 1 / excess[-1] + (1 - jnp.sqrt(grid / steps)) / (3 * quartile)
-
-    def shape(theta):
-        return jnp.mean(jnp.log1p(-theta[..., None] * excess), -1)
-
-    k = shape(theta)
-    log_profile = size * (jnp.log(-theta / k) - k - 1)
-    theta_hat = jnp.sum(theta * jax.nn.softmax(log_profile))
-    k_hat = (size * shape(theta_hat) + 10 * 0.5) / (size + 10)
-    return jnp.where(jnp.isfinite(k_hat), k_hat, jnp.inf)

@@ -14,13 +14,12 @@ from tqdm.auto import tqdm
 from nnef_dists._checks import as_key, as_rows, check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._dataset import MomentDataset
-from nnef_dists.moments._density import support_dim
 from nnef_dists.moments._diagnostics import MomentLabel
-from nnef_dists.moments._label import label_chains, label_tile, label_tiles, sample_chains
+from nnef_dists.moments._label import label_chains, label_tile, label_tiles
 from nnef_dists.moments._ladder import climb
-from nnef_dists.moments._reference import compare_with_quadrature
+from nnef_dists.moments._quadrature import compare_with_quadrature
+from nnef_dists.sampling import HMCConfig, sample_chains, support_dim
 
 
 def estimate_moments(

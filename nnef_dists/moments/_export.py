@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._diagnostics import Rung, Status
+from nnef_dists.sampling import HMCConfig
 
 if TYPE_CHECKING:
     import xarray

@@ -9,11 +9,7 @@ from flowjax.bijections import Identity
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._family_finding import FamilyFinding, stat_labels
 from nnef_dists.moments._family_probes import FamilyProbes
-from nnef_dists.moments._family_statistics import (
-    find_base_measure,
-    find_dependence,
-    find_rounding,
-)
+from nnef_dists.moments._family_statistics import find_base_measure, find_dependence, find_rounding
 from nnef_dists.moments._family_tails import find_edges, find_heavy_tails, find_improper
 
 # Nats below the maximum at which a point counts as far from the mass.

@@ -10,10 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nnef_dists.families import AbstractSteinFamily, SteinFunctions
-from nnef_dists.moments._density import Density
-from nnef_dists.moments._linalg import inverse_factor
-from nnef_dists.moments._proposal import Whitening
 from nnef_dists.moments._validity import Validity
+from nnef_dists.sampling import Density, Whitening, inverse_factor
 
 _MOST_MONOMIALS = 100
 _HIGHEST_DEGREE = 4

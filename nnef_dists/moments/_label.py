@@ -7,48 +7,28 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._config import HMCConfig
 from nnef_dists.moments._control_variates import WideDraws, correct_label
-from nnef_dists.moments._density import Density, drop_of_draws, finite_or_lowest
 from nnef_dists.moments._diagnostics import MomentLabel, Status, label_draws, refuse
 from nnef_dists.moments._features import draw_features
-from nnef_dists.moments._hmc import Chains, run_chains
-from nnef_dists.moments._linalg import inverse_factor
-from nnef_dists.moments._start import start_chains
 from nnef_dists.moments._validity import find_validity
+from nnef_dists.sampling import (
+    Chains,
+    Density,
+    HMCConfig,
+    drop_of_draws,
+    finite_or_lowest,
+    inverse_factor,
+    sample_chains,
+)
 
 # Modes of less mass are rare: chains visit them too seldom for the scatter of draws to show it.
 _RARE = 0.02
 _VISITS = 50.0
 # Of the log-density's rounding error, in nats: with more, draws are those of another density.
 _MOST_ROUNDING = 0.05
-
-
-def sample_chains(
-    family: ExponentialFamily,
-    config: HMCConfig,
-    eta: Float[Array, " eta_dim"],
-    key: PRNGKeyArray,
-) -> tuple[Density, Chains]:
-    """Samples one eta by HMC.
-
-    Args:
-        family: The exponential family.
-        config: How to sample.
-        eta: Valid natural parameters, `(eta_dim,)`.
-        key: PRNG key.
-
-    Returns:
-        The density, in the coordinates that were sampled, and the chains.
-    """
-    key_start, key_chains = jax.random.split(key)
-    density, start = start_chains(
-        Density.unconstrained(family, eta), key_start, config.chains, config.dispersion
-    )
-    return density, run_chains(density, start, key_chains, config)
 
 
 def label_chains(

@@ -10,13 +10,17 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._density import ROUNDING, Density
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status, refuse
-from nnef_dists.moments._importance import importance_chains
-from nnef_dists.moments._label import label_chains, label_tiles, sample_chains
-from nnef_dists.moments._modes import Modes
-from nnef_dists.moments._tempered import tempered_chains
+from nnef_dists.moments._label import label_chains, label_tiles
+from nnef_dists.sampling import (
+    ROUNDING,
+    Density,
+    HMCConfig,
+    Modes,
+    importance_chains,
+    sample_chains,
+    tempered_chains,
+)
 
 # In one program: few labels fail, each costs many times the first run, and padding as much.
 _TILE = 2

@@ -11,11 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
 from nnef_dists.families import ClosedFormFamily, ExponentialFamily
-from nnef_dists.moments._config import HMCConfig
-from nnef_dists.moments._label import sample_chains
-from nnef_dists.moments._modes import Modes
 from nnef_dists.moments._quadrature import quadrature_moments
-from nnef_dists.moments._tempered import tempered_chains
+from nnef_dists.sampling import HMCConfig, Modes, sample_chains, tempered_chains
 
 # A population has a quarter of the draws in particles: 16 populations of 1,000.
 _DRAWS = 4000

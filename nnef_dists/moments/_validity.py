@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.moments._density import Density
-from nnef_dists.moments._proposal import Whitening
+from nnef_dists.sampling import Density, Whitening
 
 # Lines through pairs of draws, and the points on each.
 _LINES = 6

@@ -14,10 +14,11 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from nnef_dists import families
 from nnef_dists._checks import check_instance
 from nnef_dists._ranges import check_integer
-from nnef_dists.bayes import Module, draw_or_mean, register_saveable
+from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._region import TrainingRegion
+from nnef_dists.saving import register_saveable
 
 # Of the training etas, for whoever needs a point near some moments.
 _EXAMPLES = 512

@@ -9,17 +9,13 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.bayes import (
-    AbstractParameter,
-    GaussianParameter,
-    make_parameter,
-    register_saveable,
-)
+from nnef_dists.bayes import AbstractParameter, GaussianParameter, make_parameter
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import Standardisation, standardise
 from nnef_dists.networks._component_start import find_components
 from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork
+from nnef_dists.saving import register_saveable
 
 # How far a unit of the raw weights moves a component: learning rates that suit the weights of
 # perceptrons, of size 1 / sqrt(width), then suit components.

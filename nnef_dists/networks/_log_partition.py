@@ -11,16 +11,11 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.bayes import (
-    AbstractParameter,
-    BayesianMLP,
-    GaussianParameter,
-    draw_or_mean,
-    register_saveable,
-)
+from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, draw_or_mean
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation, standardise
+from nnef_dists.saving import register_saveable
 
 # Of the curvatures in the fit of the quadratic, relative to their mean square.
 _RIDGE = 1e-6

@@ -7,15 +7,11 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from nnef_dists.bayes import (
-    AbstractParameter,
-    BayesianMLP,
-    GaussianParameter,
-    register_saveable,
-)
+from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import AbstractDirectNetwork, Standardisation, standardise
+from nnef_dists.saving import register_saveable
 
 
 @register_saveable

@@ -8,7 +8,7 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.bayes import register_saveable
+from nnef_dists.saving import register_saveable
 
 # The neighbor whose distance is the radius of an example, and the factor of that radius.
 _NEIGHBOR = 5

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from nnef_dists.diagnostics import LocalC2ST
 from nnef_dists.plotting._style import (
     BLUE,
     PALE,
@@ -14,7 +15,6 @@ from nnef_dists.plotting._style import (
     new_figure,
     styled,
 )
-from nnef_dists.posterior import LocalC2ST
 
 _MOST_DRAWS = 2000
 

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from nnef_dists.diagnostics import predictive_p_value
 from nnef_dists.plotting._style import (
     BLUE,
     VERMILION,
@@ -17,7 +18,6 @@ from nnef_dists.plotting._style import (
     new_figure,
     styled,
 )
-from nnef_dists.posterior import predictive_p_value
 
 # Beyond so many entries an observation is drawn as a curve.
 _MOST_BARS = 16

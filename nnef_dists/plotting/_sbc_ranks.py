@@ -9,9 +9,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from nnef_dists.diagnostics import uniformity_p_value
 from nnef_dists.plotting._style import BLUE, GREY, PALE, check_names, new_figure, styled
 from nnef_dists.plotting._uniform_band import check_levels, draw_distribution
-from nnef_dists.posterior import uniformity_p_value
 
 
 @styled

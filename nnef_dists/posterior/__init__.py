@@ -3,28 +3,18 @@
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._box_support import BoxSupport
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
-from nnef_dists.posterior._coverage import (
-    central_levels,
-    expected_coverage,
-    highest_density_levels,
-)
 from nnef_dists.posterior._embeddings import AbstractEmbedding, SeriesEmbedding, SetEmbedding
 from nnef_dists.posterior._ensemble import EnsemblePosterior
 from nnef_dists.posterior._exponential_family import ExponentialFamilyPosterior, NaturalLaw
 from nnef_dists.posterior._flow import FlowPosterior
 from nnef_dists.posterior._gaussian import GaussianPosterior
-from nnef_dists.posterior._local_c2st import LocalC2ST, local_c2st
 from nnef_dists.posterior._losses import nll_elbo_loss, nll_loss
 from nnef_dists.posterior._mixture import Mixture, MixturePosterior
 from nnef_dists.posterior._normal import Normal
-from nnef_dists.posterior._predictive_check import posterior_predictive, predictive_p_value
 from nnef_dists.posterior._prior import Prior
-from nnef_dists.posterior._ranks import sbc_ranks, uniformity_p_value
 from nnef_dists.posterior._region import ObservationRegion
-from nnef_dists.posterior._sampler import PosteriorDensity, PosteriorSampler
 from nnef_dists.posterior._simulate import open_simulations, simulate
 from nnef_dists.posterior._simulations import SimulationBatch, Simulations
-from nnef_dists.posterior._tarp import tarp_levels
 from nnef_dists.posterior._truncated import (
     ImportanceWeights,
     TruncatedPrior,
@@ -43,15 +33,12 @@ __all__ = [
     "FlowPosterior",
     "GaussianPosterior",
     "ImportanceWeights",
-    "LocalC2ST",
     "Mixture",
     "MixturePosterior",
     "NaturalLaw",
     "Normal",
     "ObservationRegion",
     "PosteriorCoordinates",
-    "PosteriorDensity",
-    "PosteriorSampler",
     "Prior",
     "SeriesEmbedding",
     "SetEmbedding",
@@ -60,19 +47,10 @@ __all__ = [
     "TruncatedNormal",
     "TruncatedPrior",
     "Trunk",
-    "central_levels",
-    "expected_coverage",
-    "highest_density_levels",
     "importance_correct",
-    "local_c2st",
     "nll_elbo_loss",
     "nll_loss",
     "open_simulations",
-    "posterior_predictive",
-    "predictive_p_value",
-    "sbc_ranks",
     "simulate",
-    "tarp_levels",
     "truncate_prior",
-    "uniformity_p_value",
 ]

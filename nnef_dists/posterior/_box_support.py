@@ -13,7 +13,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float
 
 from nnef_dists._ranges import check_range
-from nnef_dists.bayes import register_saveable
+from nnef_dists.saving import register_saveable
 
 
 @register_saveable

@@ -14,9 +14,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.amortized import ExtrapolationWarning
-from nnef_dists.bayes import register_saveable
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
+from nnef_dists.saving import register_saveable
 
 # Thetas whose distinct values are counted, and the share of them that one value may have.
 _COUNTED, _ATOM = 2**16, 0.01

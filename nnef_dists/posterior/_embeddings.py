@@ -18,8 +18,8 @@ from nnef_dists.bayes import (
     GaussianParameter,
     Module,
     make_parameter,
-    register_saveable,
 )
+from nnef_dists.saving import register_saveable
 
 
 class AbstractEmbedding(Module):

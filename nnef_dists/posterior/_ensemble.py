@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
-from nnef_dists.bayes import register_saveable, sample_all_parameters
+from nnef_dists.bayes import sample_all_parameters
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
+from nnef_dists.saving import register_saveable
 
 
 @register_saveable

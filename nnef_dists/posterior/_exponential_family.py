@@ -11,12 +11,13 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.amortized import AmortizedFamily
-from nnef_dists.bayes import DeterministicParameter, is_parameter, register_saveable
+from nnef_dists.bayes import DeterministicParameter, is_parameter
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
+from nnef_dists.saving import register_saveable
 
 # Scales are within e^-8 and e^8 of those of the simulations.
 _MOST_LOG_SCALE = 8.0

@@ -10,12 +10,12 @@ from flowjax.distributions import AbstractDistribution, StandardNormal, Transfor
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.bayes import register_saveable
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
+from nnef_dists.saving import register_saveable
 
 
 @register_saveable

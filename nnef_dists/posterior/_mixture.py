@@ -9,7 +9,6 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
-from nnef_dists.bayes import register_saveable
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
@@ -17,6 +16,7 @@ from nnef_dists.posterior._normal import Normal, lower_size, normal_at
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._truncated_normal import TruncatedNormal, bounded_support, truncate
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
+from nnef_dists.saving import register_saveable
 
 
 class Mixture(NamedTuple):

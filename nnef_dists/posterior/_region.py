@@ -9,7 +9,7 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.bayes import register_saveable
+from nnef_dists.saving import register_saveable
 
 # Rows that the fit looks at: at least the first number, fewer values than the second.
 _ROWS, _VALUES = 2048, 2**22

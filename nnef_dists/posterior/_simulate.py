@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,12 +14,6 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from nnef_dists._ranges import check_integer
-from nnef_dists.moments._creation import create_store
-from nnef_dists.moments._environment import describe_environment
-from nnef_dists.moments._etas import pack_key
-from nnef_dists.moments._family_spec import differences, join_lines
-from nnef_dists.moments._lock import exclusively
-from nnef_dists.moments._store import MomentStore, Spec
 from nnef_dists.posterior._prior import (
     Prior,
     check_densities,
@@ -28,25 +22,29 @@ from nnef_dists.posterior._prior import (
     log_density,
 )
 from nnef_dists.posterior._simulations import Simulations
-
-_OK, _FAILED = 1, 2
-
+from nnef_dists.storage import (
+    Spec,
+    Store,
+    StoreKind,
+    create_store,
+    describe_environment,
+    differences,
+    exclusively,
+    join_lines,
+    pack_key,
+)
 
 Simulator = Callable[[PRNGKeyArray, Array], Array]
 
-
-class SimulationStore(MomentStore):
-    """Simulations on disk: stored, checked and resumed as moment data are."""
-
-    FORMAT: ClassVar[dict[str, Any]] = {"name": "nnef_dists.simulations", "version": 1}
-    CONTENT: ClassVar[str] = "simulations"
-    ROWS: ClassVar[str] = "simulations"
-    MAKER: ClassVar[str] = "simulate"
-
-    @staticmethod
-    def rows_of(spec: Spec) -> int:
-        """Returns how many simulations are asked for."""
-        return spec["n"]
+_OK, _FAILED = 1, 2
+_SIMULATIONS = StoreKind(
+    name="nnef_dists.simulations",
+    version=1,
+    content="simulations",
+    rows="simulations",
+    maker="simulate",
+    count=lambda spec: spec["n"],
+)
 
 
 class _Rows(NamedTuple):
@@ -137,7 +135,7 @@ def open_simulations(path: str | os.PathLike[str]) -> Simulations:
         FileNotFoundError: If there is nothing.
         ValueError: If it is no store of simulations, is unfinished or damaged.
     """
-    store = SimulationStore(path)
+    store = Store(path, _SIMULATIONS)
     if missing := store.missing():
         raise ValueError(
             f"Expected finished simulations in {store.path}; {len(missing)} of {store.n_chunks} "
@@ -185,14 +183,14 @@ def _open_store(
     chunk: int,
     shapes: _Rows,
     run: Callable[[int], dict[str, np.ndarray]],
-) -> SimulationStore:
+) -> Store:
     """Opens or creates a store, and makes what is missing in it."""
     first = run(0)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         status = jax.ShapeDtypeStruct((chunk,), np.int8)
         columns = {"theta": shapes.theta, "x": shapes.x, "status": status}
-        create_store(path, spec, describe_environment(), chunk, columns, SimulationStore)
-    store = SimulationStore(path, writable=True)
+        create_store(path, _SIMULATIONS, spec, describe_environment(), chunk, columns)
+    store = Store(path, _SIMULATIONS, writable=True)
     stored = {name: value for name, value in store.spec.items() if name != "columns"}
     found = differences({**stored, "chunk_size": store.chunk}, {**spec, "chunk_size": chunk})
     if found:
@@ -213,7 +211,7 @@ def _open_store(
     return store
 
 
-def _refuse_other_values(store: SimulationStore, first: dict[str, np.ndarray]) -> None:
+def _refuse_other_values(store: Store, first: dict[str, np.ndarray]) -> None:
     """Checks the simulator and the prior by the first chunk, up to rounding."""
     for name, values in first.items():
         stored = store.read(name, 0)
@@ -226,6 +224,6 @@ def _refuse_other_values(store: SimulationStore, first: dict[str, np.ndarray]) -
             )
 
 
-def _read(store: SimulationStore) -> Iterator[dict[str, np.ndarray]]:
+def _read(store: Store) -> Iterator[dict[str, np.ndarray]]:
     for number in range(store.n_chunks):
         yield {name: store.read(name, number) for name in ("theta", "x", "status")}

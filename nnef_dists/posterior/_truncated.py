@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer, check_range
-from nnef_dists.moments import pareto_k
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._prior import Prior
+from nnef_dists.sampling import pareto_k
 
 # Candidates that are drawn at once.
 _BATCH = 64

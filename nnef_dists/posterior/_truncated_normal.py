@@ -11,9 +11,9 @@ from jax.scipy.special import log_ndtr, ndtri
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from nnef_dists._ranges import check_range
-from nnef_dists.bayes import register_saveable
 from nnef_dists.posterior._box_support import box_ends
 from nnef_dists.posterior._normal import Normal
+from nnef_dists.saving import register_saveable
 
 # Standard deviations beyond which the mass of a tail is zero to rounding, in float64 too.
 _FAR = 40.0

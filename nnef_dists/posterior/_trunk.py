@@ -11,16 +11,11 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
-from nnef_dists.bayes import (
-    AbstractParameter,
-    BayesianMLP,
-    GaussianParameter,
-    Module,
-    register_saveable,
-)
+from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, Module
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
+from nnef_dists.saving import register_saveable
 
 
 @register_saveable

@@ -11,12 +11,11 @@ from nnef_dists.bayes import (
     bayesianize,
     freeze_stdvs,
     get_parameters,
-    load,
     partition_trainable,
     sample_all_parameters,
-    save,
     unfreeze_all,
 )
+from nnef_dists.saving import load, save
 
 KEY = jax.random.key(0)
 WEIGHT_KEY, LAYER_KEY = jax.random.split(KEY)

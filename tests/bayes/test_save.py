@@ -18,10 +18,8 @@ from nnef_dists.bayes import (
     LaplacianParameter,
     SoftplusPositivity,
     bayesianize,
-    load,
-    register_saveable,
-    save,
 )
+from nnef_dists.saving import load, register_saveable, save
 from tests.bayes.laws import MODELS, Mixed, SeedMLP
 
 KEY = jax.random.key(0)

@@ -27,7 +27,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc as numpyro_hmc
 
 import nnef_dists as nd
-from nnef_dists.moments._density import Density
+from nnef_dists.sampling import Density
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.jobs import JOBS

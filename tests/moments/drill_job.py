@@ -23,12 +23,12 @@ N = 640
 
 def attempt(path, creating, seconds):
     """Makes the data, unless it is killed before."""
-    from nnef_dists.moments import _generate
-    from nnef_dists.moments._store import MomentStore
+    from nnef_dists.generation import _generate
+    from nnef_dists.storage import Store
     from tests.moments.stores import generate, random_etas
 
     if seconds is not None:
-        owner, name = (_generate, "create_store") if creating else (MomentStore, "write")
+        owner, name = (_generate, "create_store") if creating else (Store, "write")
         kill_after_first_call(owner, name, seconds)
     generate(path, random_etas(N), chunk=8)
 

@@ -7,10 +7,10 @@ import pytest
 
 import nnef_dists as nd
 from nnef_dists.moments._control_variates import correct_means
-from nnef_dists.moments._density import Density
 from nnef_dists.moments._features import draw_features, monomial_features, quadratics
-from nnef_dists.moments._proposal import Whitening
 from nnef_dists.moments._validity import Validity
+from nnef_dists.sampling._density import Density
+from nnef_dists.sampling._proposal import Whitening
 from tests import truth
 from tests.moments.conftest import QUARTIC
 from tests.registry import FAMILIES

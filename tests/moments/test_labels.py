@@ -9,7 +9,7 @@ import pytest
 
 import nnef_dists as nd
 from nnef_dists.moments._diagnostics import label_draws
-from nnef_dists.moments._hmc import HMCInfo
+from nnef_dists.sampling._chains import HMCInfo
 from tests.numerics import assert_close
 
 CONFIG = nd.HMCConfig()

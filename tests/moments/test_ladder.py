@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from nnef_dists.moments._diagnostics import pareto_k
 from nnef_dists.moments._ladder import _label_elsewhere, _label_longer, longer
+from nnef_dists.sampling import pareto_k
 from tests import truth
 from tests.moments.conftest import QUARTIC
 from tests.moments.exact import polynomial_moments

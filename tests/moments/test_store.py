@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from nnef_dists.moments import _chunk_task, _generate
-from nnef_dists.moments._lock import exclusively
+from nnef_dists.generation import _chunk_task, _generate
+from nnef_dists.storage._creation import exclusively
 from tests.moments.stores import (
     GAUSSIAN,
     QUICK,

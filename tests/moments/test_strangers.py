@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from nnef_dists.moments._density import Density, Tails
 from nnef_dists.moments._diagnostics import label_draws
-from nnef_dists.moments._hmc import HMCInfo
-from nnef_dists.moments._proposal import Whitening
-from nnef_dists.moments._reference import compare_with_quadrature
-from nnef_dists.moments._start import start_chains
+from nnef_dists.moments._quadrature import compare_with_quadrature
 from nnef_dists.moments._validity import find_validity
+from nnef_dists.sampling._chains import HMCInfo
+from nnef_dists.sampling._density import Density, Tails
+from nnef_dists.sampling._proposal import Whitening
+from nnef_dists.sampling._start import start_chains
 from tests.strangers import DECLARED, Stranger, etas_of
 
 # The comparison with quadrature is switched off: it must not hide a bad sampler.
@@ -158,7 +158,8 @@ class TestIsolatedDraws:
 
     def test_a_log_density_too_low_for_a_draw(self):
         family = nd.Polynomial1D((1, 2, 4))
-        from nnef_dists.moments._label import label_chains, sample_chains
+        from nnef_dists.moments._label import label_chains
+        from nnef_dists.sampling._hmc import sample_chains
 
         config = nd.HMCConfig(
             chains=4, warmup=24, draws=40, min_ess=1.0, max_rhat=9.0, max_influence=1.0

@@ -6,8 +6,8 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 import pytest
 
 import nnef_dists as nd
-from nnef_dists.moments import _chunk_task, _pool
-from nnef_dists.moments._family_spec import build_family, describe_family
+from nnef_dists.generation import _chunk_task, _pool
+from nnef_dists.saving._family_spec import build_family, describe_family
 from tests.moments.stores import GAUSSIAN, assert_same, files, generate, random_etas, run_job
 
 

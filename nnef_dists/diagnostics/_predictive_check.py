@@ -1,0 +1,88 @@
+"""The posterior predictive check: whether what was observed could have come from the posterior."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists._checks import check_concrete
+from nnef_dists.diagnostics._sampler import PosteriorSampler, check_draws, map_pairs
+
+
+@eqx.filter_jit
+def posterior_predictive(
+    posterior: PosteriorSampler,
+    simulator: Callable[[PRNGKeyArray, Array], Array],
+    x: Float[Array, "*x_shape"],
+    key: PRNGKeyArray,
+    n: int,
+    *,
+    batch_size: int = 1024,
+) -> Float[Array, "n *x_shape"]:
+    """Simulates what would be observed were theta a draw from the posterior at x.
+
+        x_rep ~ p(x_rep | theta),    theta ~ q(theta | x)
+
+    Args:
+        posterior: With `sample(key, x, n)`.
+        simulator: Of one observation, `simulator(key, theta)`.
+        x: The observation.
+        key: PRNG key.
+        n: How many observations to simulate, at least 1.
+        batch_size: Simulations at a time.
+
+    Returns:
+        Simulated observations, `(n, *x_shape)`: for `predictive_p_value`.
+
+    Raises:
+        ValueError: If a count is not positive.
+
+    Reference:
+        Gelman, Meng and Stern, *Posterior predictive assessment of model fitness via realized
+        discrepancies*, Statistica Sinica 6 (1996).
+    """
+    check_draws(n)
+    key_draws, key_simulator = jax.random.split(key)
+    draws = posterior.sample(key_draws, x, n)
+    return map_pairs(simulator, key_simulator, draws, batch_size=batch_size)
+
+
+def predictive_p_value(
+    replicates: Float[Array, "n *k"], observed: Float[Array, "*k"]
+) -> Float[Array, "*k"]:
+    """Returns how extreme what was observed is among what the posterior predicts.
+
+        p = 2 min(r, 1 - r),    r = (#{x_rep < x} + #{x_rep = x} / 2 + 1/2) / (n + 1)
+
+    The posterior has seen x, so that p is larger than uniform where all is well: a small one tells
+    of a posterior, or a simulator, that cannot have produced x.
+
+    Args:
+        replicates: Simulated observations, `(n, *k)`, or a statistic of each.
+        observed: The observation, or its statistic.
+
+    Returns:
+        The two-sided p value of each entry, `(*k,)`, at least 1 / (n + 1).
+
+    Raises:
+        ValueError: If there are no replicates.
+        RuntimeError: If one is NaN. Inside a compiled program the p values are NaN.
+    """
+    n, dtype = replicates.shape[0], replicates.dtype
+    if n < 1:
+        raise ValueError("Expected at least one replicate; got none")
+    bad = jnp.any(jnp.isnan(replicates)) | jnp.any(jnp.isnan(observed))
+    check_concrete(
+        replicates,
+        ~bad,
+        "Expected observations without NaN",
+        "some",
+        "Check the draws of the posterior, and the simulator at them.",
+        error=RuntimeError,
+    )
+    below = jnp.sum(replicates < observed, 0).astype(dtype)
+    equal = jnp.sum(replicates == observed, 0).astype(dtype)
+    rank = (below + equal / 2 + 0.5) / (n + 1)
+    return jnp.where(bad, jnp.nan, 2 * jnp.minimum(rank, 1 - rank))

@@ -1,0 +1,79 @@
+"""Tests of accuracy with random points."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalised_ranks
+
+
+@compiled_and_checked
+def tarp_levels(
+    posterior: PosteriorSampler,
+    theta: Float[Array, "m theta_dim"],
+    x: Float[Array, "m *x_shape"],
+    key: PRNGKeyArray,
+    n: int,
+    *,
+    references: Float[Array, "m theta_dim"] | None = None,
+    batch_size: int = 64,
+) -> Float[Array, " m"]:
+    """Finds the level of the smallest ball round a reference point that holds each true parameter.
+
+        level = P(|theta - rho(x)| < |theta* - rho(x)|),    theta ~ q(. | x),
+
+    with distances in units of sd(theta*), estimated from n draws as a normalised rank. It is
+    uniform on (0, 1) for every rho where q is exact, and for every rho only there. No density is
+    needed. A curve of `expected_coverage` that lies on one side of the diagonal below 1/2 and on
+    the other side above tells of a posterior too wide or too narrow, one that lies on one side
+    throughout of a bias.
+
+    The references have to depend on x, or a posterior that is just the prior would pass; and they
+    must not depend on the truth otherwise.
+
+    Args:
+        posterior: With `sample(key, x, n)`.
+        theta: Parameters drawn from the prior, `(m, theta_dim)`.
+        x: What was simulated from each, and not seen in training, `(m, *x_shape)`.
+        key: PRNG key.
+        n: Draws for each simulation, at least 1.
+        references: rho(x) of each simulation, `(m, theta_dim)`; None is a random linear function of
+            the standardised x, as wide as theta.
+        batch_size: Simulations evaluated at a time.
+
+    Returns:
+        Levels in (0, 1), `(m,)`: for `expected_coverage`, or `uniformity_p_value`.
+
+    Raises:
+        ValueError: If theta, x and references differ in number, or a count is not positive.
+        RuntimeError: If a draw is NaN. Inside a compiled program the result is NaN.
+
+    Reference:
+        Lemos, Coogan, Hezaveh and Perreault-Levasseur, *Sampling-based accuracy testing of
+        posterior estimators for general inference*, ICML (2023).
+    """
+    key_references, key_pairs = jax.random.split(key)
+    location, scale = jnp.mean(theta, 0), jnp.std(theta, 0)
+    scale = jnp.where(scale > 0, scale, 1)
+    if references is None:
+        references = location + scale * _random_linear(key_references, x, theta.shape[1])
+
+    def draw(key: PRNGKeyArray, theta: Array, x: Array, reference: Array) -> tuple[Array, Array]:
+        def distance(theta: Array) -> Array:
+            return jnp.sum(((theta - reference) / scale) ** 2)
+
+        return distance(theta), jax.vmap(distance)(posterior.sample(key, x, n))
+
+    return normalised_ranks(draw, key_pairs, n, theta, x, references, batch_size=batch_size)
+
+
+def _random_linear(
+    key: PRNGKeyArray, x: Float[Array, "m *x_shape"], dim: int
+) -> Float[Array, "m dim"]:
+    """Returns random linear functions of x, each of mean 0 and of variance 1."""
+    x = x.reshape(x.shape[0], -1)
+    sd = jnp.std(x, 0)
+    x = (x - jnp.mean(x, 0)) / jnp.where(sd > 0, sd, 1)
+    values = x @ jax.random.normal(key, (x.shape[1], dim), x.dtype)
+    spread = jnp.std(values, 0)
+    return values / jnp.where(spread > 0, spread, 1)

@@ -1,0 +1,27 @@
+"""Families whose moments are known."""
+
+from abc import abstractmethod
+from typing import final
+
+import jax
+from jaxtyping import Array, Float
+
+from nnef_dists._checks import as_vector
+from nnef_dists.families._base import ExponentialFamily
+
+
+class ClosedFormFamily(ExponentialFamily):
+    """A family whose log-partition and mean are known in closed form: the truth of tests."""
+
+    @abstractmethod
+    def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns A(eta) = log of the integral of h(x) exp(eta . T(x)) over x, in nats."""
+
+    @abstractmethod
+    def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        """Returns E[T(x) | eta] = grad A(eta)."""
+
+    @final
+    def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
+        """Returns Cov[T(x) | eta] = d mean / d eta."""
+        return jax.jacfwd(self.mean)(as_vector(eta, self.eta_dim, "eta", self))

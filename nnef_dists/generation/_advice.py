@@ -1,0 +1,131 @@
+"""Advice beside the message of an error in options: the closest name that would have done."""
+
+import difflib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Sequence
+
+import equinox as eqx
+from jsonargparse import ArgumentParser
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.networks import AbstractMomentNetwork
+
+
+def explain(error: Exception, *parsers: ArgumentParser) -> str:
+    """Returns the message of an error in options, with advice where there is any.
+
+    The advice is the closest name of the kind that is wrong: a module beside a module, a class
+    beside a class, a command beside a command, an option beside an option.
+    """
+    message = str(error)
+    wrong = [
+        (r"No module named '([\w.]+)'", _advise_module),
+        (r"module '([\w.]+)' has no attribute '(\w+)'", _advise_attribute),
+        (r"Expected a dot import path string: (\w+)", _advise_class),
+        (r"invalid choice: '(\w*)' \(choose from ([^)]*)\)", _advise_choice),
+    ]
+    for pattern, advise in wrong:
+        match = re.search(pattern, message)
+        if match:
+            advice = advise(message, *match.groups())
+            return f"{message}\n{advice}" if advice else message
+    close = _close_option(message, parsers)
+    return f"{message}\n{_did_you_mean(close)}" if close else message
+
+
+def _advise_module(message: str, missing: str) -> str | None:
+    asked = re.search(r"(?:class_path '|Got value: )([\w.]+)", message)
+    if asked is None or not f"{asked[1]}.".startswith(f"{missing}."):
+        return None  # A module that a user's own module imports.
+    parent, _, name = missing.rpartition(".")
+    close = _closest(name, _modules_in(parent))
+    if close:
+        return _did_you_mean(f"{parent}.{close}" if parent else close)
+    return "Run the command where Python finds the module, or add its folder to PYTHONPATH."
+
+
+def _advise_attribute(message: str, owner: str, missing: str) -> str | None:
+    modules = _modules_in(owner)
+    public = {name for name in dir(sys.modules.get(owner)) if not name.startswith("_")}
+    close = _closest(missing, public | modules)
+    if close is None:
+        return None
+    return _did_you_mean(f"{owner}.{close}" if close in modules else close)
+
+
+def _advise_class(message: str, missing: str) -> str:
+    # Only classes of the kind that the key takes: a network is no advice for a family.
+    if '"family' in message:
+        classes = _concrete_classes(ExponentialFamily)
+    elif 'network"' in message:
+        classes = _concrete_classes(AbstractMomentNetwork)
+    else:
+        classes = _selectable_classes()
+    close = _closest(missing, {cls.__name__ for cls in classes})
+    own = "A class of your own goes by its import path, such as my_module.MyFamily."
+    return _did_you_mean(close) if close else own
+
+
+def _advise_choice(message: str, missing: str, choices: str) -> str | None:
+    close = _closest(missing, set(re.findall(r"\w+", choices)))
+    return _did_you_mean(close) if close else None
+
+
+def _did_you_mean(name: str) -> str:
+    return f"Did you mean {name!r}?"
+
+
+def _closest(word: str, known: set[str]) -> str | None:
+    """Returns the known name that comes closest, whatever its case; None if none is close."""
+    lower = {name.lower(): name for name in sorted(known, reverse=True)}
+    close = difflib.get_close_matches(word.lower(), sorted(lower), 1)
+    return lower[close[0]] if close else None
+
+
+def _modules_in(package: str) -> set[str]:
+    """Returns the names of the modules of a package; of the search path if it is empty."""
+    path = None
+    if package:
+        path = getattr(sys.modules.get(package), "__path__", [])
+    return {module.name for module in pkgutil.iter_modules(path)}
+
+
+def _close_option(message: str, parsers: Sequence[ArgumentParser]) -> str | None:
+    classes = _selectable_classes()
+    known = {name for cls in classes for name in list(inspect.signature(cls.__init__).parameters)}
+    known -= {"self"}
+    for parser in parsers:
+        known |= _option_names(parser)
+    names = {cls.__name__ for cls in classes} | {"ExponentialFamily", "AbstractMomentNetwork"}
+    quoted = r"(?:--|(?<!Subcommand )(?<!<class )['\"])([A-Za-z_][\w.]*)"
+    for word in re.findall(quoted, message):
+        if word not in known and word.rpartition(".")[2] not in names:
+            close = difflib.get_close_matches(word, sorted(known), 1)
+            if close:
+                return close[0]
+    return None
+
+
+def _selectable_classes() -> list[type[eqx.Module]]:
+    bases = (ExponentialFamily, AbstractMomentNetwork)
+    return [cls for base in bases for cls in _concrete_classes(base)]
+
+
+def _concrete_classes(base: type[eqx.Module]) -> list[type[eqx.Module]]:
+    classes = [base]
+    for cls in classes:
+        classes += cls.__subclasses__()
+    return [cls for cls in classes if not cls.__abstractmethods__ | cls.__abstractvars__]
+
+
+def _option_names(parser: ArgumentParser) -> set[str]:
+    """Returns what an option may be called in messages: with or without its sections."""
+    found = set()
+    for option in re.findall(r"--([\w.]+)", parser.format_help()):
+        parts = option.split(".")
+        starts = range(len(parts))
+        found |= {".".join(parts[i:j]) for i in starts for j in range(i + 1, len(parts) + 1)}
+    return found

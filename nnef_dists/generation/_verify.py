@@ -1,0 +1,113 @@
+"""Whether moment data on disk are whole."""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from nnef_dists.moments import MOMENT_DATA, Status
+from nnef_dists.storage import Store, StoreError
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreReport:
+    """What `verify_moments` found; `print` it.
+
+    Attributes:
+        path: The folder.
+        attributes: Family, config, key, versions and all else that is recorded; empty where the
+            metadata are damaged.
+        n: How many etas.
+        chunks: How many chunks.
+        missing: The numbers of chunks that are not done.
+        faults: What is damaged, each named by its file.
+        statuses: How many labels have each status, in the chunks that are whole.
+    """
+
+    path: str
+    attributes: dict[str, Any]
+    n: int
+    chunks: int
+    missing: tuple[int, ...]
+    faults: tuple[str, ...]
+    statuses: dict[Status, int]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every chunk is done and nothing is damaged."""
+        return not self.missing and not self.faults
+
+    def __str__(self) -> str:
+        """Says what the data are, how far they are and what is damaged."""
+        lines = [f"Moment data in {self.path}"]
+        if self.attributes:
+            lines += self._described()
+        lines += [f"  damaged: {fault}" for fault in self.faults]
+        if self.finished:
+            lines.append("  finished; all checksums match")
+        elif self.missing:
+            lines.append(f"  unfinished: {len(self.missing)} of {self.chunks} chunks are missing")
+        return "\n".join(lines)
+
+    def _described(self) -> list[str]:
+        spec, environments = self.attributes["spec"], self.attributes["environments"]
+        family = spec["family"]
+        arguments = ", ".join(f"{name}={value}" for name, value in family["arguments"].items())
+        config = spec["config"] or {}
+        lines = [
+            f"  family: {family['name']}({arguments}), of {family['module']}",
+            f"  etas: {self.n} ({spec['etas']['kind']}), {spec['dtype']}, "
+            f"{self.chunks} chunks of {self.attributes['chunk']}",
+            f"  key: {spec['key']}",
+            f"  config: {', '.join(f'{name}={value}' for name, value in config.items())}",
+        ]
+        for environment in environments:
+            versions = ", ".join(f"{n} {v}" for n, v in environment["versions"].items())
+            lines.append(
+                f"  made with: {versions}; {environment['backend']} ({environment['device']}), "
+                f"{environment['cpus']} CPUs"
+            )
+        lines += [
+            f"  {count:8d} {status.name.lower()}: {status.reason}"
+            for status, count in self.statuses.items()
+            if count
+        ]
+        return lines
+
+
+def verify_moments(path: str | os.PathLike[str]) -> StoreReport:
+    """Checks every checksum of moment data on disk.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        What is there, missing and damaged.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+    """
+    try:
+        store = Store(path, MOMENT_DATA)
+    except StoreError as fault:
+        return StoreReport(str(path), {}, 0, 0, (), (str(fault),), {})
+    missing = store.missing()
+    faults: list[str] = []
+    counts = np.zeros(max(Status) + 1, int)
+    for number in range(store.n_chunks):
+        if number in missing:
+            continue
+        found = store.faults(number)
+        faults += found
+        if not found:
+            counts += np.bincount(store.read("status", number), minlength=len(counts))
+    return StoreReport(
+        str(store.path),
+        store.attributes,
+        store.n,
+        store.n_chunks,
+        tuple(missing),
+        tuple(faults),
+        {status: int(counts[status]) for status in Status},
+    )

@@ -1,0 +1,157 @@
+"""Grids for quadrature in one and two dimensions: all of a density that matters."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.sampling._density import finite_or_lowest, support_dim
+
+# Beyond this many nats under the maximum, exp() is below float64's relative rounding.
+_NEGLIGIBLE_NATS = 45.0
+# The density has to fall by so many nats before numbers overflow, which they do beyond this t.
+_LEAST_FALL = 32.0
+_FAR = 20.0
+# What is within so many nats of the maximum sets the scale of the last grid.
+_BULK_NATS = 1.0
+# How many times fewer points those grids have that look for the place of the last one.
+_SCAN = {1: 4, 2: 2}
+_LEAST_SCAN = {1: 200, 2: 70}
+
+
+class QuadratureGrid(NamedTuple):
+    """The smallest box found that holds all of a density that matters, as a grid.
+
+    Attributes:
+        axes: The points of each dimension, in unconstrained coordinates, each `(points,)`.
+        logs: The unnormalized log-density of the coordinates, `(points ** dim,)`, in nats.
+        log_weights: The logarithms of the rule's weights, of the same shape.
+        held: Whether the density is negligible at the ends of the grid.
+    """
+
+    axes: list[Float[Array, " points"]]
+    logs: Float[Array, " n"]
+    log_weights: Float[Array, " n"]
+    held: Bool[Array, ""]
+
+
+def on_grid(fn: Callable[[Array], Array], axes: list[Array]) -> Array:
+    """Returns a function's values at all points of a grid, the last dimension the fastest."""
+    mesh = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+    return jax.vmap(fn)(mesh)
+
+
+def _log_cosh(t: Array) -> Array:
+    return jnp.logaddexp(t, -t) - math.log(2.0)
+
+
+def _outer_sum(parts: list[Array]) -> Array:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total[..., None] + part
+    return total.ravel()
+
+
+def quadrature_grids(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    *,
+    points: int,
+    zooms: int = 4,
+    reach: float = 1e4,
+) -> tuple[QuadratureGrid, QuadratureGrid]:
+    """Finds the grids of `quadrature_moments`: one with sinh spacing, one with even spacing.
+
+    Args:
+        family: The exponential family.
+        eta: Natural parameters, not checked.
+        points: Grid points in each dimension.
+        zooms: How often the box is refined.
+        reach: How far the first grid is dense either way.
+
+    Returns:
+        Both grids.
+    """
+    support = family.support
+    dim, dtype = support_dim(family), eta.dtype
+    scan = max(points // _SCAN[dim] // 2 * 2, _LEAST_SCAN[dim]) + 1
+
+    def logs_on(axes):
+        def log_density(u):
+            x, log_det = support.transform_and_log_det(u.reshape(support.shape))
+            return family.unnormalized_logdensity(eta, x) + log_det.astype(dtype)
+
+        return finite_or_lowest(on_grid(log_density, axes))
+
+    def ends_of(is_inside, axis):
+        """Returns the first and the last index along an axis of what is inside."""
+        along = jnp.any(is_inside, axis=tuple(j for j in range(dim) if j != axis))
+        return jnp.argmax(along), len(along) - 1 - jnp.argmax(along[::-1])
+
+    def box_of(axes, logs, nats):
+        """Returns the smallest box of all points within `nats` of the maximum, and a point more."""
+        size = len(axes[0])
+        matters = (logs > jnp.max(logs) - nats).reshape([size] * dim)
+        box = []
+        for i, axis in enumerate(axes):
+            first, last = ends_of(matters, i)
+            low, high = jnp.maximum(first - 1, 0), jnp.minimum(last + 1, size - 1)
+            box.append((axis[low], axis[high]))
+        return box
+
+    # The bulk first, from a grid that is dense near 0 and thin up to the largest numbers.
+    near = np.arcsinh(reach) * np.linspace(-1, 1, scan)
+    far = math.log(float(jnp.finfo(dtype).max)) / 6
+    stretched = near + (far - np.arcsinh(reach)) * (near / np.arcsinh(reach)) ** 9
+    axes = [jnp.sinh(jnp.asarray(stretched, dtype))] * dim
+    box = box_of(axes, logs_on(axes), _BULK_NATS)
+    for _ in range(zooms - 1):
+        axes = [jnp.linspace(low, high, scan, dtype=dtype) for low, high in box]
+        box = box_of(axes, logs_on(axes), _BULK_NATS)
+    center = [(low + high) / 2 for low, high in box]
+    scale = [jnp.maximum((high - low) / 2, jnp.finfo(dtype).tiny) for low, high in box]
+    # Then everything that matters, from the bulk outwards, as far as numbers go.
+    reach_t = math.log(float(jnp.finfo(dtype).max)) / 2
+    spread = np.linspace(-1, 1, scan)
+    t = [jnp.asarray(4 * spread + (reach_t - 4) * spread**5, dtype)] * dim
+
+    def to_u(t):
+        return [c + s * jnp.sinh(t) for c, s, t in zip(center, scale, t, strict=True)]
+
+    def stretched_logs(t):
+        return logs_on(to_u(t)) + _outer_sum([_log_cosh(part) for part in t])
+
+    logs = stretched_logs(t)
+    whole = box_of(t, logs, _NEGLIGIBLE_NATS)
+    held = jnp.asarray(True)
+    for i, axis in enumerate(t):
+        mattering = ends_of((logs > jnp.max(logs) - _LEAST_FALL).reshape([scan] * dim), i)
+        finite = ends_of(jnp.isfinite(logs).reshape([scan] * dim), i)
+        for inner, outer in zip(mattering, finite, strict=True):
+            # Nearer in, the end of what is finite is that of the support.
+            held &= (inner != outer) | (jnp.abs(axis[inner]) < _FAR)
+    for _ in range(2):
+        t = [jnp.linspace(low, high, scan, dtype=dtype) for low, high in whole]
+        whole = box_of(t, stretched_logs(t), _NEGLIGIBLE_NATS)
+    t = [jnp.linspace(low, high, points, dtype=dtype) for low, high in whole]
+
+    def grid(axes, log_steps):
+        logs = logs_on(axes)
+        return QuadratureGrid(axes, logs, _outer_sum(log_steps), held)
+
+    def step(axis):
+        # Of the whole axis: neighbors agree in most of their digits.
+        return (axis[-1] - axis[0]) / (points - 1)
+
+    sinh = grid(
+        to_u(t),
+        [jnp.log(s * step(t)) + _log_cosh(t) for s, t in zip(scale, t, strict=True)],
+    )
+    even = [jnp.linspace(axis[0], axis[-1], points, dtype=dtype) for axis in sinh.axes]
+    steps = [jnp.full(points, jnp.log(step(axis)), dtype) for axis in even]
+    return sinh, grid(even, steps)

@@ -1,0 +1,107 @@
+"""Tempered sequential Monte Carlo, from a wide Gaussian around the chains."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from blackjax.mcmc import hmc
+from blackjax.smc import adaptive_tempered, resampling, tempered
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.sampling._chains import Chains, Modes, without_transitions
+from nnef_dists.sampling._config import HMCConfig
+from nnef_dists.sampling._density import Density
+
+_WIDE = 1.5
+_TARGET_ESS = 0.6
+_MOST_TEMPERATURES = 60
+_MOVES = 2
+
+
+def tempered_chains(
+    log_density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig
+) -> tuple[Chains, Float[Array, " chains"]]:
+    """Samples by sequential Monte Carlo, tempered from a wide Gaussian around the chains.
+
+    As many independent populations as there are chains, each with a quarter of a chain's draws in
+    particles, so that their disagreement says how good they are. Each also estimates the integral
+    of the density: the product over temperatures of the mean weight, times that of the start.
+
+    Args:
+        log_density: The density of u.
+        modes: What the chains of a longer run found.
+        key: PRNG key.
+        config: How many populations and particles.
+
+    Returns:
+        The particles, and of each population the log of the integral over u, in nats.
+
+    Reference:
+        Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
+        (2006).
+    """
+    n = modes.center.shape[-1]
+    dtype = modes.center.dtype
+    particles = max(config.draws // 4, 16)
+
+    def log_prior(z):
+        return -jnp.sum((z / _WIDE) ** 2) / 2
+
+    def value(z):
+        return log_density(modes.whitening.to_u(z))
+
+    hmc_kernel: Any = hmc.build_kernel()
+
+    def move(key, state, log_density_fn):
+        return hmc_kernel(
+            key,
+            state,
+            log_density_fn,
+            modes.step_size,
+            jnp.ones(n, dtype),
+            config.leapfrog_steps,
+        )
+
+    kernel: Any = adaptive_tempered.build_kernel(
+        log_prior,
+        lambda z: value(z) - log_prior(z),
+        move,
+        hmc.init,
+        resampling.systematic,
+        _TARGET_ESS,
+    )
+
+    def population(key):
+        key_start, key_moves = jax.random.split(key)
+        start = _WIDE * jax.random.normal(key_start, (particles, n), dtype)
+        state = tempered.init(start)
+        state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), state)
+
+        def step(carry):
+            count, state, log_ratio = carry
+            state, info = kernel(jax.random.fold_in(key_moves, count), state, _MOVES, {})
+            log_ratio += info.log_likelihood_increment.astype(dtype)
+            return count + 1, jax.tree.map(lambda leaf: leaf.astype(dtype), state), log_ratio
+
+        def unfinished(carry):
+            count, state, _ = carry
+            return (state.tempering_param < 1) & (count < _MOST_TEMPERATURES)
+
+        carry = jax.lax.while_loop(unfinished, step, (0, state, jnp.zeros((), dtype)))
+        # The last temperature has only been weighted for: resample and move once more.
+        _, state, log_ratio = step(carry)
+        log_p, score = jax.vmap(jax.value_and_grad(value))(state.particles)
+        return state.particles, score, log_p, log_ratio, carry[1].tempering_param >= 1
+
+    z, score, log_p, log_ratio, finished = jax.lax.map(
+        population, jax.random.split(key, config.chains)
+    )
+    info = without_transitions(
+        jnp.ones(()), jnp.all(jnp.isfinite(log_p)) & jnp.all(finished), dtype
+    )
+    # Of the start in z, and of the volume of u in a volume of z.
+    log_start = n * math.log(_WIDE * math.sqrt(2 * math.pi))
+    log_volume = jnp.sum(jnp.log(jnp.diagonal(modes.whitening.factor)))
+    chains = Chains(z, score, log_p, modes.whitening, info)
+    return chains, log_ratio + log_start + log_volume

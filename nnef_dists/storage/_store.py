@@ -1,0 +1,269 @@
+"""Rows on disk: one Zarr group, written chunk by chunk and checked chunk by chunk.
+
+What makes a store safe to kill at any instant:
+
+- It is created under another name, complete with metadata, and renamed.
+- Every file is written beside its place and renamed into it.
+- The status of a chunk is written after all else of that chunk: where it is missing, the chunk is.
+- Chunks carry a crc32c; a SHA-256 of all metadata is in the attributes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import zarr
+
+Spec = dict[str, Any]
+
+
+class StoreError(ValueError):
+    """Something in a store that is damaged or missing, named by its file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreKind:
+    """What stores hold: for their format, and for messages.
+
+    Attributes:
+        name: The name of the format.
+        version: The version of the format.
+        content: What is stored.
+        rows: What the rows are.
+        maker: The function that makes them.
+        count: Returns how many rows a spec asks for.
+    """
+
+    name: str
+    version: int
+    content: str
+    rows: str
+    maker: str
+    count: Callable[[Spec], int]
+
+    @property
+    def format(self) -> dict[str, Any]:
+        """The format, as attributes record it."""
+        return {"name": self.name, "version": self.version}
+
+
+@final
+class Store:
+    """A store that exists. `create_store` makes it, and `Store(path, kind)` opens it.
+
+    Args:
+        path: The folder.
+        kind: What it holds.
+        writable: Whether it is to be written.
+
+    Attributes:
+        path: The folder.
+        kind: What it holds.
+        attributes: The attributes of the group.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        StoreError: If it is no store, or its metadata are damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], kind: StoreKind, *, writable: bool = False):
+        self.path, self.kind = Path(path).absolute(), kind
+        if not self.path.exists():
+            raise FileNotFoundError(f"Expected {kind.content} at {self.path}; got nothing there")
+        if not self.path.is_dir():
+            raise ValueError(f"Expected a folder of {kind.content}; got the file {self.path}")
+        attributes = _read_json(self.path / "zarr.json").get("attributes")
+        self.attributes: dict[str, Any] = attributes if isinstance(attributes, dict) else {}
+        if self.attributes.get("format") != kind.format:
+            raise StoreError(
+                f"Expected {kind.content} of format {kind.format} in {self.path}; got "
+                f"{self.attributes.get('format')}"
+            )
+        found = metadata_digest(self.path, self.attributes)
+        if found != self.attributes.get("metadata_sha256"):
+            raise StoreError(
+                f"Expected metadata that match their SHA-256; got a damaged zarr.json in "
+                f"{self.path} (its own or that of an array)"
+            )
+        group = zarr.open_group(self.path, mode="r+" if writable else "r", use_consolidated=False)
+        self._arrays: dict[str, Any] = {
+            # A chunk that holds the fill value alone is written all the same.
+            name: group[name].with_config({"write_empty_chunks": True})  # pyright: ignore[reportAttributeAccessIssue]
+            for name in self.columns
+        }
+
+    @property
+    def spec(self) -> Spec:
+        """What was asked for."""
+        return self.attributes["spec"]
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """The environments that rows may come from."""
+        return self.attributes["environments"]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the arrays, in the order in which they are written."""
+        return self.spec["columns"]
+
+    @property
+    def n(self) -> int:
+        """How many rows."""
+        return self.kind.count(self.spec)
+
+    @property
+    def chunk(self) -> int:
+        """How many rows in a chunk."""
+        return self.attributes["chunk"]
+
+    @property
+    def n_chunks(self) -> int:
+        """How many chunks."""
+        return -(-self.n // self.chunk)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Returns the numbers of the first row of a chunk and of the one after its last."""
+        return number * self.chunk, min(self.n, (number + 1) * self.chunk)
+
+    def size(self, number: int) -> int:
+        """Returns how many rows a chunk has."""
+        start, stop = self.bounds(number)
+        return stop - start
+
+    def shape_and_dtype(self, name: str, n: int) -> tuple[tuple[int, ...], np.dtype]:
+        """Returns the shape of n rows of an array, and its dtype."""
+        array = self._arrays[name]
+        return (n, *array.shape[1:]), array.dtype
+
+    def file_of(self, name: str, number: int) -> Path:
+        """Returns the file of a chunk of an array."""
+        array = self._arrays[name]
+        index = (number, *(0 for _ in array.shape[1:]))
+        return self.path / name / array.metadata.encode_chunk_key(index)
+
+    def is_done(self, number: int) -> bool:
+        """Returns whether a chunk was written to its end."""
+        return self.file_of("status", number).exists()
+
+    def missing(self) -> list[int]:
+        """Returns the chunks that are not done."""
+        return [number for number in range(self.n_chunks) if not self.is_done(number)]
+
+    def write(self, number: int, columns: Mapping[str, np.ndarray]) -> None:
+        """Writes a chunk, its status last.
+
+        Raises:
+            ValueError: If arrays are not as declared.
+            OSError: If they cannot be written; chunks that are done stay.
+        """
+        start, stop = self.bounds(number)
+        for name in self.columns:
+            array, value = self._arrays[name], columns[name]
+            expected = (stop - start, *array.shape[1:])
+            if (value.shape, value.dtype) != (expected, array.dtype):
+                raise ValueError(
+                    f"Expected {name} of shape {expected} and dtype {array.dtype}; got "
+                    f"{value.shape}, {value.dtype}"
+                )
+        try:
+            for name in self.columns:
+                self._arrays[name][start:stop] = columns[name]
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror} while writing chunk {number} of {self.n_chunks}; the chunks "
+                "that are done are kept: see to it and call again, to resume",
+                str(self.path),
+            ) from error
+
+    def read(self, name: str, number: int) -> np.ndarray:
+        """Reads a chunk of an array.
+
+        Raises:
+            StoreError: If it is missing or damaged.
+        """
+        start, stop = self.bounds(number)
+        file = self.file_of(name, number)
+        fault = "is missing"
+        if file.exists():
+            try:
+                return self._arrays[name][start:stop]
+            except ValueError as error:
+                fault = f"is damaged ({error})"
+        raise StoreError(
+            f"chunk {number} ({self.kind.rows} {start} to {stop - 1}): {file} {fault}; "
+            f"{self.kind.maker} with the same arguments makes it again"
+        )
+
+    def faults(self, number: int) -> list[str]:
+        """Checks every checksum of a chunk that is done; returns what is wrong."""
+        found = []
+        for name in self.columns:
+            try:
+                values = self.read(name, number)
+            except StoreError as fault:
+                found.append(str(fault))
+            else:
+                if name == "status" and not values.all():
+                    file = self.file_of(name, number)
+                    found.append(f"chunk {number}: {file} marks rows as missing")
+        return found
+
+    def to_do(self) -> list[int]:
+        """Finds the chunks to make: not done ones, and damaged ones, which are discarded."""
+        numbers = []
+        for number in range(self.n_chunks):
+            if self.is_done(number) and self.faults(number):
+                self.discard(number)
+            if not self.is_done(number):
+                numbers.append(number)
+        return numbers
+
+    def discard(self, number: int) -> None:
+        """Marks a chunk as not done, and deletes what there is of it."""
+        for name in reversed(self.columns):
+            self.file_of(name, number).unlink(missing_ok=True)
+
+    def remove_partial_files(self) -> None:
+        """Removes what writers that were killed have left."""
+        for file in self.path.rglob("*.partial"):
+            file.unlink(missing_ok=True)
+
+    def add_environment(self, environment: dict[str, Any]) -> None:
+        """Records that rows may come from one more environment."""
+        attributes = {**self.attributes, "environments": [*self.environments, environment]}
+        attributes["metadata_sha256"] = metadata_digest(self.path, attributes)
+        zarr.open_group(self.path, mode="r+", use_consolidated=False).attrs.put(attributes)
+        self.attributes = attributes
+
+
+def metadata_digest(path: Path, attributes: dict[str, Any]) -> str:
+    """Returns the SHA-256 of all metadata: the attributes but itself, every array's zarr.json."""
+    rest = {name: value for name, value in attributes.items() if name != "metadata_sha256"}
+    spec = rest.get("spec")
+    names = spec.get("columns", []) if isinstance(spec, dict) else []
+    arrays = {name: _read_json(path / name / "zarr.json") for name in names}
+    return digest({"attributes": rest, "arrays": arrays})
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"Expected a store; {file} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"Expected a store; {file} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise StoreError(f"Expected a store; {file} is damaged: it is no JSON object")
+    return content
