@@ -1,7 +1,7 @@
 """Name your sufficient statistics, get a distribution: exponential families without a name."""
 
-from nnef_dists import amortized as amortized
 from nnef_dists import bayes as bayes
+from nnef_dists import distributions as distributions
 from nnef_dists import families as families
 from nnef_dists import flows as flows
 from nnef_dists import moments as moments
@@ -11,8 +11,8 @@ from nnef_dists._job import Job as Job
 from nnef_dists._job import MomentRequest as MomentRequest
 from nnef_dists._job import Optimisation as Optimisation
 from nnef_dists._job import read_job as read_job
-from nnef_dists.amortized import *  # noqa: F403
 from nnef_dists.bayes import *  # noqa: F403
+from nnef_dists.distributions import *  # noqa: F403
 from nnef_dists.families import *  # noqa: F403
 from nnef_dists.flows import *  # noqa: F403
 from nnef_dists.moments import *  # noqa: F403

@@ -23,9 +23,9 @@ MAY_IMPORT = {
     "bayes": set(),
     "moments": {"families"},
     "networks": {"families", "moments", "bayes"},
-    "amortized": {"families", "moments", "bayes", "networks"},
+    "distributions": {"families", "moments", "bayes", "networks"},
     "flows": {"families", "moments", "bayes"},
-    "posterior": {"families", "moments", "bayes", "amortized", "flows"},
+    "posterior": {"families", "moments", "bayes", "distributions", "flows"},
 }
 MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}
 MAY_IMPORT[""] = set(MAY_IMPORT) - {"plotting", "__main__"}

@@ -19,14 +19,14 @@ from flowjax.bijections import AbstractBijection
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import nnef_dists as nd
-from tests.amortized.exact import family_of
+from tests.distributions.exact import family_of
 from tests.families.test_base_measure import HalfNormal
 from tests.networks.data import GAUSSIAN, gaussian_data
 from tests.posterior.exact import LinearGaussian
 from tests.posterior.simulators import box, linear, normal_prior, simulations
 from tests.registry import BIJECTIONS, CONSTRAINTS, DOMAINS, FAMILIES, HEADS, NETWORKS
 
-ROOMS = (nd.families, nd.bayes, nd.moments, nd.networks, nd.amortized, nd.flows, nd.posterior)
+ROOMS = (nd.families, nd.bayes, nd.moments, nd.networks, nd.distributions, nd.flows, nd.posterior)
 
 HOST = {
     "takes no arrays": """

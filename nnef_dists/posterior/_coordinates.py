@@ -13,8 +13,8 @@ from flowjax.bijections import AbstractBijection
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.amortized import ExtrapolationWarning
 from nnef_dists.bayes import register_saveable
+from nnef_dists.distributions import ExtrapolationWarning
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
 
