@@ -4,6 +4,7 @@ from nnef_dists import bayes as bayes
 from nnef_dists import distributions as distributions
 from nnef_dists import families as families
 from nnef_dists import flows as flows
+from nnef_dists import inference as inference
 from nnef_dists import moments as moments
 from nnef_dists import networks as networks
 from nnef_dists import posterior as posterior
