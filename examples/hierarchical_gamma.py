@@ -13,7 +13,9 @@ compares the factorized posterior with brute-force integration over (a, u) and e
 """
 
 import argparse
+import math
 import time
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +33,10 @@ class GammaShape(nd.ExponentialFamily):
     eta1 < 0.
     """
 
-    x_shape = ()
-    natural_domain = nd.domain(alpha=nd.negative, g=nd.interval(-1.0, jnp.inf))
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[nd.ProductDomain] = nd.domain(
+        alpha=nd.negative, g=nd.interval(-1.0, math.inf)
+    )
 
     @property
     def support(self):
@@ -130,8 +134,9 @@ def brute_force(total, total_log, n, around, size=32, points=160):
     """
     total, total_log = (np.asarray(part, np.float64)[:, None] for part in (total, total_log))
 
-    def grid(mean, sd, size):
-        """Gauss-Legendre points and weights between the ends, in log coordinates."""
+    def grid(moments, size):
+        """Gauss-Legendre points and log-weights between the ends, in the logarithm."""
+        mean, sd = moments
         t, weights = np.polynomial.legendre.leggauss(size)
         low, high = np.log(np.maximum(mean - 7 * sd, mean / 50)), np.log(mean + 9 * sd)
         y = np.exp(low[..., None] + (high - low)[..., None] * (t + 1) / 2)
@@ -140,8 +145,8 @@ def brute_force(total, total_log, n, around, size=32, points=160):
     def prior(a):
         return a * np.log(a) - a - scipy.special.gammaln(a) - a / 2
 
-    (a, log_da), (u, log_du) = (grid(*around[name], size) for name in ("a", "u"))
-    alpha, log_dalpha = grid(*around["alpha"], points)
+    (a, log_da), (u, log_du) = (grid(around[name], size) for name in ("a", "u"))
+    alpha, log_dalpha = grid(around["alpha"], points)
     fixed = (
         prior(alpha)
         + alpha * total_log
@@ -173,7 +178,7 @@ def brute_force(total, total_log, n, around, size=32, points=160):
 
 def main():
     """Runs the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--groups", type=int, default=1000)
     parser.add_argument("--observations", type=int, default=20)
     parser.add_argument("--sweeps", type=int, default=40)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from flowjax.bijections import AbstractBijection, Identity
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, Bool
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
@@ -68,17 +68,18 @@ class _SupportTransform(Transform):
     def codomain(self) -> constraints.Constraint:
         return _Support(self.family)
 
-    def __call__(self, u: Array) -> Array:
-        return _over_batch(self.family.support.transform, u, self.family.support.shape)
+    # NumPyro's names: x are the coordinates and y the point.
+    def __call__(self, x: Any) -> Array:
+        return _over_batch(self.family.support.transform, x, self.family.support.shape)
 
-    def _inverse(self, x: Array) -> Array:
-        return _over_batch(self._bijection.inverse, x, self.family.x_shape)
+    def _inverse(self, y: Any) -> Array:
+        return _over_batch(self._bijection.inverse, y, self.family.x_shape)
 
-    def log_abs_det_jacobian(self, u: Array, x: Array, intermediates: Any = None) -> Array:
+    def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
         def log_det(u):
             return self.family.support.transform_and_log_det(u)[1]
 
-        return _over_batch(log_det, u, self.family.support.shape)
+        return _over_batch(log_det, x, self.family.support.shape)
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape[: len(shape) - len(self.family.support.shape)] + self.family.x_shape
@@ -128,11 +129,11 @@ class _Site(dist.Distribution):
             return constraints.independent(constraints.real, len(family.x_shape))
         return _Support(family)
 
-    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         return self.distribution.sample(key, sample_shape)
 
-    def log_prob(self, value: Array) -> Array:
-        return _over_batch(self.distribution.log_prob, value, self.event_shape)
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        return _over_batch(self.distribution.log_prob, jnp.asarray(value), self.event_shape)
 
 
 def _over_batch(function: Any, value: Array, shape: tuple[int, ...]) -> Array:

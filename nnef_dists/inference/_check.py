@@ -81,7 +81,7 @@ def check_energy(
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         args = jax.tree.map(_double, args)
         key = jax.random.wrap_key_data(jnp.asarray(seed), impl=jax.random.key_impl(key))
-        keys = jax.random.split(key, (len(nodes), 3))
+        keys = jax.random.split(key, (len(nodes), 2))
         points = {
             name: _draw(node, keys[i, 0], 1 + _POINTS)
             for i, (name, node) in enumerate(nodes.items())
@@ -91,7 +91,7 @@ def check_energy(
         coupled = tuple(
             name
             for i, (name, node) in enumerate(nodes.items())
-            if _check_linear(energy, node, start, name, keys[i, 1:], args)
+            if _check_linear(energy, node, start, name, keys[i, 1], args)
         )
     return EnergyReport(constant, coupled)
 
@@ -153,7 +153,7 @@ def _check_difference(
 
 
 def _check_linear(
-    energy: Energy, node: Node, statistics: Any, name: str, keys: PRNGKeyArray, args: Any
+    energy: Energy, node: Node, statistics: Any, name: str, key: PRNGKeyArray, args: Any
 ) -> bool:
     """Returns whether elements of the node's plate are coupled; raises if one is not linear."""
     flat = statistics[name].flat
@@ -169,11 +169,12 @@ def _check_linear(
         change, slope = curvature(statistics, args, along)
         return np.abs(np.asarray(change)) > _TOLERANCE * (1 + float(slope))
 
-    signs = jax.random.rademacher(keys[0], (2, *flat.shape), jnp.float64)
+    key_signs, key_elements = jax.random.split(key)
+    signs = jax.random.rademacher(key_signs, (2, *flat.shape), jnp.float64)
     if not any(is_curved(along).any() for along in signs):
         return False
     n = flat.size // d
-    elements = np.asarray(jax.random.permutation(keys[1], n))[:_ELEMENTS]
+    elements = np.asarray(jax.random.permutation(key_elements, n))[:_ELEMENTS]
     coupled = False
     for element in elements:
         for j, statistic in enumerate(node.q.family.stat_names):

@@ -96,7 +96,7 @@ def test_coupled_elements_are_reported():
     assert "rho < 1" in str(report)
 
 
-def test_arguments():
+def test_arguments(without_type_checks):
     with pytest.raises(ValueError, match=r"log_joint\(x, \*args\) to return a scalar"):
         check_energy(poisson, lambda v, y: v["w"], RATES, KEY, COUNTS)
     with pytest.raises(ValueError, match=r"nodes\['w'\] to be an instance of Node"):
