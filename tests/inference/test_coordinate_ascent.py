@@ -10,6 +10,7 @@ from jax.scipy.special import digamma, gammaln
 
 import nnef_dists as nd
 from nnef_dists.inference import Node, elbo, expected_statistics, message, step
+from tests.distributions.exact import family_of
 from tests.numerics import assert_close
 from tests.test_compiled import callbacks
 
@@ -21,6 +22,7 @@ X = jnp.asarray(np.random.default_rng(0).normal(1.5, 0.7, 40), jnp.result_type(f
 SOURCES = {
     "closed": (nd.ClosedForm(GAUSSIAN), nd.ClosedForm(GAMMA)),
     "quadrature": (nd.Quadrature(GAUSSIAN, points=401), nd.Quadrature(GAMMA, points=401)),
+    "network": (family_of("GaussianNatural1D"), family_of("Gamma")),
 }
 
 
