@@ -81,7 +81,9 @@ def check_concrete(
 
 def as_array(value: Any) -> Array:
     """Returns an array; numbers and sequences of them have the default floating dtype."""
-    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
+    if isinstance(value, jax.Array):
+        return value
+    is_array = isinstance(value, np.ndarray | np.generic)
     return jnp.asarray(value) if is_array else _of_sequence(value)
 
 

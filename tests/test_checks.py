@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.amortized.exact import family_of
+from tests.distributions.exact import family_of
 from tests.numerics import assert_close
 from tests.registry import FAMILIES
 

@@ -19,18 +19,22 @@ from flowjax.bijections import AbstractBijection
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import nnef_dists as nd
-from tests.amortized.exact import family_of
+from tests.distributions.exact import family_of
 from tests.families.test_base_measure import HalfNormal
 from tests.networks.data import GAUSSIAN, gaussian_data
 from tests.posterior.exact import LinearGaussian
 from tests.posterior.simulators import box, linear, normal_prior, simulations
 from tests.registry import BIJECTIONS, CONSTRAINTS, DOMAINS, FAMILIES, HEADS, NETWORKS
 
-ROOMS = (nd.families, nd.bayes, nd.moments, nd.networks, nd.amortized, nd.flows, nd.posterior)
+ROOMS = (
+    *(nd.families, nd.bayes, nd.moments, nd.networks, nd.distributions, nd.inference, nd.flows),
+    nd.posterior,
+)
 
 HOST = {
     "takes no arrays": """
-        domain interval drawing_key register_saveable AbstractParameter.law_name
+        Distribution.to_numpyro domain interval drawing_key register_saveable
+        AbstractParameter.law_name
         CoupledDomain.check_statistics CoupledDomain.expectation CoupledDomain.unconstrained_dim
         ProductDomain.check_statistics ProductDomain.expectation ProductDomain.unconstrained_dim
         Interval.unconstrained_dim NegativeDefinite.unconstrained_dim parameter_count
@@ -56,7 +60,7 @@ HOST = {
     "chooses what to compile by values": """
         acquire check_etas estimate_log_partition estimate_moments exact_log_partition
         mean_or_oracle simulate check_family validate ObservationRegion.concrete_scores
-        ValidationReport.summary ValidationReport.complaint
+        ValidationReport.summary ValidationReport.complaint check_energy
     """,
     "is a protocol": """
         PosteriorDensity.log_prob PosteriorSampler.sample Prior.log_prob Prior.sample
@@ -269,7 +273,7 @@ def networks() -> Iterator[Call]:
     yield from every_method(potential, eta=eta, inputs=inputs, features=features)
 
 
-def amortized() -> Iterator[Call]:
+def distributions() -> Iterator[Call]:
     q = family_of("GaussianNatural1D")
     eta = jnp.array([0.5, -1.0])
     values = {"eta": eta, "eta_p": eta, "eta_q": eta, "mu": q.mean(eta), "x": jnp.ones(())}
@@ -277,8 +281,26 @@ def amortized() -> Iterator[Call]:
         q = dataclasses.replace(q, sampler=sampler)
         yield from every_method(q, **values, key=KEY, n=4)
         yield from every_method(sampler, family=GAUSSIAN, eta=eta, key=KEY, n=4)
-    for method in (q.log_partition, q.entropy):
-        yield f"AmortizedFamily.{method.func.__name__}", jax.grad(method), (eta,)
+    for source in (q, nd.ClosedForm(GAUSSIAN), nd.Quadrature(GAUSSIAN, points=101)):
+        yield from every_method(source, **values, key=KEY, n=4)
+        for method in (source.log_partition, source.entropy, source.mean):
+            yield method.func.__qualname__, jax.jacrev(method), (eta,)
+    p = q.at(eta)
+    yield from every_method(p, other=p, x=jnp.ones(()), key=KEY, sample_shape=(3,))
+
+
+def inference() -> Iterator[Call]:
+    nodes = {"x": nd.inference.Node(nd.Quadrature(GAUSSIAN, points=101), (3,))}
+    eta = {"x": jnp.tile(jnp.array([0.5, -1.0]), (3, 1))}
+
+    def energy(t):
+        return jnp.sum(t["x"]["x"] - t["x"]["x2"])
+
+    for room, arguments in ((nd.inference.elbo, ()), (nd.inference.step, ("x",))):
+        yield room.__name__, lambda eta, f=room, a=arguments: f(energy, nodes, eta, *a), (eta,)
+    yield "expected_statistics", lambda eta: nd.inference.expected_statistics(nodes, eta), (eta,)
+    statistics = nd.inference.expected_statistics(nodes, eta)
+    yield "message", lambda t: nd.inference.message(energy, t, "x"), (statistics,)
 
 
 def flows() -> Iterator[Call]:
@@ -360,7 +382,10 @@ def posterior() -> Iterator[Call]:
     yield "importance_correct", nd.importance_correct, (theta, logs, logs)
 
 
-CALLS = (families, parts_of_families, bayes, moments, networks, amortized, flows, posterior)
+CALLS = (
+    *(families, parts_of_families, bayes, moments, networks, distributions, inference, flows),
+    posterior,
+)
 
 
 def test_no_public_callable_calls_back_to_the_host():

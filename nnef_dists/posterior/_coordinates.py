@@ -13,7 +13,7 @@ from flowjax.bijections import AbstractBijection
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.amortized import ExtrapolationWarning
+from nnef_dists.distributions import ExtrapolationWarning
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.saving import register_saveable

@@ -10,8 +10,8 @@ import paramax
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.amortized import AmortizedFamily
 from nnef_dists.bayes import DeterministicParameter, is_parameter
+from nnef_dists.distributions import AmortizedFamily
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding

@@ -13,7 +13,7 @@ from flowjax.bijections import Affine, Chain, Scan, Vmap
 from jax.scipy.special import gammaln
 
 import nnef_dists as nd
-from tests.amortized.exact import etas_of, family_of
+from tests.distributions.exact import etas_of, family_of
 from tests.networks.data import exact_data
 from tests.registry import FAMILIES
 

@@ -27,7 +27,7 @@ class HeadCase:
 
 
 def _exact_normal_family() -> nd.AmortizedFamily:
-    from tests.amortized.exact import family_of
+    from tests.distributions.exact import family_of
 
     return family_of("GaussianNatural1D", sampler=nd.QuadratureSampler())
 

@@ -9,7 +9,7 @@ import scipy.stats
 from flowjax.bijections import Chain, Exp, Scale
 
 import nnef_dists as nd
-from tests.amortized.exact import family_of, moments_of
+from tests.distributions.exact import family_of, moments_of
 from tests.families.checks import assert_coordinates_are_a_bijection
 from tests.numerics import assert_close
 from tests.posterior.simulators import box, simulations

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.amortized.exact import CASES, STDV, etas_of, family_of, potential_of, uncertain
+from tests.distributions.exact import CASES, STDV, etas_of, family_of, potential_of, uncertain
 from tests.networks.data import exact_data
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

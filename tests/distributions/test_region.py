@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.amortized.exact import CASES, moments_of, potential_of
+from tests.distributions.exact import CASES, moments_of, potential_of
 from tests.networks.data import exact_data
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

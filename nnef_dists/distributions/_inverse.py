@@ -1,15 +1,23 @@
-"""The inverse of a moment network: natural parameters of given mean parameters."""
+"""The inverse of the moment map: natural parameters of given mean parameters."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nnef_dists.networks import AbstractMomentNetwork
 
+if TYPE_CHECKING:
+    from nnef_dists.distributions._base import AbstractTractableFamily
+
+# Largest numbers of steps, with a network and without.
 _STEPS = 64
+_NEWTON_STEPS = 200
+# Factor of the damping between steps, and the damping that ends the search.
+_DAMPING = 8.0
+_LARGEST_DAMPING = 1e8
 # Steps of the solver end below this, in inputs; Newton's steps after it double the digits.
 _TOLERANCE = 1e-3
 _POLISH = 3
@@ -32,7 +40,7 @@ class Inverse(NamedTuple):
 
 
 @jax.jit
-def invert(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inverse:
+def invert_network(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inverse:
     """Solves mu(eta) = mu for eta, in the training region.
 
     Levenberg and Marquardt's method in the standardised coordinates x of eta starts from that
@@ -130,3 +138,82 @@ def _whitening(
     sd = network.standardisation.rough_sd(inputs)
     values, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2 / jnp.outer(sd, sd))
     return (vectors / jnp.sqrt(jnp.maximum(values, _LEAST_EIGENVALUE))).T / sd
+
+
+class _Step(NamedTuple):
+    """The convex dual at one point: its value, its slope and curvature, and the misfit in z."""
+
+    u: Float[Array, " m"]
+    value: Float[Array, ""]
+    rounding: Float[Array, ""]
+    gradient: Float[Array, " m"]
+    hessian: Float[Array, "m m"]
+    misfit: Float[Array, ""]
+
+
+def invert_mean(
+    q: "AbstractTractableFamily", mu: Float[Array, " eta_dim"]
+) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
+    """Solves mu(eta) = mu for eta by minimizing the convex function A(eta) - eta . mu.
+
+    Damped Newton steps in the unconstrained coordinates u of eta, from u = 0, with the curvature
+    K^T Cov K, where K = d eta / d u. A step is kept if the function falls, or if it stays within
+    its rounding and mu(eta) - mu becomes smaller. The derivative in mu is that of the implicit
+    function theorem.
+
+    Args:
+        q: A tractable family whose A is convex.
+        mu: Mean parameters, `(eta_dim,)`.
+
+    Returns:
+        The eta, `(eta_dim,)`, and whether its mean is within sqrt(eps) of mu, in z units.
+
+    Reference:
+        Wainwright and Jordan, *Graphical Models, Exponential Families, and Variational Inference*
+        (2008), section 3.6.
+    """
+    family = q.family
+    target = jax.lax.stop_gradient(mu)
+    eps = jnp.finfo(mu.dtype).eps.astype(mu.dtype)
+
+    def at(u):
+        eta, tangents = family.constrain_eta(u), jax.jacfwd(family.constrain_eta)(u)
+        potential, covariance = q._potential(eta), q._covariance(eta)
+        excess = q._mean(eta) - target
+        value = potential - jnp.sum(eta * target)
+        rounding = 4 * eps * (jnp.abs(potential) + jnp.sum(jnp.abs(eta * target)))
+        sd = jnp.sqrt(jnp.diagonal(covariance))
+        gradient, hessian = tangents.T @ excess, tangents.T @ covariance @ tangents
+        return _Step(u, value, rounding, gradient, hessian, jnp.max(jnp.abs(excess) / sd))
+
+    def newton(here, damping):
+        diagonal = jnp.diagonal(here.hessian)
+        scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+        matrix = here.hessian / jnp.outer(scale, scale)
+        matrix = matrix + damping * jnp.eye(len(scale), dtype=scale.dtype)
+        return jnp.linalg.solve(matrix, here.gradient / scale) / scale
+
+    def go_on(carry):
+        here, damping, steps = carry
+        return (here.misfit > eps) & (damping < _LARGEST_DAMPING) & (steps < _NEWTON_STEPS)
+
+    def step(carry):
+        here, damping, steps = carry
+        there = at(here.u - newton(here, damping))
+        falls = there.value < here.value - here.rounding
+        keeps = (there.value <= here.value + here.rounding) & (there.misfit < here.misfit)
+        better = falls | keeps
+        here = jax.tree.map(lambda new, old: jnp.where(better, new, old), there, here)
+        smaller = jnp.where(damping > eps, damping / _DAMPING, 0)
+        # The first rejected step of full length is tried again with a noticeable damping.
+        larger = jnp.maximum(damping * _DAMPING, eps)
+        return here, jnp.where(better, smaller, larger).astype(damping.dtype), steps + 1
+
+    start = at(jnp.zeros(family.unconstrained_dim, mu.dtype))
+    here = jax.lax.while_loop(go_on, step, (start, jnp.ones((), mu.dtype), 0))[0]
+    # At the solution, d u / d mu = (K^T Cov K)^-1 K^T. The change has the value zero.
+    u = jax.lax.stop_gradient(here.u)
+    _, pull_back = jax.vjp(family.constrain_eta, u)
+    frozen = jax.lax.stop_gradient(here)._replace(gradient=pull_back(mu - target)[0])
+    eta = family.constrain_eta(u + newton(frozen, 0.0))
+    return eta, here.misfit <= jnp.sqrt(eps)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_number
-from nnef_dists.amortized._family import AmortizedFamily
+from nnef_dists.distributions._amortized import AmortizedFamily
 from nnef_dists.moments import MomentDataset, check_etas, estimate_moments
 from nnef_dists.sampling import HMCConfig
 

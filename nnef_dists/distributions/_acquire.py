@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer, check_number
-from nnef_dists.amortized._family import AmortizedFamily
 from nnef_dists.bayes import predictive_draws
+from nnef_dists.distributions._amortized import AmortizedFamily
 from nnef_dists.moments import check_etas
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.amortized.exact import (
+from tests.distributions.exact import (
     CASES,
     STDV,
     etas_of,

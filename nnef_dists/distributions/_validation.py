@@ -9,9 +9,9 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from nnef_dists.amortized._family import AmortizedFamily
-from nnef_dists.amortized._report import ValidationReport
 from nnef_dists.bayes import predictive_moments
+from nnef_dists.distributions._amortized import AmortizedFamily
+from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks import AbstractMomentNetwork
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.amortized.exact import (
+from tests.distributions.exact import (
     CASES,
     data_of,
     family_of,

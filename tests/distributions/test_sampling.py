@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.amortized.exact import family_of
+from tests.distributions.exact import family_of
 
 
 class FixedSampler(nd.AbstractSampler):

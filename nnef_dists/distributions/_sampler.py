@@ -1,4 +1,4 @@
-"""How an amortized family draws x."""
+"""Samplers of tractable families."""
 
 import math
 from typing import final
@@ -113,6 +113,11 @@ class QuadratureSampler(AbstractSampler):
             "Use HMCSampler.",
             error=RuntimeError,
         )
+
+
+def default_sampler(family: ExponentialFamily) -> AbstractSampler:
+    """Returns the fastest sampler: by quadrature in one dimension, by HMC otherwise."""
+    return QuadratureSampler() if math.prod(family.support.shape) == 1 else HMCSampler()
 
 
 class _StatusName:

@@ -1,0 +1,30 @@
+"""Tractable families: exponential families whose log-partition and mean can be computed."""
+
+from nnef_dists.distributions._acquire import acquire
+from nnef_dists.distributions._amortized import AmortizedFamily
+from nnef_dists.distributions._base import AbstractTractableFamily
+from nnef_dists.distributions._closed_form import ClosedForm
+from nnef_dists.distributions._distribution import Distribution
+from nnef_dists.distributions._extrapolation import ExtrapolationWarning
+from nnef_dists.distributions._oracle import OracleReport, mean_or_oracle
+from nnef_dists.distributions._quadrature import Quadrature
+from nnef_dists.distributions._report import ValidationReport
+from nnef_dists.distributions._sampler import HMCSampler, QuadratureSampler
+from nnef_dists.distributions._validation import ValidationWarning, validate
+
+__all__ = [
+    "AbstractTractableFamily",
+    "AmortizedFamily",
+    "ClosedForm",
+    "Distribution",
+    "ExtrapolationWarning",
+    "HMCSampler",
+    "OracleReport",
+    "Quadrature",
+    "QuadratureSampler",
+    "ValidationReport",
+    "ValidationWarning",
+    "acquire",
+    "mean_or_oracle",
+    "validate",
+]

@@ -1,0 +1,171 @@
+"""A family whose moments a network has learned, as a distribution."""
+
+from typing import ClassVar, final
+
+import equinox as eqx
+import jax.numpy as jnp
+import paramax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from nnef_dists._checks import check_instance
+from nnef_dists.bayes import Module, check_whole, predictive_moments
+from nnef_dists.distributions._base import AbstractTractableFamily
+from nnef_dists.distributions._inverse import invert_network
+from nnef_dists.distributions._method import compiled
+from nnef_dists.distributions._report import ValidationReport
+from nnef_dists.distributions._sampler import HMCSampler
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.moments import LogPartitionEstimate, exact_log_partition
+from nnef_dists.networks import AbstractLogPartitionNetwork, AbstractMomentNetwork
+from nnef_dists.sampling import AbstractSampler
+from nnef_dists.saving import register_saveable
+
+register_saveable(LogPartitionEstimate)
+
+
+@register_saveable
+@final
+class AmortizedFamily(AbstractTractableFamily, Module):
+    """An exponential family with a trained moment network.
+
+        mu(eta) = E[T | eta],    Cov[T | eta] = d mu / d eta
+        A(eta) = net(eta) - net(eta_0) + A_0
+
+    Except in `predictive`, the weights are at their means. For one draw of the weights, use
+    `nd.sample_all_parameters(q, key)`. The anchor A_0 = A(eta_0) fixes the additive constant of A.
+    `log_partition`, `entropy` and `log_prob` need it, but `kl` does not. With a direct network,
+    which predicts only moments, these four raise.
+
+    An eta outside the natural domain raises. Inside a compiled program the result is NaN. An eta
+    outside the training region issues an `ExtrapolationWarning`. A compiled program cannot warn:
+    use `is_inside`, or `strict=True`, which raises in all cases.
+
+    Args:
+        family: The exponential family.
+        network: A moment network of that family.
+        anchor: A at some eta, from `estimate_log_partition`. None computes it at `center`, the
+            medoid of the training etas, where that takes no sampling: for closed forms and in one
+            and two dimensions.
+        sampler: The sampler of `sample`. Defaults to `HMCSampler()`.
+        strict: Whether an eta outside the training region is an error.
+
+    Attributes:
+        anchor: The anchor of A, a buffer that is never trained; None without one.
+        report: The errors on held-out labels, from `nd.validate`, a buffer that is never trained;
+            None without validation. `print(q)` shows it.
+
+    Raises:
+        ValueError: If the network, or the anchor's eta, is of another family.
+
+    Example:
+        ```python
+        q = nd.AmortizedFamily(family, network)
+        q.entropy(eta), q.kl(eta, other), q.natural_parameters(q.mean(eta))
+        ```
+    """
+
+    family: ExponentialFamily = eqx.field(static=True)
+    network: AbstractMomentNetwork
+    anchor: paramax.NonTrainable[LogPartitionEstimate] | None
+    sampler: AbstractSampler
+    strict: bool = eqx.field(static=True)
+    # Not an argument: a copy with another network has no report.
+    report: paramax.NonTrainable[ValidationReport] | None = eqx.field(init=False)
+    _region: ClassVar[str] = "training region"
+
+    def __init__(
+        self,
+        family: ExponentialFamily,
+        network: AbstractMomentNetwork,
+        *,
+        anchor: LogPartitionEstimate | paramax.NonTrainable[LogPartitionEstimate] | None = None,
+        sampler: AbstractSampler | None = None,
+        strict: bool = False,
+    ):
+        check_instance(family, ExponentialFamily, "family")
+        check_instance(network, AbstractMomentNetwork, "network")
+        check_whole(network)
+        if network.family != family:
+            raise ValueError(f"Expected a network of {family!r}; got one of {network.family!r}")
+        self.family, self.network, self.strict = family, network, strict
+        self.sampler = HMCSampler() if sampler is None else sampler
+        if anchor is None and isinstance(network, AbstractLogPartitionNetwork):
+            anchor = exact_log_partition(family, self.center)
+        if isinstance(anchor, LogPartitionEstimate):
+            anchor = paramax.NonTrainable(anchor)
+        if anchor is not None and anchor.tree.eta.shape != (family.eta_dim,):
+            raise ValueError(
+                f"Expected an anchor with eta of shape {(family.eta_dim,)}; got "
+                f"{anchor.tree.eta.shape}"
+            )
+        self.anchor, self.report = anchor, None
+
+    def __repr__(self) -> str:
+        """The family, the network's class, and the verdict of `nd.validate`."""
+        verdict = "not validated" if self.report is None else repr(self.report.tree)
+        verdict = verdict.removeprefix("ValidationReport(").removesuffix(")")
+        return f"AmortizedFamily of {self.family!r} by {type(self.network).__name__}: {verdict}"
+
+    @property
+    def center(self) -> Float[Array, " eta_dim"]:
+        """The medoid of the training etas, `(eta_dim,)`, where A is anchored by default.
+
+        Of at most 512 training etas, it is the one whose summed distance to the others is least, in
+        whitened unconstrained coordinates.
+        """
+        return paramax.unwrap(self.network.standardisation).center
+
+    @compiled
+    def predictive(
+        self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int = 64
+    ) -> tuple[Float[Array, " eta_dim"], Float[Array, " eta_dim"]]:
+        """Returns mean and standard deviation of mu(eta) over draws of the weights.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+            key: For the draws of the weights.
+            n: How many sets of weights are drawn, at least 2.
+
+        Returns:
+            Both `(eta_dim,)`, in units of T.
+
+        Raises:
+            ValueError: For fewer than 2 draws.
+        """
+        return predictive_moments(self.network, lambda network: network(eta), key, n)
+
+    def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        return self._log_partition_network().log_partition(eta)
+
+    def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        network, anchor = self._log_partition_network(), paramax.unwrap(self.anchor)
+        if anchor is None:
+            raise ValueError(
+                f"Expected an anchor of A for {self.family!r}; got none. Build the AmortizedFamily "
+                "with anchor=estimate_log_partition(family, q.center, key)."
+            )
+        return network.log_partition(eta) - network.log_partition(anchor.eta) + anchor.value
+
+    def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        return self.network(eta)
+
+    def _invert(
+        self, mu: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
+        inputs, residual = invert_network(self.network, mu)
+        coordinates = self.network.standardisation
+        tolerance = jnp.sqrt(jnp.finfo(mu.dtype).eps).astype(mu.dtype)
+        found = (residual <= tolerance) & coordinates.is_inside(inputs)
+        return coordinates.eta_at(inputs), found
+
+    def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        coordinates = self.network.standardisation
+        return coordinates.is_inside(coordinates.inputs(eta))
+
+    def _log_partition_network(self) -> AbstractLogPartitionNetwork:
+        if not isinstance(self.network, AbstractLogPartitionNetwork):
+            raise ValueError(
+                "Expected an AbstractLogPartitionNetwork, which models A(eta); got "
+                f"{type(self.network).__name__}, which predicts only moments."
+            )
+        return self.network

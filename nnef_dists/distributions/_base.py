@@ -1,0 +1,305 @@
+"""Exponential families whose log-partition and mean can be computed."""
+
+import functools
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from nnef_dists._checks import guard
+from nnef_dists.distributions._distribution import Distribution
+from nnef_dists.distributions._method import compiled
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.sampling import AbstractSampler
+
+
+class AbstractTractableFamily(eqx.Module):
+    """An exponential family whose log-partition A and mean mu can be computed.
+
+        log p(x | eta) = eta . T(x) + log h(x) - A(eta)
+        mu(eta) = E[T | eta] = grad A(eta),    Cov[T | eta] = d mu / d eta
+
+    `ClosedForm` has formulas, `Quadrature` integrates in one and two dimensions, and
+    `AmortizedFamily` has a trained network. Code that takes this class works with all of them.
+
+    Each method takes one eta. Use `jax.vmap` for a batch. A call outside `jax.jit` runs one
+    compiled program, which the next call with the same shapes reuses. `jax.jit(q.mean)` works too.
+
+    An invalid eta raises. Inside a compiled program the result is NaN, and so are its derivatives,
+    without a host callback. With `strict`, it raises there too.
+
+    A subclass declares the attributes and five private methods of valid arguments, which are only
+    called while they are traced: `_potential`, `_log_partition`, `_mean`, `_invert` and
+    `_is_inside`.
+
+    Attributes:
+        family: The exponential family.
+        sampler: The sampler of `sample`.
+        strict: Whether an eta that is invalid, or outside the region of `is_inside`, raises inside
+            compiled programs, by `equinox.error_if`, which is a host callback.
+    """
+
+    family: eqx.AbstractVar[ExponentialFamily]
+    sampler: eqx.AbstractVar[AbstractSampler]
+    strict: eqx.AbstractVar[bool]
+    # The name of the set that `_invert` searches, for messages.
+    _region: eqx.AbstractClassVar[str]
+
+    @abstractmethod
+    def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns A(eta) up to a constant, in nats."""
+
+    @abstractmethod
+    def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns A(eta), in nats."""
+
+    @abstractmethod
+    def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        """Returns mu(eta), differentiable in eta."""
+
+    @abstractmethod
+    def _invert(
+        self, mu: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
+        """Returns the eta with mean parameters mu, and whether it was found in the region."""
+
+    @abstractmethod
+    def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether A and mu are known to be accurate at a valid eta."""
+
+    def _covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
+        jacobian = jax.jacfwd(self._mean)(eta)
+        return (jacobian + jacobian.T) / 2
+
+    def at(self, eta: Float[Array, " eta_dim"]) -> Distribution:
+        """Returns the distribution p(x | eta), a pytree.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The distribution, with methods `sample`, `log_prob`, `mean`, `entropy`, `kl` and
+            `to_numpyro`.
+
+        Raises:
+            ValueError: If eta is outside the natural domain, or the family is strict and eta is
+                outside the region of `is_inside`.
+        """
+        return Distribution(self, eta)
+
+    @compiled
+    def checked(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        """Returns eta as an array if it is valid and inside, with the checks of all methods.
+
+        Args:
+            eta: Natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The same eta, or NaN for an invalid one inside a compiled program.
+
+        Raises:
+            ValueError: If eta is outside the natural domain, or the family is strict and eta is
+                outside the region of `is_inside`.
+        """
+        return eta
+
+    @functools.partial(compiled, within="space")
+    def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether A and mu are known to be accurate at a valid eta.
+
+        For an `AmortizedFamily` this is the training region, see `TrainingRegion`: an eta whose
+        coordinates were all seen, but never together, is outside. Other families return True.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar.
+        """
+        return self._is_inside(eta)
+
+    @compiled
+    def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        """Returns the mean parameters mu = E[T | eta].
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The mean parameters, `(eta_dim,)`.
+
+        Raises:
+            ValueError: If eta is outside the natural domain, or the family is strict and eta is
+                outside the region of `is_inside`. Inside a compiled program the result is NaN for
+                an invalid eta, and a strict family raises by `equinox.error_if`. All methods that
+                take eta do this.
+        """
+        return self._mean(eta)
+
+    @compiled
+    def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
+        """Returns Cov[T | eta], the symmetric part of the Jacobian of `mean`.
+
+        The Jacobian of the gradient of a log-partition is symmetric. The Jacobian of a direct
+        network is approximately symmetric if the network is well trained. A network may give an
+        indefinite matrix, which is not repaired. Use `is_positive_definite`.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A symmetric matrix, `(eta_dim, eta_dim)`.
+        """
+        return self._covariance(eta)
+
+    @compiled
+    def is_positive_definite(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether the covariance is positive along all directions in which eta can move.
+
+        These are the unconstrained coordinates. An over-complete family, such as
+        `MultivariateNormal`, has statistics that repeat each other and a singular covariance.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar.
+        """
+        u = self.family.unconstrain_eta(eta)
+        tangents = jax.jacfwd(self.family.constrain_eta)(u)
+        information = tangents.T @ self._covariance(eta) @ tangents
+        diagonal = jnp.diagonal(information)
+        # To unit diagonal, so that scales do not matter to float arithmetic.
+        scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+        factor = jnp.linalg.cholesky(information / jnp.outer(scale, scale))
+        return jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(factor))
+
+    @compiled
+    def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns A(eta), the log of the integral of h(x) exp(eta . T(x)) over x, in nats.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: If the network is a direct one, or its A has no anchor.
+        """
+        return self._log_partition(eta)
+
+    @compiled
+    def entropy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns the differential entropy A(eta) - eta . mu(eta), in nats.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar, which may be negative.
+
+        Raises:
+            ValueError: If the family has a base measure, whose entropy also needs E[log h], and
+                where `log_partition` raises.
+        """
+        if not self.family.has_unit_base_measure:
+            raise ValueError(
+                f"Expected a family without a base measure: the entropy of {self.family!r} needs "
+                "E[log h]. Use BaseMeasureAsStatistic(family), at whose log_h = 1 it is this "
+                "family."
+            )
+        return self._log_partition(eta) - jnp.sum(eta * self._mean(eta))
+
+    @compiled
+    def kl(
+        self, eta_p: Float[Array, " eta_dim"], eta_q: Float[Array, " eta_dim"]
+    ) -> Float[Array, ""]:
+        """Returns KL(p || q) = (eta_p - eta_q) . mu_p - A(eta_p) + A(eta_q), in nats.
+
+        It needs no anchor of A. If a network is not convex, it may be negative. It is not clipped.
+
+        Args:
+            eta_p: Valid natural parameters of p, `(eta_dim,)`.
+            eta_q: Valid natural parameters of q, `(eta_dim,)`.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: If the network is a direct one, without a log-partition.
+        """
+        difference = self._potential(eta_q) - self._potential(eta_p)
+        return jnp.sum((eta_p - eta_q) * self._mean(eta_p)) + difference
+
+    @compiled
+    def log_prob(self, x: Array, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        """Returns log p(x | eta), in nats.
+
+        Args:
+            x: One point of the support, of shape `family.x_shape`.
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: Where `log_partition` raises.
+        """
+        return self.family.unnormalized_logdensity(eta, x) - self._log_partition(eta)
+
+    @compiled
+    def natural_parameters(
+        self, mu: Float[Array, " eta_dim"], *, throw: bool = True
+    ) -> Float[Array, " eta_dim"]:
+        """Returns the eta whose mean parameters are mu, the inverse of `mean`.
+
+        An over-complete family gets the symmetric eta. An `AmortizedFamily` searches its training
+        region. The derivative in mu is the inverse of the covariance, in the coordinates of eta.
+
+        Args:
+            mu: Mean parameters, `(eta_dim,)`.
+            throw: Whether to raise if there is no such eta. Otherwise the result is NaN.
+
+        Returns:
+            Valid natural parameters, `(eta_dim,)`.
+
+        Raises:
+            RuntimeError: If no eta of the region comes within sqrt(eps) of mu, in z units, where
+                eps is the rounding of mu's dtype. Inside a compiled program eta is NaN, or raises
+                in a strict family.
+        """
+        eta, found = self._invert(mu)
+        if not throw:
+            return jnp.where(found, eta, jnp.nan)
+        return guard(
+            eta,
+            found,
+            f"Expected mean parameters of an eta in the {self._region}",
+            mu,
+            "Check that mu is attainable, or use throw=False for NaN.",
+            strict=self.strict,
+            error=RuntimeError,
+        )
+
+    @functools.partial(compiled, within="domain")
+    def sample(
+        self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+    ) -> Float[Array, "n *x_shape"]:
+        """Draws from p(x | eta) by the sampler.
+
+        Args:
+            key: PRNG key.
+            eta: Valid natural parameters, `(eta_dim,)`.
+            n: Number of draws, at least 1.
+
+        Returns:
+            The draws, `(n, *x_shape)`.
+
+        Raises:
+            RuntimeError: If the sampler's checks fail.
+            ValueError: If n < 1, or eta is outside the natural domain.
+        """
+        return self.sampler.sample(self.family, key, eta, n)

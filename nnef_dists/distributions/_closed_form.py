@@ -1,0 +1,71 @@
+"""Families with formulas for A and mu."""
+
+from typing import ClassVar, final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.distributions._base import AbstractTractableFamily
+from nnef_dists.distributions._inverse import invert_mean
+from nnef_dists.distributions._sampler import default_sampler
+from nnef_dists.families import ClosedFormFamily
+from nnef_dists.sampling import AbstractSampler
+from nnef_dists.saving import register_saveable
+
+
+@register_saveable
+@final
+class ClosedForm(AbstractTractableFamily):
+    """A family with closed forms for its log-partition and mean, such as `Gamma`.
+
+    Example:
+        `q = nd.ClosedForm(nd.Gamma())`, then `q.entropy(eta)`, `q.kl(eta, other)`.
+
+    Args:
+        family: The exponential family.
+        sampler: The sampler that `sample` uses. Defaults to `QuadratureSampler()` in one dimension
+            and to `HMCSampler()` otherwise.
+        strict: Whether an invalid eta raises inside compiled programs too.
+
+    Raises:
+        ValueError: If `family` is not a `ClosedFormFamily`.
+    """
+
+    family: ClosedFormFamily = eqx.field(static=True)
+    sampler: AbstractSampler
+    strict: bool = eqx.field(static=True)
+    _region: ClassVar[str] = "natural domain"
+
+    def __init__(
+        self,
+        family: ClosedFormFamily,
+        *,
+        sampler: AbstractSampler | None = None,
+        strict: bool = False,
+    ):
+        if not isinstance(family, ClosedFormFamily):
+            raise ValueError(
+                f"Expected a ClosedFormFamily, which has log_partition and mean; got {family!r}. "
+                "Use Quadrature(family) in one or two dimensions, and a trained "
+                "AmortizedFamily(family, network) otherwise."
+            )
+        self.family, self.strict = family, strict
+        self.sampler = default_sampler(family) if sampler is None else sampler
+
+    def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        return self.family.log_partition(eta)
+
+    def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        return self.family.log_partition(eta)
+
+    def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
+        return self.family.mean(eta)
+
+    def _invert(
+        self, mu: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
+        return invert_mean(self, mu)
+
+    def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        return jnp.asarray(True)

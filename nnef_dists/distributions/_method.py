@@ -1,0 +1,141 @@
+"""Methods that are one body: traced where they are traced, and one compiled program otherwise."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool
+
+from nnef_dists._checks import as_key, as_point, as_vector
+from nnef_dists.distributions._extrapolation import check_extrapolation
+
+_Self = TypeVar("_Self")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+Within = Literal["region", "domain", "space"]
+
+
+class compiled(Generic[_Self, _P, _R]):  # noqa: N801
+    """Makes a method of an `AbstractTractableFamily` a compiled program with checked arguments.
+
+    Arguments are converted by their names: `eta`, `eta_p`, `eta_q` and `mu` to vectors, `x` to a
+    point, `key` to a key. Arrays are traced, other arguments are static. The body sees an invalid
+    eta as NaN. The program also returns whether all is well, one bit. If this bit is concrete and
+    false, the checks run again on concrete values, and raise or warn.
+
+    The bound method is a `jax.tree_util.Partial`, so that `jax.jit(q.mean)` works. The bound
+    methods of an `equinox.Module` hash their arrays, which fails. This one hashes by identity. The
+    arrays of the module are constants of the compiled program. Pass the module as an argument,
+    `jax.jit(lambda q, eta: q.mean(eta))`, if it changes.
+
+    Args:
+        function: The method. It calls no other compiled method.
+        within: Where each eta has to be: in the "region" of `is_inside`, where the method raises
+            or warns otherwise, in the natural "domain", or anywhere in "space".
+    """
+
+    def __init__(
+        self, function: Callable[Concatenate[_Self, _P], _R], *, within: Within = "region"
+    ):
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(q: Any, *args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(q, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = {
+                name: _CONVERT[name](q, name, value) if name in _CONVERT else value
+                for name, value in list(bound.arguments.items())[1:]
+            }
+            return _run(function, within, q, arguments)
+
+        self.function = function
+        self.call = call
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(
+        self, instance: None, owner: type | None = None
+    ) -> Callable[Concatenate[_Self, _P], _R]: ...
+
+    @overload
+    def __get__(self, instance: _Self, owner: type | None = None) -> Callable[_P, _R]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self.function
+        return jax.tree_util.Partial(self.call, instance)
+
+
+def _vector(q: Any, name: str, value: Any) -> Array:
+    what = "mu" if name == "mu" else "eta"
+    return as_vector(value, q.family.eta_dim, what, q.family)
+
+
+_CONVERT: dict[str, Callable[[Any, str, Any], Array]] = {
+    **dict.fromkeys(("eta", "eta_p", "eta_q", "mu"), _vector),
+    "x": lambda q, name, value: as_point(value, q.family.x_shape, q.family),
+    "key": lambda q, name, value: as_key(value),
+}
+_ETAS = ("eta", "eta_p", "eta_q")
+
+
+def _run(function: Callable, within: Within, q: Any, arguments: dict[str, Any]) -> Any:
+    etas = [name for name in _ETAS if name in arguments]
+    if q.strict and within != "space":
+        checked = {name: q.family.check_eta(arguments[name], strict=True) for name in etas}
+        arguments = {**arguments, **checked}
+    result, is_fine, is_inside, is_finite = _program(function, within, q, arguments)
+    if not isinstance(is_fine, Tracer) and is_fine:
+        return result
+    for name in etas:
+        eta = arguments[name]
+        if not isinstance(is_fine, Tracer) and within != "space":
+            q.family.check_eta(eta)
+        result = check_extrapolation(result, eta, is_inside[name], strict=q.strict)
+    if not isinstance(is_fine, Tracer) and not is_finite:
+        # A check of the body itself failed, and raises here.
+        function(q, **arguments)
+    return result
+
+
+def _program(
+    function: Callable, within: Within, q: Any, arguments: dict[str, Any]
+) -> tuple[Any, Bool[Array, ""], dict[str, Bool[Array, ""]], Bool[Array, ""]]:
+    """Returns the result; whether all is well, each eta is inside, and the result has no NaN."""
+    # Less work per call than `equinox.filter_jit`, which also takes results that are not arrays.
+    leaves, structure = jax.tree.flatten((q, arguments))
+    is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
+    # None marks the place of an array.
+    rest = tuple(None if traced else leaf for leaf, traced in zip(leaves, is_array, strict=True))
+    return _compiled_program(function, within, structure, rest, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _compiled_program(function, within, structure, rest, arrays):
+    left = iter(arrays)
+    leaves = [next(left) if leaf is None else leaf for leaf in rest]
+    q, arguments = jax.tree.unflatten(structure, leaves)
+    yes = jnp.asarray(True)
+    is_valid, is_inside = yes, {}
+    for name in (name for name in _ETAS if name in arguments):
+        eta = arguments[name]
+        is_inside[name] = yes
+        if within != "space":
+            is_valid &= q.family.is_valid_eta(eta)
+            arguments = {**arguments, name: q.family.check_eta(eta)}
+        if within == "region":
+            is_inside[name] = q._is_inside(eta)
+    result = function(q, **arguments)
+    leaves = [leaf for leaf in jax.tree.leaves(result) if eqx.is_inexact_array(leaf)]
+    is_finite = functools.reduce(jnp.logical_and, [~jnp.any(jnp.isnan(x)) for x in leaves], yes)
+    is_fine = functools.reduce(jnp.logical_and, is_inside.values(), is_valid & is_finite)
+    return result, is_fine, is_inside, is_finite

@@ -1,0 +1,144 @@
+"""A distribution as a NumPyro site. Only `Distribution.to_numpyro` imports this module."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from flowjax.bijections import AbstractBijection, Identity
+from jaxtyping import Array, Bool
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform, biject_to
+
+from nnef_dists.distributions._distribution import Distribution
+from nnef_dists.families import ExponentialFamily
+
+
+def as_numpyro(distribution: Distribution) -> dist.Distribution:
+    """Returns the NumPyro distribution; see `Distribution.to_numpyro`."""
+    return _Site(distribution)
+
+
+class _Support(constraints.Constraint):
+    """The support of a family: the points with finite unconstrained coordinates."""
+
+    def __init__(self, family: ExponentialFamily):
+        self.family = family
+
+    @property
+    def event_dim(self) -> int:
+        return len(self.family.x_shape)
+
+    def __call__(self, x: Array) -> Bool[Array, "*batch"]:
+        support, shape = self.family.support, self.family.x_shape
+        if not isinstance(support, AbstractBijection):
+            # A map that is not one-to-one has no inverse to test with.
+            return jnp.ones(x.shape[: x.ndim - len(shape)], bool)
+        u = _over_batch(support.inverse, x, shape)
+        axes = tuple(range(u.ndim - len(support.shape), u.ndim))
+        return jnp.all(jnp.isfinite(u), axes)
+
+    def feasible_like(self, prototype: Array) -> Array:
+        support = self.family.support
+        x = support.transform(jnp.zeros(support.shape, prototype.dtype))
+        return jnp.broadcast_to(x, prototype.shape)
+
+    def tree_flatten(self) -> Any:
+        return (), ((), {"family": self.family})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Support) and other.family == self.family
+
+    def __hash__(self) -> int:
+        return hash((_Support, self.family))
+
+
+class _SupportTransform(Transform):
+    """The map of unconstrained coordinates to the support."""
+
+    def __init__(self, family: ExponentialFamily):
+        self.family = family
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, len(self.family.support.shape))
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return _Support(self.family)
+
+    # NumPyro's names: x are the coordinates and y the point.
+    def __call__(self, x: Any) -> Array:
+        return _over_batch(self.family.support.transform, x, self.family.support.shape)
+
+    def _inverse(self, y: Any) -> Array:
+        return _over_batch(self._bijection.inverse, y, self.family.x_shape)
+
+    def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
+        def log_det(u):
+            return self.family.support.transform_and_log_det(u)[1]
+
+        return _over_batch(log_det, x, self.family.support.shape)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[: len(shape) - len(self.family.support.shape)] + self.family.x_shape
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[: len(shape) - len(self.family.x_shape)] + self.family.support.shape
+
+    def tree_flatten(self) -> Any:
+        return (), ((), {"family": self.family})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SupportTransform) and other.family == self.family
+
+    @property
+    def _bijection(self) -> AbstractBijection:
+        support = self.family.support
+        if not isinstance(support, AbstractBijection):
+            raise ValueError(
+                "Expected a support that is a flowjax bijection for a latent site; "
+                f"{self.family!r} has {support!r}. Observe the site, or add q.log_prob by "
+                "numpyro.factor."
+            )
+        return support
+
+
+@biject_to.register(_Support)
+def _to_support(constraint: _Support) -> _SupportTransform:
+    transform = _SupportTransform(constraint.family)
+    _ = transform._bijection  # Raises where there is none.
+    return transform
+
+
+class _Site(dist.Distribution):
+    """The distribution with NumPyro's methods."""
+
+    pytree_data_fields = ("distribution",)
+
+    def __init__(self, distribution: Distribution, *, validate_args: bool | None = None):
+        self.distribution = distribution
+        shape = distribution.q.family.x_shape
+        super().__init__((), shape, validate_args=validate_args)
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
+        family = self.distribution.q.family
+        if isinstance(family.support, Identity):
+            return constraints.independent(constraints.real, len(family.x_shape))
+        return _Support(family)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
+        return self.distribution.sample(key, sample_shape)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        return _over_batch(self.distribution.log_prob, jnp.asarray(value), self.event_shape)
+
+
+def _over_batch(function: Any, value: Array, shape: tuple[int, ...]) -> Array:
+    """Applies a function of one array of some shape to all leading axes."""
+    batch = value.shape[: value.ndim - len(shape)]
+    flat = value.reshape(math.prod(batch), *shape)
+    out = jax.vmap(function)(flat)
+    return out.reshape(*batch, *out.shape[1:])

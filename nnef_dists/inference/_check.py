@@ -1,0 +1,192 @@
+"""Checks of an energy against a log joint density."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from nnef_dists._checks import as_key, check_instance
+from nnef_dists.inference._node import Node, Nodes, NodeStatistics, over_plate
+from nnef_dists.inference._step import Energy, check_scalar, of_node
+
+# Random points, and the largest number of plate elements whose second derivatives are computed.
+_POINTS = 8
+_ELEMENTS = 128
+# Largest relative difference in double precision, also if parts are computed in float32.
+_TOLERANCE = 1e-7
+
+
+class EnergyReport(NamedTuple):
+    """A valid energy.
+
+    Attributes:
+        constant: energy(T(x)) + log h(x) - log_joint(x), in nats, by which `elbo` exceeds the bound
+            of the log joint.
+        coupled: Nodes with elements of one plate that are coupled in the energy. Update them by
+            colors, or with rho < 1.
+    """
+
+    constant: float
+    coupled: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"conjugate energy; elbo is {self.constant:+.6g} nats above that of log_joint"
+        if self.coupled:
+            names = ", ".join(map(repr, self.coupled))
+            text += f"; coupled plate elements in {names}: update them by colors, or with rho < 1"
+        return text
+
+
+def check_energy(
+    energy: Energy,
+    log_joint: Callable[..., Any],
+    nodes: Nodes,
+    key: PRNGKeyArray,
+    *args: Any,
+) -> EnergyReport:
+    """Checks that an energy is the log joint density in statistics, and conjugate.
+
+        energy(T(x)) + sum of log h(x) - log_joint(x) = constant
+
+    at random x of each node, with all other nodes fixed. Then it checks that the energy is linear
+    in the statistics of each plate element, also off the image of T. Both run in double precision,
+    on the host, with small compiled programs. Data are converted to double precision.
+
+    Args:
+        energy: `energy(statistics, *args)`, a scalar, in nats.
+        log_joint: `log_joint(x, *args)`, a scalar in nats, where x is a dict of the values of the
+            nodes, each `(*plate, *x_shape)`. Terms that do not depend on x may be left out.
+        nodes: The nodes by name.
+        key: PRNG key of the points.
+        *args: Data and settings, passed to both.
+
+    Returns:
+        A report with the constant and the nodes with coupled plate elements. Print it.
+
+    Raises:
+        ValueError: If the difference varies with a node, or the energy is not linear in the
+            statistics of a node. The message has the names of the node and the statistic.
+
+    Example:
+        `print(nd.inference.check_energy(energy, log_joint, nodes, jax.random.key(0), data))`
+    """
+    key = as_key(key)
+    for name, node in nodes.items():
+        check_instance(node, Node, f"nodes[{name!r}]")
+    seed = np.asarray(jax.random.key_data(key))
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        args = jax.tree.map(_double, args)
+        key = jax.random.wrap_key_data(jnp.asarray(seed), impl=jax.random.key_impl(key))
+        keys = jax.random.split(key, (len(nodes), 2))
+        points = {
+            name: _draw(node, keys[i, 0], 1 + _POINTS)
+            for i, (name, node) in enumerate(nodes.items())
+        }
+        constant = _check_difference(energy, log_joint, nodes, points, args)
+        start = {name: _statistics(node, points[name][0]) for name, node in nodes.items()}
+        coupled = tuple(
+            name
+            for i, (name, node) in enumerate(nodes.items())
+            if _check_linear(energy, node, start, name, keys[i, 1], args)
+        )
+    return EnergyReport(constant, coupled)
+
+
+def _double(leaf: Any) -> Any:
+    is_floating = isinstance(leaf, jax.Array | np.ndarray | np.floating)
+    is_floating = is_floating and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(np.asarray(leaf), jnp.float64) if is_floating else leaf
+
+
+def _draw(node: Node, key: PRNGKeyArray, n: int) -> Array:
+    """Returns points x of a node, `(n, *plate, *x_shape)`, standard normal in coordinates."""
+    support = node.q.family.support
+    u = jax.random.normal(key, (n, *node.plate, *support.shape), jnp.float64)
+    transform = jax.jit(jax.vmap(functools.partial(over_plate, node, support.transform)))
+    return transform(u)
+
+
+def _statistics(node: Node, x: Array) -> NodeStatistics:
+    family = node.q.family
+    return NodeStatistics(family, over_plate(node, family.sufficient_statistics, x))
+
+
+def _check_difference(
+    energy: Energy, log_joint: Callable[..., Any], nodes: Nodes, points: dict[str, Array], args: Any
+) -> float:
+    """Moves one node at a time, and returns the constant."""
+
+    @jax.jit
+    def terms(x, args):
+        statistics = {name: _statistics(node, x[name]) for name, node in nodes.items()}
+        measures = [
+            jnp.sum(over_plate(node, node.q.family.log_base_measure, x[name]))
+            for name, node in nodes.items()
+        ]
+        joint = log_joint(x, *args)
+        if jnp.shape(joint) != ():
+            raise ValueError(
+                f"Expected log_joint(x, *args) to return a scalar, in nats; got shape "
+                f"{jnp.shape(joint)}. Sum over plates with jnp.sum."
+            )
+        return check_scalar(energy(statistics, *args)) + sum(measures), joint
+
+    first = {name: x[0] for name, x in points.items()}
+    ours, theirs = terms(first, args)
+    constant = float(ours - theirs)
+    for name in nodes:
+        for i in range(1, 1 + _POINTS):
+            ours, theirs = (float(part) for part in terms({**first, name: points[name][i]}, args))
+            change = ours - theirs - constant
+            if not abs(change) <= _TOLERANCE * (1 + abs(ours) + abs(theirs) + abs(constant)):
+                raise ValueError(
+                    "Expected energy(T(x)) + log h(x) - log_joint(x) to be constant; got a change "
+                    f"by {change:.6g} nats when node {name!r} alone moves. Check the terms of "
+                    f"{name!r} in both: signs, factors, plates, and the Jacobian of its "
+                    "parametrization."
+                )
+    return constant
+
+
+def _check_linear(
+    energy: Energy, node: Node, statistics: Any, name: str, key: PRNGKeyArray, args: Any
+) -> bool:
+    """Returns whether elements of the node's plate are coupled; raises if one is not linear."""
+    flat = statistics[name].flat
+    d = flat.shape[-1]
+
+    @jax.jit
+    def curvature(statistics, args, along):
+        gradient = jax.grad(of_node(energy, statistics, name, args))
+        value, change = jax.jvp(gradient, (statistics[name].flat,), (along,))
+        return change.reshape(-1, d), jnp.max(jnp.abs(value))
+
+    def is_curved(along):
+        change, slope = curvature(statistics, args, along)
+        return np.abs(np.asarray(change)) > _TOLERANCE * (1 + float(slope))
+
+    key_signs, key_elements = jax.random.split(key)
+    signs = jax.random.rademacher(key_signs, (2, *flat.shape), jnp.float64)
+    if not any(is_curved(along).any() for along in signs):
+        return False
+    n = flat.size // d
+    elements = np.asarray(jax.random.permutation(key_elements, n))[:_ELEMENTS]
+    coupled = False
+    for element in elements:
+        for j, statistic in enumerate(node.q.family.stat_names):
+            along = jnp.zeros((n, d), flat.dtype).at[element, j].set(1.0)
+            curved = is_curved(along.reshape(flat.shape))
+            if curved[element].any():
+                other = node.q.family.stat_names[int(np.argmax(curved[element]))]
+                raise ValueError(
+                    f"Expected an energy that is linear in the statistics of node {name!r}; got "
+                    f"one with a product of its statistics {statistic!r} and {other!r}. Give the "
+                    "node a family that has the product as a statistic, or pass the term as "
+                    "`extra`."
+                )
+            coupled |= bool(curved.any())
+    return coupled

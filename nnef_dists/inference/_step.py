@@ -1,0 +1,215 @@
+"""The evidence lower bound and its coordinate ascent."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.inference._node import (
+    Etas,
+    Nodes,
+    NodeStatistics,
+    Statistics,
+    check_etas_of,
+    check_name,
+    expected_statistics,
+    over_plate,
+)
+
+# energy(statistics, *args), a scalar in nats.
+Energy = Callable[..., Any]
+
+
+def elbo(
+    energy: Energy,
+    nodes: Nodes,
+    eta: Etas,
+    *args: Any,
+    extra: Float[Array, ""] | float = 0.0,
+    scale: Mapping[str, Any] | None = None,
+) -> Float[Array, ""]:
+    """Returns the evidence lower bound of a factorized posterior, in nats.
+
+        ELBO = energy(E[T]) + sum over nodes and plates of (A(eta) - eta . mu(eta)) + extra
+
+    This holds if the energy is linear in the statistics of each plate element, so that its
+    expectation is its value at E[T]. Otherwise the result is NaN. Here the first element of each
+    plate is tested, and `check_energy` tests all. The bound holds up to the constant that
+    `check_energy` returns.
+
+    Args:
+        energy: The log joint density as a function of statistics by node and name,
+            `energy(statistics, *args)`, a scalar.
+        nodes: The nodes by name.
+        eta: Natural parameters by node, each `(*plate, eta_dim)`.
+        *args: Data and settings, passed to `energy`.
+        extra: Expected terms that are not in the energy, in nats.
+        scale: Factors of the entropies by node, 1 by default. With a minibatch of B out of N plate
+            elements, use N / B for the nodes of the plate.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If names or shapes do not match, or `energy` does not return a scalar.
+    """
+    eta = check_etas_of(nodes, eta)
+    scale = (
+        {} if scale is None else {name: scale[name] for name in scale if check_name(nodes, name)}
+    )
+    statistics = expected_statistics(nodes, eta)
+    total = check_scalar(energy(statistics, *args)) + extra
+    for name, node in nodes.items():
+        log_partition = jnp.sum(over_plate(node, node.q.log_partition, eta[name]))
+        entropy = log_partition - jnp.sum(eta[name] * statistics[name].flat)
+        total = total + scale.get(name, 1.0) * entropy
+    linear = jnp.stack([_is_linear(energy, statistics, name, args) for name in nodes])
+    return jnp.where(jnp.all(linear), total, jnp.nan)
+
+
+def message(
+    energy: Energy, statistics: Statistics, name: str, *args: Any
+) -> Float[Array, "*plate eta_dim"]:
+    """Returns the sum of all messages to a node, d energy / d E[T] of the node.
+
+    If the energy is linear in the node's statistics, these are the natural parameters of the
+    optimal factor, given the other nodes.
+
+    Args:
+        energy: The log joint density, `energy(statistics, *args)`.
+        statistics: Expected statistics, from `expected_statistics`.
+        name: The node.
+        *args: Data and settings, passed to `energy`.
+
+    Returns:
+        Natural parameters, `(*plate, eta_dim)`.
+
+    Raises:
+        ValueError: If there is no such node, or `energy` does not return a scalar.
+    """
+    check_name(statistics, name)
+    return jax.grad(of_node(energy, statistics, name, args))(statistics[name].flat)
+
+
+def step(
+    energy: Energy,
+    nodes: Nodes,
+    eta: Etas,
+    name: str,
+    *args: Any,
+    rho: Float[Array, ""] | float = 1.0,
+    extra: Float[Array, "*plate eta_dim"] | None = None,
+) -> dict[str, Array]:
+    """Returns natural parameters after one step of coordinate ascent at a node.
+
+        eta_name <- (1 - rho) eta_name + rho (message + extra)
+
+    With rho = 1 the step maximizes the ELBO over the factors of the node, if no two elements of its
+    plate are coupled. Smaller values damp it, or make it a step of stochastic natural-gradient
+    ascent.
+
+    Example:
+        ```python
+        def sweep(eta, _):
+            for name in nodes:
+                eta = nd.inference.step(energy, nodes, eta, name, data)
+            return eta, nd.inference.elbo(energy, nodes, eta, data)
+
+        eta, bounds = jax.lax.scan(sweep, eta, length=40)
+        ```
+
+    Args:
+        energy: The log joint density, `energy(statistics, *args)`.
+        nodes: The nodes by name.
+        eta: Natural parameters by node, each `(*plate, eta_dim)`.
+        name: The node.
+        *args: Data and settings, passed to `energy`.
+        rho: Step size in (0, 1]. Defaults to 1.
+        extra: Further messages, `(*plate, eta_dim)`, of terms that are not in the energy.
+
+    Returns:
+        The same dict with the new natural parameters of the node. An element that leaves the
+        natural domain is NaN inside a compiled program. It is never clipped.
+
+    Raises:
+        ValueError: If the new eta of an element is outside the natural domain, if names or shapes
+            do not match, or `energy` does not return a scalar.
+
+    Reference:
+        Winn and Bishop, *Variational message passing*, JMLR 6 (2005); Hoffman, Blei, Wang and
+        Paisley, *Stochastic variational inference*, JMLR 14 (2013).
+    """
+    eta, node = check_etas_of(nodes, eta), check_name(nodes, name)
+    old = eta[name]
+    if not isinstance(rho, Tracer) and not 0 < rho <= 1:
+        raise ValueError(f"Expected rho in (0, 1]; got {rho}. Use rho=1.0 for a full step.")
+    target = message(energy, expected_statistics(nodes, eta), name, *args)
+    if extra is not None:
+        if jnp.shape(extra) != old.shape:
+            raise ValueError(
+                f"Expected extra of shape {old.shape}, that of eta of node {name!r}; got "
+                f"{jnp.shape(extra)}."
+            )
+        target = target + extra
+    rho = jnp.asarray(rho, old.dtype)
+    new = (1 - rho) * old + rho * target.astype(old.dtype)
+    valid = over_plate(node, node.q.family.is_valid_eta, new)
+    if not isinstance(valid, Tracer) and not jnp.all(valid):
+        first = tuple(int(i) for i in jnp.argwhere(~valid)[0])
+        element = f" at plate element {first}" if first else ""
+        raise ValueError(
+            f"Expected a message to node {name!r} that is a valid eta of {node.q.family!r}; got "
+            f"{new[first]}{element}. Check the energy with check_energy, that the prior is proper, "
+            "or use a smaller rho."
+        )
+    return {**eta, name: jnp.where(valid[..., None], new, jnp.nan)}
+
+
+def of_node(
+    energy: Energy, statistics: Statistics, name: str, args: tuple
+) -> Callable[[Array], Float[Array, ""]]:
+    """Returns the energy as a function of the flat statistics of one node."""
+    family = statistics[name].family
+
+    def function(flat):
+        return check_scalar(energy({**statistics, name: NodeStatistics(family, flat)}, *args))
+
+    return function
+
+
+def check_scalar(value: Any) -> Float[Array, ""]:
+    """Returns what an energy returns.
+
+    Raises:
+        ValueError: If it is not a floating scalar.
+    """
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"Expected energy(statistics, *args) to return a floating-point scalar, in nats; got "
+            f"{dtype} of shape {shape}. Sum the terms over plates with jnp.sum."
+        )
+    return jnp.asarray(value)
+
+
+def _is_linear(energy: Energy, statistics: Statistics, name: str, args: tuple) -> Bool[Array, ""]:
+    """Returns whether the energy is linear in the statistics of the first plate element."""
+    flat = jax.lax.stop_gradient(statistics[name].flat)
+    along = jnp.zeros_like(flat).reshape(-1, flat.shape[-1]).at[0].set(1 + jnp.abs(_first(flat)))
+    function = of_node(energy, jax.lax.stop_gradient(statistics), name, args)
+
+    def slope(flat):
+        return jax.jvp(function, (flat,), (along.reshape(flat.shape),))[1]
+
+    value, curvature = jax.jvp(slope, (flat,), (along.reshape(flat.shape),))
+    # The second derivative of most linear code is exactly zero.
+    return jnp.abs(curvature) <= jnp.sqrt(jnp.finfo(flat.dtype).eps).astype(flat.dtype) * jnp.abs(
+        value
+    )
+
+
+def _first(flat: Float[Array, "*plate eta_dim"]) -> Float[Array, " eta_dim"]:
+    return flat.reshape(-1, flat.shape[-1])[0]
