@@ -27,8 +27,8 @@ from tests.posterior.simulators import box, linear, normal_prior, simulations
 from tests.registry import BIJECTIONS, CONSTRAINTS, DOMAINS, FAMILIES, HEADS, NETWORKS
 
 ROOMS = (
-    *(nd.families, nd.bayes, nd.moments, nd.networks, nd.distributions, nd.inference, nd.flows),
-    nd.posterior,
+    *(nd.families, nd.storage, nd.bayes, nd.diagnostics, nd.sampling, nd.saving, nd.moments),
+    *(nd.networks, nd.generation, nd.distributions, nd.inference, nd.flows, nd.posterior),
 )
 
 HOST = {
@@ -51,7 +51,7 @@ HOST = {
         FlowPosterior.coupling EnsemblePosterior.of_draws Trunk.with_last_bias
     """,
     "reads or writes files, or holds NumPy arrays": """
-        save load open_simulations generate_moments verify_moments MomentDataset.arrays
+        save load read_job open_simulations generate_moments verify_moments MomentDataset.arrays
         MomentDataset.batch_indices MomentDataset.batches MomentDataset.concatenate
         MomentDataset.label_z_error MomentDataset.only_ok MomentDataset.open MomentDataset.save
         MomentDataset.split MomentDataset.to_xarray Simulations.arrays Simulations.concatenate
