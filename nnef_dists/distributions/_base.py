@@ -30,9 +30,9 @@ class AbstractTractableFamily(eqx.Module):
     An invalid eta raises. Inside a compiled program the result is NaN, and so are its derivatives,
     without a host callback. With `strict`, it raises there too.
 
-    A subclass declares the attributes and five private methods of valid arguments, which are only
-    called while they are traced: `_potential`, `_log_partition`, `_mean`, `_invert` and
-    `_is_inside`.
+    A subclass declares the attributes, `_region` (the name of the set of etas where it is accurate)
+    and five methods, `_potential`, `_log_partition`, `_mean`, `_invert` and `_is_inside`. Their
+    arguments are checked before, and NaN if they are invalid.
 
     Attributes:
         family: The exponential family.
