@@ -1,6 +1,6 @@
 """Jobs whose family has a closed form: what is learned from samples is compared with it.
 
-A job is a file of `examples/configs`: family, etas, sampling and optimisation.
+A job is a file of `examples/configs`: family, etas, sampling and optimization.
 """
 
 from pathlib import Path
@@ -66,8 +66,8 @@ def labels_of(args, family):
     path = args.config or CONFIGS / f"{args.configs}_{args.preset}.yaml"
     overrides = [] if args.etas is None else [f"--grid.training.n={args.etas}"]
     if args.seed is not None:
-        overrides += [f"--sampling.seed={args.seed}", f"--optimisation.seed={args.seed}"]
-    job = nd.read_job(path, overrides)
+        overrides += [f"--sampling.seed={args.seed}", f"--optimization.seed={args.seed}"]
+    job = nd.read_job(path, overrides, training.Optimization)
     if job.family != family:
         raise ValueError(f"Expected a job of {family!r}; got {job.family!r} in {path}")
     seconds = {}
@@ -99,7 +99,7 @@ def learn(args, job, data, unseen, seconds):
     """
     print(data)
     family, labels = job.family, data.only_ok()
-    k_held, k_fit, k_draws = jax.random.split(jax.random.key(job.optimisation.seed), 3)
+    k_held, k_fit, k_draws = jax.random.split(jax.random.key(job.optimization.seed), 3)
     network, map_loss, vi_loss = training.fit_job(
         job, data, unseen, k_fit, seconds, scale=args.steps
     )

@@ -7,9 +7,11 @@ that they account for the network's errors.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -139,13 +141,56 @@ def estimate(request, family):
     return nd.estimate_moments(family, etas, request.key, request.config, progress=True)
 
 
+@runtime_checkable
+class NetworkFactory(Protocol):
+    """Makes a network: the class of one, or a `functools.partial` of that."""
+
+    def __call__(
+        self, family: nd.ExponentialFamily, data: nd.MomentDataset, *, key: jax.Array
+    ) -> nd.AbstractMomentNetwork:
+        """Returns a network of the family: coordinates from the data, weights from the key."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization:
+    """The optimization section of a job: `nd.read_job(path, overrides, Optimization)`.
+
+    Attributes:
+        network: Makes the network: `how.network(family, data, key=key)`. In YAML the class of
+            nnef_dists by its name, or one's own by its import path, with its arguments.
+        epochs: Passes over the training labels, for the means of the weights.
+        batch_size: Labels in a batch.
+        learning_rate: Of the means.
+        variational_epochs: Passes over the training labels, for the widths of the weights.
+        variational_learning_rate: Of the widths.
+        seed: Of initial weights, batches and draws.
+    """
+
+    network: NetworkFactory = nd.LogPartitionNetwork
+    epochs: int = 1500
+    batch_size: int = 512
+    learning_rate: float = 3e-3
+    variational_epochs: int = 250
+    variational_learning_rate: float = 4e-3
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "variational_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected optimization.{name} >= 1; got {getattr(self, name)}")
+        for name in ("learning_rate", "variational_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Expected optimization.{name} > 0; got {getattr(self, name)}")
+
+
 def fit_job(job, data, unseen, key, seconds, *, scale=1.0):
-    """Both stages as the optimisation section of a job says; `scale` is for all numbers of steps.
+    """Both stages as the optimization section of a job says; `scale` is for all numbers of steps.
 
     Returns:
         The network, and the losses of both stages.
     """
-    how, n = job.optimisation, int(data.ok.sum())
+    how, n = job.optimization, int(data.ok.sum())
     k_net, k_map, k_vi = jax.random.split(key, 3)
 
     def steps(epochs):

@@ -70,7 +70,7 @@ def identity(name, args):
 
 def overrides(args):
     """What the options change in a job."""
-    changed = [f"--optimisation.seed={args.seed}", f"--sampling.seed={args.seed}"]
+    changed = [f"--optimization.seed={args.seed}", f"--sampling.seed={args.seed}"]
     if args.etas is not None:
         changed += [f"--grid.{part}.n={args.etas}" for part in ("training", "validation")]
     return changed
@@ -78,7 +78,7 @@ def overrides(args):
 
 def learn(name, args):
     """Learns one family, and writes what comes out."""
-    job = nd.read_job(CONFIGS / f"{name}.yaml", overrides(args))
+    job = nd.read_job(CONFIGS / f"{name}.yaml", overrides(args), training.Optimization)
     family, seconds = job.family, {}
     with training.phase(seconds, "moments"):
         data = training.estimate(job.training, family)
@@ -86,7 +86,7 @@ def learn(name, args):
         unseen = training.estimate(job.validation, family).only_ok()
     print(data)
     calibration, judge = unseen[::2], unseen[1::2]
-    k_fit, k_anchor, k_draws = jax.random.split(jax.random.key(job.optimisation.seed), 3)
+    k_fit, k_anchor, k_draws = jax.random.split(jax.random.key(job.optimization.seed), 3)
     network, map_loss, vi_loss = training.fit_job(
         job, data, calibration, k_fit, seconds, scale=args.steps
     )

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "saving": {"families", "storage", "bayes"},
     "moments": {"families", "sampling", "storage", "saving"},
     "networks": {"families", "moments", "bayes", "saving"},
-    "generation": {"families", "sampling", "storage", "saving", "moments", "networks"},
+    "generation": {"families", "sampling", "storage", "saving", "moments"},
     "distributions": {"families", "sampling", "moments", "bayes", "saving", "networks"},
     "inference": {"families", "distributions"},
     "flows": {"families", "sampling"},

@@ -126,10 +126,11 @@ def test_a_family_of_the_zoo(name, example, tmp_path, capsys):
 def test_jobs_may_name_a_network_without_layers(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     training = importlib.import_module("training")
-    sizes = [f"--optimisation.{name}=2" for name in ("epochs", "variational_epochs")]
-    network = "--optimisation.network"
+    sizes = [f"--optimization.{name}=2" for name in ("epochs", "variational_epochs")]
+    network = "--optimization.network"
     options = [f"{network}=ConvexLogPartitionNetwork", f"{network}.width=6", *sizes]
-    job = nd.read_job(EXAMPLES / "configs" / "gaussian_1d_small.yaml", options)
+    path = EXAMPLES / "configs" / "gaussian_1d_small.yaml"
+    job = nd.read_job(path, options, training.Optimization)
     data = gaussian_data(n=40)
     learned, *losses = training.fit_job(job, data, data[:16], jax.random.key(0), {})
     assert isinstance(learned, nd.ConvexLogPartitionNetwork)

@@ -1,6 +1,8 @@
 """Jobs read from YAML files: what they say, by which names, and with which options."""
 
 import dataclasses
+import importlib
+import re
 from pathlib import Path
 
 import equinox as eqx
@@ -14,7 +16,8 @@ from tests.jobs import JOB, NETWORKS, SAMPLING, USERS
 from tests.moments.stores import QUICK
 from tests.networks.data import GAUSSIAN, gaussian_data
 
-CONFIGS = sorted((Path(__file__).parents[1] / "examples" / "configs").rglob("*.yaml"))
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CONFIGS = sorted((EXAMPLES / "configs").rglob("*.yaml"))
 
 
 @pytest.fixture
@@ -25,14 +28,22 @@ def job(tmp_path):
     return path
 
 
+@pytest.fixture
+def optimization(monkeypatch):
+    """What the examples' training script reads."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("training").Optimization
+
+
 def made_network(asked):
     """The network of a job, with data of a Gaussian in one dimension."""
-    return asked.optimisation.network(GAUSSIAN, gaussian_data(), key=jax.random.key(0))
+    return asked.optimization.network(GAUSSIAN, gaussian_data(), key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_shipped_one_can_be_read(path):
-    asked = nd.read_job(path)
+def test_every_shipped_one_can_be_read(path, optimization):
+    asked = nd.read_job(path, optimization=optimization)
+    assert isinstance(asked.optimization, optimization)
     etas = asked.training.etas
     drawn = jax.jit(lambda key: asked.family.sample_eta(key, 3, etas.ranges))(etas.key)
     assert jax.jit(jax.vmap(asked.family.is_valid_eta))(drawn).all()
@@ -77,21 +88,21 @@ def test_families_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["GLUMomentNetwork", "nnef_dists.ConvexLogPartitionNetwork"])
-def test_networks_of_the_package_go_by_any_name(job, name):
+def test_networks_of_the_package_go_by_any_name(job, name, optimization):
     """Those with layers and those without."""
-    job.write_text(JOB + "optimisation:\n"
+    job.write_text(JOB + "optimization:\n"
                    f"  network: {{class_path: {name}, init_args: {{width: 7}}}}\n")  # fmt: skip
     expected = getattr(nd, name.removeprefix("nnef_dists."))(
         GAUSSIAN, gaussian_data(), width=7, key=jax.random.key(0)
     )
-    assert eqx.tree_equal(made_network(nd.read_job(job)), expected)
+    assert eqx.tree_equal(made_network(nd.read_job(job, (), optimization)), expected)
 
 
-def test_networks_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch):
+def test_networks_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch, optimization):
     (tmp_path / "networks_of_a_user.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(tmp_path)
-    options = ["--optimisation.network=networks_of_a_user.Affine", "--optimisation.network.gain=3"]
-    network = made_network(nd.read_job(job, options))
+    options = ["--optimization.network=networks_of_a_user.Affine", "--optimization.network.gain=3"]
+    network = made_network(nd.read_job(job, options, optimization))
     assert type(network).__name__ == "Affine"
     assert network.body.W.mean.shape == (2, 2)
     assert network.gain == 3
@@ -104,20 +115,21 @@ def test_every_option_of_the_sampler_is_there(job):
         assert getattr(asked.training.config, field.name) == value
 
 
-def test_the_printed_configuration_is_the_job(job, tmp_path, capsys):
-    changed = ["--optimisation.network.width=5", "--grid.training.ranges.x=[-1e-1, 1e-1]"]
+def test_the_printed_configuration_is_the_job(job, tmp_path, capsys, optimization):
+    network = "{class_path: LogPartitionNetwork, init_args: {width: 5}}"
+    changed = [f"--optimization.network={network}", "--grid.training.ranges.x=[-1e-1, 1e-1]"]
     options = [*SAMPLING, *changed]
     with pytest.raises(SystemExit) as end:
         main(["generate", "--config", str(job), *options, "--print_config"])
     assert end.value.code == 0
     again = tmp_path / "again.yaml"
     again.write_text(capsys.readouterr().out)
-    one, two = nd.read_job(job, options), nd.read_job(again)
+    one, two = (nd.read_job(*how, optimization) for how in ((job, options), (again, ())))
     made = [made_network(asked) for asked in (one, two)]
     expected = nd.LogPartitionNetwork(GAUSSIAN, gaussian_data(), width=5, key=jax.random.key(0))
     assert all(eqx.tree_equal(network, expected) for network in made)
-    rest = [dataclasses.replace(a.optimisation, network=nd.LogPartitionNetwork) for a in (one, two)]
-    assert rest == 2 * [nd.Optimisation()]
+    rest = [dataclasses.replace(a.optimization, network=nd.LogPartitionNetwork) for a in (one, two)]
+    assert rest == 2 * [optimization()]
     assert two.training.etas.ranges["x"] == (-0.1, 0.1)
     for part in ("training", "validation"):
         a, b = getattr(one, part), getattr(two, part)
@@ -136,3 +148,35 @@ def test_keys_are_used_once(job):
     parts = (asked.training, asked.validation)
     keys = [np.asarray(jax.random.key_data(k)) for p in parts for k in (p.key, p.etas.key)]
     assert len({key.tobytes() for key in keys}) == 4
+
+
+MISTAKES = {
+    "misspelt option": (["--optimization.epoch=3"], "Did you mean 'optimization.epochs'?"),
+    "misspelt section": (["--optimisation.epochs=3"], "Did you mean 'optimization.epochs'?"),
+    "misspelt network": (["--optimization.network=MLPNetwork"], "Did you mean 'MLPMomentNetwork'?"),
+    "another network": (["--optimization.network=HMCConfig"], "Expected a dot import path string"),
+    "no network": (
+        ["--optimization.network=nnef_dists.HMCConfig"],
+        "to be a subclass of <class 'AbstractMomentNetwork'>",
+    ),
+    "not the network's": (
+        ["--optimization.network=ConvexLogPartitionNetwork", "--optimization.network.depth=2"],
+        "Option 'depth' is not accepted",
+    ),
+    "network in no module": (["--optimization.network=networks_of_user.Affine"], "PYTHONPATH"),
+    "no epochs": (["--optimization.epochs=0"], "Expected optimization.epochs >= 1"),
+    "no rate": (["--optimization.learning_rate=0"], "Expected optimization.learning_rate > 0"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_in_what_a_script_reads(job, name, optimization):
+    options, message = MISTAKES[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        nd.read_job(job, options, optimization)
+
+
+def test_what_a_script_reads_is_a_dict_if_it_says_no_more(job):
+    assert nd.read_job(job).optimization == {}
+    read = nd.read_job(job, ["--optimization.epochs=3", "--optimization.schedule=cosine"])
+    assert read.optimization == {"epochs": 3, "schedule": "cosine"}

@@ -3,7 +3,7 @@
 from nnef_dists.generation._advice import explain as explain
 from nnef_dists.generation._etas import RandomEtas
 from nnef_dists.generation._generate import generate_moments
-from nnef_dists.generation._job import Job, MomentRequest, Optimisation, read_job
+from nnef_dists.generation._job import Job, MomentRequest, read_job
 from nnef_dists.generation._job import job_of as job_of
 from nnef_dists.generation._job import job_parser as job_parser
 from nnef_dists.generation._verify import StoreReport, verify_moments
@@ -11,7 +11,6 @@ from nnef_dists.generation._verify import StoreReport, verify_moments
 __all__ = [
     "Job",
     "MomentRequest",
-    "Optimisation",
     "RandomEtas",
     "StoreReport",
     "generate_moments",

@@ -11,7 +11,6 @@ import equinox as eqx
 from jsonargparse import ArgumentParser
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.networks import AbstractMomentNetwork
 
 
 def explain(error: Exception, *parsers: ArgumentParser) -> str:
@@ -58,12 +57,7 @@ def _advise_attribute(message: str, owner: str, missing: str) -> str | None:
 
 def _advise_class(message: str, missing: str) -> str:
     # Only classes of the kind that the key takes: a network is no advice for a family.
-    if '"family' in message:
-        classes = _concrete_classes(ExponentialFamily)
-    elif 'network"' in message:
-        classes = _concrete_classes(AbstractMomentNetwork)
-    else:
-        classes = _selectable_classes()
+    classes = _concrete_classes(ExponentialFamily if '"family' in message else eqx.Module)
     close = _closest(missing, {cls.__name__ for cls in classes})
     own = "A class of your own goes by its import path, such as my_module.MyFamily."
     return _did_you_mean(close) if close else own
@@ -94,12 +88,13 @@ def _modules_in(package: str) -> set[str]:
 
 
 def _close_option(message: str, parsers: Sequence[ArgumentParser]) -> str | None:
-    classes = _selectable_classes()
+    classes = _concrete_classes(eqx.Module)
     known = {name for cls in classes for name in list(inspect.signature(cls.__init__).parameters)}
     known -= {"self"}
     for parser in parsers:
         known |= _option_names(parser)
-    names = {cls.__name__ for cls in classes} | {"ExponentialFamily", "AbstractMomentNetwork"}
+    names = {cls.__name__ for cls in classes}
+    names |= {"ExponentialFamily", "AbstractMomentNetwork"}
     quoted = r"(?:--|(?<!Subcommand )(?<!<class )['\"])([A-Za-z_][\w.]*)"
     for word in re.findall(quoted, message):
         if word not in known and word.rpartition(".")[2] not in names:
@@ -107,11 +102,6 @@ def _close_option(message: str, parsers: Sequence[ArgumentParser]) -> str | None
             if close:
                 return close[0]
     return None
-
-
-def _selectable_classes() -> list[type[eqx.Module]]:
-    bases = (ExponentialFamily, AbstractMomentNetwork)
-    return [cls for base in bases for cls in _concrete_classes(base)]
 
 
 def _concrete_classes(base: type[eqx.Module]) -> list[type[eqx.Module]]:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -14,8 +14,6 @@ from jsonargparse import ArgumentParser
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.generation._advice import explain
 from nnef_dists.generation._etas import RandomEtas
-from nnef_dists.moments import MomentDataset
-from nnef_dists.networks import AbstractMomentNetwork, LogPartitionNetwork
 from nnef_dists.sampling import HMCConfig
 
 
@@ -33,76 +31,38 @@ class MomentRequest(NamedTuple):
     config: HMCConfig
 
 
-@runtime_checkable
-class NetworkFactory(Protocol):
-    """Makes a network: the class of one, or a `functools.partial` of that."""
-
-    def __call__(
-        self, family: ExponentialFamily, data: MomentDataset, *, key: PRNGKeyArray
-    ) -> AbstractMomentNetwork:
-        """Returns a network of the family: coordinates from the data, weights from the key."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimisation:
-    """How a network is trained. Nothing here trains: it is what a training script reads.
-
-    Attributes:
-        network: Makes the network: `how.network(family, data, key=key)`. In YAML the class of
-            nnef_dists by its name, or one's own by its import path, with its arguments.
-        epochs: Passes over the training labels, for the means of the weights.
-        batch_size: Labels in a batch.
-        learning_rate: Of the means.
-        variational_epochs: Passes over the training labels, for the widths of the weights.
-        variational_learning_rate: Of the widths.
-        seed: Of initial weights, batches and draws.
-    """
-
-    network: NetworkFactory = LogPartitionNetwork
-    epochs: int = 1500
-    batch_size: int = 512
-    learning_rate: float = 3e-3
-    variational_epochs: int = 250
-    variational_learning_rate: float = 4e-3
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "variational_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected optimisation.{name} >= 1; got {getattr(self, name)}")
-        for name in ("learning_rate", "variational_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected optimisation.{name} > 0; got {getattr(self, name)}")
-
-
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A family, what of it is to be labelled, and how a network is to be trained with it.
+    """A family, what of it is to be labeled, and what a training script reads.
 
     Attributes:
         family: The exponential family.
         training: The labels to train on.
         validation: The labels to judge by.
         chunk: Etas in a chunk of a store; None is `generate_moments`'s choice.
-        optimisation: How a network is trained.
+        optimization: What the section of that name says, for the script that trains: an instance of
+            the class that it gave to `read_job`, or else a dict.
     """
 
     family: ExponentialFamily
     training: MomentRequest
     validation: MomentRequest
     chunk: int | None
-    optimisation: Optimisation
+    optimization: Any
 
 
-def read_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job:
-    """Reads a job from a YAML file with the sections family, grid, sampling and optimisation.
+def read_job(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), optimization: type | None = None
+) -> Job:
+    """Reads a job from a YAML file with the sections family, grid, sampling and optimization.
 
     The class that `family` names is imported, so a file is to be trusted like a program.
 
     Args:
         path: The file.
         overrides: Options as on the command line, such as `["--sampling.draws=500"]`.
+        optimization: A dataclass of the training script's own, whose fields that section may set;
+            all have defaults. None takes the section as a dict, unchecked.
 
     Returns:
         The job.
@@ -111,18 +71,23 @@ def read_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job
         ValueError: For a file that is none, unknown keys (with the closest known one), values of
             another type or out of range, and ranges outside the natural domain.
     """
-    parser = job_parser()
+    parser = job_parser(optimization=optimization)
     try:
         return job_of(parser, parser.parse_args(["--config", os.fspath(path), *overrides]))
     except argparse.ArgumentError as error:
         raise ValueError(explain(error, parser)) from None
 
 
-def job_parser(description: str | None = None) -> ArgumentParser:
+def job_parser(description: str | None = None, optimization: type | None = None) -> ArgumentParser:
     """Returns a parser with the options of a job, which raises instead of exiting."""
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_class_arguments(_Sections)
+    if optimization is None:
+        meaning = "how a network is trained; read by training scripts"
+        parser.add_argument("--optimization", type=dict[str, Any], default={}, help=meaning)
+    else:
+        parser.add_class_arguments(optimization, "optimization")
     return parser
 
 
@@ -156,7 +121,7 @@ def job_of(parser: ArgumentParser, options: Any) -> Job:
             _etas(sections.family, "validation", grid, k_other_etas), k_other_labels, longer
         ),
         sampling.chunk,
-        sections.optimisation,
+        sections.optimization,
     )
 
 
@@ -221,10 +186,8 @@ class _Sections:
         family: By class name (one of nnef_dists) or import path, with its arguments.
         grid: Which etas are labelled.
         sampling: How they are labelled.
-        optimisation: How a network is trained; read by training scripts.
     """
 
     family: ExponentialFamily
     grid: _Grid
     sampling: _Sampling = dataclasses.field(default_factory=_Sampling)
-    optimisation: Optimisation = dataclasses.field(default_factory=Optimisation)
