@@ -1,6 +1,6 @@
 """Hierarchical gamma model: shapes and means of many groups, by message passing.
 
-    python examples/hierarchical_gamma.py [--groups 1000] [--observations 20] [--sweeps 40]
+    python examples/hierarchical_gamma.py [--groups 1000] [--observations 20] [--sweeps 40] [--out DIR]
 
 Observations x of group i are gamma distributed with shape alpha_i and mean 1 / w_i:
 
@@ -15,6 +15,7 @@ compares the factorized posterior with brute-force integration over (a, u) and e
 import argparse
 import math
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from flowjax.bijections import Exp
+from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
@@ -180,6 +182,27 @@ def brute_force(total, total_log, n, around, size=32, points=160):
     return found, log_evidence
 
 
+def draw(bounds, log_evidence, found, exact):
+    """The ELBO by sweeps, and the groups' shapes beside the exact ones."""
+    figure = Figure(figsize=(9, 3.6), dpi=160, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    left.semilogy(np.arange(1, len(bounds) + 1), log_evidence - np.asarray(bounds, float))
+    left.set(title="Convergence", xlabel="sweep", ylabel="log evidence - ELBO [nats]")
+    order = np.argsort(exact["alpha"][0])
+    order = order[np.linspace(0, len(order) - 1, min(40, len(order))).astype(int)]
+    for (mean, sd), shift, label in (
+        (exact["alpha"], -0.15, "integration"),
+        (found["alpha"], 0.15, "message passing"),
+    ):
+        position = np.arange(len(order)) + shift
+        right.errorbar(position, mean[order], sd[order], fmt=".", markersize=4, label=label)
+    right.set(
+        title="Shapes of groups: posterior mean and sd", xlabel="group, sorted", ylabel="shape"
+    )
+    right.legend(loc="upper left", frameon=False)
+    return figure
+
+
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -187,6 +210,7 @@ def main():
     parser.add_argument("--observations", type=int, default=20)
     parser.add_argument("--sweeps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/hierarchical_gamma"))
     options = parser.parse_args()
     data = simulate(options.groups, options.observations, options.seed)
     nodes, eta = make_nodes(options.groups), start(options.groups)
@@ -213,6 +237,10 @@ def main():
             f"{name:>5}: largest error of a mean {np.max(z):.3f} sd, "
             f"sd ratio {np.min(ratio):.3f} to {np.max(ratio):.3f}"
         )
+    options.out.mkdir(parents=True, exist_ok=True)
+    picture = options.out / "hierarchical_gamma.png"
+    draw(bounds, log_evidence, found, exact).savefig(picture)
+    print(f"wrote {picture}")
 
 
 if __name__ == "__main__":

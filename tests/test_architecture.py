@@ -5,6 +5,7 @@ import functools
 import importlib
 import pkgutil
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -156,6 +157,13 @@ def test_imports_no_private_module_of_another_room(path):
 @pytest.mark.parametrize("name", sorted(COMMON))
 def test_common_modules_import_no_room(name):
     assert not internal_packages(PACKAGE / f"{name}.py")
+
+
+def test_heavy_libraries_are_imported_on_first_use():
+    heavy = ["dask", "matplotlib", "numpyro", "pandas", "scipy.optimize", "xarray", "zarr"]
+    code = f"import sys, nnef_dists; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_import_check_sees_every_form(tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ class TestInspect:
 
 MISTAKES = {
     "misspelt option": (["--sampling.drws=3"], "Did you mean 'sampling.draws'?"),
-    "misspelt section": (["--optimisation.epochs=3"], "Did you mean 'optimization'?"),
+    "misspelt section": (["--optimzation.epochs=3"], "Did you mean 'optimization'?"),
     "shortened option": (["--worker=3"], "Did you mean 'workers'?"),
     "misspelt family": (["--family=Gausian1D"], "Did you mean 'GaussianNatural1D'?"),
     "misspelt argument": (

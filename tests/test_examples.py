@@ -92,6 +92,17 @@ def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_hierarchical_gamma(example, tmp_path, capsys):
+    example("hierarchical_gamma", "--out", tmp_path, "--groups", "12", "--sweeps", "15")
+    printed = capsys.readouterr().out
+    assert "conjugate energy" in printed
+    errors = re.findall(r"(\w+): largest error of a mean ([\d.]+) sd", printed)
+    assert [name for name, _ in errors] == ["alpha", "a", "u"]
+    assert all(float(error) < 0.2 for _, error in errors)
+    assert [path.name for path in tmp_path.iterdir()] == ["hierarchical_gamma.png"]
+
+
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out

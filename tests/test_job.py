@@ -152,7 +152,7 @@ def test_keys_are_used_once(job):
 
 MISTAKES = {
     "misspelt option": (["--optimization.epoch=3"], "Did you mean 'optimization.epochs'?"),
-    "misspelt section": (["--optimisation.epochs=3"], "Did you mean 'optimization.epochs'?"),
+    "misspelt section": (["--optimzation.epochs=3"], "Did you mean 'optimization.epochs'?"),
     "misspelt network": (["--optimization.network=MLPNetwork"], "Did you mean 'MLPMomentNetwork'?"),
     "another network": (["--optimization.network=HMCConfig"], "Expected a dot import path string"),
     "no network": (

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec
 
 from nnef_dists.storage._store import Spec, StoreKind, digest, metadata_digest
 
@@ -42,6 +40,9 @@ def create_store(
     Raises:
         OSError: If it cannot be written.
     """
+    import zarr
+    from zarr.codecs import Crc32cCodec
+
     names = [*(name for name in columns if name != "status"), "status"]
     spec = {**spec, "columns": names}
     n = kind.count(spec)

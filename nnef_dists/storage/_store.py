@@ -14,10 +14,9 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
-import zarr
 
 Spec = dict[str, Any]
 
@@ -90,7 +89,7 @@ class Store:
                 f"Expected metadata that match their SHA-256; got a damaged zarr.json in "
                 f"{self.path} (its own or that of an array)"
             )
-        group = zarr.open_group(self.path, mode="r+" if writable else "r", use_consolidated=False)
+        group = _open_group(self.path, "r+" if writable else "r")
         self._arrays: dict[str, Any] = {
             # A chunk that holds the fill value alone is written all the same.
             name: group[name].with_config({"write_empty_chunks": True})  # pyright: ignore[reportAttributeAccessIssue]
@@ -239,7 +238,7 @@ class Store:
         """Records that rows may come from one more environment."""
         attributes = {**self.attributes, "environments": [*self.environments, environment]}
         attributes["metadata_sha256"] = metadata_digest(self.path, attributes)
-        zarr.open_group(self.path, mode="r+", use_consolidated=False).attrs.put(attributes)
+        _open_group(self.path, "r+").attrs.put(attributes)
         self.attributes = attributes
 
 
@@ -255,6 +254,13 @@ def metadata_digest(path: Path, attributes: dict[str, Any]) -> str:
 def digest(value: Any) -> str:
     """Returns the SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _open_group(path: Path, mode: Literal["r", "r+"]) -> Any:
+    # Takes a tenth of the package's time to import, and few programs have a store.
+    import zarr
+
+    return zarr.open_group(path, mode=mode, use_consolidated=False)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
