@@ -1,6 +1,6 @@
 """Hierarchical gamma model: shapes and means of many groups, by message passing.
 
-    python examples/hierarchical_gamma.py [--groups 1000] [--observations 20] [--sweeps 40] [--out DIR]
+    python examples/hierarchical_gamma.py [--groups 1000] [--observations 20] [--sweeps 40]
 
 Observations x of group i are gamma distributed with shape alpha_i and mean 1 / w_i:
 

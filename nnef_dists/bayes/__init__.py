@@ -43,8 +43,7 @@ from ._positivity import (
     SquaredPositivity,
 )
 from ._predictive import predictive_draws, predictive_moments, predictive_quantiles
-from ._protocol import draw_or_mean, drawing_key
-from ._sample import sample_all_parameters
+from ._sample import draw_or_mean, drawing_key, sample_all_parameters
 from ._scores import central_interval, crps, gaussian_crps, interval_coverage
 
 __all__ = [

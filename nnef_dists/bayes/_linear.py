@@ -18,8 +18,7 @@ from ._noise import draw_noise, normal_pair
 from ._parameter import AbstractParameter
 from ._partition import check_whole
 from ._positivity import AbstractPositivity
-from ._protocol import drawing_key
-from ._sample import sample_all_parameters
+from ._sample import drawing_key, sample_all_parameters
 
 
 @final
