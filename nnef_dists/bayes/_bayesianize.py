@@ -15,7 +15,7 @@ from ._make_parameter import make_parameter
 from ._module import Module
 from ._parameter import AbstractParameter, is_fixed, is_parameter
 from ._positivity import AbstractPositivity
-from ._sample import draw_or_mean
+from ._sample import draw_or_mean, drawing_key
 
 # The wrapper of `equinox.filter_vmap`, which refuses keyword arguments.
 _VMAPPED: Any = type(eqx.filter_vmap(lambda x: x))
