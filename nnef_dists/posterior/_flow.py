@@ -15,10 +15,8 @@ from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class FlowPosterior(AbstractPosterior):
     """A flowjax distribution of standardised coordinates z, conditioned on learned features of x.
