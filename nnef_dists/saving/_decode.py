@@ -259,7 +259,7 @@ def _made(cls: Any, values: dict[str, Any], path: Path, *, check: bool) -> Any:
 
 def _differences(node: Node, family: ExponentialFamily) -> list[str]:
     try:
-        return family_differences(node, describe_family(family))
+        return family_differences(node, describe_family(family), source="the file")
     except Exception as error:
         # Of a family in the file whose fields make no sense.
         return [f"family: {error}"]

@@ -169,7 +169,9 @@ def _captured(function: Any) -> list[Any]:
             found.append(None)
     owner = getattr(inner, "__self__", None)
     found += [] if owner is None or isinstance(owner, types.ModuleType) else [owner]
-    return [*found, *(getattr(inner, "__defaults__", None) or ())]
+    found += getattr(inner, "__defaults__", None) or ()
+    # A recursive function captures itself.
+    return [value for value in found if value is not inner and value is not function]
 
 
 def _encode_captured(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:

@@ -26,9 +26,12 @@ def probe(family: ExponentialFamily) -> tuple[str, ...]:
     return tuple(f"{value:.6e}" for value in values)
 
 
-def family_differences(stored: Description, asked: Description) -> list[str]:
+def family_differences(
+    stored: Description, asked: Description, *, source: str = "the store"
+) -> list[str]:
     """Lists where descriptions of families differ; the module may, since classes move."""
-    found = differences({"family": _essence(stored)}, {"family": _essence(asked)})
+    one, two = {"family": _essence(stored)}, {"family": _essence(asked)}
+    found = differences(one, two, source=source)
     if not found and not _is_same_probe(stored.get("probe"), asked.get("probe")):
         found.append("family: T(x) or log h(x) at fixed points; its formulas have changed")
     return found

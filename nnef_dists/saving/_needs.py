@@ -52,12 +52,12 @@ class Needs:
         if self.opaque:
             return "like=model"
         parts = []
-        calls = ", ".join(dict.fromkeys(family_call(node) for node in self.families))
+        calls = [family_call(node) for node in self.families]
         if calls:
-            parts.append(f"family={calls}" if len(self.families) == 1 else f"family=({calls},)")
+            parts.append(f"family={calls[0] if len(calls) == 1 else _tuple(calls)}")
         for argument, names in (("classes", self.classes), ("functions", self.functions)):
             if names:
-                parts.append(f"{argument}=({', '.join(map(as_code, names))},)")
+                parts.append(f"{argument}={_tuple(list(map(as_code, names)))}")
         return ", ".join(parts)
 
 
@@ -74,7 +74,7 @@ def find_needs(
     classes: dict[str, None] = {}
     functions: dict[str, None] = {}
     opaque: dict[str, None] = {}
-    found: list[Description] = []
+    found: dict[str, Description] = {}
     used: set[int] = set()
     stack = [node]
     while stack:
@@ -103,9 +103,9 @@ def find_needs(
             if not given and name in known:
                 stack += _children(item.get("fields"))
             elif not given and isinstance(item.get("class"), str):
-                found.append(item)
+                found.setdefault(family_call(item), item)
     unused = [family for family in families if id(family) not in used]
-    return Needs(list(classes), list(functions), found, list(opaque), unused)
+    return Needs(list(classes), list(functions), list(found.values()), list(opaque), unused)
 
 
 def family_call(node: Description) -> str:
@@ -118,7 +118,7 @@ def family_call(node: Description) -> str:
 
 def _as_code(node: Node) -> str:
     if isinstance(node, list):
-        return f"({', '.join(map(_as_code, node))}{',' if len(node) == 1 else ''})"
+        return _tuple([_as_code(item) for item in node])
     if isinstance(node, _SCALARS):
         return repr(node)
     if node.get("kind") == "family":
@@ -126,6 +126,10 @@ def _as_code(node: Node) -> str:
     if node.get("kind") in ("class", "function"):
         return as_code(str(node.get("class")))
     return "..."
+
+
+def _tuple(parts: list[str]) -> str:
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
 
 def _children(items: Any) -> list[Node]:

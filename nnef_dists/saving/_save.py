@@ -48,10 +48,7 @@ def save(path: str | os.PathLike[str], model: PyTree) -> None:
     """
     check_whole(model)
     arrays: dict[str, np.ndarray] = {}
-    try:
-        structure = json.dumps(encode(model, arrays), separators=(",", ":"))
-    except RecursionError as error:
-        raise ValueError("Expected a model of finite depth; got one that holds itself.") from error
+    structure = json.dumps(encode(model, arrays), separators=(",", ":"))
     metadata = {
         "format": _FORMAT,
         "version": str(_VERSION),
