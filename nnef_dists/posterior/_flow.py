@@ -28,7 +28,7 @@ class FlowPosterior(AbstractPosterior):
     makes them uncertain too.
 
     A flow may hold functions and integers beside its weights, as flowjax's own do: then use
-    `eqx.filter_jit` and `eqx.filter_grad`, and `nd.load(path, like=head)`.
+    `eqx.filter_jit` and `eqx.filter_grad`.
 
     Args:
         data: Simulations, from which coordinates are set.

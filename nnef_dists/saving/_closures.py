@@ -1,7 +1,7 @@
 """Closures of flowjax as data: the two that its flows hold."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -40,15 +40,11 @@ def recipe_arguments(name: str, function: Any) -> dict[str, Any] | None:
     except (KeyError, TypeError, ValueError):  # Another version of flowjax.
         return None
     # Functions have no value to compare; they are below a recipe of their own.
-    return arguments if bool(eqx.tree_equal(*map(_data, (again, captured)))) else None
+    return arguments if bool(eqx.tree_equal(_data(again), _data(captured))) else None
 
 
-def _data(captured: dict[str, Any]) -> Any:
-    return {name: eqx.filter(value, _is_data) for name, value in captured.items()}
-
-
-def _is_data(leaf: Any) -> bool:
-    return eqx.is_array_like(leaf)
+def _data(captured: Mapping[str, Any]) -> Any:
+    return {name: eqx.filter(value, eqx.is_array_like) for name, value in captured.items()}
 
 
 def _make_constructor(bijection: Any) -> Any:

@@ -31,6 +31,7 @@ class StructureError(ValueError):
 
 
 def encode_array(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
+    """Describes an array, and adds its bytes to `arrays`."""
     node: dict[str, Any] = {"kind": "array"}
     node["holder"] = "jax" if isinstance(value, jax.Array) else "numpy"
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -61,12 +62,14 @@ def encode_float(value: Any) -> Node:
 
 
 def special_float(value: Any, path: Path) -> float:
+    """Returns the infinity or NaN that `encode_float` described."""
     if value not in ("inf", "-inf", "nan"):
         raise StructureError(path, "inf, -inf or nan", repr(value))
     return float(value)
 
 
 def decode_scalar(node: Node, path: Path) -> np.generic:
+    """Returns the scalar that `encode_scalar` described."""
     value, dtype = node.get("value"), DTYPES.get(str(node.get("dtype")))
     if isinstance(value, dict):
         value = special_float(value.get("value"), path)
@@ -97,6 +100,7 @@ def _hold(array: np.ndarray, node: Node, path: Path) -> Any:
 
 
 def decode_array(node: Node, arrays: Mapping[str, np.ndarray], path: Path) -> Any:
+    """Returns the array that `encode_array` described."""
     raw, dtype = arrays.get(str(node.get("name"))), DTYPES.get(str(node.get("dtype")))
     shape: Any = node.get("shape")
     is_shape = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
@@ -129,5 +133,5 @@ def is_close(one: Node, two: Node, arrays: Any, others: Any) -> bool:
     raw, other = arrays.get(str(one["name"])), others[two["name"]]
     if raw is None or raw.size != other.size:
         return False
-    values = [np.frombuffer(part.tobytes(), dtype).astype(complex) for part in (raw, other)]
-    return bool(np.allclose(*values, 1e-4, 1e-6, equal_nan=True))
+    a, b = (np.frombuffer(part.tobytes(), dtype).astype(complex) for part in (raw, other))
+    return bool(np.allclose(a, b, 1e-4, 1e-6, equal_nan=True))
