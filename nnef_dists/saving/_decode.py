@@ -116,8 +116,8 @@ class Decoder:
             return found
         if like is _ABSENT:
             raise StructureError(path, f"a {what} that files may name", name)
-        if name_of(like) != name:
-            raise StructureError(path, f"{as_code(name_of(like))} as in like", name)
+        if not hasattr(like, "__qualname__") or name_of(like) != name:
+            raise StructureError(path, f"{like!r} as in like", name)
         return like
 
     def _container(self, container: Any, items: Any, like: Any, path: Path) -> Any:

@@ -187,6 +187,12 @@ class TestLike:
         with pytest.raises(ValueError, match=r"as in like at activation\.func|activation\[0\]"):
             load(path, like=Layer(KEY, other))
 
+    @pytest.mark.parametrize("value", [cube, Options, Mode.FAST, lambda x: x, np.dtype("int8")])
+    def test_a_number_in_its_place_is_refused(self, path, value):
+        save(path, {"a": value})
+        with pytest.raises(ValueError, match=r"as in like at \['a'\]"):
+            load(path, like={"a": 3})
+
 
 class TestFlows:
     @pytest.mark.parametrize("case", BIJECTIONS, ids=str)
