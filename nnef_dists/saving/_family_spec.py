@@ -4,7 +4,7 @@ from nnef_dists.families import ExponentialFamily
 from nnef_dists.saving._decode import Decoder
 from nnef_dists.saving._encode import describe_family
 from nnef_dists.saving._family_probe import Description, family_differences
-from nnef_dists.saving._names import ImportedNames, as_code, name_of, own_things
+from nnef_dists.saving._names import ImportedNames, as_code, is_same_name, name_of, own_things
 from nnef_dists.saving._needs import family_call, find_needs
 from nnef_dists.storage import join_lines
 
@@ -38,9 +38,15 @@ def restore_family(description: Description, family: ExponentialFamily | None) -
     """
     known, given = own_things(), () if family is None else (family,)
     needs = find_needs(description, given, known)
-    if needs.unused:
-        found = family_differences(description, describe_family(needs.unused[0]))
-        raise ValueError(f"Expected the family of the store; got {family!r}:\n{join_lines(found)}")
+    if family is not None and (
+        needs.unused or is_same_name(name_of(type(family)), description["class"])
+    ):
+        found = family_differences(description, describe_family(family))
+        if found:
+            raise ValueError(
+                f"Expected the family of the store; got {family!r}:\n{join_lines(found)}"
+            )
+        return family
     if missing := needs.missing(known):
         name, call = as_code(description["class"]), family_call(description)
         raise ValueError(
