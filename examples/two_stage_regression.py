@@ -279,7 +279,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if options.plot_only:
         if not (model_path.exists() and history_path.exists()):
             raise SystemExit(f"Nothing to plot in {options.out}: run without --plot-only first.")
-        model = load(model_path, like=Series())
+        model = load(model_path, classes=(Series,))
         with np.load(history_path) as saved:
             history = {name: saved[name] for name in saved.files if name != "nuts"}
             nuts = saved["nuts"]
@@ -289,7 +289,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         nuts = run_nuts(*data[:2], nuts_key, draws=max(round(3000 * options.steps), 20))
         save(model_path, model)
         np.savez(history_path, allow_pickle=False, nuts=nuts, **history)
-        if not eqx.tree_equal(load(model_path, like=Series()), model):
+        if not eqx.tree_equal(load(model_path, classes=(Series,)), model):
             raise RuntimeError(f"Expected {model_path} to hold the model; got another.")
     figures = report(model, nuts, *data[:2])
     (options.out / "figures.json").write_text(json.dumps(figures, indent=2))

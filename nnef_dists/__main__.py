@@ -24,6 +24,7 @@ from nnef_dists.generation import (
     verify_moments,
 )
 from nnef_dists.moments import MomentDataset
+from nnef_dists.saving import as_code
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -155,10 +156,10 @@ def _inspect(parser: ArgumentParser, options: Any) -> int:
 def _name_the_family(report: StoreReport) -> str | None:
     """Returns which option the summary of a custom family needs; None for families shipped here."""
     found = report.attributes["spec"]["family"]
-    if found["module"].startswith("nnef_dists."):
+    if found["class"].startswith("nnef_dists."):
         return None
-    path = f"{found['module']}.{found['name']}"
-    arguments = "".join(f" --family.{name}={value}" for name, value in found["arguments"].items())
+    path = as_code(found["class"])
+    arguments = "".join(f" --family.{name}={value}" for name, value in found["fields"].items())
     return (
         f"{path} is not a family of nnef_dists, and nothing is imported because a file names it. "
         f"Give the family: --family {path}{arguments}"

@@ -29,12 +29,12 @@ MAY_IMPORT = {
     "sampling": {"families"},
     "saving": {"families", "storage", "bayes"},
     "moments": {"families", "sampling", "storage", "saving"},
-    "networks": {"families", "moments", "bayes", "saving"},
+    "networks": {"families", "moments", "bayes"},
     "generation": {"families", "sampling", "storage", "saving", "moments"},
-    "distributions": {"families", "sampling", "moments", "bayes", "saving", "networks"},
+    "distributions": {"families", "sampling", "moments", "bayes", "networks"},
     "inference": {"families", "distributions"},
     "flows": {"families", "sampling"},
-    "posterior": {"storage", "bayes", "sampling", "saving", "distributions"},
+    "posterior": {"storage", "bayes", "sampling", "distributions"},
 }
 ROOMS = list(MAY_IMPORT)
 MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}

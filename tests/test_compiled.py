@@ -33,7 +33,7 @@ ROOMS = (
 
 HOST = {
     "takes no arrays": """
-        Distribution.to_numpyro domain interval drawing_key register_saveable
+        Distribution.to_numpyro domain interval drawing_key
         AbstractParameter.law_name
         CoupledDomain.check_statistics CoupledDomain.expectation CoupledDomain.unconstrained_dim
         ProductDomain.check_statistics ProductDomain.expectation ProductDomain.unconstrained_dim

@@ -70,7 +70,7 @@ def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
     assert "seconds" in printed
     pictures = {path.stem for path in out.glob("*.png")}
     assert pictures == JOBS[name]
-    if name != "quickstart":  # whose family is its own: that one takes `like=`
+    if name != "quickstart":  # whose family is its own, and an argument of `load`
         network = nd.load(out / "network.safetensors")
     with np.load(out / "history.npz") as history:
         assert np.isfinite(history["map_loss"]).all()

@@ -18,12 +18,8 @@ from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import LogPartitionEstimate, exact_log_partition
 from nnef_dists.networks import AbstractLogPartitionNetwork, AbstractMomentNetwork
 from nnef_dists.sampling import AbstractSampler
-from nnef_dists.saving import register_saveable
-
-register_saveable(LogPartitionEstimate)
 
 
-@register_saveable
 @final
 class AmortizedFamily(AbstractTractableFamily, Module):
     """An exponential family with a trained moment network.

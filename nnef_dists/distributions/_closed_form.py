@@ -11,10 +11,8 @@ from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._sampler import default_sampler
 from nnef_dists.families import ClosedFormFamily
 from nnef_dists.sampling import AbstractSampler
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class ClosedForm(AbstractTractableFamily):
     """A family with closed forms for its log-partition and mean, such as `Gamma`.

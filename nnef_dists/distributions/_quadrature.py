@@ -17,10 +17,8 @@ from nnef_dists.distributions._sampler import default_sampler
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import QuadratureMoments, quadrature_moments
 from nnef_dists.sampling import AbstractSampler
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class Quadrature(AbstractTractableFamily):
     """A family of one or two dimensions, whose log-partition and mean are integrals on a grid.

@@ -9,12 +9,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.saving import register_saveable
-
 _LEAST_COVERAGE = 0.7
 
 
-@register_saveable
 @final
 class ValidationReport(eqx.Module):
     """Errors of a network on held-out labels; made by `nd.validate`.

@@ -14,12 +14,8 @@ from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import Status, sample_hmc
 from nnef_dists.sampling import AbstractSampler, HMCConfig, quadrature_grids
-from nnef_dists.saving import register_saveable
-
-register_saveable(HMCConfig)
 
 
-@register_saveable
 @final
 class HMCSampler(AbstractSampler):
     """Draws by Hamiltonian Monte Carlo: `sample_hmc`, with its checks.
@@ -62,7 +58,6 @@ class HMCSampler(AbstractSampler):
         )
 
 
-@register_saveable
 @final
 class QuadratureSampler(AbstractSampler):
     """Draws in one dimension by inverting the distribution function on a grid.

@@ -32,7 +32,8 @@ def check_declaration(family: Any) -> None:
         ):
             raise ValueError(
                 f"Expected only static fields (numbers, strings, tuples) in {name}; got an array "
-                f"in {field.name!r}"
+                f"in {field.name!r}. Use a tuple of Python numbers, such as tuple(a.tolist()), "
+                "or a.item(), and make the array of it in compute_stats."
             )
     x_shape, natural_domain, support = family.x_shape, family.natural_domain, family.support
     if not isinstance(x_shape, tuple):

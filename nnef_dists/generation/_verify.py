@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnef_dists.moments import MOMENT_DATA, Status
+from nnef_dists.saving import family_call
 from nnef_dists.storage import Store, StoreError
 
 
@@ -52,11 +53,9 @@ class StoreReport:
 
     def _described(self) -> list[str]:
         spec, environments = self.attributes["spec"], self.attributes["environments"]
-        family = spec["family"]
-        arguments = ", ".join(f"{name}={value}" for name, value in family["arguments"].items())
         config = spec["config"] or {}
         lines = [
-            f"  family: {family['name']}({arguments}), of {family['module']}",
+            f"  family: {family_call(spec['family'])}",
             f"  etas: {self.n} ({spec['etas']['kind']}), {spec['dtype']}, "
             f"{self.chunks} chunks of {self.attributes['chunk']}",
             f"  key: {spec['key']}",

@@ -1,6 +1,5 @@
 """What a moment network is, and the standardisation that all of them share."""
 
-import inspect
 from abc import abstractmethod
 from typing import Any, final
 
@@ -18,23 +17,9 @@ from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._region import TrainingRegion
-from nnef_dists.saving import register_saveable
 
 # Of the training etas, for whoever needs a point near some moments.
 _EXAMPLES = 512
-
-
-def _is_concrete_family(value: object) -> bool:
-    return (
-        isinstance(value, type)
-        and issubclass(value, ExponentialFamily)
-        and not inspect.isabstract(value)
-    )
-
-
-# A saved network names its family: the package's own are restored without `like=`.
-for _, _family in inspect.getmembers(families, _is_concrete_family):
-    register_saveable(_family)
 
 
 class AbstractMomentNetwork(Module):
@@ -100,7 +85,6 @@ class AbstractDirectNetwork(AbstractMomentNetwork):
         return net.standardisation.moments(inputs, net.body(inputs))
 
 
-@register_saveable
 @final
 class Standardisation(eqx.Module):
     """Coordinates in which eta, and E[T], are of order one; set from data and never trained.

@@ -15,7 +15,6 @@ from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import Standardisation, standardise
 from nnef_dists.networks._component_start import find_components
 from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork
-from nnef_dists.saving import register_saveable
 
 # How far a unit of the raw weights moves a component: learning rates that suit the weights of
 # perceptrons, of size 1 / sqrt(width), then suit components.
@@ -25,7 +24,6 @@ _INITIAL_STDV = 0.005
 _LEAST_WEIGHT = 0.01
 
 
-@register_saveable
 @final
 class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
     """A log-partition that is convex for all weights: that of a mixture of components.

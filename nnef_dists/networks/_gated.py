@@ -11,10 +11,8 @@ from nnef_dists.bayes import AbstractParameter, BayesianLinear, GaussianParamete
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import AbstractDirectNetwork, Standardisation, standardise
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class _GatedBlock(Module):
     """h + C (gate(A h + a) * (B h + b)) + c; without a gate its argument itself is multiplied."""
@@ -40,7 +38,6 @@ class _GatedBlock(Module):
         return h + self.out(factor * self.value(h))
 
 
-@register_saveable
 @final
 class _GatedStack(Module):
     """An affine map into hidden units, gated blocks, and an affine map out."""
@@ -74,7 +71,6 @@ class _GatedStack(Module):
         return self.last(h)
 
 
-@register_saveable
 @final
 class GLUMomentNetwork(AbstractDirectNetwork):
     """Residual blocks of gated linear units from eta to E[T | eta].
@@ -127,7 +123,6 @@ class GLUMomentNetwork(AbstractDirectNetwork):
         )
 
 
-@register_saveable
 @final
 class QuadraticMomentNetwork(AbstractDirectNetwork):
     """Residual blocks of products of features from eta to E[T | eta].

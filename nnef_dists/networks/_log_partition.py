@@ -15,7 +15,6 @@ from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation, standardise
-from nnef_dists.saving import register_saveable
 
 # Of the curvatures in the fit of the quadratic, relative to their mean square.
 _RIDGE = 1e-6
@@ -80,7 +79,6 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
         return jax.grad(draw_or_mean(self, key=key, sample=sample).potential)(eta)
 
 
-@register_saveable
 @final
 class QuadraticPotential(eqx.Module):
     """The simple function whose gradient is nearest to moment data; never trained.
@@ -172,7 +170,6 @@ def _least_squares(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     return coefficients, float(np.sqrt(np.mean((target - design @ coefficients) ** 2)))
 
 
-@register_saveable
 @final
 class LogPartitionNetwork(AbstractLogPartitionNetwork):
     """A multilayer perceptron of Bayesian layers for the log-partition.

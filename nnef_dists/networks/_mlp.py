@@ -11,10 +11,8 @@ from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import AbstractDirectNetwork, Standardisation, standardise
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class MLPMomentNetwork(AbstractDirectNetwork):
     """A multilayer perceptron of Bayesian layers from eta to E[T | eta].

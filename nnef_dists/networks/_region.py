@@ -8,8 +8,6 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.saving import register_saveable
-
 # The neighbor whose distance is the radius of an example, and the factor of that radius.
 _NEIGHBOR = 5
 _REACH = 1.5
@@ -21,7 +19,6 @@ _LEAST_VARIANCE = 1e-4
 _ROUNDING = 1e-3
 
 
-@register_saveable
 @final
 class TrainingRegion(eqx.Module):
     """The region of inputs near training examples; never trained.

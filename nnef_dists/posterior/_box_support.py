@@ -13,10 +13,8 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float
 
 from nnef_dists._ranges import check_range
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class BoxSupport(AbstractBijection):
     """The box [low, high], reached from R^d by the normal distribution function.

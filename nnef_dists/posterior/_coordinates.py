@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float
 from nnef_dists.distributions import ExtrapolationWarning
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.saving import register_saveable
 
 # Thetas whose distinct values are counted, and the share of them that one value may have.
 _COUNTED, _ATOM = 2**16, 0.01
@@ -24,7 +23,6 @@ _COUNTED, _ATOM = 2**16, 0.01
 _LIBRARIES = {"nnef_dists", "equinox", "jaxtyping", "beartype", "jax"}
 
 
-@register_saveable
 @final
 class PosteriorCoordinates(eqx.Module):
     """Unconstrained coordinates of theta, and standardised observations; never trained.

@@ -19,7 +19,6 @@ from nnef_dists.bayes import (
     Module,
     make_parameter,
 )
-from nnef_dists.saving import register_saveable
 
 
 class AbstractEmbedding(Module):
@@ -41,7 +40,6 @@ class AbstractEmbedding(Module):
         """Returns the vector of one observation."""
 
 
-@register_saveable
 @final
 class SetEmbedding(AbstractEmbedding):
     """A function of a set: the order of the observation's rows does not matter.
@@ -100,7 +98,6 @@ class SetEmbedding(AbstractEmbedding):
         return self.rho(jnp.mean(self.phi(x), 0))
 
 
-@register_saveable
 @final
 class SeriesEmbedding(AbstractEmbedding):
     """A function of a time series: convolutions in time, each of which halves its length.

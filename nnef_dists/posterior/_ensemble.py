@@ -11,10 +11,8 @@ from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import sample_all_parameters
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class EnsemblePosterior(AbstractPosterior):
     """The average of several posteriors: what is known, given that weights are not.

@@ -17,7 +17,6 @@ from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
-from nnef_dists.saving import register_saveable
 
 # Scales are within e^-8 and e^8 of those of the simulations.
 _MOST_LOG_SCALE = 8.0
@@ -37,7 +36,6 @@ class NaturalLaw(NamedTuple):
     scale: Float[Array, " theta_dim"]
 
 
-@register_saveable
 @final
 class ExponentialFamilyPosterior(AbstractPosterior):
     """A posterior of any exponential family: a network gives its natural parameters.

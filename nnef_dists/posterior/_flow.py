@@ -15,10 +15,8 @@ from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class FlowPosterior(AbstractPosterior):
     """A flowjax distribution of standardised coordinates z, conditioned on learned features of x.
@@ -30,7 +28,7 @@ class FlowPosterior(AbstractPosterior):
     makes them uncertain too.
 
     A flow may hold functions and integers beside its weights, as flowjax's own do: then use
-    `eqx.filter_jit` and `eqx.filter_grad`, and `nd.load(path, like=head)`.
+    `eqx.filter_jit` and `eqx.filter_grad`.
 
     Args:
         data: Simulations, from which coordinates are set.

@@ -13,10 +13,8 @@ from nnef_dists.posterior._normal import Normal, lower_size, normal_at
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._truncated_normal import TruncatedNormal, bounded_support, truncate
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class GaussianPosterior(AbstractPosterior):
     """A normal posterior of u, whose mean and covariance a network gives.

@@ -16,7 +16,6 @@ from nnef_dists.posterior._normal import Normal, lower_size, normal_at
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._truncated_normal import TruncatedNormal, bounded_support, truncate
 from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
-from nnef_dists.saving import register_saveable
 
 
 class Mixture(NamedTuple):
@@ -37,7 +36,6 @@ class Mixture(NamedTuple):
         return jnp.exp(self.log_weights)
 
 
-@register_saveable
 @final
 class MixturePosterior(AbstractPosterior):
     """A mixture of normal laws with full covariances: a mixture density network.

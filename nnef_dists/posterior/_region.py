@@ -9,8 +9,6 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.saving import register_saveable
-
 # Rows that the fit looks at: at least the first number, fewer values than the second.
 _ROWS, _VALUES = 2048, 2**22
 # Entries of x in the distance, examples that are stored, and numbers that they hold.
@@ -23,7 +21,6 @@ _CONSTANT = 0.1
 _LEAST_EXCESS = 0.35
 
 
-@register_saveable
 @final
 class ObservationRegion(eqx.Module):
     """The region of observation space that simulations fill; never trained.

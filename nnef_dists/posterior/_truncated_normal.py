@@ -13,7 +13,6 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 from nnef_dists._ranges import check_range
 from nnef_dists.posterior._box_support import box_ends
 from nnef_dists.posterior._normal import Normal
-from nnef_dists.saving import register_saveable
 
 # Standard deviations beyond which the mass of a tail is zero to rounding, in float64 too.
 _FAR = 40.0
@@ -22,7 +21,6 @@ _NARROW = 0.1
 _NEWTON_STEPS = 4
 
 
-@register_saveable
 @final
 class TruncationBox(AbstractBijection):
     """The box [low, high] in its own coordinates: the identity inside, NaN outside.

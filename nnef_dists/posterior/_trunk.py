@@ -15,10 +15,8 @@ from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, 
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.saving import register_saveable
 
 
-@register_saveable
 @final
 class Trunk(Module):
     """A multilayer perceptron of Bayesian layers, after an embedding of the observation.

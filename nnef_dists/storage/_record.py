@@ -67,17 +67,19 @@ def unpack_key(packed: KeyData) -> PRNGKeyArray:
     return jax.random.wrap_key_data(data, impl=packed["impl"])
 
 
-def differences(stored: Any, asked: Any, place: str = "") -> list[str]:
+def differences(
+    stored: Any, asked: Any, place: str = "", *, source: str = "the store"
+) -> list[str]:
     """Lists where two nested dicts differ: `config.draws: 250 in the store, 500 asked`."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         found = []
         for name in (*stored, *(name for name in asked if name not in stored)):
             where = f"{place}.{name}" if place else str(name)
-            found += differences(stored.get(name), asked.get(name), where)
+            found += differences(stored.get(name), asked.get(name), where, source=source)
         return found
     if stored == asked and type(stored) is type(asked):
         return []
-    return [f"{place}: {_short(stored)} in the store, {_short(asked)} asked"]
+    return [f"{place}: {_short(stored)} in {source}, {_short(asked)} asked"]
 
 
 def join_lines(lines: list[str]) -> str:

@@ -188,7 +188,7 @@ class TestLeavingTheBox:
 
 
 def test_saving(tmp_path):
-    """All is in the file: `load` needs no `like`."""
+    """All is in the file: `load` needs the path alone."""
     data = data_of("GaussianNatural1D")
     net = nd.LogPartitionNetwork(GAUSSIAN, data, width=4, depth=1, key=jax.random.key(0))
     sampler = nd.HMCSampler(nd.HMCConfig(draws=64, min_ess=100.0))

@@ -10,6 +10,7 @@ import pytest
 import nnef_dists as nd
 from tests.moments.stores import COLUMNS, GAUSSIAN, assert_same, made_up_data
 from tests.moments.user_families import GammaPair
+from tests.saving.strangers import WithBase
 
 DATA = made_up_data()
 GOOD = DATA.only_ok()
@@ -168,6 +169,18 @@ class TestFamily:
         assert data.config is None
         with pytest.raises(ValueError, match=r"powers: \[2, 4\] in the store, \[1, 2\] asked"):
             nd.MomentDataset.open(tmp_path / "s", family=nd.Polynomial1D((1, 2)))
+
+    def test_an_inner_family_is_enough(self, tmp_path):
+        family = nd.BaseMeasureAsStatistic(WithBase(), 0.5, 2.0)
+        self.save(tmp_path / "s", family)
+        with pytest.raises(ValueError, match=r"needs tests.*WithBase beside .*give family=nnef"):
+            nd.MomentDataset.open(tmp_path / "s")
+        for given in (family, WithBase()):
+            assert nd.MomentDataset.open(tmp_path / "s", family=given).family == family
+        with pytest.raises(
+            ValueError, match=r"family\.class: 'BaseMeasureAsStatistic' in the store"
+        ):
+            nd.MomentDataset.open(tmp_path / "s", family=GammaPair())
 
     def test_a_users_family_is_never_imported(self, tmp_path, monkeypatch):
         self.save(tmp_path / "s", GammaPair())

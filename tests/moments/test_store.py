@@ -103,7 +103,7 @@ class TestContent:
         import zarr
 
         group = zarr.open_group(store, mode="r")
-        assert group.attrs["spec"]["family"]["name"] == "GaussianNatural1D"
+        assert group.attrs["spec"]["family"]["class"] == "nnef_dists.families:GaussianNatural1D"
         assert set(group.attrs["environments"][0]) >= {"versions", "backend", "cpus"}
         assert group["status"].chunks == (16,)
 
@@ -130,7 +130,7 @@ class TestReuse:
             ({"etas": np.array([[0.0, -1.0]])}, "etas.kind: 'random' in the store, 'given' asked"),
             (
                 {"family": nd.Gamma(), "etas": np.array([[1.0, -1.0]])},
-                "family.name: 'GaussianNatural1D' in the store, 'Gamma' asked",
+                "family.class: 'GaussianNatural1D' in the store, 'Gamma' asked",
             ),
             (
                 {"etas": nd.RandomEtas(jax.random.key(1), 40, RANGES, jnp.float16)},

@@ -13,8 +13,8 @@ import nnef_dists as nd
 class HeadCase:
     """A posterior head of simulations, their theta of some dimension.
 
-    A foreign one holds functions and integers of other libraries, which `equinox.filter_jit` and
-    `load(like=)` are for.
+    A foreign one holds functions and integers of other libraries, which `equinox.filter_jit` is
+    for.
     """
 
     name: str

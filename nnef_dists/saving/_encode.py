@@ -1,0 +1,184 @@
+"""A model as JSON plus arrays."""
+
+import dataclasses
+import enum
+import functools
+import inspect
+import types
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.saving._closures import recipe_arguments
+from nnef_dists.saving._family_probe import Description, probe
+from nnef_dists.saving._names import has_fields, is_importable, is_named_tuple, name_of
+from nnef_dists.saving._numbers import (
+    DTYPES,
+    Node,
+    Path,
+    StructureError,
+    encode_array,
+    encode_float,
+    encode_scalar,
+)
+
+_REMEDY = (
+    "Files hold modules, dataclasses, named tuples, lists, tuples, dicts, arrays, numbers, "
+    "strings, classes and functions. Make its class a frozen dataclass or an equinox.Module"
+)
+
+
+def encode(value: Any, arrays: dict[str, np.ndarray], path: Path = ()) -> Node:
+    """Describes a model by what JSON can hold.
+
+    Numbers, strings and None stand for themselves, and a JSON list for a tuple. All else is an
+    object with a `kind`.
+
+    Args:
+        value: A pytree of modules, containers, arrays and static values.
+        arrays: Receives the arrays by name.
+        path: Where in the model `value` is.
+
+    Returns:
+        The description, which refers to the arrays by name.
+
+    Raises:
+        StructureError: If part of the model cannot be described.
+    """
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return encode_float(value)
+    if isinstance(value, jax.Array | np.ndarray):
+        return encode_array(value, arrays, path)
+    if isinstance(value, np.generic):
+        return encode_scalar(value, path)
+    if isinstance(value, ExponentialFamily):
+        return _encode_family(value, path)
+    if isinstance(value, enum.Enum):
+        return {"kind": "member", "class": name_of(type(value)), "name": value.name}
+    if isinstance(value, type):
+        return {"kind": "class", "class": name_of(value)}
+    if isinstance(value, np.dtype) and value.name in DTYPES:
+        return {"kind": "dtype", "name": value.name}
+    if has_fields(type(value)):
+        return _encode_fields("module", value, arrays, path)
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        items = [
+            encode(item, arrays, (*path, jax.tree_util.SequenceKey(i)))
+            for i, item in enumerate(value)
+        ]
+        return items if type(value) is tuple else {"kind": "list", "items": items}
+    if type(value) is dict:
+        if not all(type(key) is str for key in value):
+            raise StructureError(path, "a dict with string keys", list(value))
+        items = {
+            key: encode(item, arrays, (*path, jax.tree_util.DictKey(key)))
+            for key, item in value.items()
+        }
+        return {"kind": "dict", "items": items}
+    if type(value) is functools.partial:
+        parts = (value.func, value.args, value.keywords)
+        return {"kind": "partial", "items": encode(parts, arrays, path)}
+    if callable(value) and hasattr(value, "__qualname__") and hasattr(value, "__module__"):
+        return _encode_function(value, arrays, path)
+    if type(value) is object:
+        # A marker, such as the one of a StateIndex in Equinox.
+        return {"kind": "opaque", "name": "builtins:object", "captured": []}
+    advice = ", or call its own method save" if hasattr(type(value), "save") else ""
+    raise StructureError(
+        path,
+        "a value that a file can hold",
+        f"{type(value).__module__}.{type(value).__qualname__}. {_REMEDY}{advice}",
+    )
+
+
+def describe_family(family: ExponentialFamily) -> Description:
+    """Describes a family by what JSON can hold.
+
+    Args:
+        family: The family.
+
+    Returns:
+        Its `class`, such as `mine:Quartic`, its `fields`, the shapes of its `statistics` by name,
+        and a `probe`: T (of many entries the first) and log h at fixed points, which reveals a
+        change of the formulas.
+
+    Raises:
+        ValueError: If a field cannot be described.
+    """
+    return _encode_family(family, ())
+
+
+def _encode_family(family: ExponentialFamily, path: Path) -> Description:
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        node = _encode_fields("family", family, arrays, path)
+    except StructureError as error:
+        raise ValueError(
+            f"{error} It is a field of {type(family).__name__}. Declare it as numbers, strings and "
+            "tuples."
+        ) from error
+    if arrays:
+        raise ValueError(
+            f"Expected fields of {type(family).__name__} without arrays; got a function with "
+            f"{next(iter(arrays.values())).size} bytes of array data. Pass tuples of numbers."
+        )
+    shapes = {name: list(shape) for name, shape in family.stat_shapes.items()}
+    return {**node, "statistics": shapes, "probe": list(probe(family))}
+
+
+def _encode_fields(kind: str, value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
+    fields = {}
+    for field in field_names(type(value)):
+        place = (*path, jax.tree_util.GetAttrKey(field))
+        if not hasattr(value, field):
+            raise StructureError(place, f"a value of {field!r}", "none, since it was never set")
+        fields[field] = encode(getattr(value, field), arrays, place)
+    return {"kind": kind, "class": name_of(type(value)), "fields": fields}
+
+
+def field_names(cls: Any) -> list[str]:
+    """Returns the names of the fields of a dataclass or a named tuple."""
+    if is_named_tuple(cls):
+        return list(cls._fields)
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _encode_function(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
+    """Describes a function by its name, or else by the values that it captures."""
+    name = name_of(value)
+    if is_importable(value):
+        return {"kind": "function", "class": name}
+    if (arguments := recipe_arguments(name, value)) is not None:
+        return {"kind": "closure", "name": name, "items": encode(arguments, arrays, path)}
+    captured = [_encode_captured(item, arrays, path) for item in _captured(value)]
+    return {"kind": "opaque", "name": name, "captured": captured}
+
+
+def _captured(function: Any) -> list[Any]:
+    """Returns the values besides its code that decide what a function computes."""
+    inner = inspect.unwrap(function)
+    found = []
+    for cell in getattr(inner, "__closure__", None) or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # An empty cell.
+            found.append(None)
+    owner = getattr(inner, "__self__", None)
+    found += [] if owner is None or isinstance(owner, types.ModuleType) else [owner]
+    found += getattr(inner, "__defaults__", None) or ()
+    # A recursive function captures itself.
+    return [value for value in found if value is not inner and value is not function]
+
+
+def _encode_captured(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
+    own = dict(arrays)
+    try:
+        node = encode(value, own, path)
+    except ValueError:
+        return {"kind": "unknown", "type": f"{type(value).__module__}:{type(value).__qualname__}"}
+    arrays |= own
+    return node
