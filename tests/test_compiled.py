@@ -51,10 +51,9 @@ HOST = {
         FlowPosterior.coupling EnsemblePosterior.of_draws Trunk.with_last_bias
     """,
     "reads or writes files, or holds NumPy arrays": """
-        save load read_job open_simulations generate_moments verify_moments MomentDataset.arrays
-        MomentDataset.batch_indices MomentDataset.batches MomentDataset.concatenate
-        MomentDataset.label_z_error MomentDataset.only_ok MomentDataset.open MomentDataset.save
-        MomentDataset.split MomentDataset.to_xarray Simulations.arrays Simulations.concatenate
+        save load read_job open_simulations generate_moments verify_moments MomentDataset.batch
+        MomentDataset.concatenate MomentDataset.only_ok MomentDataset.open MomentDataset.save
+        MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
         Simulations.split
     """,
     "chooses what to compile by values": """
@@ -253,7 +252,7 @@ def moments() -> Iterator[Call]:
 
 def networks() -> Iterator[Call]:
     data = gaussian_data()
-    batch = jax.tree.map(jnp.asarray, data.arrays())
+    batch = data.batch()
     eta = batch.eta[0]
     for case in NETWORKS:
         network = case.make(GAUSSIAN, data, KEY)

@@ -33,7 +33,7 @@ def q():
 
 @functools.cache
 def batch():
-    return jax.tree.map(jnp.asarray, gaussian_data().arrays())
+    return gaussian_data().batch()
 
 
 def declared(statistics, **members):

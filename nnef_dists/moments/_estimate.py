@@ -55,7 +55,7 @@ def estimate_moments(
     etas, key = check_etas(family, etas), as_key(key)
     with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
         labels = label_etas(family, etas, key, config, on_tile=bar.update)
-    return MomentDataset(family, config, eta=np.asarray(etas), **labels._asdict())
+    return MomentDataset(family, config, np.asarray(etas), labels)
 
 
 def sample_hmc(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import nnef_dists as nd
+from tests.moment_data import data_of_arrays
 from tests.networks.data import exact_data
 
 CONSTANT = 7.0
@@ -100,7 +101,7 @@ def labelled(network, etas):
     arrays |= {name: np.ones((n, d), etas.dtype) for name in ("ess", "rhat", "standard_error")}
     arrays |= {"eta": np.asarray(etas), "mean": np.asarray(mean)}
     arrays |= {"covariance": np.asarray(covariance), "covariance_error": np.zeros_like(covariance)}
-    data = nd.MomentDataset(network.family, None, **arrays)
+    data = data_of_arrays(network.family, None, **arrays)
     return dataclasses.replace(network, standardisation=nd.Standardisation(data))
 
 
