@@ -144,7 +144,7 @@ class MomentDataset:
 
     @property
     def acceptance(self) -> np.ndarray:
-        """Mean acceptance of the HMC transitions, `(n,)`."""
+        """Mean acceptance of the HMC transitions, `(n,)`; NaN if the sampler makes none."""
         return np.asarray(self._label.acceptance)
 
     @property
@@ -156,6 +156,11 @@ class MomentDataset:
     def jumps(self) -> np.ndarray:
         """Fraction of global moves that were accepted, `(n,)`."""
         return np.asarray(self._label.jumps)
+
+    @property
+    def effective_fraction(self) -> np.ndarray:
+        """Effective fraction of the draws, `(n,)`; 1 if all weigh the same."""
+        return np.asarray(self._label.effective_fraction)
 
     @property
     def influence(self) -> np.ndarray:
@@ -179,9 +184,8 @@ class MomentDataset:
 
     @property
     def label(self) -> MomentLabel:
-        """The labels, as one `MomentLabel` with a leading axis of n."""
-        leaves: list[Any] = [np.asarray(leaf) for leaf in self._label]
-        return MomentLabel(*leaves)
+        """All arrays but `eta`, as one `MomentLabel` with a leading axis of n."""
+        return jax.tree.map(np.asarray, self._label)
 
     def __len__(self) -> int:
         return self._eta.shape[0]
@@ -207,8 +211,7 @@ class MomentDataset:
                 lines.append(f"  of the ok, tried again: {rescued}")
             z = ok.batch().z_error
             lines += [
-                f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS "
-                f"{ok.ess.min():.0f}, median acceptance {np.median(ok.acceptance):.3f}",
+                f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS {ok.ess.min():.0f}",
                 f"  standard error in z units: median {jnp.median(z):.2g}, worst {z.max():.2g}",
             ]
         return "\n".join(lines)

@@ -18,7 +18,7 @@ from nnef_dists.storage import (
 
 MOMENT_DATA = StoreKind(
     name="nnef_dists.moments",
-    version=1,
+    version=2,
     content="moment data",
     rows="etas",
     maker="generate_moments",

@@ -96,8 +96,7 @@ def labelled(network, etas):
     known = data_of("GaussianNatural1D")[: len(etas)]
     n, d = etas.shape
     mean, covariance = jax.jit(jax.vmap(lambda eta: (network(eta), jax.jacfwd(network)(eta))))(etas)
-    kept = ("acceptance", "divergences", "jumps", "influence", "pareto_k", "status", "rung")
-    arrays = {name: getattr(known, name) for name in kept}
+    arrays = known.label._asdict()
     arrays |= {name: np.ones((n, d), etas.dtype) for name in ("ess", "rhat", "standard_error")}
     arrays |= {"eta": np.asarray(etas), "mean": np.asarray(mean)}
     arrays |= {"covariance": np.asarray(covariance), "covariance_error": np.zeros_like(covariance)}

@@ -9,7 +9,7 @@ import pytest
 
 import nnef_dists as nd
 from nnef_dists.moments._diagnostics import label_draws
-from nnef_dists.sampling._chains import HMCInfo
+from nnef_dists.sampling import SamplerInfo
 from tests.numerics import assert_close
 
 CONFIG = nd.HMCConfig()
@@ -23,11 +23,13 @@ def label(stats, info, config=CONFIG):
 
 def info(*, divergences=0.0, finite=True):
     number = jnp.asarray(divergences, float)
-    return HMCInfo(
+    return SamplerInfo(
         acceptance=jnp.asarray(0.9, float),
         divergences=number,
         step_size=jnp.asarray(0.1, float),
         jumps=jnp.asarray(0.0, float),
+        effective_fraction=jnp.asarray(1.0, float),
+        weight_k=jnp.asarray(-jnp.inf, float),
         finite=jnp.asarray(finite),
     )
 

@@ -46,6 +46,7 @@ def labelled(family, etas, mean, covariance, *, z_error: float = 1e-3):
         acceptance=ones[:, 0],
         divergences=0 * ones[:, 0],
         jumps=0 * ones[:, 0],
+        effective_fraction=ones[:, 0],
         influence=0 * ones[:, 0],
         pareto_k=0 * ones[:, 0],
         status=np.full(n, nd.Status.OK, np.int8),

@@ -296,6 +296,7 @@ class TestStandardisation:
                 "acceptance": 1,
                 "divergences": 1,
                 "jumps": 1,
+                "effective_fraction": 1,
                 "influence": 1,
                 "pareto_k": 1,
             }.items()
