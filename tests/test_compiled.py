@@ -57,7 +57,7 @@ HOST = {
         Simulations.split
     """,
     "chooses what to compile by values": """
-        acquire check_etas estimate_log_partition estimate_moments exact_log_partition
+        acquire estimate_log_partition estimate_moments
         mean_or_oracle simulate check_family validate ObservationRegion.concrete_scores
         ValidationReport.summary ValidationReport.complaint check_energy
     """,
@@ -254,6 +254,7 @@ def networks() -> Iterator[Call]:
     data = gaussian_data()
     batch = data.batch()
     eta = batch.eta[0]
+    yield from every_method(batch, key=KEY, batch_size=8)
     for case in NETWORKS:
         network = case.make(GAUSSIAN, data, KEY)
         yield from every_method(network, eta=eta, key=KEY)
