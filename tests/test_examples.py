@@ -113,7 +113,8 @@ def test_a_family_of_the_zoo(name, example, tmp_path, capsys):
     drawn = {"learning_curves", "moments", "fisher_information", "errors"}
     assert pictures == drawn | densities
     q = nd.load(tmp_path / f"{name}.safetensors")
-    assert q.log_partition(q.anchor.eta) == pytest.approx(float(q.anchor.value), rel=1e-5)
+    anchor = q.anchor.tree
+    assert q.log_partition(anchor.eta) == pytest.approx(float(anchor.value), rel=1e-5)
     # A second run finds it there.
     example("zoo", name, "--out", tmp_path, *TINY)
     printed = capsys.readouterr().out
