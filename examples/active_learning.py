@@ -12,7 +12,6 @@ are against quadrature, at etas that nothing has seen. `--etas` is how many are 
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import training
 from matplotlib.cm import ScalarMappable
@@ -100,7 +99,7 @@ def learner(most, steps):
     def batch_of(rest, key, size):
         static, labels, n = rest
         rows = jax.random.randint(key, (size,), 0, n)
-        return static, jax.tree.map(lambda leaf: leaf[rows], labels)
+        return static, labels[rows]
 
     def map_loss(dynamic, rest, key):
         key_rows, key_loss = jax.random.split(key)
@@ -118,9 +117,7 @@ def learner(most, steps):
 
     def learn(data, key):
         k_net, k_map, k_vi = jax.random.split(key, 3)
-        labels = jax.tree.map(
-            lambda leaf: jnp.asarray(np.resize(leaf, (most, *leaf.shape[1:]))), data.arrays()
-        )
+        labels = data.batch()[np.arange(most) % len(data)]
         network = nd.LogPartitionNetwork(FAMILY, data, width=48, depth=2, key=k_net)
         dynamic, static = nd.freeze_stdvs(network)
         dynamic, _ = fit_means(dynamic, (static, labels, len(data)), k_map, "MAP")

@@ -109,7 +109,7 @@ def learn(args, job, data, unseen, seconds):
         history = {
             "map_loss": map_loss,
             "vi_loss": vi_loss,
-            "noise": data.label_z_error(),
+            "noise": data.batch().z_error,
             "label_z": training.z_errors(labels.mean, *closed_form_moments(family, labels.eta)),
             "eta": np.asarray(held_out),
             "exact": exact,

@@ -91,7 +91,7 @@ def main():
         history = {
             "map_loss": map_loss,
             "vi_loss": vi_loss,
-            "noise": data.label_z_error(),
+            "noise": data.batch().z_error,
             "label_z": training.z_errors(data.only_ok().mean, label_exact, sd_of(label_covariance)),
             "eta": np.asarray(held_out),
             "exact": exact,

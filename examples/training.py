@@ -63,8 +63,7 @@ def minimiser(loss, *, steps, learning_rate):
 
 def minibatch(labels, size, key):
     """Labels drawn at random, with replacement."""
-    rows = jax.random.randint(key, (size,), 0, len(labels.eta))
-    return jax.tree.map(lambda leaf: leaf[rows], labels)
+    return labels[jax.random.randint(key, (size,), 0, len(labels))]
 
 
 def map_loss(network, batch, key):
@@ -83,7 +82,7 @@ def fit_means(
     network, data, key, *, loss=map_loss, steps=24000, batch_size=256, learning_rate=3e-3
 ):
     """Stage 1, MAP: all means, by least squares. Returns the network and losses."""
-    labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
+    labels = data.batch()
     dynamic, static = nd.freeze_stdvs(network)
 
     def loss_of_batch(dynamic, rest, key):
@@ -109,8 +108,8 @@ def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, l
     Returns:
         The network, and the losses in nats for each label.
     """
-    labels = jax.tree.map(jnp.asarray, data.only_ok().arrays())
-    unseen = jax.tree.map(jnp.asarray, calibration.only_ok().arrays())
+    labels = data.batch()
+    unseen = calibration.batch()
     dynamic, static = nd.freeze_means(network)
 
     def loss(dynamic, rest, key):
@@ -120,7 +119,7 @@ def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, l
             nd.unfreeze_all(dynamic, static),
             minibatch(labels, batch_size, key_rows),
             key_weights,
-            total=len(labels.eta),
+            total=len(labels),
         )
 
     key_run, key_ratio = jax.random.split(key)

@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import training
 
@@ -98,17 +97,18 @@ def learn(name, args):
     q = nd.validate(q, judge)
     print(q)
 
-    etas, scale = jnp.asarray(judge.eta), np.sqrt(np.diagonal(judge.covariance, axis1=1, axis2=2))
+    labels = judge.batch()
+    etas, scale = labels.eta, np.asarray(labels.sd)
     history = {
         "map_loss": map_loss,
         "vi_loss": vi_loss,
-        "noise": data.label_z_error(),
+        "noise": data.batch().z_error,
         "exact": judge.mean,
         "scale": scale,
         **training.predict(network, etas, judge.mean, k_draws),
     }
     z = training.z_errors(history["predicted"], judge.mean, scale)
-    label_z = judge.label_z_error()
+    label_z = labels.z_error
     # The judging labels have errors too, which may be as large as the network's.
     doubt = np.sqrt(history["uncertainty"] ** 2 + judge.standard_error**2)
     within = np.abs(history["predicted"] - judge.mean) <= 1.645 * doubt

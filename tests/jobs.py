@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 import nnef_dists as nd
+from tests.moment_data import data_of_arrays
 from tests.moments.stores import COLUMNS, QUICK
 from tests.moments.user_families import GammaPair
 
@@ -76,5 +77,5 @@ def save_data_of_a_user(folder):
     arrays |= {name: np.ones((n, 4), np.float32) for name in ("ess", "rhat")}
     arrays |= {name: np.ones(n, np.float32) for name in set(COLUMNS) - set(arrays)}
     arrays["status"] = np.full(n, nd.Status.OK, np.int8)
-    nd.MomentDataset(GammaPair(), QUICK, **arrays).save(folder / "user.zarr")
+    data_of_arrays(GammaPair(), QUICK, **arrays).save(folder / "user.zarr")
     return folder / "user.zarr"

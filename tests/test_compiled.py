@@ -51,14 +51,13 @@ HOST = {
         FlowPosterior.coupling EnsemblePosterior.of_draws Trunk.with_last_bias
     """,
     "reads or writes files, or holds NumPy arrays": """
-        save load read_job open_simulations generate_moments verify_moments MomentDataset.arrays
-        MomentDataset.batch_indices MomentDataset.batches MomentDataset.concatenate
-        MomentDataset.label_z_error MomentDataset.only_ok MomentDataset.open MomentDataset.save
-        MomentDataset.split MomentDataset.to_xarray Simulations.arrays Simulations.concatenate
+        save load read_job open_simulations generate_moments verify_moments MomentDataset.batch
+        MomentDataset.concatenate MomentDataset.only_ok MomentDataset.open MomentDataset.save
+        MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
         Simulations.split
     """,
     "chooses what to compile by values": """
-        acquire check_etas estimate_log_partition estimate_moments exact_log_partition
+        acquire estimate_log_partition estimate_moments
         mean_or_oracle simulate check_family validate ObservationRegion.concrete_scores
         ValidationReport.summary ValidationReport.complaint check_energy
     """,
@@ -253,8 +252,9 @@ def moments() -> Iterator[Call]:
 
 def networks() -> Iterator[Call]:
     data = gaussian_data()
-    batch = jax.tree.map(jnp.asarray, data.arrays())
+    batch = data.batch()
     eta = batch.eta[0]
+    yield from every_method(batch, key=KEY, batch_size=8)
     for case in NETWORKS:
         network = case.make(GAUSSIAN, data, KEY)
         yield from every_method(network, eta=eta, key=KEY)

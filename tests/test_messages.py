@@ -33,7 +33,7 @@ def q():
 
 @functools.cache
 def batch():
-    return jax.tree.map(jnp.asarray, gaussian_data().arrays())
+    return gaussian_data().batch()
 
 
 def declared(statistics, **members):
@@ -59,7 +59,7 @@ TAKES_ETA = {
     "to_mean_variance": GAUSSIAN.to_mean_variance,
     "logdensity_fn": lambda eta: GAUSSIAN.logdensity_fn(eta)(jnp.array(0.3)),
     "quadrature_moments": lambda eta: nd.quadrature_moments(GAUSSIAN, eta, points=101),
-    "exact_log_partition": lambda eta: nd.exact_log_partition(GAUSSIAN, eta).value,
+    "exact_log_partition": lambda eta: nd.moments.exact_log_partition(GAUSSIAN, eta).value,
     "estimate_log_partition": lambda eta: nd.estimate_log_partition(GAUSSIAN, eta).value,
     "q.is_inside": lambda eta: q().is_inside(eta),
     "q.mean": lambda eta: q().mean(eta),
@@ -106,7 +106,7 @@ class TestEtas:
     def test_nested_lists_are_an_array(self):
         expected = jnp.array(self.ETAS)
         for etas in (self.ETAS, [list(eta) for eta in self.ETAS], [*expected]):
-            found = nd.check_etas(GAUSSIAN, etas)
+            found = nd.moments.check_etas(GAUSSIAN, etas)
             assert found.dtype == expected.dtype
             assert np.array_equal(found, expected)
 
@@ -128,7 +128,7 @@ class TestEtas:
     )  # fmt: skip
     def test_others_are_refused_wherever_labels_are_made(self, etas, message, tmp_path):
         with pytest.raises(ValueError) as error:  # noqa: PT011
-            nd.check_etas(GAUSSIAN, etas)
+            nd.moments.check_etas(GAUSSIAN, etas)
         assert message in str(error.value)
         with pytest.raises(type(error.value)) as other:
             nd.estimate_moments(GAUSSIAN, etas, KEY)
@@ -142,11 +142,11 @@ FAMILY = "Expected family to be an instance of ExponentialFamily; got the class 
 CLASS = nd.Polynomial1D
 TAKES_FAMILY = {
     "estimate_moments": lambda: nd.estimate_moments(CLASS, [ETA], KEY),
-    "check_etas": lambda: nd.check_etas(CLASS, [ETA]),
+    "check_etas": lambda: nd.moments.check_etas(CLASS, [ETA]),
     "sample_hmc": lambda: nd.sample_hmc(CLASS, ETA, KEY, 8),
     "quadrature_moments": lambda: nd.quadrature_moments(CLASS, ETA),
     "estimate_log_partition": lambda: nd.estimate_log_partition(CLASS, ETA),
-    "exact_log_partition": lambda: nd.exact_log_partition(CLASS, ETA),
+    "exact_log_partition": lambda: nd.moments.exact_log_partition(CLASS, ETA),
     "generate_moments": lambda: nd.generate_moments(CLASS, [ETA], "nowhere.zarr", KEY),
     "BaseMeasureAsStatistic": lambda: nd.BaseMeasureAsStatistic(CLASS, 0.5, 2.0),
     "AmortizedFamily": lambda: nd.AmortizedFamily(CLASS, network()),

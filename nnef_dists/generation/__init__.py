@@ -3,16 +3,16 @@
 from nnef_dists.generation._advice import explain as explain
 from nnef_dists.generation._etas import RandomEtas
 from nnef_dists.generation._generate import generate_moments
-from nnef_dists.generation._job import Job, MomentRequest, read_job
+from nnef_dists.generation._job import Job as Job
+from nnef_dists.generation._job import MomentRequest as MomentRequest
 from nnef_dists.generation._job import job_of as job_of
 from nnef_dists.generation._job import job_parser as job_parser
-from nnef_dists.generation._verify import StoreReport, verify_moments
+from nnef_dists.generation._job import read_job
+from nnef_dists.generation._verify import StoreReport as StoreReport
+from nnef_dists.generation._verify import verify_moments
 
 __all__ = [
-    "Job",
-    "MomentRequest",
     "RandomEtas",
-    "StoreReport",
     "generate_moments",
     "read_job",
     "verify_moments",

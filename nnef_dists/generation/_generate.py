@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm.auto import tqdm
@@ -16,7 +15,7 @@ from nnef_dists.families import ExponentialFamily
 from nnef_dists.generation._chunk_task import ChunkTask, refuse_environment, write_chunk
 from nnef_dists.generation._etas import GivenSource, RandomEtas, RandomSource, eta_source
 from nnef_dists.generation._pool import opened_pool
-from nnef_dists.moments import MOMENT_DATA, MomentDataset, label_shapes
+from nnef_dists.moments import MOMENT_DATA, MomentDataset, missing_labels
 from nnef_dists.sampling import HMCConfig
 from nnef_dists.saving import Description, check_importable, describe_family, family_differences
 from nnef_dists.storage import (
@@ -100,8 +99,8 @@ def generate_moments(
     }
     with opened_pool(executor) as pool:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            shapes = label_shapes(family, config, source.dtype)._asdict()
-            eta = jax.ShapeDtypeStruct((config.tile, family.eta_dim), source.dtype)
+            labels = missing_labels(1, family.eta_dim, source.dtype)
+            columns = {"eta": labels.mean, **labels._asdict()}
             environment = describe_environment() if pool is None else pool.environment()
             create_store(
                 path,
@@ -109,7 +108,7 @@ def generate_moments(
                 spec,
                 environment,
                 chunk or 16 * config.tile,
-                {"eta": eta, **shapes},
+                columns,
             )
         store = Store(path, MOMENT_DATA, writable=True)
         _refuse_differences(store, spec, chunk)

@@ -2,88 +2,56 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._arrays import MOMENT_DATA, ArrayColumns, MomentBatch, write_arrays
-from nnef_dists.moments._diagnostics import Status
-from nnef_dists.moments._export import as_xarray, summary
+from nnef_dists.moments._batch import MomentBatch
+from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
+from nnef_dists.moments._files import open_arrays, write_arrays
 from nnef_dists.sampling import HMCConfig
 from nnef_dists.saving import describe_family, restore_family
-from nnef_dists.storage import (
-    AbstractColumns,
-    Store,
-    StoreColumns,
-)
-
-if TYPE_CHECKING:
-    import xarray
+from nnef_dists.storage import StoredArray
 
 
 @final
 class MomentDataset:
-    """Labelled etas of one family, on the host, with the diagnostics of every label.
+    """Labeled etas of one family, on the host, with the diagnostics of each label.
 
-    The arrays are `eta` and the fields of `MomentLabel`, with a leading axis. Those of data that
-    were opened from a store are read when first touched (only the rows that are asked for), and
-    kept.
+    Data that were opened from a store read an array when it is first used, only the rows that are
+    asked for, and keep it.
 
     Args:
         family: The family of all etas.
-        config: What they were sampled with; None where the data has another source.
-        **arrays: `eta` and every field of `MomentLabel`.
-
-    Attributes:
-        family: The family of all etas.
-        config: What they were sampled with; None where the data has another source.
+        config: The configuration of the sampler; None if the labels have another source.
         eta: Natural parameters, `(n, eta_dim)`.
-        mean: E[T], `(n, eta_dim)`; NaN unless the status is OK.
-        covariance: Cov[T], `(n, eta_dim, eta_dim)`; NaN unless the status is OK.
-        standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`; NaN unless the
-            status is OK.
-        covariance_error: Standard error of each entry of the covariance, `(n, eta_dim, eta_dim)`;
-            NaN unless the status is OK.
-        ess: Split-chain effective sample size of every statistic, `(n, eta_dim)`.
-        rhat: Split R-hat of every statistic, `(n, eta_dim)`.
-        acceptance: Mean acceptance of the HMC transitions, `(n,)`.
-        divergences: Fraction of transitions that diverged, `(n,)`.
-        jumps: Fraction of global moves that were accepted, `(n,)`.
-        influence: The largest share of one draw in the sum of squared deviations that a mean, or a
-            covariance, is estimated from, `(n,)`.
-        pareto_k: The largest shape of a tail of T, `(n,)`: a diagnostic.
-        status: `Status` of every label, `(n,)`.
-        rung: `Rung` of every label, `(n,)`.
+        label: The labels, each array with a leading axis of n.
 
     Raises:
-        ValueError: If an array is missing, unknown or of another shape.
+        ValueError: If an array has another shape.
     """
 
-    family: ExponentialFamily
-    config: HMCConfig | None
-    eta: np.ndarray
-    mean: np.ndarray
-    covariance: np.ndarray
-    standard_error: np.ndarray
-    covariance_error: np.ndarray
-    ess: np.ndarray
-    rhat: np.ndarray
-    acceptance: np.ndarray
-    divergences: np.ndarray
-    jumps: np.ndarray
-    influence: np.ndarray
-    pareto_k: np.ndarray
-    status: np.ndarray
-    rung: np.ndarray
-
-    def __init__(self, family: ExponentialFamily, config: HMCConfig | None, **arrays: np.ndarray):
-        self.family, self.config = family, config
-        self._columns: AbstractColumns = ArrayColumns(arrays, family.eta_dim)
+    def __init__(
+        self,
+        family: ExponentialFamily,
+        config: HMCConfig | None,
+        eta: Float[Array, "n eta_dim"] | np.ndarray | StoredArray,
+        label: MomentLabel,
+    ):
+        _check_shapes(family, eta, label)
+        self.family: ExponentialFamily = family
+        self.config: HMCConfig | None = config
+        # Arrays of any kind, which the properties below turn into those of NumPy.
+        self._eta: Any = eta
+        self._label: Any = label
+        self._batch: MomentBatch | None = None
 
     @classmethod
     def open(
@@ -95,52 +63,41 @@ class MomentDataset:
     ) -> "MomentDataset":
         """Opens moment data that `generate_moments` or `save` wrote, without reading the arrays.
 
+        Reading a damaged chunk later raises `ValueError` with the chunk and its file.
+        `generate_moments` with the same arguments makes it again.
+
         Args:
             path: The folder.
-            family: The family; needed unless it is one of nnef_dists (nothing is imported because
-                a file says so).
-            partial: Whether to open unfinished data too: the rows of the chunks that are done.
+            family: The family. Required for a custom family, since files never import code.
+            partial: Whether unfinished data are opened too, without the missing chunks. By default
+                they raise.
 
         Returns:
-            The data. A chunk that turns out to be damaged when it is read is a `ValueError` that
-            names the chunk and its file; `generate_moments` with the same arguments mends it.
+            The data.
 
         Raises:
-            FileNotFoundError: If there is nothing.
-            ValueError: If it is no moment data, its metadata are damaged, chunks are missing, or
-                the family is another.
+            FileNotFoundError: If nothing is there.
+            ValueError: If the folder is no moment data, its metadata are damaged, chunks are
+                missing, or the family differs.
         """
-        store = Store(path, MOMENT_DATA)
-        family = restore_family(store.spec["family"], family)
-        rows = np.arange(store.n)
-        missing = store.missing()
-        if missing and not partial:
-            raise ValueError(
-                f"Expected finished moment data in {store.path}; got {len(missing)} of "
-                f"{store.n_chunks} chunks missing, such as {store.file_of('status', missing[0])}. "
-                "Call generate_moments with the same arguments to resume, or open the rest with "
-                "partial=True"
-            )
-        if missing:
-            rows = rows[~np.isin(rows // store.chunk, missing)]
-        config = store.spec["config"]
-        config = None if config is None else HMCConfig(**config)
-        return cls._of(family, config, StoreColumns(store, rows))
+        spec, eta, label = open_arrays(Path(path), partial=partial)
+        config = None if spec["config"] is None else HMCConfig(**spec["config"])
+        return cls(restore_family(spec["family"], family), config, eta, label)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the data to a new folder that `open` reads.
 
         Args:
-            path: Where nothing is.
+            path: New folder. Must not exist.
 
         Raises:
-            FileExistsError: If something is there.
-            OSError: If it cannot be written.
+            FileExistsError: If `path` exists.
+            OSError: If the folder cannot be written.
             ValueError: If the family cannot be described by numbers, strings and tuples.
         """
         path = Path(path).absolute()
         if path.exists():
-            raise FileExistsError(f"Expected a path where nothing is; got {path}")
+            raise FileExistsError(f"Expected a path that does not exist; got {path}")
         spec = {
             "family": describe_family(self.family),
             "config": None if self.config is None else dataclasses.asdict(self.config),
@@ -148,80 +105,170 @@ class MomentDataset:
             "etas": {"kind": "saved", "n": len(self)},
             "dtype": self.eta.dtype.name,
         }
-        write_arrays(path, spec, self._columns.read_all())
+        write_arrays(path, spec, {"eta": self.eta, **self.label._asdict()})
+
+    @property
+    def eta(self) -> np.ndarray:
+        """Natural parameters, `(n, eta_dim)`."""
+        return np.asarray(self._eta)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """E[T], `(n, eta_dim)`; NaN unless the status is OK."""
+        return np.asarray(self._label.mean)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Cov[T], `(n, eta_dim, eta_dim)`; NaN unless the status is OK."""
+        return np.asarray(self._label.covariance)
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        """Standard error of the mean, in units of T, `(n, eta_dim)`; NaN unless OK."""
+        return np.asarray(self._label.standard_error)
+
+    @property
+    def covariance_error(self) -> np.ndarray:
+        """Standard error of the covariance, `(n, eta_dim, eta_dim)`; NaN unless OK."""
+        return np.asarray(self._label.covariance_error)
+
+    @property
+    def ess(self) -> np.ndarray:
+        """Split-chain effective sample size of each statistic, `(n, eta_dim)`."""
+        return np.asarray(self._label.ess)
+
+    @property
+    def rhat(self) -> np.ndarray:
+        """Split R-hat of each statistic, `(n, eta_dim)`."""
+        return np.asarray(self._label.rhat)
+
+    @property
+    def acceptance(self) -> np.ndarray:
+        """Mean acceptance of the HMC transitions, `(n,)`; NaN if the sampler makes none."""
+        return np.asarray(self._label.acceptance)
+
+    @property
+    def divergences(self) -> np.ndarray:
+        """Fraction of HMC transitions that diverged, `(n,)`."""
+        return np.asarray(self._label.divergences)
+
+    @property
+    def jumps(self) -> np.ndarray:
+        """Fraction of global moves that were accepted, `(n,)`."""
+        return np.asarray(self._label.jumps)
+
+    @property
+    def effective_fraction(self) -> np.ndarray:
+        """Effective fraction of the draws, `(n,)`; 1 if all weigh the same."""
+        return np.asarray(self._label.effective_fraction)
+
+    @property
+    def influence(self) -> np.ndarray:
+        """Largest share of one draw in the squares behind a mean or a covariance, `(n,)`."""
+        return np.asarray(self._label.influence)
+
+    @property
+    def pareto_k(self) -> np.ndarray:
+        """Largest shape of a tail of T, `(n,)`: a diagnostic."""
+        return np.asarray(self._label.pareto_k)
+
+    @property
+    def status(self) -> np.ndarray:
+        """`Status` of each label, `(n,)`."""
+        return np.asarray(self._label.status)
+
+    @property
+    def rung(self) -> np.ndarray:
+        """`Rung` of each label, `(n,)`: the sampler that made it."""
+        return np.asarray(self._label.rung)
+
+    @property
+    def label(self) -> MomentLabel:
+        """All arrays but `eta`, as one `MomentLabel` with a leading axis of n."""
+        return jax.tree.map(np.asarray, self._label)
 
     def __len__(self) -> int:
-        return len(self._columns)
-
-    def __getattr__(self, name: str) -> Any:
-        # The fields of MomentLabel are attributes, whatever they are.
-        if not name.startswith("_") and name in self._columns.names:
-            return self._columns.read(name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return self._eta.shape[0]
 
     def __getitem__(self, rows: Any) -> "MomentDataset":
-        """Returns the labels of the given rows.
-
-        Args:
-            rows: A slice, a boolean mask, an array of indices or one index.
-
-        Returns:
-            A dataset of these rows.
-        """
+        """Returns some of the labels, given by a slice, a mask, indices or one index."""
         if isinstance(rows, int | np.integer):
             rows = [rows]
-        return self._of(self.family, self.config, self._columns.take(rows))
+        label = MomentLabel(*(leaf[rows] for leaf in self._label))
+        return MomentDataset(self.family, self.config, self._eta[rows], label)
 
     def __repr__(self) -> str:
-        """Summarises how many labels are good, why others are not, and the worst diagnostics."""
-        return summary(self)
+        """Counts the labels by status, and lists the worst diagnostics of the valid ones."""
+        ok, share = self.only_ok(), 100 * np.sum(self.ok) / max(len(self), 1)
+        lines = [
+            f"MomentDataset of {self.family!r}: {len(self)} etas, {len(ok)} ok ({share:.1f} %)",
+            *(f"  {n:6d} {s.name.lower()}: {s.reason}" for s, n in self._rejected().items()),
+        ]
+        if len(ok):
+            again = {rung: int(np.sum(ok.rung == rung)) for rung in Rung if rung is not Rung.HMC}
+            if any(again.values()):
+                rescued = ", ".join(f"{n} by {rung.method}" for rung, n in again.items() if n)
+                lines.append(f"  of the ok, tried again: {rescued}")
+            z = ok.batch().z_error
+            lines += [
+                f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS {ok.ess.min():.0f}",
+                f"  standard error in z units: median {jnp.median(z):.2g}, worst {z.max():.2g}",
+            ]
+        return "\n".join(lines)
 
     @property
     def ok(self) -> np.ndarray:
-        """Which labels are good: a boolean mask `(n,)`."""
+        """Which labels are valid: a boolean mask `(n,)`."""
         return self.status == Status.OK
 
     def only_ok(self) -> "MomentDataset":
-        """Returns the good labels alone; the others have NaN moments, which a loss must not see."""
-        return self[self.ok]
+        """Returns the valid labels. The others have NaN moments, which a loss must not see."""
+        return self if self.ok.all() else self[self.ok]
 
-    def label_z_error(self) -> np.ndarray:
-        """Returns the good labels' errors in z units: standard_error / sd(T | eta)."""
-        ok = self.only_ok()
-        variances = np.diagonal(ok.covariance, axis1=1, axis2=2)
-        return ok.standard_error / np.sqrt(variances)
+    def batch(self) -> MomentBatch:
+        """Returns the valid labels, for a training loop.
 
-    def arrays(self) -> MomentBatch:
-        """Returns the arrays of all labels, for a training loop.
+        The batch is made once, and kept.
 
         Returns:
-            The batch of all n labels, as NumPy arrays.
+            The batch of all labels that are OK, as JAX arrays.
 
         Raises:
-            ValueError: If a label is not OK; choose with `only_ok()` first.
+            ValueError: If no label is OK.
+
+        Warns:
+            UserWarning: If some labels are not OK, with their number and reasons.
         """
-        if not self.ok.all():
-            raise ValueError(
-                f"Expected good labels only; got {int((~self.ok).sum())} of {len(self)} that are "
-                "not (their moments are NaN). Select with data.only_ok() first"
-            )
-        # A batch is typed by what losses see of it inside a compiled step: JAX arrays.
-        leaves: list[Any] = [getattr(self, name) for name in MomentBatch._fields]
-        return MomentBatch(*leaves)
+        if self._batch is None:
+            rejected = ", ".join(f"{n} {s.name.lower()}" for s, n in self._rejected().items())
+            ok = self.only_ok()
+            if not len(ok):
+                raise ValueError(f"Expected at least one valid label; got {len(self)}: {rejected}")
+            if rejected:
+                warnings.warn(
+                    f"{len(self) - len(ok)} of {len(self)} labels are not valid and left out: "
+                    f"{rejected}. Select with data.only_ok() to accept this",
+                    stacklevel=2,
+                )
+            # Concrete arrays, also if a compiled program that is being traced asks first.
+            with jax.ensure_compile_time_eval():
+                names = (field.name for field in dataclasses.fields(MomentBatch))
+                self._batch = MomentBatch(*(jnp.asarray(getattr(ok, name)) for name in names))
+        return self._batch
 
     @staticmethod
     def concatenate(parts: Sequence["MomentDataset"]) -> "MomentDataset":
-        """Joins labels of one family, such as those of several rounds of labelling.
+        """Joins labels of one family, such as those of several rounds of labeling.
 
         Args:
             parts: The datasets, at least one, of one family and dtype.
 
         Returns:
-            All their labels, in memory, in their order. The config is that of the parts if all
-            have the same, else None.
+            All their labels, in memory and in this order. The config is that of the parts if all
+            have the same, otherwise None.
 
         Raises:
-            ValueError: For no parts, and for parts of different families or dtypes.
+            ValueError: If there are no parts, or their families or dtypes differ.
         """
         if not parts:
             raise ValueError("Expected at least one dataset; got none")
@@ -233,22 +280,21 @@ class MomentDataset:
                     f"{part.family!r} with {part.eta.dtype} etas"
                 )
         config = first.config if all(part.config == first.config for part in parts) else None
-        columns = [part._columns.read_all() for part in parts]
-        arrays = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
-        return MomentDataset(first.family, config, **arrays)
+        label = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(p.label for p in parts))
+        return MomentDataset(first.family, config, np.concatenate([p.eta for p in parts]), label)
 
     def split(self, fractions: Sequence[float], key: PRNGKeyArray) -> tuple["MomentDataset", ...]:
-        """Splits the labels at random, such as into those to train on and those to test with.
+        """Splits the labels at random, for example into training and held-out ones.
 
         Args:
             fractions: The share of each part; positive, with sum 1.
             key: PRNG key.
 
         Returns:
-            A dataset for each fraction: disjoint, together all labels, each in the old order.
+            A dataset per fraction. They are disjoint, hold all labels, and keep their order.
 
         Raises:
-            ValueError: If the fractions are anything else.
+            ValueError: If the fractions are not positive, or their sum is not 1.
         """
         shares = np.asarray(fractions, float)
         if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
@@ -257,61 +303,17 @@ class MomentDataset:
         stops = np.rint(np.cumsum(shares)[:-1] * len(self)).astype(int)
         return tuple(self[np.sort(rows)] for rows in np.split(order, stops))
 
-    def batch_indices(
-        self, key: PRNGKeyArray, batch_size: int
-    ) -> Int[Array, "n_batches batch_size"]:
-        """Returns the rows of an epoch's batches, for a loop inside a compiled program.
+    def _rejected(self) -> dict[Status, int]:
+        """Returns how many labels have each status but OK."""
+        counts = {s: int(np.sum(self.status == s)) for s in Status if s is not Status.OK}
+        return {s: n for s, n in counts.items() if n}
 
-        Args:
-            key: PRNG key, one for each epoch.
-            batch_size: How many labels in a batch.
 
-        Returns:
-            Each row of the data at most once, at random; those beyond the last whole batch are
-            left out of this epoch.
-
-        Raises:
-            ValueError: If there are fewer labels than a batch has.
-        """
-        if not 1 <= batch_size <= len(self):
-            raise ValueError(f"Expected 1 <= batch_size <= {len(self)}; got {batch_size}")
-        n_batches = len(self) // batch_size
-        order = jax.random.permutation(key, len(self))
-        return order[: n_batches * batch_size].reshape(n_batches, batch_size)
-
-    def batches(self, key: PRNGKeyArray, batch_size: int) -> Iterator[MomentBatch]:
-        """Yields the batches of one epoch, those of `batch_indices`.
-
-        Args:
-            key: PRNG key, one for each epoch.
-            batch_size: How many labels in a batch.
-
-        Returns:
-            An iterator of batches of NumPy arrays. The moments are in memory meanwhile.
-
-        Raises:
-            ValueError: What `batch_indices` and `arrays` raise.
-        """
-        whole = self.arrays()
-        indices = np.asarray(self.batch_indices(key, batch_size))
-        return (MomentBatch(*(leaf[rows] for leaf in whole)) for rows in indices)
-
-    def to_xarray(self) -> "xarray.Dataset":
-        """Returns the data as an `xarray.Dataset`, as ArviZ, plots and tables like it.
-
-        Returns:
-            The arrays by name, with dimensions `label`, `statistic` (labelled by
-            `family.stat_names`) and, for the second index of covariances, `statistic_`.
-
-        Raises:
-            ImportError: Without xarray, which `pip install "nnef_dists[arviz]"` brings.
-        """
-        return as_xarray(self.family, self.config, self._columns.read_all())
-
-    @classmethod
-    def _of(
-        cls, family: ExponentialFamily, config: HMCConfig | None, columns: AbstractColumns
-    ) -> "MomentDataset":
-        data = object.__new__(cls)
-        data.family, data.config, data._columns = family, config, columns
-        return data
+def _check_shapes(family: ExponentialFamily, eta: Any, label: MomentLabel) -> None:
+    n, d = eta.shape[0], family.eta_dim
+    expected: dict[str, tuple[int, ...]] = dict.fromkeys(MomentLabel._fields, (n,))
+    expected |= dict.fromkeys(("eta", "mean", "standard_error", "ess", "rhat"), (n, d))
+    expected |= dict.fromkeys(("covariance", "covariance_error"), (n, d, d))
+    for name, array in {"eta": eta, **label._asdict()}.items():
+        if array.shape != expected[name]:
+            raise ValueError(f"Expected {name} of shape {expected[name]}; got {array.shape}")

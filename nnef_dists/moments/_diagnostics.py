@@ -1,14 +1,15 @@
 """What a set of draws says of itself: effective sample size, R-hat, standard error, status."""
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from nnef_dists.sampling import HMCConfig, HMCInfo, pareto_k
+from nnef_dists.sampling import HMCConfig, SamplerInfo, pareto_k
 
 
 class Status(IntEnum):
@@ -45,24 +46,24 @@ class Status(IntEnum):
 
 
 class Rung(IntEnum):
-    """How a label was sampled: what is tried next where the one before fails."""
+    """The sampler that made a label, by the number that data on disk have.
 
-    HMC = 0
-    LONGER = 1
-    IMPORTANCE = 2
-    TEMPERED = 3
-    DOUBLE = 4
+    Attributes:
+        method: The sampler in words.
+    """
 
-    @property
-    def method(self) -> str:
-        """The rung in words."""
-        return {
-            Rung.HMC: "HMC",
-            Rung.LONGER: "a longer run",
-            Rung.IMPORTANCE: "importance sampling",
-            Rung.TEMPERED: "tempered sequential Monte Carlo",
-            Rung.DOUBLE: "HMC in double precision",
-        }[self]
+    method: str
+
+    HMC = 0, "HMC"
+    LONGER = 1, "a longer run"
+    IMPORTANCE = 2, "importance sampling"
+    TEMPERED = 3, "tempered sequential Monte Carlo"
+    DOUBLE = 4, "HMC in double precision"
+
+    def __new__(cls, number: int, method: str) -> "Rung":
+        rung = int.__new__(cls, number)
+        rung._value_, rung.method = number, method
+        return rung
 
 
 class MomentLabel(NamedTuple):
@@ -79,10 +80,11 @@ class MomentLabel(NamedTuple):
             unless the status is OK.
         ess: Split-chain effective sample size of every statistic, `(eta_dim,)`.
         rhat: Split R-hat of every statistic, `(eta_dim,)`.
-        acceptance: Mean acceptance of the HMC transitions; for importance sampling the effective
-            fraction of its draws.
-        divergences: Fraction of transitions that diverged.
-        jumps: Fraction of global moves that were accepted.
+        acceptance: Mean acceptance of the HMC transitions; NaN if the sampler makes none.
+        divergences: Fraction of transitions of the chains that diverged; 0 without chains.
+        jumps: Fraction of global moves that were accepted; 0 without global moves.
+        effective_fraction: 1 / (n sum_i w_i^2) of the normalized weights w of the n draws: 1 if all
+            weigh the same, less for importance sampling.
         influence: The largest share of one draw in the sum of squared deviations that a mean, or a
             covariance, and its error are estimated from: near 1 where one draw decides.
         pareto_k: The largest shape of a tail of T: a diagnostic, on which no status depends.
@@ -99,6 +101,7 @@ class MomentLabel(NamedTuple):
     acceptance: Float[Array, "*batch"]
     divergences: Float[Array, "*batch"]
     jumps: Float[Array, "*batch"]
+    effective_fraction: Float[Array, "*batch"]
     influence: Float[Array, "*batch"]
     pareto_k: Float[Array, "*batch"]
     status: Int[Array, "*batch"]
@@ -107,7 +110,7 @@ class MomentLabel(NamedTuple):
 
 def label_draws(
     stats: Float[Array, "chains draws eta_dim"],
-    info: HMCInfo,
+    info: SamplerInfo,
     config: HMCConfig,
     fault: Int[Array, ""] | Status = Status.OK,
 ) -> MomentLabel:
@@ -118,7 +121,7 @@ def label_draws(
 
     Args:
         stats: T at the draws, `(chains, draws, eta_dim)`.
-        info: What the sampler says of the run.
+        info: Summary of the run.
         config: The thresholds.
         fault: Why the draws are worth nothing, as a `Status`, where that is known beforehand.
 
@@ -173,12 +176,33 @@ def label_draws(
         acceptance=info.acceptance,
         divergences=info.divergences,
         jumps=info.jumps,
+        effective_fraction=info.effective_fraction,
         influence=jnp.maximum(jnp.max(largest_share(t)), jnp.max(largest_share(t**2 - 1))),
         pareto_k=jnp.max(jax.vmap(pareto_k, 1)(jnp.log(jnp.abs(t)))),
         status=jnp.asarray(Status.OK, jnp.int8),
         rung=jnp.asarray(Rung.HMC, jnp.int8),
     )
     return refuse(label, status != Status.OK, status)
+
+
+def missing_labels(n: int, eta_dim: int, dtype: DTypeLike) -> MomentLabel:
+    """Returns labels that are not computed yet, as NumPy arrays: all NaN, with status MISSING.
+
+    Args:
+        n: Number of labels.
+        eta_dim: The length of an eta.
+        dtype: The dtype of the etas.
+
+    Returns:
+        The labels, with a leading axis of n.
+    """
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(MomentLabel._fields, (n,))
+    shapes |= dict.fromkeys(("mean", "standard_error", "ess", "rhat"), (n, eta_dim))
+    shapes |= dict.fromkeys(("covariance", "covariance_error"), (n, eta_dim, eta_dim))
+    arrays: dict[str, Any] = {name: np.full(shape, np.nan, dtype) for name, shape in shapes.items()}
+    arrays["status"] = np.full(n, Status.MISSING, np.int8)
+    arrays["rung"] = np.full(n, Rung.HMC, np.int8)
+    return MomentLabel(**arrays)
 
 
 def refuse(

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from nnef_dists._checks import as_key, as_rows, check_instance
@@ -16,7 +16,7 @@ from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._dataset import MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel
-from nnef_dists.moments._label import label_chains, label_tile, label_tiles
+from nnef_dists.moments._label import label_chains
 from nnef_dists.moments._ladder import climb
 from nnef_dists.moments._quadrature import compare_with_quadrature
 from nnef_dists.sampling import HMCConfig, sample_chains, support_dim
@@ -55,7 +55,7 @@ def estimate_moments(
     etas, key = check_etas(family, etas), as_key(key)
     with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
         labels = label_etas(family, etas, key, config, on_tile=bar.update)
-    return MomentDataset(family, config, eta=np.asarray(etas), **labels._asdict())
+    return MomentDataset(family, config, np.asarray(etas), labels)
 
 
 def sample_hmc(
@@ -147,29 +147,10 @@ def label_etas(
         The labels, with a leading axis of n, as NumPy arrays.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + len(etas)))
-    labels = label_tiles(family, config, etas, keys, on_tile)
-    # Those that failed in any tile share tiles of their own.
-    if config.ladder:
-        labels = climb(family, config, etas, keys, labels)
+    labels = climb(family, config, etas, keys, on_tile)
     if config.quadrature and support_dim(family) <= 2:
         labels = compare_with_quadrature(family, np.asarray(etas), labels)
     return labels
-
-
-def label_shapes(family: ExponentialFamily, config: HMCConfig, dtype: DTypeLike) -> MomentLabel:
-    """Returns shapes and dtypes of a tile's labels, as `jax.ShapeDtypeStruct`s, without sampling.
-
-    Args:
-        family: The exponential family.
-        config: How to sample.
-        dtype: The dtype of the etas.
-
-    Returns:
-        A `MomentLabel` of structs with a leading axis of `config.tile`.
-    """
-    etas = jax.ShapeDtypeStruct((config.tile, family.eta_dim), dtype)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.tile))
-    return jax.eval_shape(functools.partial(label_tile, family, config), etas, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

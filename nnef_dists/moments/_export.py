@@ -1,64 +1,29 @@
-"""Moment data in words, and as xarray holds it."""
+"""Moment data in the formats of other libraries."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._diagnostics import Rung, Status
-from nnef_dists.sampling import HMCConfig
+from nnef_dists.moments._dataset import MomentDataset
+from nnef_dists.moments._diagnostics import MomentLabel
 
 if TYPE_CHECKING:
     import xarray
 
-    from nnef_dists.moments._dataset import MomentDataset
 
-
-def summary(data: "MomentDataset") -> str:
-    """Says how many labels are good, why others are not, and what the worst diagnostics are."""
-    counts = {s: int(np.sum(data.status == s)) for s in Status}
-    lines = [
-        f"MomentDataset of {data.family!r}: {len(data)} etas, "
-        f"{counts[Status.OK]} ok ({100 * counts[Status.OK] / max(len(data), 1):.1f} %)"
-    ]
-    lines += [
-        f"  {counts[s]:6d} {s.name.lower()}: {s.reason}"
-        for s in Status
-        if s is not Status.OK and counts[s]
-    ]
-    if counts[Status.OK]:
-        ok = data.only_ok()
-        again = {rung: int(np.sum(ok.rung == rung)) for rung in Rung if rung is not Rung.HMC}
-        if any(again.values()):
-            rescued = ", ".join(f"{n} by {rung.method}" for rung, n in again.items() if n)
-            lines.append(f"  of the ok, tried again: {rescued}")
-        z = ok.label_z_error()
-        lines.append(
-            f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS "
-            f"{ok.ess.min():.0f}, median acceptance {np.median(ok.acceptance):.3f}"
-        )
-        lines.append(f"  standard error in z units: median {np.median(z):.2g}, worst {z.max():.2g}")
-    return "\n".join(lines)
-
-
-def as_xarray(
-    family: ExponentialFamily, config: HMCConfig | None, arrays: Mapping[str, np.ndarray]
-) -> "xarray.Dataset":
-    """Names the axes of moment data.
+def to_xarray(data: MomentDataset) -> "xarray.Dataset":
+    """Returns moment data as an `xarray.Dataset`, for ArviZ, plots and tables.
 
     Args:
-        family: The family.
-        config: What the labels were sampled with, or None.
-        arrays: The arrays by name, each with one leading axis.
+        data: The moment data.
 
     Returns:
-        The `xarray.Dataset`.
+        The arrays by name, with dimensions `label`, `statistic` (with the names
+        `family.stat_names`) and, for the second index of covariances, `statistic_`. The attributes
+        hold the family and the configuration.
 
     Raises:
-        ImportError: Without xarray.
+        ImportError: If xarray is not installed; `pip install "nnef_dists[arviz]"` brings it.
     """
     try:
         import xarray
@@ -66,18 +31,11 @@ def as_xarray(
         raise ImportError(
             'Expected xarray to be installed; pip install "nnef_dists[arviz]" brings it'
         ) from error
-    names = list(family.stat_names)
-    axes = ("statistic", "statistic_")
-
-    def dims(name: str, array: np.ndarray) -> tuple[str, ...]:
-        shape = array.shape[1:]
-        if shape in ((), (len(names),), (len(names),) * 2):
-            return ("label", *axes[: len(shape)])
-        return ("label", *(f"{name}_dim_{axis}" for axis in range(len(shape))))
-
-    settings = {} if config is None else dataclasses.asdict(config)
+    axes, names = ("label", "statistic", "statistic_"), list(data.family.stat_names)
+    arrays = {name: getattr(data, name) for name in ("eta", *MomentLabel._fields)}
+    settings = {} if data.config is None else dataclasses.asdict(data.config)
     return xarray.Dataset(
-        {name: (dims(name, array), array) for name, array in arrays.items()},
-        coords=dict.fromkeys(axes, names),
-        attrs={"family": repr(family), "config": json.dumps(settings)},
+        {name: (axes[: array.ndim], array) for name, array in arrays.items()},
+        coords={axes[1]: names, axes[2]: names},
+        attrs={"family": repr(data.family), "config": json.dumps(settings)},
     )

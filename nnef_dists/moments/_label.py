@@ -1,15 +1,11 @@
 """The label of one eta: chains, their diagnostics, and control variates."""
 
 import functools
-from collections import deque
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._control_variates import WideDraws, correct_label
 from nnef_dists.moments._diagnostics import MomentLabel, Status, label_draws, refuse
 from nnef_dists.moments._features import draw_features
@@ -29,6 +25,8 @@ _RARE = 0.02
 _VISITS = 50.0
 # Of the log-density's rounding error, in nats: with more, draws are those of another density.
 _MOST_ROUNDING = 0.05
+# Pareto k of importance weights. Above it averages do not settle (see `pareto_k`).
+_MOST_K = 0.7
 
 
 def label_chains(
@@ -70,7 +68,7 @@ def label_chains(
     label = label._replace(covariance_error=jnp.hypot(label.covariance_error, of_mean))
     label = _count_rare_modes(label, density, chains)
     label = refuse(label, ~(label.influence <= config.max_influence), Status.INFLUENTIAL)
-    return x, label
+    return x, refuse(label, ~(chains.info.weight_k <= _MOST_K), Status.HEAVY_WEIGHTS)
 
 
 def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> MomentLabel:
@@ -111,42 +109,3 @@ def label_tile(family, config, etas, keys) -> MomentLabel:
         return label_chains(config, *sample_chains(family, config, eta, key))[1]
 
     return jax.vmap(one)(etas, keys)
-
-
-def label_tiles(
-    family: ExponentialFamily,
-    config: HMCConfig,
-    etas: Float[Array, "n eta_dim"],
-    keys: Key[Array, " n"],
-    on_tile: Callable[[int], object] = lambda n: None,
-) -> MomentLabel:
-    """Labels etas by HMC, a tile at a time, on all local devices.
-
-    Args:
-        family: The exponential family.
-        config: How to sample, and when a label is good.
-        etas: Valid natural parameters, `(n, eta_dim)`.
-        keys: A key for each, `(n,)`.
-        on_tile: Called after each tile with the number of etas in it.
-
-    Returns:
-        The labels, with a leading axis of n, as NumPy arrays.
-    """
-    n = len(etas)
-    devices = jax.local_devices()
-    pending: deque[MomentLabel] = deque()
-    done: list[MomentLabel] = []
-
-    def collect():
-        done.append(jax.tree.map(np.asarray, pending.popleft()))
-        on_tile(min(config.tile, n - config.tile * (len(done) - 1)))
-
-    for number, start in enumerate(range(0, n, config.tile)):
-        rows = np.minimum(np.arange(start, start + config.tile), n - 1)
-        tile = jax.device_put((etas[rows], keys[rows]), devices[number % len(devices)])
-        pending.append(label_tile(family, config, *tile))
-        if len(pending) == len(devices):
-            collect()
-    while pending:
-        collect()
-    return jax.tree.map(lambda *tiles: np.concatenate(tiles)[:n], *done)

@@ -1,36 +1,190 @@
-"""Fallback samplers: double precision, a longer run, importance sampling, tempering."""
+"""The ladder: the samplers of labels, in the order in which they are tried."""
 
+import abc
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status, refuse
-from nnef_dists.moments._label import label_chains, label_tiles
+from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
+from nnef_dists.moments._label import label_chains, label_tile
+from nnef_dists.moments._rung import AbstractRung, Climb, in_tiles
 from nnef_dists.sampling import (
     ROUNDING,
+    Chains,
     Density,
     HMCConfig,
     Modes,
     importance_chains,
     sample_chains,
+    support_dim,
     tempered_chains,
 )
 
-# In one program: few labels fail, each costs many times the first run, and padding as much.
+# Etas in one program of a fallback: few labels fail, each costs many times the first run, and
+# padding as much.
 _TILE = 2
 _DOUBLE_TILE = 8
 _FAULTS_OF_PRECISION = (Status.ROUNDING, Status.NOT_FINITE, Status.HEAVY_TAILS)
-# Up to this dimension a mixture around the chains is a good proposal.
+# Largest dimension in which a mixture around the chains is a good proposal.
 _MOST_DIMENSIONS = 3
-_UNMIXED = (Status.NOT_CONVERGED, Status.LOW_ESS, Status.INFLUENTIAL)
-# Of the weights' tail: above it averages do not settle (see `pareto_k`).
-_MOST_K = 0.7
+
+
+@final
+class HMC(AbstractRung):
+    """Hamiltonian Monte Carlo as configured: the first try of each eta."""
+
+    rung = Rung.HMC
+
+    def tries(self, climb: Climb) -> np.ndarray:
+        """Returns which etas have no label yet."""
+        return climb.has(Status.MISSING)
+
+    def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
+        """Labels tiles of the configured size on all local devices."""
+        return in_tiles(
+            functools.partial(label_tile, climb.family, climb.config),
+            climb.config.tile,
+            (climb.etas[rows], climb.fresh_keys(rows)),
+            devices=jax.local_devices(),
+            on_tile=climb.on_tile,
+        )
+
+
+@final
+class DoublePrecision(AbstractRung):
+    """The whole ladder in double precision, if single precision has no digits for eta . T."""
+
+    rung = Rung.DOUBLE
+
+    def tries(self, climb: Climb) -> np.ndarray:
+        """Returns which labels are of single precision and failed for lack of digits or range."""
+        return climb.has(*_FAULTS_OF_PRECISION) & (climb.etas.dtype == jnp.float32)
+
+    def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
+        """Returns the labels in single precision, with its rounding in their errors."""
+        config = dataclasses.replace(climb.config, tile=_DOUBLE_TILE)
+        with jax.enable_x64(True):
+            wide = jnp.asarray(np.asarray(climb.etas[rows], np.float64))
+            found = Climb(climb.family, config, wide, climb.keys[rows]).run(LADDER)
+        rounding = ROUNDING * float(jnp.finfo(climb.etas.dtype).eps)
+        variances = np.diagonal(found.covariance, axis1=1, axis2=2)
+        scale = np.sqrt(variances[:, :, None] * variances[:, None])
+        found = found._replace(
+            standard_error=np.hypot(found.standard_error, rounding * np.abs(found.mean)),
+            covariance_error=np.hypot(found.covariance_error, rounding * scale),
+        )
+        with np.errstate(over="ignore"):
+            found = MomentLabel(
+                *(new.astype(old.dtype) for new, old in zip(found, climb.labels, strict=True))
+            )
+        lost = (found.status == Status.OK) & ~np.isfinite(found.covariance).all((1, 2))
+        for leaf in (found.mean, found.covariance, found.standard_error, found.covariance_error):
+            leaf[lost] = np.nan
+        found.status[lost] = Status.NOT_FINITE
+        return found
+
+
+@final
+class LongerRun(AbstractRung):
+    """Four times the draws and three times the leapfrog steps, if the first run failed."""
+
+    rung = Rung.LONGER
+
+    def tries(self, climb: Climb) -> np.ndarray:
+        """Returns which labels failed for another reason than precision."""
+        return ~climb.has(Status.MISSING, Status.OK, *_FAULTS_OF_PRECISION)
+
+    def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
+        """Labels by longer chains, whose densities and modes later rungs start from."""
+        labels, densities, modes = in_tiles(
+            functools.partial(_label_longer, climb.family, longer(climb.config)),
+            _TILE,
+            (climb.etas[rows], climb.fresh_keys(rows)),
+            devices=jax.local_devices()[:1],
+        )
+        climb.found = rows, densities, modes
+        return labels
+
+
+class AbstractFromModes(AbstractRung):
+    """A sampler that starts from the modes that the longer run found, if its chains do not mix."""
+
+    @abc.abstractmethod
+    def suits(self, dim: int) -> bool:
+        """Returns whether the sampler is for densities of this dimension."""
+
+    @abc.abstractmethod
+    def draw(self, density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig) -> Chains:
+        """Returns the draws of one eta, in a compiled program."""
+
+    def tries(self, climb: Climb) -> np.ndarray:
+        """Returns which labels failed as the chains of the longer run disagree or are slow.
+
+        Divergences are a fault of the density, in float arithmetic at least. If short steps do not
+        cure them, a sampler that cannot see them would hide the fault.
+        """
+        unmixed = climb.has(Status.NOT_CONVERGED, Status.LOW_ESS, Status.INFLUENTIAL)
+        unmixed &= climb.labels.divergences <= climb.config.max_divergences
+        return unmixed & (climb.found is not None) & self.suits(support_dim(climb.family))
+
+    def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
+        """Labels by draws from the densities of the longer run."""
+        assert climb.found is not None
+        known, *found = climb.found
+        which = np.searchsorted(known, rows)
+        densities, modes = jax.tree.map(lambda leaf: leaf[which], found)
+        return in_tiles(
+            functools.partial(_label_from_modes, self, longer(climb.config)),
+            _TILE,
+            (densities, modes, climb.fresh_keys(rows)),
+            devices=jax.local_devices()[:1],
+        )
+
+
+@final
+class ImportanceSampling(AbstractFromModes):
+    """Importance sampling from a mixture of Student t distributions, up to three dimensions."""
+
+    rung = Rung.IMPORTANCE
+
+    def suits(self, dim: int) -> bool:
+        """Returns whether a mixture is a good proposal in this dimension."""
+        return dim <= _MOST_DIMENSIONS
+
+    def draw(self, density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig) -> Chains:
+        """Returns resampled draws."""
+        return importance_chains(density, modes, key, config)
+
+
+@final
+class TemperedSMC(AbstractFromModes):
+    """Tempered sequential Monte Carlo, above three dimensions."""
+
+    rung = Rung.TEMPERED
+
+    def suits(self, dim: int) -> bool:
+        """Returns whether importance sampling does not suit."""
+        return dim > _MOST_DIMENSIONS
+
+    def draw(self, density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig) -> Chains:
+        """Returns the particles at the last temperature."""
+        return tempered_chains(density, modes, key, config)[0]
+
+
+LADDER: tuple[AbstractRung, ...] = (
+    HMC(),
+    DoublePrecision(),
+    LongerRun(),
+    ImportanceSampling(),
+    TemperedSMC(),
+)
 
 
 def climb(
@@ -38,76 +192,25 @@ def climb(
     config: HMCConfig,
     etas: Float[Array, "n eta_dim"],
     keys: Key[Array, " n"],
-    labels: MomentLabel,
+    on_tile: Callable[[int], object] = lambda n: None,
 ) -> MomentLabel:
-    """Tries again where labels failed, rung by rung, until they are good or no rung is left.
+    """Labels etas, rung by rung, until the labels are valid or no rung is left.
 
     Args:
-        family: The family.
-        config: How the labels were sampled.
-        etas: Natural parameters, `(n, eta_dim)`.
-        keys: The keys that were used for them, `(n,)`.
-        labels: Their labels, as NumPy arrays; changed in place.
+        family: The exponential family.
+        config: The configuration of the sampler, with the checks of labels.
+        etas: Valid natural parameters, `(n, eta_dim)`.
+        keys: A key per eta, `(n,)`.
+        on_tile: Called after each tile of the first rung with the number of etas in it.
 
     Returns:
-        The labels; those that failed on all rungs with the status of the last.
+        The labels, with a leading axis of n, as NumPy arrays.
     """
-    if etas.dtype == jnp.float32:
-        _label_in_double(family, config, etas, keys, labels)
-    again = longer(config)
-    for count, rows in _failed(labels):
-        tile_keys = jax.vmap(lambda key: jax.random.fold_in(key, Rung.LONGER))(keys[rows])
-        found, densities, modes = _label_longer(family, again, etas[rows], tile_keys)
-        _store(labels, rows[:count], found, np.arange(count))
-        # Divergences are a fault of the density, in float arithmetic at least: where short steps do
-        # not cure them, a sampler that cannot see them would hide it.
-        unmixed = np.isin(np.asarray(found.status), _UNMIXED)
-        unmixed &= np.asarray(found.divergences) <= config.max_divergences
-        # Rows that the longer run has mended are computed again, and left as they are.
-        (failed,) = np.nonzero(unmixed[:count])
-        if len(failed):
-            tile_keys = jax.vmap(lambda key: jax.random.fold_in(key, Rung.IMPORTANCE))(keys[rows])
-            found = _label_elsewhere(again, densities, tile_keys, modes)
-            _store(labels, rows[failed], found, failed)
-    return labels
-
-
-def _label_in_double(
-    family: ExponentialFamily,
-    config: HMCConfig,
-    etas: Float[Array, "n eta_dim"],
-    keys: Key[Array, " n"],
-    labels: MomentLabel,
-) -> None:
-    """Labels again, in double precision, what single precision has no digits for."""
-    (rows,) = np.nonzero(np.isin(labels.status, _FAULTS_OF_PRECISION))
-    if not len(rows):
-        return
-    config = dataclasses.replace(config, tile=_DOUBLE_TILE)
-    with jax.enable_x64(True):
-        wide = jnp.asarray(np.asarray(etas[rows], np.float64))
-        found = label_tiles(family, config, wide, keys[rows])
-        found = climb(family, config, wide, keys[rows], found)
-    rounding = ROUNDING * float(jnp.finfo(etas.dtype).eps)
-    diagonal = np.diagonal(found.covariance, axis1=1, axis2=2)
-    found = found._replace(
-        standard_error=np.hypot(found.standard_error, rounding * np.abs(found.mean)),
-        covariance_error=np.hypot(
-            found.covariance_error,
-            rounding * np.sqrt(diagonal[:, :, None] * diagonal[:, None]),
-        ),
-        rung=np.where(found.rung == Rung.HMC, Rung.DOUBLE, found.rung).astype(np.int8),
-    )
-    with np.errstate(over="ignore"):
-        _store(labels, rows, found, np.arange(len(rows)))
-    (lost,) = np.nonzero((labels.status == Status.OK) & ~np.isfinite(labels.covariance).all((1, 2)))
-    for leaf in (labels.mean, labels.covariance, labels.standard_error, labels.covariance_error):
-        leaf[lost] = np.nan
-    labels.status[lost] = Status.NOT_FINITE
+    return Climb(family, config, etas, keys, on_tile).run(LADDER)
 
 
 def longer(config: HMCConfig) -> HMCConfig:
-    """Returns the configuration of the second rung: four times the draws, thrice the steps."""
+    """Returns the configuration of `LongerRun`, and of the rungs that start from its modes."""
     return dataclasses.replace(
         config,
         warmup=2 * config.warmup,
@@ -121,38 +224,14 @@ def longer(config: HMCConfig) -> HMCConfig:
 def _label_longer(family, config, etas, keys) -> tuple[MomentLabel, Density, Modes]:
     def one(eta, key):
         density, chains = sample_chains(family, config, eta, key)
-        label = label_chains(config, density, chains)[1]
-        label = label._replace(rung=jnp.asarray(Rung.LONGER, jnp.int8))
-        return label, density, Modes.of(chains)
+        return label_chains(config, density, chains)[1], density, Modes.of(chains)
 
     return jax.vmap(one)(etas, keys)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _label_elsewhere(config, densities, keys, modes) -> MomentLabel:
-    def one(density, key, modes):
-        if modes.center.shape[-1] <= _MOST_DIMENSIONS:
-            chains, k = importance_chains(density, modes, key, config)
-            label = label_chains(config, density, chains)[1]
-            label = refuse(label, ~(k <= _MOST_K), Status.HEAVY_WEIGHTS)
-            rung = Rung.IMPORTANCE
-        else:
-            chains, _ = tempered_chains(density, modes, key, config)
-            label = label_chains(config, density, chains)[1]
-            rung = Rung.TEMPERED
-        return label._replace(rung=jnp.asarray(rung, jnp.int8))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _label_from_modes(rung, config, densities, modes, keys) -> MomentLabel:
+    def one(density, modes, key):
+        return label_chains(config, density, rung.draw(density, modes, key, config))[1]
 
-    return jax.vmap(one)(densities, keys, modes)
-
-
-def _failed(labels: MomentLabel) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields tiles of rows that are not OK, padded by their last, with their number."""
-    (rows,) = np.nonzero(~np.isin(labels.status, (Status.OK, *_FAULTS_OF_PRECISION)))
-    for start in range(0, len(rows), _TILE):
-        part = rows[start : start + _TILE]
-        yield len(part), np.pad(part, (0, _TILE - len(part)), mode="edge")
-
-
-def _store(labels: MomentLabel, rows: np.ndarray, found: MomentLabel, which: np.ndarray) -> None:
-    for ours, new in zip(labels, found, strict=True):
-        ours[rows] = np.asarray(new)[which]
+    return jax.vmap(one)(densities, modes, keys)

@@ -135,7 +135,7 @@ class Standardisation(eqx.Module):
 
     def __init__(self, data: MomentDataset):
         self.family = data.family
-        labels = data.only_ok().arrays()
+        labels = data.batch()
         inputs = np.asarray(jax.vmap(data.family.unconstrain_eta)(labels.eta), np.float64)
         n, m = inputs.shape
         if n < m + 2:
@@ -143,7 +143,7 @@ class Standardisation(eqx.Module):
         shift, scale = inputs.mean(0), _nonzero(inputs.std(0))
         inputs = (inputs - shift) / scale
         design = np.column_stack([np.ones(n), inputs])
-        sd = np.sqrt(np.diagonal(labels.covariance, axis1=1, axis2=2).astype(np.float64))
+        sd = np.asarray(labels.sd, np.float64)
         log_sd = np.linalg.lstsq(design, np.log(sd), rcond=None)[0]
         ratio = np.asarray(labels.mean) / np.exp(design @ log_sd)
 

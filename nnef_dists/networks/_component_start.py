@@ -80,12 +80,12 @@ def find_components(data: MomentDataset, count: int) -> ComponentStart:
         Shirts and Chodera, *Statistically optimal analysis of samples from multiple equilibrium
         states*, J. Chem. Phys. 129 (2008), equation 11, for the masses.
     """
-    labels = data.only_ok().arrays()
+    labels = data.batch()
     features = data.family.convex_features
     eta, mean, covariance = (
         np.asarray(leaf, np.float64) for leaf in (labels.eta, labels.mean, labels.covariance)
     )
-    sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    sd = np.asarray(labels.sd, np.float64)
     values, slopes = (
         np.asarray(leaf, np.float64)
         for leaf in jax.jit(jax.vmap(lambda eta: (features(eta), jax.jacrev(features)(eta))))(

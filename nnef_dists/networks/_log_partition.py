@@ -110,13 +110,13 @@ class QuadraticPotential(eqx.Module):
     residual_scale: paramax.NonTrainable[Array]
 
     def __init__(self, data: MomentDataset, standardisation: Standardisation):
-        labels = data.only_ok().arrays()
+        labels = data.batch()
         dtype = labels.eta.dtype
         n, d = labels.eta.shape
         m = standardisation.input_dim
         x = np.asarray(jax.vmap(standardisation.inputs)(labels.eta), np.float64)
         slopes = np.asarray(jax.vmap(jax.jacfwd(standardisation.inputs))(labels.eta), np.float64)
-        sd = np.sqrt(np.diagonal(labels.covariance, axis1=1, axis2=2).astype(np.float64))
+        sd = np.asarray(labels.sd, np.float64)
         features = jax.vmap(jax.jacfwd(data.family.convex_features))(labels.eta)
         rows, columns = np.triu_indices(m)
         # d(x_i x_j) / d eta, and half of it on the diagonal.

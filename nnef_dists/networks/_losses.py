@@ -41,8 +41,7 @@ def moment_loss(
         (1989).
     """
     network = draw_or_mean(network, key=key)
-    scale = jnp.sqrt(jnp.diagonal(batch.covariance, axis1=1, axis2=2))
-    z = (jax.vmap(network)(batch.eta) - batch.mean) / scale
+    z = (jax.vmap(network)(batch.eta) - batch.mean) / batch.sd
     return jnp.mean(jnp.log1p(z**2))
 
 
@@ -76,7 +75,7 @@ def sobolev_loss(
     Returns:
         A scalar, at the weights' means.
     """
-    scale = jnp.sqrt(jnp.diagonal(batch.covariance, axis1=1, axis2=2))
+    scale = batch.sd
     directions = jax.random.rademacher(key, batch.eta.shape, batch.eta.dtype) / scale
 
     def along(eta, direction):
@@ -119,9 +118,8 @@ def entropy_loss(
     network = draw_or_mean(network, key=key)
     error = jnp.sum(batch.eta * (jax.vmap(network)(batch.eta) - batch.mean), axis=1)
     variance = jnp.einsum("ni,nij,nj->n", batch.eta, batch.covariance, batch.eta)
-    sd = jnp.sqrt(jnp.diagonal(batch.covariance, axis1=1, axis2=2))
     # No less than the rounding of its terms.
-    rounding = jnp.finfo(variance.dtype).eps * jnp.sum(jnp.abs(batch.eta) * sd, axis=1) ** 2
+    rounding = jnp.finfo(variance.dtype).eps * jnp.sum(jnp.abs(batch.eta) * batch.sd, axis=1) ** 2
     variance = jnp.maximum(variance, rounding)
     return jnp.mean(jnp.log1p(error**2 / jnp.where(variance > 0, variance, 1)))
 
@@ -157,8 +155,7 @@ def negative_elbo(
     Returns:
         A scalar, up to a constant that does not depend on the weights' law.
     """
-    variances = jnp.diagonal(batch.covariance, axis1=1, axis2=2)
-    scale = jnp.sqrt(batch.standard_error**2 + misfit**2 * variances)
+    scale = jnp.sqrt(batch.standard_error**2 + (misfit * batch.sd) ** 2)
 
     def one(key):
         drawn = sample_all_parameters(network, key)
@@ -213,9 +210,8 @@ def negative_log_predictive(
         return (jax.vmap(drawn)(batch.eta) - mu) ** 2, drawn.compute_prior()
 
     deviations, prior = jax.vmap(one)(jax.random.split(key, samples))
-    scale = jnp.diagonal(batch.covariance, axis1=1, axis2=2)
     # An exact label of a network that is certain would have an infinite density.
-    rounding = jnp.finfo(mu.dtype).eps * scale
+    rounding = jnp.finfo(mu.dtype).eps * batch.sd**2
     variances = jnp.mean(deviations, 0) + batch.standard_error**2 + rounding
     nll = jnp.sum(jnp.log(variances) + (batch.mean - mu) ** 2 / variances, axis=1) / 2
     divergence = jnp.mean(prior) - entropy(network)

@@ -111,7 +111,7 @@ def plot_moment_diagnostics(
 def _worst_z_error(data: MomentDataset) -> np.ndarray:
     worst = np.full(len(data), np.nan)
     if data.ok.any():
-        worst[data.ok] = np.max(data.label_z_error(), 1)
+        worst[data.ok] = np.max(data.only_ok().batch().z_error, 1)
     return worst
 
 

@@ -1,8 +1,8 @@
 """Draws from one density, by Hamiltonian Monte Carlo, importance, tempering; quadrature's grids."""
 
 from nnef_dists.sampling._chains import Chains as Chains
-from nnef_dists.sampling._chains import HMCInfo as HMCInfo
 from nnef_dists.sampling._chains import Modes as Modes
+from nnef_dists.sampling._chains import SamplerInfo as SamplerInfo
 from nnef_dists.sampling._config import HMCConfig
 from nnef_dists.sampling._density import ROUNDING as ROUNDING
 from nnef_dists.sampling._density import Density as Density

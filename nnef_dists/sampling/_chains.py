@@ -4,28 +4,34 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, Float
 
 from nnef_dists.sampling._proposal import Whitening, cholesky
 
 _SPREAD = 1.2
 
 
-class HMCInfo(NamedTuple):
-    """What the sampler says of a run, over all chains after adaptation.
+class SamplerInfo(NamedTuple):
+    """Summary of a sampler's run, over all chains after adaptation.
 
     Attributes:
-        acceptance: Mean acceptance of the HMC transitions.
-        divergences: Fraction of transitions that diverged.
-        step_size: The adapted step size, in units of the whitened density.
-        jumps: Fraction of global moves that were accepted.
-        finite: Whether all chains ended at a finite log-density.
+        acceptance: Mean acceptance of the HMC transitions; NaN if the sampler makes none.
+        divergences: Fraction of transitions of the chains that diverged; 0 without chains.
+        step_size: The step size of the HMC transitions, in units of the whitened density; NaN if
+            the sampler makes none.
+        jumps: Fraction of global moves that were accepted; 0 without global moves.
+        effective_fraction: 1 / (n sum_i w_i^2) of the normalized weights w of the n draws; 1 if all
+            weigh the same.
+        weight_k: Pareto k of the weights; -inf if all weigh the same.
+        finite: Whether the log-density is finite at the end of all chains, or at all draws.
     """
 
     acceptance: Float[Array, ""]
     divergences: Float[Array, ""]
     step_size: Float[Array, ""]
     jumps: Float[Array, ""]
+    effective_fraction: Float[Array, ""]
+    weight_k: Float[Array, ""]
     finite: Bool[Array, ""]
 
 
@@ -37,18 +43,18 @@ class Chains(NamedTuple):
         score: The gradients of the log-density of z at the draws, `(chains, draws, n)`.
         log_density: The unnormalised log-density at the draws, in nats, `(chains, draws)`.
         whitening: The coordinates: `whitening.to_u(z)` is the point.
-        info: What the sampler says of the run.
+        info: Summary of the run.
     """
 
     z: Float[Array, "chains draws n"]
     score: Float[Array, "chains draws n"]
     log_density: Float[Array, "chains draws"]
     whitening: Whitening
-    info: HMCInfo
+    info: SamplerInfo
 
 
 class Modes(NamedTuple):
-    """Where the chains of a longer run stayed: what the last rung starts from.
+    """Where the chains of a run stayed: the start of samplers that need no mixing chains.
 
     Attributes:
         whitening: The coordinates z of the run.
@@ -72,17 +78,3 @@ class Modes(NamedTuple):
         least = 1e-4 * jnp.eye(center.shape[-1], dtype=center.dtype)
         factor = _SPREAD * jax.vmap(cholesky)(covariance + least)
         return cls(chains.whitening, center, factor, chains.info.step_size)
-
-
-def without_transitions(
-    acceptance: Float[Array, ""], finite: Bool[Array, ""], dtype: DTypeLike
-) -> HMCInfo:
-    """Returns the info of a sampler that has no HMC transitions to report."""
-    zero = jnp.zeros((), dtype)
-    return HMCInfo(
-        acceptance=acceptance.astype(dtype),
-        divergences=zero,
-        step_size=zero,
-        jumps=zero,
-        finite=finite,
-    )

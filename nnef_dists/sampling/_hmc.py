@@ -11,7 +11,7 @@ from blackjax.mcmc import hmc
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.sampling._chains import Chains, HMCInfo
+from nnef_dists.sampling._chains import Chains, SamplerInfo
 from nnef_dists.sampling._config import HMCConfig
 from nnef_dists.sampling._density import Density, drop_of_draws, finite_or_lowest
 from nnef_dists.sampling._proposal import KernelMixture, Whitening
@@ -173,11 +173,13 @@ class _Kernel(NamedTuple):
             self.init(jax.vmap(self.whitening.to_z)(u)),
             jax.random.split(key, self.config.draws),
         )
-        info = HMCInfo(
+        info = SamplerInfo(
             acceptance=jnp.mean(acceptance),
             divergences=jnp.mean(divergent.astype(u.dtype)),
             step_size=step_size,
             jumps=jnp.mean(jumped.astype(u.dtype)),
+            effective_fraction=jnp.ones((), u.dtype),
+            weight_k=jnp.full((), -jnp.inf, u.dtype),
             finite=jnp.all(jnp.isfinite(states.logdensity)),
         )
         z, log_density, score = (

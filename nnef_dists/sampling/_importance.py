@@ -6,7 +6,7 @@ from blackjax.smc import resampling
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.sampling._chains import Chains, Modes, without_transitions
+from nnef_dists.sampling._chains import Chains, Modes, SamplerInfo
 from nnef_dists.sampling._config import HMCConfig
 from nnef_dists.sampling._density import Density
 from nnef_dists.sampling._proposal import inverse_factor
@@ -16,7 +16,7 @@ _DEGREES_OF_FREEDOM = 5.0
 
 def importance_chains(
     log_density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig
-) -> tuple[Chains, Float[Array, ""]]:
+) -> Chains:
     """Samples by importance, from a mixture of Student t distributions around the chains.
 
     As many independent batches as there are chains are weighted and resampled, each by itself, so
@@ -29,7 +29,7 @@ def importance_chains(
         config: How many batches and draws.
 
     Returns:
-        The resampled draws, and the Pareto k of all weights.
+        The resampled draws, with the Pareto k of all weights in their info.
 
     Reference:
         Vehtari, Simpson, Gelman, Yao and Gabry, *Pareto smoothed importance sampling*, JMLR 25
@@ -73,9 +73,17 @@ def importance_chains(
 
     z, score, log_p, log_weights = jax.lax.map(batch, jax.random.split(key, config.chains))
     weights = jax.nn.softmax(log_weights.reshape(-1))
-    effective = 1 / (jnp.sum(weights**2) * weights.size)
-    info = without_transitions(effective, jnp.all(jnp.isfinite(log_p)), z.dtype)
-    return Chains(z, score, log_p, modes.whitening, info), pareto_k(log_weights.reshape(-1))
+    none, zero = jnp.full((), jnp.nan, z.dtype), jnp.zeros((), z.dtype)
+    info = SamplerInfo(
+        acceptance=none,
+        divergences=zero,
+        step_size=none,
+        jumps=zero,
+        effective_fraction=1 / (jnp.sum(weights**2) * weights.size),
+        weight_k=pareto_k(log_weights.reshape(-1)),
+        finite=jnp.all(jnp.isfinite(log_p)),
+    )
+    return Chains(z, score, log_p, modes.whitening, info)
 
 
 def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:

@@ -9,7 +9,7 @@ from blackjax.mcmc import hmc
 from blackjax.smc import adaptive_tempered, resampling, tempered
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.sampling._chains import Chains, Modes, without_transitions
+from nnef_dists.sampling._chains import Chains, Modes, SamplerInfo
 from nnef_dists.sampling._config import HMCConfig
 from nnef_dists.sampling._density import Density
 
@@ -82,23 +82,34 @@ def tempered_chains(
             count, state, log_ratio = carry
             state, info = kernel(jax.random.fold_in(key_moves, count), state, _MOVES, {})
             log_ratio += info.log_likelihood_increment.astype(dtype)
-            return count + 1, jax.tree.map(lambda leaf: leaf.astype(dtype), state), log_ratio
+            state = jax.tree.map(lambda leaf: leaf.astype(dtype), state)
+            return (count + 1, state, log_ratio), info.update_info
 
         def unfinished(carry):
             count, state, _ = carry
             return (state.tempering_param < 1) & (count < _MOST_TEMPERATURES)
 
-        carry = jax.lax.while_loop(unfinished, step, (0, state, jnp.zeros((), dtype)))
+        carry = jax.lax.while_loop(
+            unfinished, lambda carry: step(carry)[0], (0, state, jnp.zeros((), dtype))
+        )
         # The last temperature has only been weighted for: resample and move once more.
-        _, state, log_ratio = step(carry)
+        (_, state, log_ratio), moves = step(carry)
         log_p, score = jax.vmap(jax.value_and_grad(value))(state.particles)
-        return state.particles, score, log_p, log_ratio, carry[1].tempering_param >= 1
+        acceptance = jnp.mean(moves.acceptance_rate.astype(dtype))
+        return state.particles, score, log_p, log_ratio, acceptance, carry[1].tempering_param >= 1
 
-    z, score, log_p, log_ratio, finished = jax.lax.map(
+    z, score, log_p, log_ratio, acceptance, finished = jax.lax.map(
         population, jax.random.split(key, config.chains)
     )
-    info = without_transitions(
-        jnp.ones(()), jnp.all(jnp.isfinite(log_p)) & jnp.all(finished), dtype
+    zero = jnp.zeros((), dtype)
+    info = SamplerInfo(
+        acceptance=jnp.mean(acceptance),
+        divergences=zero,
+        step_size=modes.step_size,
+        jumps=zero,
+        effective_fraction=jnp.ones((), dtype),
+        weight_k=jnp.full((), -jnp.inf, dtype),
+        finite=jnp.all(jnp.isfinite(log_p)) & jnp.all(finished),
     )
     # Of the start in z, and of the volume of u in a volume of z.
     log_start = n * math.log(_WIDE * math.sqrt(2 * math.pi))

@@ -1,7 +1,5 @@
 """Rows on disk: a resumable, checksummed store of chunks, whatever the rows are."""
 
-from nnef_dists.storage._columns import AbstractColumns as AbstractColumns
-from nnef_dists.storage._columns import StoreColumns as StoreColumns
 from nnef_dists.storage._creation import create_store as create_store
 from nnef_dists.storage._creation import exclusively as exclusively
 from nnef_dists.storage._record import Environment as Environment
@@ -15,5 +13,6 @@ from nnef_dists.storage._store import Spec as Spec
 from nnef_dists.storage._store import Store as Store
 from nnef_dists.storage._store import StoreError as StoreError
 from nnef_dists.storage._store import StoreKind as StoreKind
+from nnef_dists.storage._stored_array import StoredArray as StoredArray
 
 __all__: list[str] = []

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,4 +39,11 @@ def test_bayesian_ode(tmp_path, monkeypatch):
     figures, _ = run("bayesian_ode", tmp_path / "out", monkeypatch)
     expected = {"field.safetensors", "history.npz", "figures.json"}
     assert files(tmp_path / "out") == expected | {"trajectories.png", "learning_curves.png"}
-    assert 0 <= figures["coverage of the 90 % band, all times"] <= 1
+    # The coverage of all times is that of both spans of time, by their lengths; so is the widening.
+    example = sys.modules["bayesian_ode"]
+    seen = example.OBSERVED / example.END
+    parts = figures["coverage while there are data"], figures["coverage after the data"]
+    whole = figures["coverage of the 90 % band, all times"]
+    assert whole == pytest.approx(seen * parts[0] + (1 - seen) * parts[1], abs=1e-5)
+    widths = figures["mean width of the band, after"], figures["mean width of the band, data"]
+    assert figures["widening after the data end"] == pytest.approx(widths[0] / widths[1], rel=1e-5)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import nnef_dists as nd
+from tests.moment_data import data_of_arrays
 from tests.networks.data import exact_data
 
 CONSTANT = 7.0
@@ -95,12 +96,11 @@ def labelled(network, etas):
     known = data_of("GaussianNatural1D")[: len(etas)]
     n, d = etas.shape
     mean, covariance = jax.jit(jax.vmap(lambda eta: (network(eta), jax.jacfwd(network)(eta))))(etas)
-    kept = ("acceptance", "divergences", "jumps", "influence", "pareto_k", "status", "rung")
-    arrays = {name: getattr(known, name) for name in kept}
+    arrays = known.label._asdict()
     arrays |= {name: np.ones((n, d), etas.dtype) for name in ("ess", "rhat", "standard_error")}
     arrays |= {"eta": np.asarray(etas), "mean": np.asarray(mean)}
     arrays |= {"covariance": np.asarray(covariance), "covariance_error": np.zeros_like(covariance)}
-    data = nd.MomentDataset(network.family, None, **arrays)
+    data = data_of_arrays(network.family, None, **arrays)
     return dataclasses.replace(network, standardisation=nd.Standardisation(data))
 
 

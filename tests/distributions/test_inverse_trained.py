@@ -32,7 +32,7 @@ def test_an_over_complete_family_gets_the_symmetric_eta():
 def trained():
     """A small network of the log-partition, trained for a few seconds."""
     data = data_of("GaussianNatural1D")
-    labels = jax.tree.map(jnp.asarray, data.arrays())
+    labels = data.batch()
     net = nd.LogPartitionNetwork(GAUSSIAN, data, width=16, depth=2, key=jax.random.key(0))
     dynamic, static = nd.freeze_stdvs(net)
     optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, 800))

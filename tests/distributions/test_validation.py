@@ -11,6 +11,7 @@ import pytest
 
 import nnef_dists as nd
 from tests.distributions.exact import CASES, STDV, etas_of, family_of, potential_of, uncertain
+from tests.moment_data import data_of_arrays
 from tests.networks.data import exact_data
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -29,7 +30,7 @@ def changed(data, **arrays):
     """A copy of a dataset with other arrays."""
     names = ("eta", *nd.MomentLabel._fields)
     kept = {name: np.array(getattr(data, name)) for name in names}
-    return nd.MomentDataset(data.family, data.config, **(kept | arrays))
+    return data_of_arrays(data.family, data.config, **(kept | arrays))
 
 
 def shifted(shift, stdv=STDV):

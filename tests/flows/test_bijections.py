@@ -87,7 +87,7 @@ def test_parameters_are_trained(bijection):
 
     gradient = jax.jit(jax.grad(loss))(dynamic)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
-    assert sum(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradient)) > 0
+    assert all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradient))
 
 
 def test_bayesianize_takes_it(bijection):

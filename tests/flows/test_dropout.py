@@ -62,7 +62,9 @@ def test_it_drops_units_and_keeps_their_mean():
     # Var = sum of (weight * unit)^2 p / (1 - p).
     units = jax.nn.relu(plain.layers[0](x))
     variance = (plain.layers[1].weight ** 2 @ units**2) * 0.4 / 0.6
-    np.testing.assert_allclose(outputs.var(0), variance, rtol=0.15)
+    squares = (outputs - plain(x)) ** 2
+    z = (squares.mean(0) - variance) / (squares.std(0) / 4000**0.5)
+    assert (jnp.abs(z) < 4).all()
 
 
 def test_training_mode_needs_a_draw_and_is_fixed_by_its_key():
@@ -108,7 +110,14 @@ def test_stacked_layers_drop_units_of_their_own():
     assert keys.shape == (4,)
     assert len({tuple(data) for data in np.asarray(jax.random.key_data(keys)).tolist()}) == 4
     y = eqx.filter_jit(lambda b: b.transform(X, CONDITION))(drawn)
-    assert jnp.isfinite(y).all()
+    expected = X
+    for number in range(4):
+        layer = jax.tree.map(
+            lambda leaf: leaf[number] if eqx.is_array(leaf) else leaf,  # noqa: B023
+            drawn.bijection,
+        )
+        expected = layer.transform(expected, CONDITION)
+    assert_close(y, expected)
 
 
 def test_conditioned_and_conditional_flows_train_with_dropout():
@@ -125,7 +134,8 @@ def test_conditioned_and_conditional_flows_train_with_dropout():
         return nd.reverse_kl(drawn, etas, draw_key)
 
     value, grads = jax.value_and_grad(loss)(dynamic, KEY)
-    assert jnp.isfinite(value)
+    drop_key, draw_key = jax.random.split(KEY)
+    assert_close(value, nd.reverse_kl(nd.draw_dropout(made, drop_key), etas, draw_key))
     assert all(jnp.any(g != 0) for g in jax.tree.leaves(grads))
     assert value != loss(dynamic, jax.random.key(8))
 

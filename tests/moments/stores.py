@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 import nnef_dists as nd
+from tests.moment_data import data_of_arrays
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,4 +105,4 @@ def made_up_data(n=50, seed=0):
     for name in set(COLUMNS) - {*arrays, "status"}:
         per_statistic = name in ("ess", "rhat")
         arrays[name] = rng.uniform(size=(n, 2) if per_statistic else n).astype(np.float32)
-    return nd.MomentDataset(GAUSSIAN, QUICK, status=status, **arrays)
+    return data_of_arrays(GAUSSIAN, QUICK, status=status, **arrays)

@@ -1,5 +1,6 @@
 """Moment data to learn from: rows, splits, batches, families, exports. Nothing is sampled here."""
 
+import dataclasses
 import sys
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
+from tests.moment_data import data_of_arrays
 from tests.moments.stores import COLUMNS, GAUSSIAN, assert_same, made_up_data
 from tests.moments.user_families import GammaPair
 from tests.saving.strangers import WithBase
@@ -45,10 +47,7 @@ class TestRows:
     def test_good_labels(self, data):
         assert len(data.only_ok()) == len(data) - 3
         assert_same(data.only_ok(), GOOD)
-        with pytest.raises(ValueError, match=r"got 3 of 50.*only_ok"):
-            data.arrays()
-        batch = data.only_ok().arrays()
-        assert all(np.array_equal(a, getattr(GOOD, name)) for name, a in batch._asdict().items())
+        assert GOOD.only_ok() is GOOD
 
     def test_other_attributes_are_unknown(self, data):
         with pytest.raises(AttributeError, match="weights"):
@@ -57,18 +56,15 @@ class TestRows:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"weights": np.ones(50)}, r"\['weights'\] missing or unknown"),
-            ({"rhat": None}, r"\['rhat'\] missing or unknown"),
             ({"mean": np.ones((50, 3))}, r"mean of shape \(50, 2\); got \(50, 3\)"),
             ({"status": np.ones(49)}, r"status of shape \(50,\); got \(49,\)"),
         ],
-        ids=["unknown", "missing", "shape", "length"],
+        ids=["shape", "length"],
     )
     def test_wrong_arrays_are_refused(self, change, message):
         arrays = {name: getattr(DATA, name) for name in COLUMNS} | change
-        arrays = {name: array for name, array in arrays.items() if array is not None}
         with pytest.raises(ValueError, match=message):
-            nd.MomentDataset(GAUSSIAN, None, **arrays)
+            data_of_arrays(GAUSSIAN, None, **arrays)
 
 
 class TestConcatenate:
@@ -79,15 +75,15 @@ class TestConcatenate:
 
     def test_different_configs_leave_none(self):
         arrays = {name: getattr(DATA, name) for name in COLUMNS}
-        other = nd.MomentDataset(GAUSSIAN, nd.HMCConfig(draws=77), **arrays)
+        other = data_of_arrays(GAUSSIAN, nd.HMCConfig(draws=77), **arrays)
         assert nd.MomentDataset.concatenate([DATA, other]).config is None
 
     def test_what_cannot_be_joined_is_refused(self):
         arrays = {name: getattr(DATA, name) for name in COLUMNS}
-        other = nd.MomentDataset(nd.Gamma(), DATA.config, **arrays)
+        other = data_of_arrays(nd.Gamma(), DATA.config, **arrays)
         with pytest.raises(ValueError, match=r"Expected data of GaussianNatural1D.*Gamma\(\)"):
             nd.MomentDataset.concatenate([DATA, other])
-        halves = nd.MomentDataset(
+        halves = data_of_arrays(
             GAUSSIAN, DATA.config, **(arrays | {"eta": DATA.eta.astype(np.float16)})
         )
         with pytest.raises(ValueError, match="float16"):
@@ -115,52 +111,80 @@ class TestSplit:
             DATA.split(fractions, jax.random.key(0))
 
 
-class TestBatches:
+class TestBatch:
+    def test_it_has_the_valid_labels(self, data):
+        with pytest.warns(UserWarning, match=r"3 of 50 .* left out: 3 low_ess.*only_ok"):
+            batch = data[:].batch()
+        for field in dataclasses.fields(nd.MomentBatch):
+            assert np.array_equal(getattr(batch, field.name), getattr(GOOD, field.name))
+        assert len(batch) == len(GOOD)
+
+    def test_it_is_made_once_and_warns_once(self):
+        data = DATA[:]
+        with pytest.warns(UserWarning, match="left out"):
+            first = data.batch()
+        assert data.batch() is first
+
+    def test_it_is_no_tracer_if_it_is_made_in_a_trace(self):
+        data = GOOD[:5]
+        total = jax.jit(lambda: jnp.sum(data.batch().mean))()
+        assert np.allclose(total, np.sum(data.mean))
+        assert np.array_equal(np.asarray(data.batch().mean), data.mean)
+
+    def test_no_valid_label_is_an_error(self):
+        with pytest.raises(ValueError, match="at least one valid label; got 3: 3 low_ess"):
+            DATA[-3:].batch()
+
+    def test_standard_deviations_and_errors_in_their_units(self):
+        batch = GOOD.batch()
+        sd = np.sqrt(np.stack([GOOD.covariance[:, i, i] for i in range(2)], 1))
+        assert np.allclose(batch.sd, sd, rtol=1e-6)
+        assert np.allclose(batch.z_error, GOOD.standard_error / sd, rtol=1e-6)
+        assert np.allclose(jax.vmap(lambda one: one.sd)(batch), sd, rtol=1e-6)
+
     def test_an_epoch_shows_each_label_at_most_once(self):
-        batches = list(GOOD.batches(jax.random.key(0), 10))
+        batches = list(GOOD.batch().batches(jax.random.key(0), 10))
         assert len(batches) == 4
-        assert all(isinstance(batch, nd.MomentBatch) for batch in batches)
         assert batches[0].covariance.shape == (10, 2, 2)
         seen = np.concatenate([batch.eta[:, 0] for batch in batches])
         assert len(np.unique(seen)) == 40
         assert set(seen) <= set(GOOD.eta[:, 0])
 
     def test_rows_of_a_batch_belong_together(self):
-        rows = GOOD.batch_indices(jax.random.key(3), 8)
-        for index, batch in zip(rows, GOOD.batches(jax.random.key(3), 8), strict=True):
-            assert all(map(np.array_equal, batch, GOOD[np.asarray(index)].arrays()))
+        labels = GOOD.batch()
+        rows = labels.batch_indices(jax.random.key(3), 8)
+        for index, batch in zip(rows, labels.batches(jax.random.key(3), 8), strict=True):
+            expected = GOOD[np.asarray(index)]
+            for field in dataclasses.fields(nd.MomentBatch):
+                assert np.array_equal(getattr(batch, field.name), getattr(expected, field.name))
 
     def test_a_compiled_loop_over_epochs(self):
-        whole = jax.tree.map(jnp.asarray, GOOD.arrays())
+        labels = GOOD.batch()
 
         @jax.jit
         def total(key):
             def step(carry, rows):
-                batch = jax.tree.map(lambda leaf: leaf[rows], whole)
-                return carry + jnp.sum(batch.mean), None
+                return carry + jnp.sum(labels[rows].mean), None
 
-            return jax.lax.scan(step, jnp.float32(0), GOOD.batch_indices(key, len(GOOD)))[0]
+            return jax.lax.scan(step, jnp.float32(0), labels.batch_indices(key, len(labels)))[0]
 
         assert np.allclose(total(jax.random.key(0)), GOOD.mean.sum(), rtol=1e-5)
 
     @pytest.mark.parametrize("size", [0, 48])
     def test_sizes_are_checked(self, size):
         with pytest.raises(ValueError, match="batch_size"):
-            GOOD.batches(jax.random.key(0), size)
-
-    def test_labels_that_are_not_good_are_refused(self):
-        with pytest.raises(ValueError, match="only_ok"):
-            DATA.batches(jax.random.key(0), 10)
+            GOOD.batch().batches(jax.random.key(0), size)
 
 
 class TestFamily:
     def save(self, path, family):
         arrays = {name: getattr(DATA, name) for name in COLUMNS}
         d = family.eta_dim
-        arrays |= dict.fromkeys(("eta", "mean", "standard_error"), np.ones((50, d), np.float32))
+        names = ("eta", "mean", "standard_error", "ess", "rhat")
+        arrays |= dict.fromkeys(names, np.ones((50, d), np.float32))
         ones = np.ones((50, d, d), np.float32)
         arrays |= dict.fromkeys(("covariance", "covariance_error"), ones)
-        nd.MomentDataset(family, None, **arrays).save(path)
+        data_of_arrays(family, None, **arrays).save(path)
 
     def test_it_is_restored_with_its_arguments(self, tmp_path):
         self.save(tmp_path / "s", nd.Polynomial1D((2, 4)))
@@ -209,14 +233,14 @@ class TestFamily:
 
     def test_saving_replaces_nothing(self, tmp_path):
         DATA.save(tmp_path / "s")
-        with pytest.raises(FileExistsError, match="nothing is"):
+        with pytest.raises(FileExistsError, match="does not exist"):
             DATA.save(tmp_path / "s")
 
 
 class TestXarray:
     def test_axes_have_names(self, data):
         pytest.importorskip("xarray")
-        found = data.to_xarray()
+        found = nd.to_xarray(data)
         assert found.covariance.dims == ("label", "statistic", "statistic_")
         assert list(found.statistic.values) == ["x", "x2"]
         column = found["mean"].sel(statistic="x2").values
@@ -226,4 +250,4 @@ class TestXarray:
     def test_it_is_optional(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "xarray", None)
         with pytest.raises(ImportError, match=r"nnef_dists\[arviz\]"):
-            DATA.to_xarray()
+            nd.to_xarray(DATA)

@@ -10,6 +10,7 @@ import scipy.special
 
 import nnef_dists as nd
 from nnef_dists.moments._label import label_tile
+from tests.moment_data import data_of_arrays
 from tests.moments.conftest import QUARTIC, QUARTIC_KEY, QUARTIC_RANGES
 from tests.moments.exact import polynomial_moments
 from tests.moments.user_families import GammaPair
@@ -69,7 +70,7 @@ class TestHonesty:
         z = (quartic_labels.mean - exact[0])[quartic_labels.ok] / sd
         assert np.sqrt(np.mean(z**2)) < 0.005
         assert np.median(np.abs(z)) < 2e-4
-        assert np.median(quartic_labels.label_z_error()) < 4e-4
+        assert np.median(quartic_labels.batch().z_error) < 4e-4
 
     def test_covariances(self, quartic_labels, exact):
         ok = quartic_labels.ok
@@ -118,7 +119,7 @@ def test_closed_forms(case):
     assert_covariances_agree(data.covariance[ok], covariance[ok])
     sd = np.sqrt(np.diagonal(covariance[ok], axis1=1, axis2=2))
     z = (data.mean[ok] - mean[ok]) / sd
-    assert np.sqrt(np.mean(z**2)) < 1.3 * np.sqrt(np.mean(data.label_z_error() ** 2))
+    assert np.sqrt(np.mean(z**2)) < 1.3 * np.sqrt(np.mean(data.batch().z_error ** 2))
     assert np.sqrt(np.mean(z**2)) < 0.05
 
 
@@ -226,13 +227,11 @@ class TestDataset:
         assert dtypes == {jnp.dtype(dtype)}
 
     def test_only_good_labels_reach_a_loss(self, wells_apart):
-        with pytest.raises(ValueError, match=r"3 of 5.*only_ok"):
-            wells_apart.arrays()
-        good = wells_apart.only_ok()
-        assert len(good) == 2
-        batch = good.arrays()
+        with pytest.warns(UserWarning, match=r"3 of 5 .*3 not_converged.*only_ok"):
+            batch = wells_apart[:].batch()
+        assert len(batch) == len(wells_apart.only_ok()) == 2
         assert np.array_equal(batch.eta, wells_apart.eta[[2, 4]])
-        assert all(np.isfinite(leaf).all() for leaf in batch)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(batch))
 
     def test_rows(self, quartic_labels):
         assert_identical(quartic_labels[:3], quartic_labels[np.arange(3)])
@@ -244,7 +243,7 @@ class TestDataset:
         assert_identical(quartic_labels[-1], quartic_labels[255])
 
     def test_z_errors_are_standard_errors_over_standard_deviations(self, quartic_labels):
-        z = quartic_labels[:1].label_z_error()
+        z = quartic_labels[:1].batch().z_error
         sd = np.sqrt(np.diag(quartic_labels.covariance[0]))
         assert np.allclose(z, quartic_labels.standard_error[0] / sd)
 
@@ -262,7 +261,7 @@ class TestDataset:
         arrays = {name: getattr(wells_apart, name) for name in COLUMNS}
         arrays["standard_error"] = np.zeros((5, 2), np.float32)
         with pytest.raises(ValueError, match=r"standard_error of shape \(5, 3\); got \(5, 2\)"):
-            nd.MomentDataset(QUARTIC, LOCAL, **arrays)
+            data_of_arrays(QUARTIC, LOCAL, **arrays)
 
 
 class TestRefusals:

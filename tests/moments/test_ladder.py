@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from nnef_dists.moments._ladder import _label_elsewhere, _label_longer, longer
+from nnef_dists.moments._diagnostics import missing_labels
+from nnef_dists.moments._ladder import LADDER, LongerRun, TemperedSMC
+from nnef_dists.moments._rung import AbstractRung, Climb
 from nnef_dists.sampling import pareto_k
 from tests import truth
 from tests.moments.conftest import QUARTIC
@@ -44,6 +46,15 @@ class TestSeparateWells:
         assert np.max(np.abs(z)) < 0.03
         assert np.max(np.abs(rescued.mean - mean) / rescued.standard_error) < 5
 
+    def test_each_diagnostic_has_one_meaning(self, rescued):
+        weighted = rescued.rung == nd.Rung.IMPORTANCE
+        assert np.isnan(rescued.acceptance[weighted]).all()
+        assert (rescued.acceptance[~weighted] > 0.5).all()
+        # A mixture of Student t distributions at the modes of a quartic wastes some of its draws.
+        assert (rescued.effective_fraction[weighted] > 0.2).all()
+        assert (rescued.effective_fraction[weighted] < 1).all()
+        assert (rescued.effective_fraction[~weighted] == 1).all()
+
     def test_the_summary_says_so(self, rescued):
         assert "3 by importance sampling" in repr(rescued)
 
@@ -76,13 +87,12 @@ def test_tempered_populations_know_the_moments():
     family = nd.LatticePhi4(4)
     ranges = {"x": (-0.3, 0.3), "x2": (0.5, 1.5), "x4": (-1.0, -0.4), "neighbours": (0.2, 0.8)}
     etas = jax.jit(lambda key: family.sample_eta(key, 8, ranges))(jax.random.key(42))
-    keys = jax.random.split(jax.random.key(43), 8)
-    again = longer(SHORT)
-    _, densities, modes = _label_longer(family, again, etas, keys)
-    label = _label_elsewhere(again, densities, keys, modes)
-    good = np.asarray(label.status) == nd.Status.OK
+    climb, rows = Climb(family, SHORT, etas, jax.random.split(jax.random.key(43), 8)), np.arange(8)
+    LongerRun().label(climb, rows)
+    label = TemperedSMC().label(climb, rows)
+    good = label.status == nd.Status.OK
     assert good.sum() >= 6
-    assert (np.asarray(label.rung) == nd.Rung.TEMPERED).all()
+    assert ((label.acceptance > 0.5) & (label.acceptance <= 1)).all()
     exact = [truth.lattice_phi4(4, eta) for eta in np.asarray(etas, np.float64)]
     mean = np.array([one.mean for one in exact])
     t = ((np.asarray(label.mean) - mean) / np.asarray(label.standard_error))[good]
@@ -98,6 +108,60 @@ def test_what_is_not_a_number_is_tried_in_double_precision_alone():
     assert (data.rung == tried).all()
     for moments in (data.mean, data.covariance, data.standard_error):
         assert np.isnan(moments).all()
+
+
+class OneByOne(AbstractRung):
+    """Labels one eta: the first that has none."""
+
+    rung = nd.Rung.HMC
+
+    def __init__(self, status):
+        self.status, self.rows = status, []
+
+    def tries(self, climb):
+        return climb.has(nd.Status.MISSING) & (np.arange(len(climb.etas)) == len(self.rows))
+
+    def label(self, climb, rows):
+        self.rows.append(rows)
+        self.keys = climb.fresh_keys(rows)
+        labels = missing_labels(len(rows), climb.family.eta_dim, climb.etas.dtype)
+        labels.status[:] = self.status
+        return labels
+
+
+class TestList:
+    """A rung of one's own in the list."""
+
+    @staticmethod
+    def climb(ladder, **changes):
+        etas, keys = jnp.zeros((3, 1)), jax.random.split(jax.random.key(46), 3)
+        config = dataclasses.replace(SHORT, **changes)
+        climb = Climb(NotANumber(), config, etas, keys)
+        return climb, climb.run(ladder)
+
+    def test_rungs_are_tried_in_their_order_until_a_label_is_valid(self):
+        rung = OneByOne(nd.Status.OK)
+        _, labels = self.climb([rung, rung, rung])
+        assert list(labels.status) == [nd.Status.OK] * 3
+        assert [list(rows) for rows in rung.rows] == [[0], [1], [2]]
+
+    def test_what_no_rung_is_for_is_missing(self):
+        _, labels = self.climb([OneByOne(nd.Status.OK)])
+        assert list(labels.status) == [nd.Status.OK, nd.Status.MISSING, nd.Status.MISSING]
+        assert np.isnan(labels.mean).all()
+
+    def test_each_try_of_an_eta_has_another_key(self):
+        climb, _ = self.climb([])
+        rows = np.array([1, 2])
+        first, second = climb.fresh_keys(rows), climb.fresh_keys(np.array([0, 2]))
+        assert (first == climb.keys[rows]).all()
+        assert second[0] == climb.keys[0]
+        assert second[1] == jax.random.fold_in(climb.keys[2], 1)
+
+    def test_every_rung_of_the_package_has_a_name_of_its_own(self):
+        names = [rung.rung for rung in LADDER]
+        assert sorted(names) == sorted(nd.Rung)
+        assert names[0] == nd.Rung.HMC
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])

@@ -11,7 +11,7 @@ import nnef_dists as nd
 from nnef_dists.moments._diagnostics import label_draws
 from nnef_dists.moments._quadrature import compare_with_quadrature
 from nnef_dists.moments._validity import find_validity
-from nnef_dists.sampling._chains import HMCInfo
+from nnef_dists.sampling import SamplerInfo
 from nnef_dists.sampling._density import Density, Tails
 from nnef_dists.sampling._proposal import Whitening
 from nnef_dists.sampling._start import start_chains
@@ -132,7 +132,7 @@ class TestModes:
         assert abs(np.log(masses[-2] / exact)) < np.log(2)
 
 
-INFO = HMCInfo(*(jnp.asarray(v) for v in (0.9, 0.0, 0.1, 0.5, True)))
+INFO = SamplerInfo(*(jnp.asarray(v) for v in (0.9, 0.0, 0.1, 0.5, 1.0, -jnp.inf, True)))
 
 
 class TestIsolatedDraws:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 import nnef_dists as nd
+from tests.moment_data import data_of_arrays
 
 GAUSSIAN = nd.GaussianNatural1D()
 GAUSSIAN_RANGES = {"x": (-2.0, 2.0), "x2": (-2.0, -0.2, "log")}
@@ -32,7 +33,7 @@ def labelled(family, etas, mean, covariance, *, z_error: float = 1e-3):
     n, d = etas.shape
     ones = np.ones((n, d), etas.dtype)
     standard_error = z_error * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    return nd.MomentDataset(
+    return data_of_arrays(
         family=family,
         config=None,
         eta=etas,
@@ -45,6 +46,7 @@ def labelled(family, etas, mean, covariance, *, z_error: float = 1e-3):
         acceptance=ones[:, 0],
         divergences=0 * ones[:, 0],
         jumps=0 * ones[:, 0],
+        effective_fraction=ones[:, 0],
         influence=0 * ones[:, 0],
         pareto_k=0 * ones[:, 0],
         status=np.full(n, nd.Status.OK, np.int8),

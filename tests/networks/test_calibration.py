@@ -1,5 +1,7 @@
 """The calibration ratio, on networks whose errors have a stated size."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,12 +37,13 @@ def uncertain_truth(stdv=STDV):
 
 def labels(error, noise, *, gross=0):
     """Labels off by errors and by noise of these sizes in z units; the first few grossly."""
-    exact = gaussian_data(n=LABELS, seed=5).arrays()
+    exact = gaussian_data(n=LABELS, seed=5).batch()
     rng = np.random.default_rng(7)
-    sd = np.sqrt(np.diagonal(exact.covariance, axis1=1, axis2=2))
+    sd = np.asarray(exact.sd)
     off = error * rng.normal(size=sd.shape) + noise * rng.normal(size=sd.shape)
     off[:gross] = 1e3
-    batch = exact._replace(mean=exact.mean + sd * off, standard_error=sd * noise)
+    mean, error = jnp.asarray(exact.mean + sd * off, float), jnp.asarray(sd * noise, float)
+    batch = dataclasses.replace(exact, mean=mean, standard_error=error)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, float), batch)
 
 
@@ -73,7 +76,7 @@ def test_ends_of_the_range():
     certain = UncertainTruth(GAUSSIAN, nd.DeterministicParameter(jnp.zeros(2, float)))
     assert ratio(labels(error=STDV, noise=0.0), certain) == pytest.approx(1e4, rel=1e-3)
     noise_only = labels(error=0.0, noise=STDV)
-    too_cautious = noise_only._replace(standard_error=2 * noise_only.standard_error)
+    too_cautious = dataclasses.replace(noise_only, standard_error=2 * noise_only.standard_error)
     assert ratio(too_cautious) == pytest.approx(1e-4, rel=1e-3)
 
 

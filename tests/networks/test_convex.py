@@ -169,9 +169,9 @@ def quartic_data(n, seed):
 
 
 def test_it_learns_densities_with_two_wells():
-    data, held_out = quartic_data(512, 0), quartic_data(256, 1).arrays()
+    data, held_out = quartic_data(512, 0), quartic_data(256, 1).batch()
     net = nd.ConvexLogPartitionNetwork(data.family, data, width=64, key=jax.random.key(0))
-    batch = data.arrays()
+    batch = data.batch()
     dynamic, static = nd.freeze_stdvs(net)
     optimiser = optax.adam(optax.cosine_decay_schedule(0.003, 2_000))
 

@@ -1,5 +1,6 @@
 """The losses, on networks that are known in closed form."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
+from tests.moment_data import data_of_arrays
 from tests.networks.data import GAUSSIAN, exact_data, gaussian_data, labelled
 from tests.numerics import assert_close
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
-BATCH = gaussian_data(n=32, seed=3).arrays()
-SD = np.sqrt(np.diagonal(BATCH.covariance, axis1=1, axis2=2))
+BATCH = gaussian_data(n=32, seed=3).batch()
+SD = np.asarray(BATCH.sd)
 
 
 class ShiftedTruth(nd.AbstractMomentNetwork):
@@ -72,7 +74,7 @@ class TestMomentLoss:
         assert_close(loss, np.mean(np.log1p(np.asarray(drawn) ** 2)), ulps=1_000)
 
     def test_noise_of_the_labels_is_what_remains(self):
-        noisy = gaussian_data(n=400, seed=8, noisy=True).arrays()
+        noisy = gaussian_data(n=400, seed=8, noisy=True).batch()
         loss = compiled_loss(shifted([0.0, 0.0]), noisy)
         # The mean of 800 squared normals of sd 1e-3.
         assert abs(loss / 1e-6 - 1) < 5 * np.sqrt(2 / 800)
@@ -100,7 +102,7 @@ class TestEntropyLoss:
         data = labelled(family, etas, 0 * etas, np.broadcast_to(np.eye(2), (4, 2, 2)))
         net = nd.MLPMomentNetwork(family, data, width=4, key=jax.random.key(0))
         loss = jax.jit(jax.value_and_grad(nd.entropy_loss))
-        all_four, two = (loss(net, data[rows].arrays()) for rows in (slice(4), slice(2)))
+        all_four, two = (loss(net, data[rows].batch()) for rows in (slice(4), slice(2)))
         jax.tree.map(lambda a, b: assert_close(2 * a, b, ulps=256, scale=1.0), all_four, two)
 
 
@@ -113,7 +115,8 @@ class TestNoLabelDecides:
         """The gradient of each loss in the network's shift, without and with the wrong label."""
         scale = np.ones(len(BATCH.eta), BATCH.eta.dtype)
         scale[5] = 1e6
-        wrong = BATCH._replace(
+        wrong = dataclasses.replace(
+            BATCH,
             mean=BATCH.mean + (scale[:, None] - 1) * SD,
             covariance=np.where(scale > 1, 1e-6, 1)[:, None, None].astype(scale.dtype)
             * BATCH.covariance,
@@ -141,7 +144,7 @@ class TestCovarianceErrors:
     def test_inaccurate_labels_count_less(self):
         """An error of 0.1 in z units in each row of (C v): half."""
         net, key = shifted([0.1, -0.3]), jax.random.key(0)
-        off = BATCH._replace(covariance=(1.5 * BATCH.covariance).astype(SD.dtype))
+        off = dataclasses.replace(BATCH, covariance=(1.5 * BATCH.covariance).astype(SD.dtype))
         loss = jax.jit(lambda batch, weight: nd.sobolev_loss(net, batch, key, weight=weight))
         zero, one = jnp.asarray(0.0, SD.dtype), jnp.asarray(1.0, SD.dtype)
 
@@ -149,7 +152,7 @@ class TestCovarianceErrors:
             sd = np.sqrt(1.5) * SD
             # Over two entries of a row.
             error = (z_error / np.sqrt(2) * sd[:, :, None] * sd[:, None]).astype(SD.dtype)
-            batch = off._replace(covariance_error=error)
+            batch = dataclasses.replace(off, covariance_error=jnp.asarray(error))
             return float(loss(batch, one) - loss(batch, zero))
 
         exact = second_term(0.0)
@@ -254,7 +257,7 @@ class TestNegativeLogPredictive:
         assert abs(difference + 3 * float(nd.entropy(net)) / 32) < 1e-3
 
     def test_it_is_finite_for_exact_labels_of_a_certain_network(self):
-        exact = BATCH._replace(standard_error=jnp.zeros_like(BATCH.standard_error))
+        exact = dataclasses.replace(BATCH, standard_error=jnp.zeros_like(BATCH.standard_error))
         gradient = jax.jit(jax.grad(functools.partial(nd.negative_log_predictive, total=32)))(
             shifted([0.0, 0.0], 1e-4), exact, jax.random.key(0)
         )
@@ -293,14 +296,17 @@ class TestStandardisation:
                 "acceptance": 1,
                 "divergences": 1,
                 "jumps": 1,
+                "effective_fraction": 1,
                 "influence": 1,
                 "pareto_k": 1,
             }.items()
         }
         status = np.concatenate([data.status, np.full(5, nd.Status.NOT_CONVERGED, np.int8)])
         spoilt |= {"status": status, "rung": np.zeros(len(status), np.int8)}
-        spoilt = nd.MomentDataset(GAUSSIAN, None, **spoilt)
-        one, two = nd.Standardisation(data), nd.Standardisation(spoilt)
+        spoilt = data_of_arrays(GAUSSIAN, None, **spoilt)
+        one = nd.Standardisation(data)
+        with pytest.warns(UserWarning, match="5 of 45 labels"):
+            two = nd.Standardisation(spoilt)
         assert all(
             np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True)
         )

@@ -67,7 +67,7 @@ def labels_of(name):
 
 def squares(network, batch, key, weight=0.1):
     """The Sobolev loss of least squares."""
-    scale = jnp.sqrt(jnp.diagonal(batch.covariance, axis1=1, axis2=2))
+    scale = batch.sd
     directions = jax.random.rademacher(key, batch.eta.shape, batch.eta.dtype) / scale
     mu, slopes = jax.vmap(lambda e, v: jax.jvp(network, (e,), (v,)))(batch.eta, directions)
     slopes = slopes - jnp.einsum("nij,nj->ni", batch.covariance, directions)
@@ -76,7 +76,7 @@ def squares(network, batch, key, weight=0.1):
 
 def share_of_the_largest(loss, network, batch):
     """The share that the largest 5 % of single labels have in a loss."""
-    each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, None], batch)
+    each = batch[:, None]
     values = jax.jit(jax.vmap(lambda one: loss(network, one, jax.random.key(1))))(each)
     values = np.sort(np.asarray(values, np.float64))
     return values[-len(values) // 20 :].sum() / values.sum()
@@ -87,7 +87,7 @@ def test_a_few_labels_are_not_all_of_the_loss(name):
     """Of an untrained network; of the squares, one in twenty labels is nearly all."""
     data, _ = labels_of(name)
     network = nd.LogPartitionNetwork(data.family, data, width=32, depth=2, key=jax.random.key(2))
-    batch = data.arrays()
+    batch = data.batch()
     assert share_of_the_largest(squares, network, batch) > 0.9
     assert share_of_the_largest(nd.sobolev_loss, network, batch) < 0.3
 
@@ -95,7 +95,7 @@ def test_a_few_labels_are_not_all_of_the_loss(name):
 def trained(name, loss, steps=600):
     data, _ = labels_of(name)
     network = nd.LogPartitionNetwork(data.family, data, width=32, depth=2, key=jax.random.key(2))
-    labels = jax.tree.map(jnp.asarray, data.arrays())
+    labels = data.batch()
     dynamic, static = nd.freeze_stdvs(network)
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, steps))
 
@@ -105,7 +105,7 @@ def trained(name, loss, steps=600):
             dynamic, state = carry
             key_rows, key_loss = jax.random.split(key)
             rows = jax.random.randint(key_rows, (128,), 0, LABELS)
-            batch = jax.tree.map(lambda leaf: leaf[rows], labels)
+            batch = labels[rows]
             gradient = jax.grad(lambda d: loss(nd.unfreeze_all(d, static), batch, key_loss))
             updates, state = optimizer.update(gradient(dynamic), state, dynamic)
             return (optax.apply_updates(dynamic, updates), state), None

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 from nnef_dists import plotting
+from tests.moment_data import data_of_arrays
 from tests.plotting.posteriors import (
     REPLICATES,
     classified,
@@ -60,7 +61,7 @@ def moment_data(n, *, good=0.9, seed=0):
     arrays["ess"][status == nd.Status.NOT_FINITE] = np.nan
     others = set(nd.MomentLabel._fields) - set(arrays) - {"status"}
     arrays |= {name: np.zeros(n, np.float32) for name in others}
-    return nd.MomentDataset(QUARTIC, nd.HMCConfig(), status=status.astype(np.int8), **arrays)
+    return data_of_arrays(QUARTIC, nd.HMCConfig(), status=status.astype(np.int8), **arrays)
 
 
 def moment_diagnostics():
