@@ -55,7 +55,7 @@ HOST = {
         MomentDataset.batch_indices MomentDataset.batches MomentDataset.concatenate
         MomentDataset.label_z_error MomentDataset.only_ok MomentDataset.open MomentDataset.save
         MomentDataset.split MomentDataset.to_xarray Simulations.arrays Simulations.concatenate
-        Simulations.split
+        Simulations.split Standardisation.fit QuadraticPotential.fit
     """,
     "chooses what to compile by values": """
         acquire check_etas estimate_log_partition estimate_moments exact_log_partition
@@ -265,10 +265,10 @@ def networks() -> Iterator[Call]:
         yield function.__name__, call, (network, batch, KEY)
         yield function.__name__, eqx.filter_grad(call), (network, batch, KEY)
     yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, batch, KEY)
-    coordinates, inputs = nd.Standardisation(data), jnp.zeros(2)
+    coordinates, inputs = nd.Standardisation.fit(data), jnp.zeros(2)
     yield from every_method(coordinates, eta=eta, inputs=inputs, y=inputs)
     yield from every_method(coordinates.region, inputs=inputs)
-    potential = nd.QuadraticPotential(data, coordinates)
+    potential = nd.QuadraticPotential.fit(data, coordinates)
     features = GAUSSIAN.convex_features(eta)
     yield from every_method(potential, eta=eta, inputs=inputs, features=features)
 
@@ -348,7 +348,7 @@ def posterior() -> Iterator[Call]:
     support = box()
     head = eqx.filter_eval_shape(lambda key: HEADS[0].make(data, support, key), KEY)
     yield from every_method(nd.ObservationRegion(np.asarray(data.x)), x=x[0])
-    yield from every_method(support, x=theta[0], y=theta[0])
+    yield from every_method(support, x=theta[0], y=theta[0], dtype=theta.dtype)
     values = {"z": theta[0], "x": x[0], "theta": theta[0]}
     yield from every_method(nd.PosteriorCoordinates(data, box()), **values)
     yield from every_method(nd.Trunk(data, 3, width=4, depth=1, key=KEY), inputs=x[0])
