@@ -57,7 +57,7 @@ class Affine(nd.AbstractDirectNetwork):
 
     def __init__(self, family, data, *, gain: float = 1.0, key):
         self.family, self.gain = family, gain
-        self.standardisation = nd.Standardisation(data)
+        self.standardisation = nd.Standardisation.fit(data)
         inputs = self.standardisation.input_dim
         self.body = nd.BayesianLinear(inputs, family.eta_dim, key=key)
 '''

@@ -255,6 +255,8 @@ PARTS = (
     nd.FlowSampler,
     nd.FourierFeatures,
     nd.LocalC2ST,
+    nd.Mixture,
+    nd.Normal,
     nd.ObservationRegion,
     nd.PosteriorCoordinates,
     nd.QuadraticPotential,
@@ -263,6 +265,7 @@ PARTS = (
     nd.SphereProjection,
     nd.Standardisation,
     nd.TrainingRegion,
+    nd.TruncatedNormal,
     nd.TruncatedPrior,
     nd.Trunk,
 )

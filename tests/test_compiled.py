@@ -54,7 +54,7 @@ HOST = {
         save load read_job open_simulations generate_moments verify_moments MomentDataset.batch
         MomentDataset.concatenate MomentDataset.only_ok MomentDataset.open MomentDataset.save
         MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
-        Simulations.split
+        Simulations.split Standardisation.fit QuadraticPotential.fit
     """,
     "chooses what to compile by values": """
         acquire estimate_log_partition estimate_moments
@@ -265,10 +265,10 @@ def networks() -> Iterator[Call]:
         yield function.__name__, call, (network, batch, KEY)
         yield function.__name__, eqx.filter_grad(call), (network, batch, KEY)
     yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, batch, KEY)
-    coordinates, inputs = nd.Standardisation(data), jnp.zeros(2)
+    coordinates, inputs = nd.Standardisation.fit(data), jnp.zeros(2)
     yield from every_method(coordinates, eta=eta, inputs=inputs, y=inputs)
     yield from every_method(coordinates.region, inputs=inputs)
-    potential = nd.QuadraticPotential(data, coordinates)
+    potential = nd.QuadraticPotential.fit(data, coordinates)
     features = GAUSSIAN.convex_features(eta)
     yield from every_method(potential, eta=eta, inputs=inputs, features=features)
 
@@ -336,9 +336,10 @@ def posterior() -> Iterator[Call]:
         head = eqx.filter_eval_shape(lambda key: case.make(data, support, key), KEY)  # noqa: B023
         batch = jax.tree.map(jnp.asarray, data.arrays())
         x, theta = batch.x[0], batch.theta[0]
-        law = eqx.filter_eval_shape(lambda head, x: head.law_at(x), head, x)
-        values = {"theta": theta, "x": x, "inputs": x, "u": theta, "key": KEY, "n": 4}
-        yield from every_method(head, **values, law=law)
+        values = {"theta": theta, "x": x, "inputs": x, "key": KEY, "n": 4}
+        yield from every_method(head, **values)
+        values |= {"z": theta, "shift": theta, "scale": theta}
+        yield from every_method(eqx.filter_eval_shape(head.law_at, x), **values)
         yield "nll_loss", nd.nll_loss, (head, batch, KEY)
         call = functools.partial(nd.nll_elbo_loss, total=64)
         yield "nll_elbo_loss", call, (head, batch, KEY)
@@ -346,19 +347,9 @@ def posterior() -> Iterator[Call]:
     theta, x = jnp.asarray(data.theta), jnp.asarray(data.x)
     support = box()
     head = eqx.filter_eval_shape(lambda key: HEADS[0].make(data, support, key), KEY)
-    law = eqx.filter_eval_shape(lambda head, x: head.parameters(x), head, x[0])
-    law = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), law)
-    truncated = nd.TruncatedNormal(law, jnp.zeros(2), jnp.ones(2))
-    for one in (law, truncated):
-        three = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), one)
-        name = type(one).__name__
-        yield f"{name}.log_prob", one.log_prob, (theta[0],)
-        yield f"{name}.sample", functools.partial(one.sample, n=4), (KEY,)
-        yield f"{name}.sample_of", three.sample_of, (KEY, jnp.zeros(4, int))
-    yield "TruncatedNormal.sample_from", truncated.sample_from, (theta[0],)
     yield from every_method(nd.ObservationRegion(np.asarray(data.x)), x=x[0])
-    yield from every_method(support, x=theta[0], y=theta[0])
-    values = {"u": theta[0], "x": x[0], "theta": theta[0]}
+    yield from every_method(support, x=theta[0], y=theta[0], dtype=theta.dtype)
+    values = {"z": theta[0], "x": x[0], "theta": theta[0]}
     yield from every_method(nd.PosteriorCoordinates(data, box()), **values)
     yield from every_method(nd.Trunk(data, 3, width=4, depth=1, key=KEY), inputs=x[0])
     series = jnp.ones((12, 2))

@@ -102,8 +102,7 @@ class Standardisation(eqx.Module):
     The training region is what is near the inputs of training etas (see `TrainingRegion`), some of
     which are kept as examples.
 
-    Args:
-        data: Moment data, of which the good labels are used.
+    `Standardisation.fit(data)` returns the one of some data.
 
     Attributes:
         family: The data's family.
@@ -117,9 +116,6 @@ class Standardisation(eqx.Module):
         region: The training region, with the inputs of at most 512 of the data as examples.
         center: The medoid of the examples' etas, `(eta_dim,)`: the one whose summed distance to the
             others is least, in whitened inputs.
-
-    Raises:
-        ValueError: If there are fewer good labels than `m + 2`.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -133,8 +129,19 @@ class Standardisation(eqx.Module):
     region: TrainingRegion
     center: paramax.NonTrainable[Array]
 
-    def __init__(self, data: MomentDataset):
-        self.family = data.family
+    @classmethod
+    def fit(cls, data: MomentDataset) -> "Standardisation":
+        """Fits the coordinates to moment data.
+
+        Args:
+            data: Moment data, of which the valid labels are used.
+
+        Returns:
+            The coordinates.
+
+        Raises:
+            ValueError: If there are fewer valid labels than `m + 2`.
+        """
         labels = data.batch()
         inputs = np.asarray(jax.vmap(data.family.unconstrain_eta)(labels.eta), np.float64)
         n, m = inputs.shape
@@ -150,15 +157,21 @@ class Standardisation(eqx.Module):
         def to_buffer(leaf: np.ndarray) -> paramax.NonTrainable[Array]:
             return paramax.NonTrainable(jnp.asarray(leaf, labels.eta.dtype))
 
-        self.input_shift, self.input_scale = to_buffer(shift), to_buffer(scale)
-        self.log_sd = to_buffer(log_sd)
-        self.output_shift = to_buffer(ratio.mean(0))
-        self.output_scale = to_buffer(_nonzero(ratio.std(0)))
-        self.low, self.high = to_buffer(inputs.min(0)), to_buffer(inputs.max(0))
         rows = np.linspace(0, n - 1, min(n, _EXAMPLES)).astype(int)
-        self.region = TrainingRegion(inputs, inputs[rows], labels.eta.dtype)
-        medoid = np.argmin(np.abs(inputs - np.asarray(self.region.medoid)).max(1))
-        self.center = paramax.NonTrainable(jnp.asarray(labels.eta[medoid]))
+        region = TrainingRegion(inputs, inputs[rows], labels.eta.dtype)
+        medoid = np.argmin(np.abs(inputs - np.asarray(region.medoid)).max(1))
+        return cls(
+            family=data.family,
+            input_shift=to_buffer(shift),
+            input_scale=to_buffer(scale),
+            log_sd=to_buffer(log_sd),
+            output_shift=to_buffer(ratio.mean(0)),
+            output_scale=to_buffer(_nonzero(ratio.std(0))),
+            low=to_buffer(inputs.min(0)),
+            high=to_buffer(inputs.max(0)),
+            region=region,
+            center=to_buffer(np.asarray(labels.eta[medoid])),
+        )
 
     @property
     def input_dim(self) -> int:
@@ -227,7 +240,7 @@ def standardise(
         raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
     check_integer("width", width, 1)
     check_integer("depth", depth, 1)
-    return Standardisation(data)
+    return Standardisation.fit(data)
 
 
 def _nonzero(scale: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import optimistix
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import predictive_moments
@@ -12,6 +13,7 @@ from nnef_dists.networks._base import AbstractMomentNetwork
 
 _LOG_LARGEST = math.log(1e4)
 _HALVINGS = 40
+_TOLERANCE = 1e-6
 # Squared residuals count up to three standard deviations. The mean of a chi-squared variable of one
 # degree of freedom that is capped at c is P(chi2_3 < c) + c P(chi2_1 > c).
 _CAP = 9.0
@@ -58,14 +60,16 @@ def calibration_ratio(
     tiny = jnp.finfo(stdv.dtype).tiny
     squared = (jax.vmap(network)(batch.eta) - batch.mean) ** 2
 
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
+    def excess(middle, _):
         # Both may be zero, and so may the error.
         total = jnp.maximum(noise + jnp.exp(middle) * variance, tiny)
-        too_sure = jnp.mean(jnp.minimum(squared / total, _CAP)) > _EXPECTED
-        return jnp.where(too_sure, middle, low), jnp.where(too_sure, high, middle)
+        return jnp.mean(jnp.minimum(squared / total, _CAP)) - _EXPECTED
 
-    ends = jnp.asarray([-_LOG_LARGEST, _LOG_LARGEST], squared.dtype)
-    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (ends[0], ends[1]))
-    return jnp.exp((low + high) / 2)
+    # The excess decreases. If it has no root, the search ends at an end of the interval.
+    solver = optimistix.Bisection(rtol=_TOLERANCE, atol=_TOLERANCE, flip=True)
+    start = jnp.zeros((), squared.dtype)
+    ends = {"lower": -_LOG_LARGEST, "upper": _LOG_LARGEST}
+    found = optimistix.root_find(
+        excess, solver, start, options=ends, max_steps=_HALVINGS, throw=False
+    )
+    return jnp.exp(found.value)

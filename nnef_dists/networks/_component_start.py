@@ -5,11 +5,14 @@ features explain of the moments is split off first; what is left is given to poi
 T, which are masses of a discrete distribution.
 """
 
-from typing import NamedTuple
+from typing import final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
+from jaxtyping import Array
 from scipy.optimize import nnls
 from scipy.special import logsumexp
 
@@ -27,12 +30,17 @@ _SMALLEST_MISFIT = 0.01
 _WORTH = 0.3
 # Of the covariance, what a component's spread has beyond what the features leave.
 _LEFT_AT_LEAST = 1e-3
+# Least coefficient of a feature at the start, in its unit: not so small that it cannot grow.
+_LEAST_WEIGHT = 0.01
 _ITERATIONS = 500
 _TOLERANCE = 1e-5
 
 
-class ComponentStart(NamedTuple):
-    """The start of K components of dimension d, with k features; see `find_components`.
+@final
+class ComponentStart(eqx.Module):
+    """The start of K components of dimension d, with k features; never trained.
+
+    `find_components` returns it.
 
     Attributes:
         slope: The mean over components of their points, `(d,)`.
@@ -40,21 +48,21 @@ class ComponentStart(NamedTuple):
         spread: For each component the principal axes of the covariance of T that is left to it (and
             of a little of the whole), as columns, `(K, d, d)`.
         logits: Logarithms of the components' masses, up to a constant, `(K,)`.
-        weights: Non-negative coefficients of the features, `(k,)`.
-        units: Their sizes: a coefficient that is worth a third of what the features leave, or the
-            coefficient itself where that is more, `(k,)`; positive.
+        raw_weights: Coefficients of the features in their units, before a softplus, `(k,)`.
+        units: Units of the coefficients: a coefficient that is worth a third of what the features
+            leave, or the coefficient itself where that is more, `(k,)`; positive.
         centre: The mean eta, at which slope, points and logits are to be read, `(d,)`.
         feature_centre: The mean of each feature, `(k,)`.
     """
 
-    slope: np.ndarray
-    points: np.ndarray
-    spread: np.ndarray
-    logits: np.ndarray
-    weights: np.ndarray
-    units: np.ndarray
-    centre: np.ndarray
-    feature_centre: np.ndarray
+    slope: paramax.NonTrainable[Array]
+    points: paramax.NonTrainable[Array]
+    spread: paramax.NonTrainable[Array]
+    logits: paramax.NonTrainable[Array]
+    raw_weights: paramax.NonTrainable[Array]
+    units: paramax.NonTrainable[Array]
+    centre: paramax.NonTrainable[Array]
+    feature_centre: paramax.NonTrainable[Array]
 
 
 def find_components(data: MomentDataset, count: int) -> ComponentStart:
@@ -114,15 +122,21 @@ def find_components(data: MomentDataset, count: int) -> ComponentStart:
     slope, centre = points.mean(0), eta.mean(0)
     points = points - slope
     axes = _root((1 + _LEFT_AT_LEAST) * correlation[rows] - share * curvature[rows])
+    units = np.maximum(weights, _WORTH * max(misfit, _SMALLEST_MISFIT) / sizes)
+    raw_weights = np.log(np.expm1(np.maximum(weights / units, _LEAST_WEIGHT)))
+
+    def to_buffer(leaf: np.ndarray) -> paramax.NonTrainable[Array]:
+        return paramax.NonTrainable(jnp.asarray(leaf, labels.eta.dtype))
+
     return ComponentStart(
-        slope=slope,
-        points=points,
-        spread=sd[rows][:, :, None] * axes,
-        logits=_masses(eta[rows] - centre, points),
-        weights=weights,
-        units=np.maximum(weights, _WORTH * max(misfit, _SMALLEST_MISFIT) / sizes),
-        centre=centre,
-        feature_centre=values.mean(0),
+        slope=to_buffer(slope),
+        points=to_buffer(points),
+        spread=to_buffer(sd[rows][:, :, None] * axes),
+        logits=to_buffer(_masses(eta[rows] - centre, points)),
+        raw_weights=to_buffer(raw_weights),
+        units=to_buffer(units),
+        centre=to_buffer(centre),
+        feature_centre=to_buffer(values.mean(0)),
     )
 
 

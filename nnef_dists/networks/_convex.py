@@ -1,11 +1,10 @@
 """Networks of the log-partition that are convex, whatever their weights."""
 
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import paramax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -13,15 +12,13 @@ from nnef_dists.bayes import AbstractParameter, GaussianParameter, make_paramete
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import Standardisation, standardise
-from nnef_dists.networks._component_start import find_components
+from nnef_dists.networks._component_start import ComponentStart, find_components
 from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork
 
 # How far a unit of the raw weights moves a component: learning rates that suit the weights of
 # perceptrons, of size 1 / sqrt(width), then suit components.
 _GAIN = 8.0
 _INITIAL_STDV = 0.005
-# Of its unit, the least coefficient of a feature at the start: not so small that it cannot grow.
-_LEAST_WEIGHT = 0.01
 
 
 @final
@@ -54,17 +51,10 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
         key: PRNG key for the weights' means: small displacements of the points.
 
     Attributes:
-        displacement: Of the points t_k, in units of `spread`, `(K, eta_dim)`.
-        logit: Of b_k, from `start_logit`, in nats, `(K,)`.
+        displacement: Of the points t_k, in units of the start's `spread`, `(K, eta_dim)`.
+        logit: Of b_k, from the start, in nats, `(K,)`.
         raw_weight: Of p_k, before the softplus, `(K, k)`.
-        slope: The mean of the points at the start, `(eta_dim,)`.
-        points: Their start less the slope, `(K, eta_dim)`.
-        spread: Square roots of covariances, `(K, eta_dim, eta_dim)`.
-        start_logit: The start of b, at the `centre`, `(K,)`.
-        weight_start: The start of p in units of `weight_unit`, before the softplus, `(k,)`.
-        weight_unit: Positive units of p, `(k,)`.
-        centre: The origin of eta, `(eta_dim,)`.
-        feature_centre: The origin of phi, `(k,)`.
+        start: The start of t, b and p.
 
     Raises:
         ValueError: For data of another family, for too few good labels, and for a width below 1.
@@ -78,14 +68,7 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
     displacement: AbstractParameter
     logit: AbstractParameter
     raw_weight: AbstractParameter
-    slope: paramax.NonTrainable[Array]
-    points: paramax.NonTrainable[Array]
-    spread: paramax.NonTrainable[Array]
-    start_logit: paramax.NonTrainable[Array]
-    weight_start: paramax.NonTrainable[Array]
-    weight_unit: paramax.NonTrainable[Array]
-    centre: paramax.NonTrainable[Array]
-    feature_centre: paramax.NonTrainable[Array]
+    start: ComponentStart
 
     def __init__(
         self,
@@ -98,27 +81,13 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
     ):
         self.family = family
         self.standardisation = standardise(family, data, width=width, depth=1)
-        start = find_components(data, width)
-        dtype = data.eta.dtype
-
-        def to_buffer(leaf: np.ndarray) -> paramax.NonTrainable[Array]:
-            return paramax.NonTrainable(jnp.asarray(leaf, dtype))
-
-        self.slope, self.points = to_buffer(start.slope), to_buffer(start.points)
-        self.spread, self.start_logit = to_buffer(start.spread), to_buffer(start.logits)
-        relative = np.maximum(start.weights / start.units, _LEAST_WEIGHT)
-        self.weight_start = to_buffer(np.log(np.expm1(relative)))
-        self.weight_unit = to_buffer(start.units)
-        self.centre = to_buffer(start.centre)
-        self.feature_centre = to_buffer(start.feature_centre)
-        small = _INITIAL_STDV * jax.random.normal(key, start.points.shape, dtype)
+        self.start = find_components(data, width)
+        dtype: Any = data.eta.dtype
+        small = _INITIAL_STDV * jax.random.normal(key, (width, family.eta_dim), dtype)
+        weights = jnp.zeros((width, len(self.start.units.tree)), dtype)
         self.displacement, self.logit, self.raw_weight = (
             make_parameter(value, param_type=param_type)
-            for value in (
-                small,
-                jnp.zeros(width, dtype),
-                jnp.zeros((width, len(start.weights)), dtype),
-            )
+            for value in (small, jnp.zeros(width, dtype), weights)
         )
 
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
@@ -126,12 +95,13 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
         net = paramax.unwrap(self)
         # Components exist outside of the natural domain, too; A and its gradient do not.
         eta = eta + jnp.where(self.family.is_valid_eta(eta), 0.0, jnp.nan).astype(eta.dtype)
-        points = net.points + _GAIN * jnp.einsum("kij,kj->ki", net.spread, net.displacement)
-        raw = net.weight_start + _GAIN * net.raw_weight
-        weights = net.weight_unit * jax.nn.softplus(raw)
-        moved, features = eta - net.centre, self.family.convex_features(eta) - net.feature_centre
-        logits = net.start_logit + _GAIN * net.logit
-        return net.slope @ moved + log_sum_exp(logits + points @ moved + weights @ features)
+        start = net.start
+        points = start.points + _GAIN * jnp.einsum("kij,kj->ki", start.spread, net.displacement)
+        weights = start.units * jax.nn.softplus(start.raw_weights + _GAIN * net.raw_weight)
+        moved = eta - start.centre
+        features = self.family.convex_features(eta) - start.feature_centre
+        logits = start.logits + _GAIN * net.logit
+        return start.slope @ moved + log_sum_exp(logits + points @ moved + weights @ features)
 
 
 @jax.custom_jvp

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import equinox as eqx
 import jax
@@ -90,9 +90,7 @@ class QuadraticPotential(eqx.Module):
     do not explain nearly all, c is zero, for what they leave is steep towards the domain's edge.
     The rest is for a network.
 
-    Args:
-        data: Moment data, of which the good labels are used.
-        standardisation: The coordinates x.
+    `QuadraticPotential.fit(data, standardisation)` returns the one of some data.
 
     Attributes:
         linear: a, `(eta_dim,)`.
@@ -109,7 +107,17 @@ class QuadraticPotential(eqx.Module):
     features: paramax.NonTrainable[Array]
     residual_scale: paramax.NonTrainable[Array]
 
-    def __init__(self, data: MomentDataset, standardisation: Standardisation):
+    @classmethod
+    def fit(cls, data: MomentDataset, standardisation: Standardisation) -> "QuadraticPotential":
+        """Fits the function to moment data.
+
+        Args:
+            data: Moment data, of which the valid labels are used.
+            standardisation: The coordinates x.
+
+        Returns:
+            The function.
+        """
         labels = data.batch()
         dtype = labels.eta.dtype
         n, d = labels.eta.shape
@@ -140,11 +148,13 @@ class QuadraticPotential(eqx.Module):
         def to_buffer(leaf) -> paramax.NonTrainable[Array]:
             return paramax.NonTrainable(jnp.asarray(leaf, dtype))
 
-        self.linear = to_buffer(coefficients[:d])
-        self.slope = to_buffer(coefficients[d : d + m])
-        self.curvature = to_buffer(curvature)
-        self.features = to_buffer(coefficients[end:])
-        self.residual_scale = to_buffer(max(left, _LEAST_RESIDUAL) / steepness)
+        return cls(
+            linear=to_buffer(coefficients[:d]),
+            slope=to_buffer(coefficients[d : d + m]),
+            curvature=to_buffer(curvature),
+            features=to_buffer(coefficients[end:]),
+            residual_scale=to_buffer(max(left, _LEAST_RESIDUAL) / steepness),
+        )
 
     def __call__(
         self,
@@ -210,8 +220,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     ):
         self.family = family
         self.standardisation = standardise(family, data, width=width, depth=depth)
-        self.quadratic = QuadraticPotential(data, self.standardisation)
-        dtype: Any = data.eta.dtype
+        self.quadratic = QuadraticPotential.fit(data, self.standardisation)
         self.mlp = BayesianMLP(
             self.standardisation.input_dim,
             1,
@@ -219,7 +228,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
             depth,
             activation=activation,
             param_type=param_type,
-            dtype=dtype,
+            dtype=data.eta.dtype,
             key=key,
         )
 

@@ -1,16 +1,15 @@
 """Neural posterior estimation: simulations, posterior heads and what to do with them."""
 
-from nnef_dists.posterior._base import AbstractPosterior
-from nnef_dists.posterior._box_support import BoxSupport
+from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior
+from nnef_dists.posterior._box import BoxSupport
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding, SeriesEmbedding, SetEmbedding
 from nnef_dists.posterior._ensemble import EnsemblePosterior
 from nnef_dists.posterior._exponential_family import ExponentialFamilyPosterior, NaturalLaw
 from nnef_dists.posterior._flow import FlowPosterior
-from nnef_dists.posterior._gaussian import GaussianPosterior
+from nnef_dists.posterior._gaussian import GaussianPosterior, MixturePosterior
 from nnef_dists.posterior._losses import nll_elbo_loss, nll_loss
-from nnef_dists.posterior._mixture import Mixture, MixturePosterior
-from nnef_dists.posterior._normal import Normal
+from nnef_dists.posterior._normal import Mixture, Normal, TruncatedNormal
 from nnef_dists.posterior._prior import Prior
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulate import open_simulations, simulate
@@ -21,11 +20,11 @@ from nnef_dists.posterior._truncated import (
     importance_correct,
     truncate_prior,
 )
-from nnef_dists.posterior._truncated_normal import TruncatedNormal
 from nnef_dists.posterior._trunk import Trunk
 
 __all__ = [
     "AbstractEmbedding",
+    "AbstractLaw",
     "AbstractPosterior",
     "BoxSupport",
     "EnsemblePosterior",

@@ -1,4 +1,4 @@
-"""What a posterior head is."""
+"""The interface of posterior heads, and of the distributions that they return."""
 
 from abc import abstractmethod
 from typing import Any
@@ -12,13 +12,35 @@ from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 
+Vector = Float[Array, " theta_dim"]
+
+
+class AbstractLaw(eqx.Module):
+    """A distribution of vectors z, as a value: the result of a head for one observation.
+
+    A subclass is a pytree of arrays, without a batch axis. `jax.vmap` batches.
+    """
+
+    @abstractmethod
+    def log_prob(self, z: Vector) -> Float[Array, ""]:
+        """Returns the log-density at z, in nats."""
+
+    @abstractmethod
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
+        """Draws n points z."""
+
+    @abstractmethod
+    def parameters(self, shift: Vector, scale: Vector) -> Any:
+        """Returns the parameters of the distribution of shift + scale z: a pytree of arrays."""
+
 
 class AbstractPosterior(Module):
     """A learned posterior: for every observation x a distribution q(theta | x), sampled at will.
 
-        log q(theta | x) = log q(u(theta) | x) + log |d u / d theta|
+        log q(theta | x) = log q(z(theta) | x) + log |d z / d theta|
 
-    with u the unconstrained coordinates of theta, so that no mass is outside of its support.
+    with z the standardized unconstrained coordinates of theta, see `PosteriorCoordinates`. So no
+    mass is outside of its support. A subclass returns the distribution of z by `law_at`.
 
     An observation x that is not finite raises, and gives NaN under a transformation. One that is
     unlike the simulated observations issues an `ExtrapolationWarning`, but not under a
@@ -40,9 +62,9 @@ class AbstractPosterior(Module):
         key: PRNGKeyArray | None = None,
         sample: bool | None = None,
     ) -> Any:
-        """Returns the parameters of the law of u at one observation.
+        """Returns the parameters of the distribution of u at one observation.
 
-        Without a support, u is theta itself.
+        The unconstrained coordinates u are those of `support`. Without a support, u is theta.
 
         Args:
             x: One observation, of the simulations' shape.
@@ -50,15 +72,15 @@ class AbstractPosterior(Module):
             sample: True insists on a draw, False on the means.
 
         Returns:
-            What the head is made of; see its class.
+            A pytree of arrays; see the class of the head.
 
         Raises:
             ValueError: If x has another shape or is not finite, or `sample=True` comes without a
                 key.
         """
-        head = draw_or_mean(self, key=key, sample=sample)
-        law, finite = head._law(x)
-        return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), law)
+        law, finite = self._law(x, key, sample)
+        parameters = law.parameters(*self.coordinates.shift_and_scale)
+        return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), parameters)
 
     def log_prob(
         self,
@@ -83,10 +105,9 @@ class AbstractPosterior(Module):
             ValueError: If a shape is another, x is not finite, or `sample=True` comes without a
                 key.
         """
-        head = draw_or_mean(self, key=key, sample=sample)
-        u, log_det, inside = head.coordinates.unconstrain(theta)
-        law, finite = head._law(x)
-        value = head.law_log_prob(law, u) + log_det
+        z, log_det, inside = self.coordinates.unconstrain(theta)
+        law, finite = self._law(x, key, sample)
+        value = law.log_prob(z) + log_det
         return jnp.where(finite, jnp.where(inside, value, -jnp.inf), jnp.nan)
 
     def sample(
@@ -106,9 +127,9 @@ class AbstractPosterior(Module):
             ValueError: If x has another shape or is not finite, or n < 1.
         """
         n = check_integer("n", n, 1)
-        law, finite = self._law(x)
-        u = self.law_sample(key, law, n)
-        return jnp.where(finite, jax.vmap(self.coordinates.constrain)(u), jnp.nan)
+        law, finite = self._law(x, None, False)
+        theta = jax.vmap(self.coordinates.constrain)(law.sample(key, n))
+        return jnp.where(finite, theta, jnp.nan)
 
     def is_inside(self, x: Float[Array, "*x_shape"]) -> Bool[Array, ""]:
         """Returns whether an observation is like the simulated ones; see `ObservationRegion`.
@@ -120,21 +141,16 @@ class AbstractPosterior(Module):
         """
         return self.coordinates.region.is_inside(x)
 
-    def _law(self, x: Float[Array, "*x_shape"]) -> tuple[Any, Bool[Array, ""]]:
-        """Returns the law of u, and whether x is finite: results at others are NaN."""
-        inputs = self.coordinates.inputs(x)
+    def _law(
+        self, x: Float[Array, "*x_shape"], key: PRNGKeyArray | None, sample: bool | None
+    ) -> tuple[AbstractLaw, Bool[Array, ""]]:
+        """Returns the distribution of z, and whether x is finite: results at others are NaN."""
+        head = draw_or_mean(self, key=key, sample=sample)
+        inputs = head.coordinates.inputs(x)
         finite = jnp.all(jnp.isfinite(inputs))
-        # The network and the law are evaluated at a finite point.
-        return self.law_at(jnp.where(finite, inputs, 0)), finite
+        # The network and the distribution are evaluated at a finite point.
+        return head.law_at(jnp.where(finite, inputs, 0)), finite
 
     @abstractmethod
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> Any:
-        """Returns the law of u for one standardised observation: a pytree of arrays."""
-
-    @abstractmethod
-    def law_log_prob(self, law: Any, u: Float[Array, " theta_dim"]) -> Float[Array, ""]:
-        """Returns the log-density of u under such a law, in nats."""
-
-    @abstractmethod
-    def law_sample(self, key: PRNGKeyArray, law: Any, n: int) -> Float[Array, "n theta_dim"]:
-        """Draws n points u of such a law."""
+    def law_at(self, inputs: Float[Array, "*x_shape"]) -> AbstractLaw:
+        """Returns the distribution of z for one standardized observation."""

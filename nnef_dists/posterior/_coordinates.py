@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.distributions import ExtrapolationWarning
+from nnef_dists.posterior._box import TruncationBox
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
 
@@ -41,6 +42,7 @@ class PosteriorCoordinates(eqx.Module):
         support: A flowjax bijection from R^d onto the support of theta; None is R^d itself.
         by_channel: Whether all entries of x in one channel share shift and scale.
         exchangeable: Whether the order of the rows of x has no meaning.
+        standardized: Whether z has shift and scale. Otherwise, z is u.
 
     Attributes:
         support: The bijection, with non-trainable arrays; None is R^d itself.
@@ -74,6 +76,7 @@ class PosteriorCoordinates(eqx.Module):
         *,
         by_channel: bool = False,
         exchangeable: bool = False,
+        standardized: bool = True,
     ):
         shape = (data.theta_dim,)
         if support is not None and (support.shape != shape or support.cond_shape is not None):
@@ -98,16 +101,13 @@ class PosteriorCoordinates(eqx.Module):
                     f"{data.theta[np.argmax(outside)]}, one of {outside.sum()}"
                 )
 
-        def moments(values, axes) -> tuple[paramax.NonTrainable[Array], ...]:
-            values = np.asarray(values, np.float64)
-            shift, scale = values.mean(axes), values.std(axes)
-            # A constant stays unscaled.
-            parts = shift, np.where(scale > 0, scale, 1.0)
-            return tuple(paramax.NonTrainable(jnp.asarray(p, data.theta.dtype)) for p in parts)
+        def to_buffers(leaves) -> tuple[paramax.NonTrainable[Array], ...]:
+            return tuple(paramax.NonTrainable(jnp.asarray(x, data.theta.dtype)) for x in leaves)
 
-        self.shift, self.scale = moments(u, 0)
+        unit = np.zeros(shape), np.ones(shape)
+        self.shift, self.scale = to_buffers(_moments(u, 0) if standardized else unit)
         axes = tuple(range(data.x.ndim - 1)) if by_channel and data.x.ndim > 1 else 0
-        self.x_shift, self.x_scale = moments(data.x, axes)
+        self.x_shift, self.x_scale = to_buffers(_moments(data.x, axes))
         self.x_shape = data.x_shape
         # A compiled program may be making the head.
         with jax.ensure_compile_time_eval():
@@ -162,12 +162,27 @@ class PosteriorCoordinates(eqx.Module):
             ExtrapolationWarning,
         )
 
+    @property
+    def shift_and_scale(self) -> tuple[Float[Array, " theta_dim"], Float[Array, " theta_dim"]]:
+        """The shift and the scale of u = shift + scale z, without gradients."""
+        fixed = paramax.unwrap(self)
+        return fixed.shift, fixed.scale
+
+    @property
+    def bounds(self) -> tuple[Float[Array, " theta_dim"], Float[Array, " theta_dim"]] | None:
+        """The ends in z of the box to which distributions are truncated, if there is one."""
+        if not isinstance(self.support, TruncationBox):
+            return None
+        shift, scale = self.shift_and_scale
+        low, high = self.support.ends(shift.dtype)
+        return (low - shift) / scale, (high - shift) / scale
+
     def unconstrain(
         self, theta: Float[Array, " theta_dim"]
     ) -> tuple[Float[Array, " theta_dim"], Float[Array, ""], Bool[Array, ""]]:
-        """Returns u, log |d u / d theta| in nats, and whether theta is inside the support.
+        """Returns z, log |d z / d theta| in nats, and whether theta is inside the support.
 
-        Outside, the first two are zeros, so that no NaN meets a gradient.
+        Outside, z is zero, so that no NaN meets a gradient.
 
         Raises:
             ValueError: If theta has another shape.
@@ -181,11 +196,22 @@ class PosteriorCoordinates(eqx.Module):
         if self.support is not None:
             u, log_det = self.support.inverse_and_log_det(theta)
         inside = jnp.all(jnp.isfinite(u)) & jnp.isfinite(log_det)
-        return jnp.where(inside, u, 0), jnp.where(inside, log_det, 0), inside
+        shift, scale = self.shift_and_scale
+        u, log_det = jnp.where(inside, u, shift), jnp.where(inside, log_det, 0)
+        return (u - shift) / scale, log_det - jnp.sum(jnp.log(scale)), inside
 
-    def constrain(self, u: Float[Array, " theta_dim"]) -> Float[Array, " theta_dim"]:
-        """Returns the theta of unconstrained coordinates."""
+    def constrain(self, z: Float[Array, " theta_dim"]) -> Float[Array, " theta_dim"]:
+        """Returns the theta of coordinates z."""
+        shift, scale = self.shift_and_scale
+        u = shift + scale * z
         return u if self.support is None else self.support.transform(u)
+
+
+def _moments(values: np.ndarray, axes: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns means and standard deviations. That of a constant is one."""
+    values = np.asarray(values, np.float64)
+    scale = values.std(axes)
+    return values.mean(axes), np.where(scale > 0, scale, 1.0)
 
 
 @eqx.filter_jit

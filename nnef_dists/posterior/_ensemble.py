@@ -1,4 +1,4 @@
-"""Several heads as one posterior: of an ensemble, or of draws of the weights."""
+"""The average of several heads: of an ensemble, or of draws of the weights."""
 
 from typing import Any, final
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import sample_all_parameters
-from nnef_dists.posterior._base import AbstractPosterior
+from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 
 
@@ -68,7 +68,7 @@ class EnsemblePosterior(AbstractPosterior):
     @property
     def n_members(self) -> int:
         """How many heads are averaged."""
-        return jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0].shape[0]
+        return _leading_axis(self.members)
 
     @property
     def coordinates(self) -> PosteriorCoordinates:
@@ -76,24 +76,36 @@ class EnsemblePosterior(AbstractPosterior):
         arrays, rest = eqx.partition(self.members.coordinates, eqx.is_array)
         return eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), rest)
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> Any:
-        """Returns the laws of all members, with a leading axis."""
-        return self._over_members(lambda head: head.law_at(inputs))
+    def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_AverageLaw":
+        """Returns the average of the members' distributions."""
+        return _AverageLaw(eqx.filter_vmap(lambda head: head.law_at(inputs))(self.members))
 
-    def law_log_prob(self, law: Any, u: Float[Array, " theta_dim"]) -> Float[Array, ""]:
-        """Returns the log of the average density at u, in nats."""
-        each = self._over_members(lambda head, law: head.law_log_prob(law, u), law)
-        return jax.nn.logsumexp(each) - jnp.log(jnp.asarray(self.n_members, each.dtype))
 
-    def law_sample(self, key: PRNGKeyArray, law: Any, n: int) -> Float[Array, "n theta_dim"]:
-        """Draws n points u: as many of each member, up to one, the members in random order."""
+@final
+class _AverageLaw(AbstractLaw):
+    """The mixture of distributions with equal weights, which are stacked."""
+
+    members: AbstractLaw
+
+    def log_prob(self, z: Vector) -> Float[Array, ""]:
+        each = eqx.filter_vmap(lambda law: law.log_prob(z))(self.members)
+        return jax.nn.logsumexp(each) - jnp.log(jnp.asarray(each.size, each.dtype))
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
+        """Draws as many points of each member, up to one, with the members in random order."""
         key_draws, key_order = jax.random.split(key)
-        each = -(-n // self.n_members)
-        keys = jax.random.split(key_draws, self.n_members)
-        draws = self._over_members(lambda head, law, k: head.law_sample(k, law, each), law, keys)
+        members = _leading_axis(self.members)
+        keys = jax.random.split(key_draws, members)
+        draws = eqx.filter_vmap(lambda law, key: law.sample(key, -(-n // members)))(
+            self.members, keys
+        )
         # Every point is of each member with equal probability.
         draws = jnp.swapaxes(jax.random.permutation(key_order, draws), 0, 1)
         return draws.reshape(-1, draws.shape[-1])[:n]
 
-    def _over_members(self, function: Any, *arguments: Any) -> Any:
-        return eqx.filter_vmap(function)(self.members, *arguments)
+    def parameters(self, shift: Vector, scale: Vector) -> Any:
+        return eqx.filter_vmap(lambda law: law.parameters(shift, scale))(self.members)
+
+
+def _leading_axis(stacked: eqx.Module) -> int:
+    return jax.tree.leaves(eqx.filter(stacked, eqx.is_array))[0].shape[0]

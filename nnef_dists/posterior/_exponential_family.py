@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import DeterministicParameter, is_parameter
 from nnef_dists.distributions import AmortizedFamily
-from nnef_dists.posterior._base import AbstractPosterior
+from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
+from nnef_dists.posterior._trunk import Trunk, make_coordinates
 
 # Scales are within e^-8 and e^8 of those of the simulations.
 _MOST_LOG_SCALE = 8.0
@@ -99,7 +99,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
             is_leaf=is_parameter,
         )
         size = q.family.unconstrained_dim + (2 * d if affine else 0)
-        self.coordinates = make_coordinates(data, support, embedding)
+        self.coordinates = make_coordinates(data, support, embedding, standardized=affine)
         self.trunk = Trunk(data, size, embedding=embedding, key=key, **trunk)
         self.q = paramax.NonTrainable(q)
         self.affine = affine
@@ -108,29 +108,34 @@ class ExponentialFamilyPosterior(AbstractPosterior):
         """Returns the negative log prior of the trunk's means, up to a constant."""
         return self.trunk.compute_prior()
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> NaturalLaw:
-        """Returns the member of the family for one standardised observation."""
-        shift, scale = buffers(self.coordinates)
-        box = paramax.unwrap(self.q.tree.network.standardisation)
-        outputs = self.trunk(inputs)
-        raw, rest = jnp.split(outputs, [box.low.shape[0]])
+    def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_FamilyLaw":
+        """Returns the member of the family for one standardized observation."""
+        q = jax.tree.map(jax.lax.stop_gradient, self.q.tree)
+        box = paramax.unwrap(q.network.standardisation)
+        raw, rest = jnp.split(self.trunk(inputs), [box.low.shape[0]])
         eta = box.eta_at(box.low + (box.high - box.low) * jax.nn.sigmoid(raw))
-        if not self.affine:
-            return NaturalLaw(eta, jnp.zeros_like(shift), jnp.ones_like(scale))
-        location, log_scale = jnp.split(rest, 2)
+        d = self.coordinates.theta_dim
+        location, log_scale = jnp.split(rest, 2) if self.affine else jnp.zeros((2, d), raw.dtype)
         log_scale = _MOST_LOG_SCALE * jnp.tanh(log_scale / _MOST_LOG_SCALE)
-        return NaturalLaw(eta, shift + scale * location, scale * jnp.exp(log_scale))
+        return _FamilyLaw(q, NaturalLaw(eta, location, jnp.exp(log_scale)))
 
-    def law_log_prob(self, law: NaturalLaw, u: Float[Array, " theta_dim"]) -> Float[Array, ""]:
-        """Returns its log-density at u, in nats."""
-        q = self._fixed_family()
-        y = ((u - law.location) / law.scale).reshape(q.family.x_shape)
-        return q.log_prob(y, law.eta) - jnp.sum(jnp.log(law.scale))
 
-    def law_sample(self, key: PRNGKeyArray, law: NaturalLaw, n: int) -> Float[Array, "n theta_dim"]:
-        """Draws n points u, as the family's sampler does."""
-        y = self._fixed_family().sample(key, law.eta, n)
-        return law.location + law.scale * y.reshape(n, -1)
+@final
+class _FamilyLaw(AbstractLaw):
+    """The distribution of z = location + scale y, with y a member of a family."""
 
-    def _fixed_family(self) -> AmortizedFamily:
-        return jax.tree.map(jax.lax.stop_gradient, self.q.tree)
+    q: AmortizedFamily
+    natural: NaturalLaw
+
+    def log_prob(self, z: Vector) -> Float[Array, ""]:
+        eta, location, scale = self.natural
+        y = ((z - location) / scale).reshape(self.q.family.x_shape)
+        return self.q.log_prob(y, eta) - jnp.sum(jnp.log(scale))
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
+        eta, location, scale = self.natural
+        return location + scale * self.q.sample(key, eta, n).reshape(n, -1)
+
+    def parameters(self, shift: Vector, scale: Vector) -> NaturalLaw:
+        eta, location, scale_z = self.natural
+        return NaturalLaw(eta, shift + scale * location, scale * scale_z)

@@ -4,24 +4,23 @@ from collections.abc import Callable
 from typing import Any, final
 
 import jax
-import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection, RationalQuadraticSpline
 from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.posterior._base import AbstractPosterior
+from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.posterior._trunk import Trunk, buffers, make_coordinates
+from nnef_dists.posterior._trunk import Trunk, make_coordinates
 
 
 @final
 class FlowPosterior(AbstractPosterior):
     """A flowjax distribution of standardised coordinates z, conditioned on learned features of x.
 
-        q(u | x) = flow(z | trunk(x)) / |d u / d z|
+        q(z | x) = flow(z | trunk(x))
 
     `parameters(x)` are the features that the flow is conditioned on. Weights of the trunk are
     uncertain; those of the flow are what the flow was made of, so `nd.bayesianize(flow).module`
@@ -144,20 +143,23 @@ class FlowPosterior(AbstractPosterior):
         )
         return cls(data, flow, key=key_trunk, **options)
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> Float[Array, " features"]:
-        """Returns the features of one standardised observation."""
-        return self.trunk(inputs)
+    def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_FlowLaw":
+        """Returns the flow, conditioned on the features of one standardized observation."""
+        return _FlowLaw(self.flow, self.trunk(inputs))
 
-    def law_log_prob(
-        self, law: Float[Array, " features"], u: Float[Array, " theta_dim"]
-    ) -> Float[Array, ""]:
-        """Returns the log-density of u given features, in nats."""
-        shift, scale = buffers(self.coordinates)
-        return self.flow.log_prob((u - shift) / scale, law) - jnp.sum(jnp.log(scale))
 
-    def law_sample(
-        self, key: PRNGKeyArray, law: Float[Array, " features"], n: int
-    ) -> Float[Array, "n theta_dim"]:
-        """Draws n points u given features."""
-        shift, scale = buffers(self.coordinates)
-        return shift + scale * self.flow.sample(key, (n,), law)
+@final
+class _FlowLaw(AbstractLaw):
+    """The distribution of a flow for one vector of features."""
+
+    flow: AbstractDistribution
+    features: Float[Array, " features"]
+
+    def log_prob(self, z: Vector) -> Float[Array, ""]:
+        return self.flow.log_prob(z, self.features)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
+        return self.flow.sample(key, (n,), self.features)
+
+    def parameters(self, shift: Vector, scale: Vector) -> Float[Array, " features"]:
+        return self.features

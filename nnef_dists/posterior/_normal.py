@@ -1,26 +1,35 @@
-"""A normal law whose density and whose draws need no factorisation."""
+"""Normal distributions, truncated ones and mixtures, as a network parameterizes them."""
 
 import math
-from typing import NamedTuple
+from typing import final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jax.scipy.special import log_ndtr, ndtri
+from jax.scipy.stats import norm
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists.posterior._base import AbstractLaw, Vector
 
 # Standard deviations are within e^-8 and e^8 of those of the simulations.
 _MOST_LOG_SCALE = 8.0
+# Standard deviations beyond which the mass of a tail is zero to rounding, in float64 too.
+_FAR = 40.0
+# Width of an interval, in units of the slope of the log-density, that a midpoint rule integrates.
+_NARROW = 0.1
+_NEWTON_STEPS = 4
 
 
-class Normal(NamedTuple):
-    """A normal law in unconstrained coordinates, by its whitening: t = W (u - mean) is standard.
+@final
+class Normal(AbstractLaw):
+    """A normal distribution, by its whitening: t = W (z - mean) is standard normal.
 
-    W is lower triangular. The inverse factor is what a network gives, since densities then are a
-    product; a mixture's has a leading axis everywhere.
+    W is lower triangular. Its density is a product, without a factorization.
 
     Attributes:
         mean: The mean, `(theta_dim,)`.
         log_scale: Minus the logarithms of the diagonal of W, `(theta_dim,)`.
-        lower: What is below the diagonal in W diag(exp(log_scale)), `(theta_dim, theta_dim)`.
+        lower: Entries below the diagonal of W diag(exp(log_scale)), `(theta_dim, theta_dim)`.
     """
 
     mean: Float[Array, "*k theta_dim"]
@@ -51,50 +60,189 @@ class Normal(NamedTuple):
         """The logarithm of each coordinate's variance."""
         return jnp.log(jnp.sum(self.scale_tril**2, -1))
 
-    def log_prob(self, u: Float[Array, " theta_dim"]) -> Float[Array, "*k"]:
-        """Returns the log-density at u, in nats; of a mixture that of each component."""
-        t = (u - self.mean) * jnp.exp(-self.log_scale)
-        t = t + jnp.squeeze(self.lower @ t[..., None], -1)
-        constant = u.shape[-1] * math.log(2 * math.pi) / 2
-        return -jnp.sum(t**2, -1) / 2 - jnp.sum(self.log_scale, -1) - constant
+    def log_prob(self, z: Vector) -> Float[Array, ""]:
+        """Returns the log-density at z, in nats."""
+        t = (z - self.mean) * jnp.exp(-self.log_scale)
+        t = t + self.lower @ t
+        return jnp.sum(norm.logpdf(t)) - jnp.sum(self.log_scale)
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
         """Draws n points."""
         noise = jax.random.normal(key, (n, *self.mean.shape), self.mean.dtype)
         return self.mean + noise @ self.scale_tril.T
 
-    def sample_of(self, key: PRNGKeyArray, which: Int[Array, " n"]) -> Float[Array, "n theta_dim"]:
-        """Draws one point of each chosen component of a mixture."""
-        mean, factor = self.mean, self.scale_tril
-        noise = jax.random.normal(key, (len(which), mean.shape[-1]), mean.dtype)
-        return mean[which] + jnp.einsum("nij,nj->ni", factor[which], noise)
+    def parameters(self, shift: Vector, scale: Vector) -> "Normal":
+        """Returns the distribution of shift + scale z."""
+        return Normal(shift + scale * self.mean, self.log_scale + jnp.log(scale), self.lower)
 
 
-def lower_size(d: int, *, diagonal: bool) -> int:
-    """Returns how many numbers stand below the diagonal."""
-    return 0 if diagonal else d * (d - 1) // 2
+@final
+class TruncatedNormal(AbstractLaw):
+    """A normal distribution, each conditional of which is truncated to an interval.
+
+        q(z) = prod_j N(z_j; m_j, s_j^2) / (Phi((high_j - m_j) / s_j) - Phi((low_j - m_j) / s_j))
+
+    with m_j the mean and s_j the standard deviation of z_j given z_1, ..., z_{j-1} under the normal
+    distribution. In one dimension and for diagonal covariances this is the normal distribution
+    truncated to the box. With correlations it is close to it, and normalized in closed form. The
+    density at the bounds is finite and positive.
+
+    Attributes:
+        normal: The normal distribution, not truncated.
+        low: Lower bounds, `(theta_dim,)`.
+        high: Upper bounds, `(theta_dim,)`.
+    """
+
+    normal: Normal
+    low: Float[Array, "*k theta_dim"]
+    high: Float[Array, "*k theta_dim"]
+
+    def log_prob(self, z: Vector) -> Float[Array, ""]:
+        """Returns the log-density at z, inside the box, in nats."""
+        y = (z - self.normal.mean) * jnp.exp(-self.normal.log_scale)
+        shift = self.normal.lower @ y
+        low, high = (self._standardized(end) for end in (self.low, self.high))
+        return self.normal.log_prob(z) - jnp.sum(log_interval_mass(low + shift, high + shift))
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
+        """Draws n points, one entry after the other."""
+        normal, dtype = self.normal, self.low.dtype
+        tiny = float(jnp.finfo(dtype).tiny)
+        uniform = jax.random.uniform(key, (n, *self.low.shape), dtype, tiny)
+        low, high = (self._standardized(end) for end in (self.low, self.high))
+
+        def step(y, j):
+            shift = y @ normal.lower[j]
+            entry = truncated_quantile(uniform[:, j], low[j] + shift, high[j] + shift)
+            return y.at[:, j].set(entry - shift), None
+
+        y, _ = jax.lax.scan(step, jnp.zeros_like(uniform), jnp.arange(uniform.shape[1]))
+        return jnp.clip(normal.mean + jnp.exp(normal.log_scale) * y, self.low, self.high)
+
+    def parameters(self, shift: Vector, scale: Vector) -> "TruncatedNormal":
+        """Returns the distribution of shift + scale z."""
+        ends = (shift + scale * end for end in (self.low, self.high))
+        return TruncatedNormal(self.normal.parameters(shift, scale), *ends)
+
+    def _standardized(self, end: Array) -> Array:
+        # No gradient of an infinite end meets another infinity.
+        finite = jnp.isfinite(end)
+        distance = jnp.where(finite, end, 0) - self.normal.mean
+        return jnp.where(finite, distance * jnp.exp(-self.normal.log_scale), end)
 
 
-def normal_at(
-    outputs: Float[Array, "*k size"], shift: Float[Array, " d"], scale: Float[Array, " d"]
-) -> Normal:
-    """Makes the normal law that a network's outputs stand for.
+@final
+class Mixture(AbstractLaw):
+    """A mixture of distributions.
+
+    Attributes:
+        log_weights: Normalized logarithms of the weights, `(k,)`.
+        components: The components, with a leading axis of length k. `MixturePosterior` has a
+            `Normal`: `mean`, `scale_tril`, `covariance`, `log_variance`; with bounds a
+            `TruncatedNormal`.
+    """
+
+    log_weights: Float[Array, "*m k"]
+    components: AbstractLaw
+
+    @property
+    def weights(self) -> Float[Array, "*m k"]:
+        """The weights, with sum 1."""
+        return jnp.exp(self.log_weights)
+
+    def log_prob(self, z: Vector) -> Float[Array, ""]:
+        """Returns the log-density at z, in nats."""
+        each = jax.vmap(lambda law: law.log_prob(z))(self.components)
+        return jax.nn.logsumexp(self.log_weights + each)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
+        """Draws n points."""
+        key_which, key_draws = jax.random.split(key)
+        which = jax.random.choice(key_which, len(self.weights), (n,), p=self.weights)
+        chosen = jax.tree.map(lambda leaf: leaf[which], self.components)
+        keys = jax.random.split(key_draws, n)
+        return jax.vmap(lambda law, key: law.sample(key, 1)[0])(chosen, keys)
+
+    def parameters(self, shift: Vector, scale: Vector) -> "Mixture":
+        """Returns the mixture of the distributions of shift + scale z."""
+        moved = jax.vmap(lambda law: law.parameters(shift, scale))(self.components)
+        return Mixture(self.log_weights, moved)
+
+
+def normal_size(d: int, *, diagonal: bool) -> int:
+    """Returns the number of outputs that `normal_at` takes."""
+    return 2 * d + (0 if diagonal else d * (d - 1) // 2)
+
+
+def normal_at(outputs: Float[Array, " size"], d: int) -> Normal:
+    """Returns the normal distribution of z for the outputs of a network.
 
     Args:
-        outputs: Mean, log-scale and, unless the covariance is diagonal, the rows of what is below
-            the diagonal, all in standardised coordinates z.
-        shift: Of the coordinates u = shift + scale z.
-        scale: Of the same.
-
-    Returns:
-        The law of u.
+        outputs: Mean, log-scale and, unless the covariance is diagonal, the rows of the entries
+            below the diagonal.
+        d: The dimension of z.
     """
-    d = shift.shape[0]
-    mean, raw, below = jnp.split(outputs, [d, 2 * d], axis=-1)
-    # W stays of one form: scaling z only moves its diagonal.
-    log_scale = _MOST_LOG_SCALE * jnp.tanh(raw / _MOST_LOG_SCALE) + jnp.log(scale)
-    lower = jnp.zeros((*outputs.shape[:-1], d, d), outputs.dtype)
-    if below.shape[-1]:
-        rows, columns = jnp.tril_indices(d, -1)
-        lower = lower.at[..., rows, columns].set(below)
-    return Normal(shift + scale * mean, log_scale, lower)
+    mean, raw, below = jnp.split(outputs, [d, 2 * d])
+    lower = jnp.zeros((d, d), outputs.dtype)
+    if below.size:
+        lower = lower.at[jnp.tril_indices(d, -1)].set(below)
+    return Normal(mean, _MOST_LOG_SCALE * jnp.tanh(raw / _MOST_LOG_SCALE), lower)
+
+
+def log_interval_mass(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns log(Phi(b) - Phi(a)) for a < b, accurate in the tails and for narrow intervals.
+
+    Args:
+        a: Lower ends, in standard deviations; minus infinity is allowed.
+        b: Upper ends; infinity is allowed.
+    """
+    a, b, _ = _to_the_left(a, b)
+    middle, width = (a + b) / 2, b - a
+    narrow = width * (1 + jnp.abs(middle)) < _NARROW
+    # Where widths are 1 in the formula that is not used, gradients are finite.
+    wide = jnp.where(narrow, b - 1, a)
+    tail = log_ndtr(b)
+    by_tails = tail + jnp.log1p(-jnp.exp(jnp.minimum(log_ndtr(wide) - tail, -1e-6)))
+    width = jnp.where(narrow, width, 1)
+    curvature = (middle**2 - 1) * width**2 / 24
+    by_middle = jnp.log(width) - middle**2 / 2 - math.log(2 * math.pi) / 2 + curvature
+    return jnp.where(narrow, by_middle, by_tails)
+
+
+def truncated_quantile(
+    p: Float[Array, "..."], a: Float[Array, "..."], b: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Returns the quantiles of a standard normal distribution truncated to [a, b].
+
+    Args:
+        p: Probabilities, in (0, 1).
+        a: Lower ends; minus infinity is allowed.
+        b: Upper ends; infinity is allowed.
+    """
+    a, b, mirrored = _to_the_left(a, b)
+    p = jnp.where(mirrored, 1 - p, p)
+    target = jnp.logaddexp(log_ndtr(a) + jnp.log1p(-p), log_ndtr(b) + jnp.log(p))
+    # In the tail log Phi(t) is about -t^2 / 2 - log(-t sqrt(2 pi)).
+    far = jnp.minimum(target, -10.0)
+    root = jnp.sqrt(-2 * far)
+    t = jnp.where(
+        target < -10.0,
+        -jnp.sqrt(-2 * (far + jnp.log(root) + math.log(2 * math.pi) / 2)),
+        ndtri(jnp.exp(jnp.maximum(target, -10.0))),
+    )
+    t = jnp.clip(t, a, b)
+    for _ in range(_NEWTON_STEPS):
+        log_cdf = log_ndtr(t)
+        slope = jnp.exp(-(t**2) / 2 - math.log(2 * math.pi) / 2 - log_cdf)
+        t = jnp.clip(t - (log_cdf - target) / slope, a, b)
+    # A linear density in an interval so narrow that its ends have almost one log Phi.
+    t = jnp.where((b - a) * (1 + jnp.abs(a)) < 1e-2, a + p * (b - a), t)
+    return jnp.where(mirrored, -t, t)
+
+
+def _to_the_left(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """Mirrors intervals whose middle is positive, and makes infinite ends finite."""
+    mirrored = a + b > 0
+    a, b = jnp.where(mirrored, -b, a), jnp.where(mirrored, -a, b)
+    b = jnp.minimum(b, _FAR)
+    return jnp.maximum(a, b - 2 * _FAR), b, mirrored

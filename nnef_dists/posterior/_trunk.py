@@ -1,4 +1,4 @@
-"""The network from an observation to the numbers that a head makes a law of."""
+"""The network from an observation to the parameters of a distribution."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -6,7 +6,6 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import paramax
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -85,18 +84,17 @@ class Trunk(Module):
 
 
 def make_coordinates(
-    data: Simulations, support: AbstractBijection | None, embedding: AbstractEmbedding | None
+    data: Simulations,
+    support: AbstractBijection | None,
+    embedding: AbstractEmbedding | None,
+    *,
+    standardized: bool = True,
 ) -> PosteriorCoordinates:
-    """Returns the coordinates that heads share: channels of x keep together for an embedding."""
+    """Returns the coordinates of a head. With an embedding, channels of x keep together."""
     return PosteriorCoordinates(
         data,
         support,
         by_channel=embedding is not None,
         exchangeable=embedding is not None and embedding.exchangeable,
+        standardized=standardized,
     )
-
-
-def buffers(coordinates: PosteriorCoordinates) -> tuple[Array, Array]:
-    """Returns shift and scale of u = shift + scale z."""
-    fixed = paramax.unwrap(coordinates)
-    return fixed.shift, fixed.scale

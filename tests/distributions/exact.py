@@ -71,7 +71,7 @@ def potential_of(name, dtype=None):
     """The exact log-partition network of a case."""
     data = data_of(name, dtype)
     shift = uncertain(jnp.zeros(data.family.eta_dim, data.eta.dtype))
-    return ExactPotential(data.family, nd.Standardisation(data), shift)
+    return ExactPotential(data.family, nd.Standardisation.fit(data), shift)
 
 
 def moments_of(name, twist=None):
@@ -81,7 +81,7 @@ def moments_of(name, twist=None):
     twist = jnp.zeros((d, d), dtype) if twist is None else jnp.asarray(twist, dtype)
     shift = uncertain(jnp.zeros(d, dtype))
     return ExactMoments(
-        data.family, nd.Standardisation(data), shift, nd.DeterministicParameter(twist)
+        data.family, nd.Standardisation.fit(data), shift, nd.DeterministicParameter(twist)
     )
 
 
@@ -101,7 +101,7 @@ def labelled(network, etas):
     arrays |= {"eta": np.asarray(etas), "mean": np.asarray(mean)}
     arrays |= {"covariance": np.asarray(covariance), "covariance_error": np.zeros_like(covariance)}
     data = data_of_arrays(network.family, None, **arrays)
-    return dataclasses.replace(network, standardisation=nd.Standardisation(data))
+    return dataclasses.replace(network, standardisation=nd.Standardisation.fit(data))
 
 
 # One program for all batches of one size.

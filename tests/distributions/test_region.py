@@ -26,7 +26,7 @@ def wedge(exact=potential_of):
     number = np.exp(rng.uniform(0, np.log(40), 300))
     mean = rng.uniform(-0.5, 0.5, 300)
     etas = jnp.asarray(np.stack([number * mean, -number / 2], 1), float)
-    coordinates = nd.Standardisation(exact_data(GAUSSIAN, etas))
+    coordinates = nd.Standardisation.fit(exact_data(GAUSSIAN, etas))
     network = dataclasses.replace(exact("GaussianNatural1D"), standardisation=coordinates)
     return nd.AmortizedFamily(GAUSSIAN, network), etas
 

@@ -20,7 +20,7 @@ STDV = 0.02
 class UncertainTruth(nd.AbstractMomentNetwork):
     """The exact moments, with an uncertain shift of mean 0 in z units."""
 
-    standardisation = nd.Standardisation(gaussian_data())
+    standardisation = nd.Standardisation.fit(gaussian_data())
     family: nd.ExponentialFamily = eqx.field(static=True)
     shift: nd.AbstractParameter
 

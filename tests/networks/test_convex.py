@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import paramax
 import pytest
 
 import nnef_dists as nd
@@ -123,23 +124,27 @@ class TestStart:
 
     def test_the_features_coefficients_are_found(self):
         """A = x^2 / (4 n) - log(n) / 2 with n = -eta2: coefficients 1 / 2 and 1 / 4."""
-        start = find_components(gaussian_data(n=200), 8)
-        np.testing.assert_allclose(start.weights, [0.5, 0.25], rtol=1e-3)
+        start = paramax.unwrap(find_components(gaussian_data(n=200), 8))
+        weights = start.units * jax.nn.softplus(start.raw_weights)
+        np.testing.assert_allclose(weights, [0.5, 0.25], rtol=1e-3)
 
     def test_masses_are_those_of_the_draws(self):
         """One point was drawn at each eta: the etas' densities at any point add up to one draw."""
         data = arbitrary_data(GAUSSIAN)
-        start = find_components(data, 64)
+        start = paramax.unwrap(find_components(data, 64))
         # All of the labels were used, so that the order in which they were does not matter.
-        products = (np.asarray(data.eta, np.float64) - start.centre) @ start.points.T
-        joint = products + start.logits
+        eta, centre, points, logits = (
+            np.asarray(leaf, np.float64)
+            for leaf in (data.eta, start.centre, start.points, start.logits)
+        )
+        joint = (eta - centre) @ points.T + logits
         densities = np.exp(joint - np.logaddexp.reduce(joint, axis=1)[:, None])
         np.testing.assert_allclose(densities.sum(0), 1, rtol=1e-3)
 
     def test_more_components_than_labels(self):
         data = gaussian_data(n=8)
         net = nd.ConvexLogPartitionNetwork(GAUSSIAN, data, width=20, key=jax.random.key(0))
-        assert net.points.tree.shape == (20, 2)
+        assert net.start.points.tree.shape == (20, 2)
         call = jax.jit(lambda etas: jax.vmap(net)(etas))
         assert np.isfinite(call(jnp.asarray(data.eta))).all()
 
@@ -154,7 +159,7 @@ def test_without_an_edge_there_are_points_alone():
     data = arbitrary_data(family)
     net = nd.ConvexLogPartitionNetwork(family, data, width=8, key=jax.random.key(0))
     assert net.raw_weight.shape == (8, 0)
-    points = net.slope.tree + net.points.tree
+    points = net.start.slope.tree + net.start.points.tree
     still = with_means(net, jnp.zeros_like)
     far = jax.jit(lambda eta: still(eta))(jnp.asarray([1e4, 0.0], points.dtype))
     assert_close(far, points[jnp.argmax(points[:, 0])])

@@ -72,7 +72,7 @@ class TestPotentials:
 def test_a_quadratic_is_found_exactly():
     """Moments that are the gradient of a quadratic leave nothing to learn."""
     data = gaussian_data(n=128, seed=3)
-    standardisation = nd.Standardisation(data)
+    standardisation = nd.Standardisation.fit(data)
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.normal(size=2), data.eta.dtype) for _ in range(2))
     c = jnp.asarray([[0.7, -0.4], [-0.4, 1.3]], data.eta.dtype)
@@ -85,7 +85,7 @@ def test_a_quadratic_is_found_exactly():
     mean = np.asarray(jax.jit(jax.vmap(jax.grad(truth)))(etas))
     names = ("eta", *nd.MomentLabel._fields)
     arrays = {name: getattr(data, name) for name in names} | {"mean": mean}
-    found = nd.QuadraticPotential(data_of_arrays(GAUSSIAN, None, **arrays), standardisation)
+    found = nd.QuadraticPotential.fit(data_of_arrays(GAUSSIAN, None, **arrays), standardisation)
 
     def fitted(eta):
         return found(eta, standardisation.inputs(eta), GAUSSIAN.convex_features(eta))

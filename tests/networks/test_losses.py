@@ -23,7 +23,7 @@ SD = np.asarray(BATCH.sd)
 class ShiftedTruth(nd.AbstractMomentNetwork):
     """The exact moments, off by an uncertain shift in z units."""
 
-    standardisation = nd.Standardisation(gaussian_data())
+    standardisation = nd.Standardisation.fit(gaussian_data())
     family: nd.ExponentialFamily = eqx.field(static=True)
     shift: nd.AbstractParameter
 
@@ -304,23 +304,23 @@ class TestStandardisation:
         status = np.concatenate([data.status, np.full(5, nd.Status.NOT_CONVERGED, np.int8)])
         spoilt |= {"status": status, "rung": np.zeros(len(status), np.int8)}
         spoilt = data_of_arrays(GAUSSIAN, None, **spoilt)
-        one = nd.Standardisation(data)
+        one = nd.Standardisation.fit(data)
         with pytest.warns(UserWarning, match="5 of 45 labels"):
-            two = nd.Standardisation(spoilt)
+            two = nd.Standardisation.fit(spoilt)
         assert all(
             np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True)
         )
 
     def test_inputs_have_mean_zero_and_variance_one(self):
         data = gaussian_data(n=200, seed=5)
-        inputs = jax.jit(jax.vmap(nd.Standardisation(data).inputs))(data.eta)
+        inputs = jax.jit(jax.vmap(nd.Standardisation.fit(data).inputs))(data.eta)
         assert np.max(np.abs(inputs.mean(0))) < 1e-5
         assert np.max(np.abs(inputs.std(0) - 1)) < 1e-5
 
     def test_outputs_are_of_order_one(self):
         """The y that stand for the true moments have mean 0 and standard deviation about 1."""
         data = gaussian_data(n=200, seed=5)
-        standardisation = nd.Standardisation(data)
+        standardisation = nd.Standardisation.fit(data)
 
         def outputs(eta, mean):
             inputs = standardisation.inputs(eta)
@@ -335,12 +335,12 @@ class TestStandardisation:
 
     def test_too_few_labels_are_refused(self):
         with pytest.raises(ValueError, match=r"at least 4 good labels; got 3 of 3"):
-            nd.Standardisation(gaussian_data(n=40, seed=4)[:3])
+            nd.Standardisation.fit(gaussian_data(n=40, seed=4)[:3])
 
     def test_what_does_not_vary_does_no_harm(self):
         etas = GAUSSIAN.sample_eta(jax.random.key(0), 8, {"x": (0.5, 0.5), "x2": (-2.0, -1.0)})
         data = exact_data(GAUSSIAN, etas)
-        inputs = jax.vmap(nd.Standardisation(data).inputs)(etas)
+        inputs = jax.vmap(nd.Standardisation.fit(data).inputs)(etas)
         assert np.isfinite(inputs).all()
 
 

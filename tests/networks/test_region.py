@@ -71,7 +71,7 @@ def standardised(etas):
     etas = jnp.asarray(etas, float)
     n, d = etas.shape
     family = nd.VonMisesHarmonic(d // 2)
-    return nd.Standardisation(
+    return nd.Standardisation.fit(
         labelled(family, etas, np.zeros((n, d)), np.broadcast_to(np.eye(d), (n, d, d)))
     )
 

@@ -11,7 +11,7 @@ import scipy.special
 import scipy.stats
 
 import nnef_dists as nd
-from nnef_dists.posterior._truncated_normal import log_interval_mass, truncated_quantile
+from nnef_dists.posterior._normal import log_interval_mass, truncated_quantile
 
 NOISE = 0.1
 ENDS = [

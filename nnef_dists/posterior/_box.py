@@ -1,7 +1,8 @@
-"""A box as the support of parameters."""
+"""Boxes as the support of parameters: by other coordinates, or by truncated distributions."""
 
 from typing import Any, ClassVar, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,25 @@ from jaxtyping import Array, ArrayLike, Float
 from nnef_dists._ranges import check_range
 
 
+class _AbstractBox(AbstractBijection):
+    low: eqx.AbstractVar[paramax.NonTrainable[Array]]
+    high: eqx.AbstractVar[paramax.NonTrainable[Array]]
+
+    cond_shape: ClassVar[None] = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of theta and of u, `(d,)`."""
+        return paramax.unwrap(self.low).shape
+
+    def ends(self, dtype: Any) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """Returns the ends as arrays of a dtype."""
+        low, high = paramax.unwrap((self.low, self.high))
+        return low.astype(dtype), high.astype(dtype)
+
+
 @final
-class BoxSupport(AbstractBijection):
+class BoxSupport(_AbstractBox):
     """The box [low, high], reached from R^d by the normal distribution function.
 
         theta = low + (high - low) Phi(u)
@@ -36,23 +54,16 @@ class BoxSupport(AbstractBijection):
     low: paramax.NonTrainable[Array]
     high: paramax.NonTrainable[Array]
 
-    cond_shape: ClassVar[None] = None
-
     def __init__(self, low: Float[Array, " d"], high: Float[Array, " d"]):
         low, high = box_ends(check_range("low", low), check_range("high", high))
         self.low, self.high = paramax.NonTrainable(low), paramax.NonTrainable(high)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of theta and of u, `(d,)`."""
-        return paramax.unwrap(self.low).shape
 
     def transform_and_log_det(
         self, x: ArrayLike, condition: ArrayLike | None = None
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """Returns theta of unconstrained coordinates, and the log Jacobian determinant, in nats."""
         x = jnp.asarray(x)
-        low, high = self._ends(x)
+        low, high = self.ends(x.dtype)
         theta = jnp.clip(low + (high - low) * ndtr(x), low, high)
         return theta, jnp.sum(norm.logpdf(x) + jnp.log(high - low))
 
@@ -64,16 +75,67 @@ class BoxSupport(AbstractBijection):
         The ends themselves belong to the next floating number inside; outside all is NaN.
         """
         y = jnp.asarray(y)
-        low, high = self._ends(y)
+        low, high = self.ends(y.dtype)
         fraction = (y - low) / (high - low)
         tiny = jnp.finfo(y.dtype).tiny
         inside = jnp.clip(fraction, tiny, 1 - jnp.finfo(y.dtype).epsneg)
         u = jnp.where((y >= low) & (y <= high), ndtri(inside), jnp.nan)
         return u, -jnp.sum(norm.logpdf(u) + jnp.log(high - low))
 
-    def _ends(self, like: Array) -> tuple[Array, Array]:
-        unwrapped = paramax.unwrap(self)
-        return unwrapped.low.astype(like.dtype), unwrapped.high.astype(like.dtype)
+
+@final
+class TruncationBox(_AbstractBox):
+    """The box [low, high] in its own coordinates: the identity inside, NaN outside.
+
+    Heads with `bounds` have it as their support. Their distributions are truncated to the box, so
+    theta needs no other coordinates.
+
+    Args:
+        low: Lower ends, `(d,)`. Minus infinity is no bound.
+        high: Upper ends, `(d,)`, each above the lower one. Infinity is no bound.
+
+    Raises:
+        ValueError: If shapes differ, or a concrete end is NaN, or low is not below high.
+    """
+
+    low: paramax.NonTrainable[Array]
+    high: paramax.NonTrainable[Array]
+
+    def __init__(self, low: Float[ArrayLike, " d"], high: Float[ArrayLike, " d"]):
+        low, high = (
+            check_range(name, end, closed="both") for name, end in (("low", low), ("high", high))
+        )
+        low, high = box_ends(low, high)
+        self.low, self.high = paramax.NonTrainable(low), paramax.NonTrainable(high)
+
+    def transform_and_log_det(self, x: Any, condition: Any = None):
+        """Returns the point itself, moved into the box if rounding has left it outside, and 0."""
+        low, high = self.ends(x.dtype)
+        return jnp.clip(x, low, high), jnp.zeros((), x.dtype)
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None):
+        """Returns the point itself, NaN outside of the box, and 0."""
+        low, high = self.ends(y.dtype)
+        return jnp.where((y >= low) & (y <= high), y, jnp.nan), jnp.zeros((), y.dtype)
+
+
+def bounded_support(
+    support: AbstractBijection | None, bounds: tuple[ArrayLike, ArrayLike] | None
+) -> AbstractBijection | None:
+    """Returns the support of a head that takes either `support` or `bounds`.
+
+    Raises:
+        ValueError: If both are given, or the bounds are out of range.
+    """
+    if bounds is None:
+        return support
+    if support is not None:
+        raise ValueError(
+            "Expected either support (unconstrained coordinates) or bounds (truncation); got both"
+        )
+    if len(bounds) != 2:
+        raise ValueError(f"Expected bounds (low, high); got {len(bounds)} entries")
+    return TruncationBox(*bounds)
 
 
 def box_ends(low: Any, high: Any) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
