@@ -5,6 +5,7 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
@@ -24,13 +25,13 @@ class EnsemblePosterior(AbstractPosterior):
 
     Args:
         members: One head with a leading axis on every array: made by `eqx.filter_vmap` over keys,
-            or stacked.
+            or stacked. All have the coordinates of the same simulations.
 
     Attributes:
         members: The stacked heads.
 
     Raises:
-        ValueError: If leading axes differ.
+        ValueError: If leading axes differ, or coordinates do.
     """
 
     members: AbstractPosterior
@@ -39,6 +40,12 @@ class EnsemblePosterior(AbstractPosterior):
         sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(eqx.filter(members, eqx.is_array))}
         if len(sizes) != 1 or () in sizes:
             raise ValueError(f"Expected one leading axis of all arrays; got {sorted(sizes)}")
+        coordinates = jax.tree.leaves(eqx.filter(members.coordinates, eqx.is_array))
+        if not all(isinstance(leaf, Tracer) or jnp.all(leaf == leaf[:1]) for leaf in coordinates):
+            raise ValueError(
+                "Expected members with equal coordinates; got heads made from different "
+                "simulations. Make all heads from the same ones, and train each on its own."
+            )
         self.members = members
 
     @classmethod

@@ -209,6 +209,14 @@ class TestEnsemble:
         with pytest.raises(ValueError, match="Expected n >= 1"):
             nd.EnsemblePosterior.of_draws(head, jax.random.key(0), 0)
 
+    def test_refuses_heads_of_different_simulations(self):
+        data = simulations()
+        heads = [HEADS[2].make(part, None, jax.random.key(0)) for part in (data[::2], data[1::2])]
+        arrays, rest = zip(*(eqx.partition(head, eqx.is_array) for head in heads), strict=True)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+        with pytest.raises(ValueError, match="Expected members with equal coordinates"):
+            nd.EnsemblePosterior(eqx.combine(stacked, rest[0]))
+
 
 class TestEmbeddings:
     def data(self, rows=6, channels=2):
