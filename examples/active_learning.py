@@ -2,10 +2,10 @@
 
     python examples/active_learning.py [--seed 0] [--repeats 3] [--out FOLDER] [--etas 512]
 
-Labels are what costs. Both ways start with the same 32 labelled etas and learn; then one asks for
-those candidates that its network, jointly, is least sure of (`nd.acquire`), and for as many random
-ones, which keep it honest about the rest; the other for random ones alone. Both learn again. Errors
-are against quadrature, at etas that nothing has seen. `--etas` is how many are labelled in the end;
+Labels are what costs. Both ways start with the same 32 labeled etas and learn; then one asks for
+those candidates that its network, jointly, is least sure of (`nd.distributions.acquire`), and for
+as many random ones, which keep it honest about the rest; the other for random ones alone. Both learn again. Errors
+are against quadrature, at etas that nothing has seen. `--etas` is how many are labeled in the end;
 `--steps` scales the number of training steps.
 """
 
@@ -40,7 +40,7 @@ def main():
 
     learn = learner(most, args.steps)
     errors = np.zeros((len(WAYS), args.repeats, len(sizes)))
-    seconds, labelled, networks = {}, {}, {}
+    seconds, labeled, networks = {}, {}, {}
     for repeat in range(args.repeats):
         key = jax.random.fold_in(jax.random.key(args.seed), repeat)
         k_candidates, k_held, key = jax.random.split(key, 3)
@@ -54,7 +54,7 @@ def main():
                 z = training.z_errors(jax.vmap(q.mean)(held_out), mean, scale)
                 rms = errors_of_way[number] = np.sqrt(np.mean(z**2))
                 print(f"repeat {repeat}, {way}, {sizes[number]:4d} labels: rms {rms:.4f}")
-                labelled[way] = np.asarray(etas)
+                labeled[way] = np.asarray(etas)
                 networks[way], last = q.network, q
             # Of the last network, by labels as a user without exact moments has them.
             fresh = nd.estimate_moments(FAMILY, held_out[:VALIDATION], jax.random.fold_in(key, 1))
@@ -64,7 +64,7 @@ def main():
     summary = report(sizes, errors, seconds)
     args.out.mkdir(parents=True, exist_ok=True)
     history = {"sizes": np.array(sizes), "errors": errors}
-    history |= labelled
+    history |= labeled
     training.save_figures(args.out, {"active_learning": draw(history)})
     training.save(args.out, networks["chosen"], history, summary)
 
@@ -79,7 +79,8 @@ def rounds(way, sizes, candidates, learn, key, seconds):
         new = free[: size - len(rows)]
         if q is not None and way == "chosen":
             with training.phase(seconds, "choice"):
-                half = nd.acquire(q, candidates[free], len(new) // 2, k_choice, samples=128)
+                n = len(new) // 2
+                half = nd.distributions.acquire(q, candidates[free], k_choice, n, samples=128)
             rest = np.delete(free, half)[: len(new) - len(half)]
             new = np.concatenate([free[half], rest])
         rows = np.concatenate([rows, new])
@@ -112,8 +113,8 @@ def learner(most, steps):
         network = nd.unfreeze_all(dynamic, static)
         return nd.negative_log_predictive(network, batch, key_weights, total=rest[2])
 
-    fit_means = training.minimiser(map_loss, steps=round(6000 * steps), learning_rate=3e-3)
-    fit_widths = training.minimiser(width_loss, steps=round(500 * steps), learning_rate=1e-2)
+    fit_means = training.minimizer(map_loss, steps=round(6000 * steps), learning_rate=3e-3)
+    fit_widths = training.minimizer(width_loss, steps=round(500 * steps), learning_rate=1e-2)
 
     def learn(data, key):
         k_net, k_map, k_vi = jax.random.split(key, 3)

@@ -28,7 +28,7 @@ JOBS = {
     ),
     "lattice": (
         nd.LatticePhi4(10),
-        {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbours": (-0.5, 0.5)},
+        {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbors": (-0.5, 0.5)},
     ),
 }
 
@@ -36,7 +36,7 @@ JOBS = {
 def layers(depth, key):
     """A stack of bijections between two affine maps."""
     # Of the analytic bijections the one that takes least to draw by: a quotient for each layer.
-    make = eqx.filter_vmap(lambda key: nd.CubicRational.random(key, depth=depth))
+    make = eqx.filter_vmap(lambda key: nd.flows.CubicRational.random(key, depth=depth))
     return Chain([Affine(), Scan(make(jax.random.split(key, depth))), Affine()])
 
 
@@ -55,16 +55,18 @@ def make_flow(family, etas, key):
     cond_dim, shape = family.unconstrained_dim, family.support.shape
     bijection = layers(8, bijection_key) if shape == () else blocks(shape[0], 2, bijection_key)
     net = eqx.nn.MLP(
-        cond_dim, nd.parameter_count(bijection), 64, 2, activation=jax.nn.silu, key=net_key
+        cond_dim, nd.flows.conditioner_size(bijection), 64, 2, activation=jax.nn.silu, key=net_key
     )
     # Near the bijection itself at the start, whatever eta is.
     last = lambda net: (net.layers[-1].weight, net.layers[-1].bias)  # noqa: E731
     net = eqx.tree_at(last, net, replace_fn=lambda array: 0.1 * array)
-    return nd.ConditionalFlow(family, nd.Conditioned(bijection, net, cond_dim), etas)
+    return nd.flows.ConditionalFlow(
+        family, nd.flows.ConditionedBijection(bijection, net, cond_dim), etas
+    )
 
 
 def train(family, ranges, key, *, steps=4000, batch=512, learning_rate=2e-3):
-    """Minimises reverse KL over fresh etas in the ranges; the flow and the losses in nats."""
+    """Minimizes reverse KL over fresh etas in the ranges; the flow and the losses in nats."""
     eta_key, flow_key, run_key = jax.random.split(key, 3)
     flow = make_flow(family, family.sample_eta(eta_key, 4096, ranges), flow_key)
     dynamic, static = nd.partition_trainable(flow)
@@ -72,9 +74,9 @@ def train(family, ranges, key, *, steps=4000, batch=512, learning_rate=2e-3):
     def loss(dynamic, rest, key):
         eta_key, draw_key = jax.random.split(key)
         etas = family.sample_eta(eta_key, batch, ranges)
-        return nd.reverse_kl(nd.unfreeze_all(dynamic, static), etas, draw_key)
+        return nd.flows.free_energy(nd.unfreeze_all(dynamic, static), etas, draw_key)
 
-    run = training.minimiser(loss, steps=steps, learning_rate=learning_rate)
+    run = training.minimizer(loss, steps=steps, learning_rate=learning_rate)
     dynamic, losses = run(dynamic, (), run_key, "reverse KL")
     return nd.unfreeze_all(dynamic, static), losses
 
@@ -95,11 +97,11 @@ def learned_family(family, ranges, flow, key, *, labels, steps):
     network, _ = training.fit_means(network, data, fit_key, steps=steps)
     fresh = family.sample_eta(jax.random.fold_in(eta_key, 1), min(labels, 128), ranges)
     held_out = nd.estimate_moments(family, fresh, jax.random.fold_in(label_key, 1), progress=True)
-    q = nd.AmortizedFamily(family, network, sampler=nd.FlowSampler(flow))
+    q = nd.AmortizedFamily(family, network, sampler=nd.flows.FlowSampler(flow))
     if q.anchor is not None:  # by quadrature
         return nd.validate(q, held_out)
     found = eqx.filter_jit(flow.importance)(anchor_key, q.center, 65_536)
-    anchor = nd.LogPartitionEstimate(
+    anchor = nd.moments.LogPartitionEstimate(
         q.center, found.log_partition, found.log_partition_error, "importance sampling of a flow"
     )
     q = nd.AmortizedFamily(family, network, sampler=q.sampler, anchor=anchor)
@@ -171,7 +173,7 @@ def rates(q, eta, key, n=10_000):
     start = time.perf_counter()
     jax.block_until_ready(draw(q, key))
     flow_rate = n / (time.perf_counter() - start)
-    hmc = jax.jit(lambda key: nd.sample_hmc(q.family, eta, key, n))
+    hmc = jax.jit(lambda key: nd.moments.sample_hmc(key, q.family, eta, n))
     jax.block_until_ready(hmc(key))
     start = time.perf_counter()
     _, label = jax.block_until_ready(hmc(key))
@@ -191,7 +193,7 @@ def draw_samples(q, etas, key):
             density = jnp.exp(jax.vmap(lambda x, eta=eta: q.log_prob(x, eta))(jnp.asarray(edges)))
             axis.plot(edges, density, color="#222222", lw=1.2, label="learned density")
         else:
-            exact, _ = nd.sample_hmc(q.family, eta, hmc_key, 20_000)
+            exact, _ = nd.moments.sample_hmc(hmc_key, q.family, eta, 20_000)
             axis.hist(np.ravel(exact), edges, density=True, histtype="step", color="#222222",
                       label="HMC")  # fmt: skip
         values = ", ".join(f"{value:.2f}" for value in eta)

@@ -2,7 +2,7 @@
 
     python examples/analytic_bijections.py [--bijection cubic] [--seed 0] [--steps 1.0] [--out DIR]
 
-On the line, 64 scanned layers are fitted to an unnormalised density by reverse KL, without data: as
+On the line, 64 scanned layers are fitted to an unnormalized density by reverse KL, without data: as
 the exact constant is known, the loss says how good the fit is. In the plane, a radial flow moves
 points along rays, each direction in its own way, and is fitted to a spiral by maximum likelihood.
 `--bijection` is `cubic`, `sinh` or `rational`.
@@ -23,16 +23,16 @@ from flowjax.distributions import Normal, StandardNormal, Transformed
 import nnef_dists as nd
 
 BIJECTIONS = {
-    "cubic": nd.CubicConjugation,
-    "sinh": nd.SinhConjugation,
-    "rational": nd.CubicRational,
+    "cubic": nd.flows.CubicConjugation,
+    "sinh": nd.flows.SinhConjugation,
+    "rational": nd.flows.CubicRational,
 }
 DEPTH = 64
 TURNS, SPIRAL_NOISE = 2.5, 0.02
 
 
 def comb(x):
-    """An unnormalised log-density on the line: a quartic well with many teeth."""
+    """An unnormalized log-density on the line: a quartic well with many teeth."""
     wave = jnp.sin(5 * x) * jnp.exp(-5 * x**2)
     return wave + 2 * jnp.cos(10 * x) - 0.2 * x**4
 
@@ -71,15 +71,15 @@ def spiral_flow(make, key, center=(0.0, 0.0), features=7):
     """
     stack_key, conditioner_key = jax.random.split(key)
     layers = stack(make, stack_key)
-    conditioner = nd.DirectionConditioner(
-        nd.FourierFeatures(features), nd.parameter_count(layers), key=conditioner_key
+    conditioner = nd.flows.DirectionConditioner(
+        nd.flows.FourierFeatures(features), nd.flows.conditioner_size(layers), key=conditioner_key
     )
-    radial = nd.RadialConditional(layers, conditioner, center=jnp.array(center))
+    radial = nd.flows.RadialConditional(layers, conditioner, center=jnp.array(center))
     bijection = Chain([radial, Affine(jnp.zeros(2), jnp.ones(2))])
     return Transformed(StandardNormal((2,)), Invert(bijection))
 
 
-def reverse_kl(flow, key, batch=256):
+def free_energy(flow, key, batch=256):
     """KL(q || p) - log Z of the comb, in nats."""
     x, log_q = flow.sample_and_log_prob(key, (batch,))
     return jnp.mean(log_q - comb(x))
@@ -91,9 +91,9 @@ def negative_log_likelihood(flow, points):
 
 
 def fit(flow, loss, key, *, steps, learning_rate, description):
-    """Minimises `loss(flow, key)`; the flow and the losses."""
+    """Minimizes `loss(flow, key)`; the flow and the losses."""
     dynamic, static = nd.partition_trainable(flow)
-    run = training.minimiser(
+    run = training.minimizer(
         lambda dynamic, rest, key: loss(nd.unfreeze_all(dynamic, static), key),
         steps=steps,
         learning_rate=learning_rate,
@@ -115,11 +115,11 @@ def main():
     start = line_flow(make, line_key)
     with training.phase(seconds, "line"):
         line, losses = fit(
-            start, reverse_kl, fit_key, steps=round(2000 * args.steps), learning_rate=1e-2,
+            start, free_energy, fit_key, steps=round(2000 * args.steps), learning_rate=1e-2,
             description="comb",
         )  # fmt: skip
     exact = comb_log_partition()
-    gap = float(eqx.filter_jit(reverse_kl)(line, test_key, 100_000)) + exact
+    gap = float(eqx.filter_jit(free_energy)(line, test_key, 100_000)) + exact
     print(f"comb: {gap:.4f} nats above the exact -log Z = {-exact:.4f}")
 
     with training.phase(seconds, "spiral"):

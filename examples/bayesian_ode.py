@@ -122,15 +122,15 @@ def fit(
         expected = jnp.mean(draws(jax.random.split(key, samples)))
         return expected + kl_divergence(field, PRIOR)
 
-    def minimiser(loss: Any, steps: int, rate: float) -> Any:
-        return training.minimiser(loss, steps=max(round(steps * scale), 1), learning_rate=rate)
+    def minimizer(loss: Any, steps: int, rate: float) -> Any:
+        return training.minimizer(loss, steps=max(round(steps * scale), 1), learning_rate=rate)
 
-    run_map = minimiser(map_loss, 1250, 1e-2)
+    run_map = minimizer(map_loss, 1250, 1e-2)
     # The beginning is learned first: whole trajectories of an untrained field lead nowhere.
     stages = (
         ("MAP, first quarter", freeze_stdvs, run_map, OBSERVED / 4),
         ("MAP", freeze_stdvs, run_map, OBSERVED),
-        ("VI", partition_trainable, minimiser(vi_loss, 2000, 5e-3), OBSERVED),
+        ("VI", partition_trainable, minimizer(vi_loss, 2000, 5e-3), OBSERVED),
     )
     history = {}
     for stage_key, (label, split, run, horizon) in zip(stage_keys, stages, strict=True):

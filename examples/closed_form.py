@@ -20,7 +20,7 @@ def main(description, family, draw, *, config, out):
 
     Args:
         description: The script's docstring.
-        family: A `ClosedFormFamily`.
+        family: A `AbstractNamedFamily`.
         draw: All pictures by name, from the arrays of a run.
         config: The name of the job's files, such as `gaussian_1d`.
         out: The folder of results.
@@ -67,7 +67,7 @@ def labels_of(args, family):
     overrides = [] if args.etas is None else [f"--grid.training.n={args.etas}"]
     if args.seed is not None:
         overrides += [f"--sampling.seed={args.seed}", f"--optimization.seed={args.seed}"]
-    job = nd.read_job(path, overrides, training.Optimization)
+    job = nd.generation.read_job(path, overrides, training.Optimization)
     if job.family != family:
         raise ValueError(f"Expected a job of {family!r}; got {job.family!r} in {path}")
     seconds = {}
@@ -117,7 +117,7 @@ def learn(args, job, data, unseen, seconds):
             **training.predict(network, held_out, exact, k_draws),
         }
     args.out.mkdir(parents=True, exist_ok=True)
-    training.save(args.out, network, history, training.summarise(history, seconds))
+    training.save(args.out, network, history, training.summarize(history, seconds))
     return history
 
 

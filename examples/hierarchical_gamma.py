@@ -36,7 +36,7 @@ class GammaShape(nd.ExponentialFamily):
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
-    natural_domain: ClassVar[nd.ProductDomain] = nd.domain(
+    natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(
         alpha=nd.negative, g=nd.interval(-1.0, math.inf)
     )
 

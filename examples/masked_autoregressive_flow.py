@@ -59,7 +59,7 @@ def make_flow(transformer, key, dropout=None):
             layer = eqx.tree_at(
                 lambda layer: layer.masked_autoregressive_mlp,
                 layer,
-                replace_fn=lambda mlp: nd.DropoutConditioner(mlp, dropout),
+                replace_fn=lambda mlp: nd.flows.DropoutConditioner(mlp, dropout),
             )
         layers += [layer, Flip((2,))]
     # Likelihoods take one pass through each layer, draws one for each variable.
@@ -68,7 +68,7 @@ def make_flow(transformer, key, dropout=None):
 
 def transformers(key):
     """The affine map, and a stack of analytic bijections between two affine maps."""
-    make = eqx.filter_vmap(lambda key: nd.CubicConjugation.random(key, depth=8))
+    make = eqx.filter_vmap(lambda key: nd.flows.CubicConjugation.random(key, depth=8))
     stack = make(jax.random.split(key, 8))
     return {"affine": Affine(), "analytic": Chain([Affine(), Scan(stack), Affine()])}
 
@@ -85,7 +85,7 @@ def fit(flow, key, *, steps):
     def loss(dynamic, rest, key):
         return negative_log_likelihood(nd.unfreeze_all(dynamic, static), *pinwheel(key, 256))
 
-    run = training.minimiser(loss, steps=steps, learning_rate=3e-3)
+    run = training.minimizer(loss, steps=steps, learning_rate=3e-3)
     dynamic, losses = run(dynamic, (), key, "maximum likelihood")
     return nd.unfreeze_all(dynamic, static), losses
 
@@ -101,12 +101,12 @@ def fit_with_dropout(flow, data, key, *, steps):
         flow = nd.unfreeze_all(dynamic, static)
 
         def log_prob(key, point, condition):  # each point drops units of its own
-            return nd.draw_dropout(flow, key).log_prob(point, condition)
+            return nd.flows.draw_dropout(flow, key).log_prob(point, condition)
 
         keys = jax.random.split(drop_key, len(rows))
         return -jnp.mean(jax.vmap(log_prob)(keys, points[rows], condition[rows]))
 
-    run = training.minimiser(loss, steps=steps, learning_rate=1e-3)
+    run = training.minimizer(loss, steps=steps, learning_rate=1e-3)
     dynamic, losses = run(dynamic, (), key, "dropout")
     return eqx.nn.inference_mode(nd.unfreeze_all(dynamic, static)), losses
 
@@ -121,11 +121,11 @@ def fit_uncertain(flow, data, key, *, steps):
         row_key, weight_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (256,), 0, len(points))
         model = nd.unfreeze_all(dynamic, static)
-        drawn = model.realise(key=weight_key)  # one set of weights a step: training mode
+        drawn = model.realize(key=weight_key)  # one set of weights a step: training mode
         misfit = negative_log_likelihood(drawn, points[rows], condition[rows])
         return misfit + nd.kl_divergence(model, PRIOR) / len(points)
 
-    run = training.minimiser(loss, steps=steps, learning_rate=1e-3)
+    run = training.minimizer(loss, steps=steps, learning_rate=1e-3)
     dynamic, losses = run(dynamic, (), key, "VI")
     return nd.unfreeze_all(dynamic, static), losses
 
@@ -156,7 +156,7 @@ def main():
             fresh = make_flow(Affine(), flow_key, dropout=p)
             dropout[p], _ = fit_with_dropout(fresh, few, drop_key, steps=round(2000 * args.steps))
             held_out[f"few points, dropout {p}"] = float(evaluate(dropout[p], *test))
-    in_training = nd.draw_dropout(eqx.nn.inference_mode(dropout[0.1], value=False), drop_key)
+    in_training = nd.flows.draw_dropout(eqx.nn.inference_mode(dropout[0.1], value=False), drop_key)
     held_out["dropout 0.1, training mode"] = float(evaluate(in_training, *test))
     print(f"{len(few[0])} points: {held_out['few points, dropout 0.0']:.4f} without dropout, "
           f"{held_out['few points, dropout 0.1']:.4f} with; with units dropped as in training "
@@ -164,9 +164,9 @@ def main():
 
     with training.phase(seconds, "VI"):
         uncertain, _ = fit_uncertain(flows["affine"], few, vi_key, steps=round(2000 * args.steps))
-    held_out["means of the weights"] = float(evaluate(uncertain.realise(), *test))
+    held_out["means of the weights"] = float(evaluate(uncertain.realize(), *test))
     drawn = [
-        float(evaluate(uncertain.realise(key=key), *test)) for key in jax.random.split(draw_key, 8)
+        float(evaluate(uncertain.realize(key=key), *test)) for key in jax.random.split(draw_key, 8)
     ]
     print(f"uncertain affine: {held_out['means of the weights']:.4f} with means, "
           f"{np.mean(drawn):.4f} +- {np.std(drawn):.4f} with draws")  # fmt: skip

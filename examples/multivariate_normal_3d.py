@@ -57,7 +57,7 @@ def draw(history):
 
 
 def covariance_of(moments):
-    """Cov[x] = E[x x^T] - E[x] E[x]^T, symmetrised since the twelve moments are learned freely."""
+    """Cov[x] = E[x x^T] - E[x] E[x]^T, symmetrized since the twelve moments are learned freely."""
     mean, second = moments[:, :3], moments[:, 3:].reshape(-1, 3, 3)
     second = (second + second.transpose(0, 2, 1)) / 2
     return second - mean[:, :, None] * mean[:, None, :]

@@ -2,7 +2,7 @@
 
 Members of an ensemble are trained at once, as one program over stacked weights. Each keeps the
 weights of its lowest loss on simulations that it was not trained on; the average over members is
-what regularises best where simulations are few.
+what regularizes best where simulations are few.
 """
 
 import equinox as eqx
@@ -29,8 +29,8 @@ def fit_posterior(
     """Stage 1, MAP: an ensemble of heads `make(key)`, by maximum likelihood and early stopping.
 
     Returns:
-        An `nd.EnsemblePosterior`, and the losses on training and validation simulations of each
-        member, `(members, steps / every)`, in nats.
+        An `nd.posterior.EnsemblePosterior`, and the losses on training and validation simulations of
+        each member, `(members, steps / every)`, in nats.
     """
     k_split, k_heads, k_run = jax.random.split(key, 3)
     train, held = data.split(1 - validation, k_split)
@@ -43,7 +43,7 @@ def fit_posterior(
         jax.random.split(k_run, members),
         (steps, every, batch_size, learning_rate),
     )
-    return nd.EnsemblePosterior(trained), history
+    return nd.posterior.EnsemblePosterior(trained), history
 
 
 def fit_widths(
@@ -65,7 +65,7 @@ def fit_widths(
         (steps, 50, batch_size, learning_rate),
         keep_best=False,
     )
-    return nd.EnsemblePosterior(trained), history
+    return nd.posterior.EnsemblePosterior(trained), history
 
 
 def batch_of(data):
@@ -85,7 +85,7 @@ def _likelihood(head, batch, key):
 
 
 def _bound(head, batch, key, *, total, temperature):
-    return nd.nll_elbo_loss(head, batch, key, total=total, temperature=temperature)
+    return nd.posterior.nll_elbo_loss(head, batch, key, total=total, temperature=temperature)
 
 
 @eqx.filter_jit
@@ -94,7 +94,7 @@ def _descend(parts, loss, batches, keys, how, keep_best=True):
     dynamic, static = parts
     train, held = batches
     steps, every, batch_size, learning_rate = how
-    optimiser = optax.flatten(
+    optimizer = optax.flatten(
         optax.chain(
             optax.clip_by_global_norm(5.0),
             optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
@@ -111,7 +111,7 @@ def _descend(parts, loss, batches, keys, how, keep_best=True):
             rows, k_loss = pair
             batch = jax.tree.map(lambda leaf: leaf[rows], train)
             value, gradient = jax.value_and_grad(lambda d: loss(join(d), batch, k_loss))(dynamic)
-            updates, state = optimiser.update(gradient, state, dynamic)
+            updates, state = optimizer.update(gradient, state, dynamic)
             return (optax.apply_updates(dynamic, updates), state), value
 
         def epoch(carry, key):
@@ -124,7 +124,7 @@ def _descend(parts, loss, batches, keys, how, keep_best=True):
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), inner[0], best)
             return (inner, best, jnp.minimum(now, lowest)), (jnp.mean(values), now)
 
-        start = (dynamic, optimiser.init(dynamic)), dynamic, jnp.asarray(jnp.inf)
+        start = (dynamic, optimizer.init(dynamic)), dynamic, jnp.asarray(jnp.inf)
         (_, best, _), history = jax.lax.scan(epoch, start, jax.random.split(key, steps // every))
         return best, history
 

@@ -158,7 +158,7 @@ def regress(inputs, targets, key, steps):
         rows = jax.random.randint(key, (64,), 0, len(inputs))
         return jnp.mean((net(inputs[rows]) - targets[rows]) ** 2)
 
-    return training.minimiser(loss, steps=steps, learning_rate=1e-2)(net, (), k_run, "MSE")
+    return training.minimizer(loss, steps=steps, learning_rate=1e-2)(net, (), k_run, "MSE")
 
 
 def learn_family(n, steps, key):
@@ -168,7 +168,7 @@ def learn_family(n, steps, key):
     data = nd.estimate_moments(FAMILY, etas, k_labels, progress=True)
     network = nd.LogPartitionNetwork(FAMILY, data, key=k_net)
     network, _ = training.fit_means(network, data, k_fit, steps=round(6000 * steps))
-    q = nd.AmortizedFamily(FAMILY, network, sampler=nd.QuadratureSampler())
+    q = nd.AmortizedFamily(FAMILY, network, sampler=nd.distributions.QuadratureSampler())
     fresh = FAMILY.sample_eta(jax.random.fold_in(k_etas, 1), min(n, 128), RANGES)
     q = nd.validate(q, nd.estimate_moments(FAMILY, fresh, jax.random.fold_in(k_labels, 1)))
     print(q)

@@ -87,7 +87,7 @@ def main():
 
     # 2. One more round, where the posterior of this observation has its mass. With all simulations
     #    from one region the loss is the same, and needs no correction.
-    truncated = nd.truncate_prior(PRIOR, posterior, observed, k_cut, n=2000)
+    truncated = nd.posterior.truncate_prior(PRIOR, posterior, observed, k_cut, n=2000)
     print(f"the truncated prior keeps {float(truncated.acceptance):.2%} of the prior")
     with training.phase(seconds, "simulations"):
         more = nd.simulate(simulator, truncated, k_more, args.simulations)
@@ -123,7 +123,7 @@ def learn(data, key, steps):
 
     def make(key):
         k_embedding, k_head = jax.random.split(key)
-        embedding = nd.SeriesEmbedding(data.x_shape, 32, key=k_embedding)
+        embedding = nd.posterior.SeriesEmbedding(data.x_shape, 32, key=k_embedding)
         support = nd.BoxSupport(LOW, HIGH)
         return nd.MixturePosterior(
             data, 4, support=support, embedding=embedding, width=64, depth=2, key=k_head
@@ -141,7 +141,7 @@ def corrected(head, observed, key, n):
         theta = head.sample(key, observed, n)
         log_q = jax.lax.map(lambda t: head.log_prob(t, observed), theta, batch_size=500)
         target = jax.lax.map(lambda t: log_target(t, observed), theta, batch_size=500)
-        return theta, nd.importance_correct(theta, log_q, target)
+        return theta, nd.posterior.importance_weights(theta, log_q, target)
 
     return run(head)
 

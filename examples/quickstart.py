@@ -102,7 +102,7 @@ def main():
     with training.phase(seconds, "pictures"):
         args.out.mkdir(parents=True, exist_ok=True)
         training.save_figures(args.out, draw(q, history))
-    training.save(args.out, network, history, training.summarise(history, seconds))
+    training.save(args.out, network, history, training.summarize(history, seconds))
 
 
 def exact_moments(family, etas):

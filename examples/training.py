@@ -25,7 +25,7 @@ from nnef_dists import plotting
 # ------------------------------------------------------------------------------------- training
 
 
-def minimiser(loss, *, steps, learning_rate):
+def minimizer(loss, *, steps, learning_rate):
     """Adam on `loss(dynamic, rest, key)`; the learning rate falls to zero along a cosine.
 
     Steps run in compiled chunks, between which the progress bar moves. The loop is compiled once,
@@ -36,20 +36,20 @@ def minimiser(loss, *, steps, learning_rate):
     """
     chunks = max(1, round(steps / 250))
     chunk = -(-steps // chunks)
-    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, chunks * chunk))
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, chunks * chunk))
 
     @jax.jit
     def run_chunk(carry, rest, key):
         def step(carry, key):
             dynamic, state = carry
             value, gradient = jax.value_and_grad(loss)(dynamic, rest, key)
-            updates, state = optimiser.update(gradient, state, dynamic)
+            updates, state = optimizer.update(gradient, state, dynamic)
             return (optax.apply_updates(dynamic, updates), state), value
 
         return jax.lax.scan(step, carry, jax.random.split(key, chunk))
 
     def run(dynamic, rest, key, description):
-        carry, losses = (dynamic, optimiser.init(dynamic)), []
+        carry, losses = (dynamic, optimizer.init(dynamic)), []
         with tqdm(total=chunks * chunk, desc=description, unit="step") as bar:
             for chunk_key in jax.random.split(key, chunks):
                 carry, values = run_chunk(carry, rest, chunk_key)
@@ -68,14 +68,14 @@ def minibatch(labels, size, key):
 
 def map_loss(network, batch, key):
     """The squared error in z units; of a log-partition's curvature too, for labels have it."""
-    if isinstance(network, nd.AbstractLogPartitionNetwork):
+    if isinstance(network, nd.networks.AbstractLogPartitionNetwork):
         return nd.sobolev_loss(network, batch, key)
     return nd.moment_loss(network, batch)
 
 
 def map_loss_of_entropy(network, batch, key):
     """The same, and the squared error of eta . mu: for when entropies are to be exact."""
-    return map_loss(network, batch, key) + nd.entropy_loss(network, batch)
+    return map_loss(network, batch, key) + nd.networks.entropy_loss(network, batch)
 
 
 def fit_means(
@@ -91,7 +91,7 @@ def fit_means(
         batch = minibatch(labels, batch_size, key_rows)
         return loss(nd.unfreeze_all(dynamic, static), batch, key_loss)
 
-    run = minimiser(loss_of_batch, steps=steps, learning_rate=learning_rate)
+    run = minimizer(loss_of_batch, steps=steps, learning_rate=learning_rate)
     dynamic, losses = run(dynamic, (static, labels), key, "MAP")
     return nd.unfreeze_all(dynamic, static), losses
 
@@ -123,9 +123,11 @@ def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, l
         )
 
     key_run, key_ratio = jax.random.split(key)
-    run = minimiser(loss, steps=steps, learning_rate=learning_rate)
+    run = minimizer(loss, steps=steps, learning_rate=learning_rate)
     dynamic, losses = run(dynamic, (static, labels), key_run, "VI")
-    ratio = jax.jit(nd.calibration_ratio)(nd.unfreeze_all(dynamic, static), unseen, key_ratio)
+    ratio = jax.jit(nd.networks.calibration_ratio)(
+        nd.unfreeze_all(dynamic, static), unseen, key_ratio
+    )
     # At its lower end the labels' noise explains all errors, so that they cannot tell.
     ratio = jnp.where(ratio > 1e-3, ratio, 1.0)
     print(f"variances times {float(ratio):.2f}, by errors on unseen labels")
@@ -146,14 +148,14 @@ class NetworkFactory(Protocol):
 
     def __call__(
         self, family: nd.ExponentialFamily, data: nd.MomentDataset, *, key: jax.Array
-    ) -> nd.AbstractMomentNetwork:
+    ) -> nd.networks.AbstractMomentNetwork:
         """Returns a network of the family: coordinates from the data, weights from the key."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimization:
-    """The optimization section of a job: `nd.read_job(path, overrides, Optimization)`.
+    """The optimization section of a job: `nd.generation.read_job(path, overrides, Optimization)`.
 
     Attributes:
         network: Makes the network: `how.network(family, data, key=key)`. In YAML the class of
@@ -239,9 +241,10 @@ def predict(network, etas, exact, key, *, draws=256):
         def moments(network):
             return jax.vmap(network)(etas)
 
-        drawn = nd.predictive_draws(network, moments, key, draws)
+        drawn = nd.bayes.predictive_draws(network, moments, key, draws)
         coverage = [
-            nd.interval_coverage(*nd.central_interval(drawn, level), exact) for level in (0.5, 0.9)
+            nd.bayes.interval_coverage(*nd.bayes.central_interval(drawn, level), exact)
+            for level in (0.5, 0.9)
         ]
         return {
             "predicted": moments(network),
@@ -252,7 +255,7 @@ def predict(network, etas, exact, key, *, draws=256):
     return jax.tree.map(np.asarray, evaluate(network, etas, exact, key))
 
 
-def summarise(history, seconds):
+def summarize(history, seconds):
     """The numbers of a run, for people (printed) and for programs (returned)."""
     network_z = z_errors(history["predicted"], history["exact"], history["scale"])
     sizes = {"label": history["label_z"], "network": network_z}

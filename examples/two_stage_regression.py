@@ -132,7 +132,7 @@ def fit(
         stages, jax.random.split(key, len(stages)), strict=True
     ):
         dynamic, static = split(model)
-        run = training.minimiser(loss, steps=steps, learning_rate=rate)
+        run = training.minimizer(loss, steps=steps, learning_rate=rate)
         dynamic, history[label] = run(dynamic, static, stage_key, label)
         model = unfreeze_all(dynamic, static)
     return model, history
@@ -205,12 +205,12 @@ def draw(
     styles = {"exact": ("C0", "-"), "NUTS": ("C2", "--"), "VI (mean field)": ("C1", "-")}
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for name, (centre, stdv) in bands.items():
+    for name, (center, stdv) in bands.items():
         color, line = styles[name]
         if name == "exact":
-            left.fill_between(grid, centre - 2 * stdv, centre + 2 * stdv, color=color, alpha=0.15)
-        left.plot(grid, centre - 2 * stdv, line, color=color, lw=1.2)
-        left.plot(grid, centre + 2 * stdv, line, color=color, lw=1.2, label=f"{name}: mean ± 2 sd")
+            left.fill_between(grid, center - 2 * stdv, center + 2 * stdv, color=color, alpha=0.15)
+        left.plot(grid, center - 2 * stdv, line, color=color, lw=1.2)
+        left.plot(grid, center + 2 * stdv, line, color=color, lw=1.2, label=f"{name}: mean ± 2 sd")
     left.plot(grid, features @ np.asarray(w), "k:", lw=1.2, label="truth")
     left.plot(x, y, "k.", ms=3, alpha=0.5)
     left.set(xlabel="x", ylabel="f(x)", title="The curve, given data for x < 0.5")

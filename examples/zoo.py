@@ -1,4 +1,4 @@
-"""One distribution for each family of the package: labelled, learned, judged, drawn and saved.
+"""One distribution for each family of the package: labeled, learned, judged, drawn and saved.
 
     python examples/zoo.py [NAME ...] [--out artifacts/zoo] [--etas N] [--steps 1.0]
 
@@ -77,7 +77,7 @@ def overrides(args):
 
 def learn(name, args):
     """Learns one family, and writes what comes out."""
-    job = nd.read_job(CONFIGS / f"{name}.yaml", overrides(args), training.Optimization)
+    job = nd.generation.read_job(CONFIGS / f"{name}.yaml", overrides(args), training.Optimization)
     family, seconds = job.family, {}
     with training.phase(seconds, "moments"):
         data = training.estimate(job.training, family)
@@ -92,7 +92,7 @@ def learn(name, args):
     with training.phase(seconds, "anchor"):
         q = nd.AmortizedFamily(family, network)
         if q.anchor is None:
-            anchor = nd.estimate_log_partition(family, q.center, k_anchor)
+            anchor = nd.moments.estimate_log_partition(family, q.center, k_anchor)
             q = nd.AmortizedFamily(family, network, anchor=anchor)
     q = nd.validate(q, judge)
     print(q)

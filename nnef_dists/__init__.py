@@ -1,4 +1,7 @@
-"""Name your sufficient statistics, get a distribution: exponential families without a name."""
+"""Name your sufficient statistics, get a distribution: exponential families without a name.
+
+What a newcomer needs stands here; the rest is in the rooms, such as `nnef_dists.diagnostics`.
+"""
 
 from nnef_dists import bayes as bayes
 from nnef_dists import diagnostics as diagnostics
@@ -13,16 +16,170 @@ from nnef_dists import posterior as posterior
 from nnef_dists import sampling as sampling
 from nnef_dists import saving as saving
 from nnef_dists import storage as storage
-from nnef_dists.bayes import *  # noqa: F403
-from nnef_dists.diagnostics import *  # noqa: F403
-from nnef_dists.distributions import *  # noqa: F403
-from nnef_dists.families import *  # noqa: F403
-from nnef_dists.flows import *  # noqa: F403
-from nnef_dists.generation import *  # noqa: F403
-from nnef_dists.moments import *  # noqa: F403
-from nnef_dists.networks import *  # noqa: F403
-from nnef_dists.posterior import *  # noqa: F403
-from nnef_dists.sampling import *  # noqa: F403
-from nnef_dists.saving import *  # noqa: F403
+from nnef_dists.bayes import (
+    AbstractParameter,
+    BayesianLinear,
+    BayesianMLP,
+    DeterministicParameter,
+    GaussianParameter,
+    LaplacianParameter,
+    Module,
+    bayesianize,
+    flatten_means,
+    flatten_stdvs,
+    freeze_means,
+    freeze_params,
+    freeze_stdvs,
+    gaussian_entropy,
+    get_parameter_count,
+    get_parameter_groups,
+    get_parameters,
+    kl_divergence,
+    laplacian_entropy,
+    make_parameter,
+    partition_trainable,
+    sample_all_parameters,
+    unfreeze_all,
+)
+from nnef_dists.distributions import (
+    AmortizedFamily,
+    ClosedForm,
+    Quadrature,
+    mean_or_oracle,
+    validate,
+)
+from nnef_dists.families import (
+    Beta,
+    Dirichlet,
+    DirichletPrior,
+    ExponentialFamily,
+    FisherBingham,
+    Gamma,
+    GammaShapePrior,
+    GaussianNatural1D,
+    LaplaceProduct,
+    LatticePhi4,
+    MultivariateNormal,
+    Polynomial1D,
+    RectifiedGaussian,
+    VonMisesHarmonic,
+    domain,
+    interval,
+    negative,
+    negative_definite,
+    positive,
+)
+from nnef_dists.generation import (
+    generate_moments,
+)
+from nnef_dists.moments import (
+    MomentBatch,
+    MomentDataset,
+    Status,
+    check_family,
+    estimate_moments,
+    quadrature_moments,
+)
+from nnef_dists.networks import (
+    ConvexLogPartitionNetwork,
+    LogPartitionNetwork,
+    MLPMomentNetwork,
+    moment_loss,
+    negative_elbo,
+    negative_log_predictive,
+    sobolev_loss,
+)
+from nnef_dists.posterior import (
+    BoxSupport,
+    ExponentialFamilyPosterior,
+    FlowPosterior,
+    GaussianPosterior,
+    MixturePosterior,
+    Simulations,
+    nll_loss,
+    simulate,
+)
+from nnef_dists.sampling import (
+    HMCConfig,
+)
+from nnef_dists.saving import (
+    load,
+    save,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AbstractParameter",
+    "AmortizedFamily",
+    "BayesianLinear",
+    "BayesianMLP",
+    "Beta",
+    "BoxSupport",
+    "ClosedForm",
+    "ConvexLogPartitionNetwork",
+    "DeterministicParameter",
+    "Dirichlet",
+    "DirichletPrior",
+    "ExponentialFamily",
+    "ExponentialFamilyPosterior",
+    "FisherBingham",
+    "FlowPosterior",
+    "Gamma",
+    "GammaShapePrior",
+    "GaussianNatural1D",
+    "GaussianParameter",
+    "GaussianPosterior",
+    "HMCConfig",
+    "LaplaceProduct",
+    "LaplacianParameter",
+    "LatticePhi4",
+    "LogPartitionNetwork",
+    "MLPMomentNetwork",
+    "MixturePosterior",
+    "Module",
+    "MomentBatch",
+    "MomentDataset",
+    "MultivariateNormal",
+    "Polynomial1D",
+    "Quadrature",
+    "RectifiedGaussian",
+    "Simulations",
+    "Status",
+    "VonMisesHarmonic",
+    "bayesianize",
+    "check_family",
+    "domain",
+    "estimate_moments",
+    "flatten_means",
+    "flatten_stdvs",
+    "freeze_means",
+    "freeze_params",
+    "freeze_stdvs",
+    "gaussian_entropy",
+    "generate_moments",
+    "get_parameter_count",
+    "get_parameter_groups",
+    "get_parameters",
+    "interval",
+    "kl_divergence",
+    "laplacian_entropy",
+    "load",
+    "make_parameter",
+    "mean_or_oracle",
+    "moment_loss",
+    "negative",
+    "negative_definite",
+    "negative_elbo",
+    "negative_log_predictive",
+    "nll_loss",
+    "partition_trainable",
+    "positive",
+    "quadrature_moments",
+    "sample_all_parameters",
+    "save",
+    "simulate",
+    "sobolev_loss",
+    "unfreeze_all",
+    "validate",
+]

@@ -47,18 +47,18 @@ import equinox as eqx
 import nnef_dists as nd
 
 
-class Affine(nd.AbstractDirectNetwork):
+class Affine(nd.networks.AbstractDirectNetwork):
     """An affine map, with a number of one's own."""
 
     family: nd.ExponentialFamily = eqx.field(static=True)
-    standardisation: nd.Standardisation
+    standardization: nd.networks.Standardization
     body: nd.BayesianLinear
     gain: float = eqx.field(static=True)
 
     def __init__(self, family, data, *, gain: float = 1.0, key):
         self.family, self.gain = family, gain
-        self.standardisation = nd.Standardisation.fit(data)
-        inputs = self.standardisation.input_dim
+        self.standardization = nd.networks.Standardization.fit(data)
+        inputs = self.standardization.input_dim
         self.body = nd.BayesianLinear(inputs, family.eta_dim, key=key)
 '''
 

@@ -37,7 +37,7 @@ class FamilyCase:
     @property
     def has_closed_form(self) -> bool:
         """Whether the family itself knows its moments."""
-        return isinstance(self.make(), nd.ClosedFormFamily)
+        return isinstance(self.make(), nd.families.AbstractNamedFamily)
 
     @property
     def has_quadrature(self) -> bool:
@@ -50,7 +50,7 @@ class ConstraintCase:
     """A constraint on a parameter of some shape; a range within, and values that do not belong."""
 
     name: str
-    constraint: nd.AbstractConstraint
+    constraint: nd.families.AbstractConstraint
     shape: tuple[int, ...]
     range: tuple
     outside: tuple
@@ -64,7 +64,7 @@ class DomainCase:
     """A natural domain for statistics of given shapes, with ranges that meet it."""
 
     name: str
-    make: Callable[[], nd.AbstractDomain]
+    make: Callable[[], nd.families.AbstractDomain]
     shapes: Mapping[str, tuple[int, ...]]
     ranges: Mapping[str, tuple]
 
@@ -74,10 +74,10 @@ class DomainCase:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NetworkCase:
-    """A small moment network of a family, its standardisation set from data."""
+    """A small moment network of a family, its standardization set from data."""
 
     name: str
-    make: Callable[[nd.ExponentialFamily, nd.MomentDataset, Any], nd.AbstractMomentNetwork]
+    make: Callable[[nd.ExponentialFamily, nd.MomentDataset, Any], nd.networks.AbstractMomentNetwork]
 
     def __str__(self) -> str:
         return self.name
@@ -116,7 +116,7 @@ class _Dirichlet:
 def _ordered_pair():
     """0 < eta1 < eta2, as the image of the plane."""
     triangle = TriangularAffine(jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]]))
-    return nd.CoupledDomain(Chain([Exp((2,)), triangle]), "0 < eta1 < eta2")
+    return nd.families.CoupledDomain(Chain([Exp((2,)), triangle]), "0 < eta1 < eta2")
 
 
 FAMILIES = (
@@ -134,7 +134,7 @@ FAMILIES = (
     ),
     FamilyCase(
         "MinimalMultivariateNormal",
-        lambda: nd.MinimalMultivariateNormal(3),
+        lambda: nd.families.MinimalMultivariateNormal(3),
         {"x": (-1.0, 1.0), "xxT_lower": (-2.0, -0.3)},
         _minimal_normal,
     ),
@@ -171,7 +171,7 @@ FAMILIES = (
     FamilyCase(
         "LatticePhi4",
         lambda: nd.LatticePhi4(4),
-        {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbours": (-0.5, 0.5)},
+        {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbors": (-0.5, 0.5)},
     ),
     FamilyCase(
         "RectifiedGaussian", lambda: nd.RectifiedGaussian(), {"x": (-2, 2), "x2": (-2.0, -0.2)}
@@ -182,7 +182,7 @@ FAMILIES = (
 )
 
 CONSTRAINTS = (
-    ConstraintCase("real", nd.real, (2, 3), (-3.0, 3.0), (np.inf, -np.inf)),
+    ConstraintCase("real", nd.families.real, (2, 3), (-3.0, 3.0), (np.inf, -np.inf)),
     ConstraintCase("positive", nd.positive, (), (0.1, 20.0, "log"), (0.0, -1.0, np.inf)),
     ConstraintCase("negative", nd.negative, (3,), (-20.0, -0.1, "log"), (0.0, 1.0, -np.inf)),
     ConstraintCase("interval", nd.interval(-1.0, 3.0), (2,), (-0.9, 2.9), (-1.0, 3.0, 4.0)),
@@ -224,11 +224,13 @@ NETWORKS = (
     ),
     NetworkCase(
         "GLUMomentNetwork",
-        lambda family, data, key: nd.GLUMomentNetwork(family, data, width=8, depth=2, key=key),
+        lambda family, data, key: nd.networks.GLUMomentNetwork(
+            family, data, width=8, depth=2, key=key
+        ),
     ),
     NetworkCase(
         "QuadraticMomentNetwork",
-        lambda family, data, key: nd.QuadraticMomentNetwork(
+        lambda family, data, key: nd.networks.QuadraticMomentNetwork(
             family, data, width=8, depth=2, key=key
         ),
     ),
@@ -244,30 +246,30 @@ NETWORKS = (
 
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
-    nd.AdditiveLogRatio,
-    nd.BaseMeasureAsStatistic,
-    nd.BoundedScale,
+    nd.families.AdditiveLogRatio,
+    nd.families.BaseMeasureAsStatistic,
+    nd.flows.BoundedScale,
     nd.BoxSupport,
-    nd.CircleProjection,
-    nd.ConditionalFlow,
-    nd.DirectionConditioner,
-    nd.DropoutConditioner,
-    nd.FlowSampler,
-    nd.FourierFeatures,
-    nd.LocalC2ST,
-    nd.Mixture,
-    nd.Normal,
-    nd.ObservationRegion,
-    nd.PosteriorCoordinates,
-    nd.QuadraticPotential,
-    nd.SeriesEmbedding,
-    nd.SetEmbedding,
-    nd.SphereProjection,
-    nd.Standardisation,
-    nd.TrainingRegion,
-    nd.TruncatedNormal,
-    nd.TruncatedPrior,
-    nd.Trunk,
+    nd.families.CircleProjection,
+    nd.flows.ConditionalFlow,
+    nd.flows.DirectionConditioner,
+    nd.flows.DropoutConditioner,
+    nd.flows.FlowSampler,
+    nd.flows.FourierFeatures,
+    nd.diagnostics.LocalC2ST,
+    nd.posterior.Mixture,
+    nd.posterior.Normal,
+    nd.posterior.ObservationRegion,
+    nd.posterior.PosteriorCoordinates,
+    nd.networks.QuadraticPotential,
+    nd.posterior.SeriesEmbedding,
+    nd.posterior.SetEmbedding,
+    nd.families.SphereProjection,
+    nd.networks.Standardization,
+    nd.networks.TrainingRegion,
+    nd.posterior.TruncatedNormal,
+    nd.posterior.TruncatedPrior,
+    nd.posterior.Trunk,
 )
 
 

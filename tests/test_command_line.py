@@ -63,7 +63,7 @@ class TestGenerate:
         assert not set(training.eta[:, 0]) & set(validation.eta[:, 0])
 
     def test_makes_the_same_as_the_python_interface(self, stores, job, tmp_path):
-        asked = nd.read_job(job, SAMPLING)
+        asked = nd.generation.read_job(job, SAMPLING)
         request = asked.training
         data = nd.generate_moments(
             asked.family,
@@ -158,11 +158,11 @@ class TestInspect:
 
 
 MISTAKES = {
-    "misspelt option": (["--sampling.drws=3"], "Did you mean 'sampling.draws'?"),
-    "misspelt section": (["--optimzation.epochs=3"], "Did you mean 'optimization'?"),
+    "misspelled option": (["--sampling.drws=3"], "Did you mean 'sampling.draws'?"),
+    "misspelled section": (["--optimzation.epochs=3"], "Did you mean 'optimization'?"),
     "shortened option": (["--worker=3"], "Did you mean 'workers'?"),
-    "misspelt family": (["--family=Gausian1D"], "Did you mean 'GaussianNatural1D'?"),
-    "misspelt argument": (
+    "misspelled family": (["--family=Gausian1D"], "Did you mean 'GaussianNatural1D'?"),
+    "misspelled argument": (
         ["--family=Polynomial1D", "--family.power=[2]"],
         "Did you mean 'powers'?",
     ),
@@ -171,15 +171,15 @@ MISTAKES = {
         ["--family=tests.moments.user_families.GamaPair"],
         "Did you mean 'GammaPair'?",
     ),
-    "misspelt module": (
+    "misspelled module": (
         ["--family=tests.moment.user_families.GammaPair"],
         "Did you mean 'tests.moments'?",
     ),
-    "misspelt module of a package": (
+    "misspelled module of a package": (
         ["--family=tests.moments.user_familys.GammaPair"],
         "Did you mean 'tests.moments.user_families'?",
     ),
-    "misspelt package": (["--family=nnef_dist.Gamma"], "Did you mean 'nnef_dists'?"),
+    "misspelled package": (["--family=nnef_dist.Gamma"], "Did you mean 'nnef_dists'?"),
     "module that is not in the path": (["--family=familys.Quartic"], "PYTHONPATH"),
     "lower case": (["--family=gamma"], "Did you mean 'Gamma'?"),
     "own family by its name": (["--family=Wobbly"], "by its import path"),
@@ -228,7 +228,7 @@ class TestMistakes:
         assert run("generate", "--config", job) == 2
         assert message in capsys.readouterr().err
         with pytest.raises(ValueError, match=r"\w"):
-            nd.read_job(job)
+            nd.generation.read_job(job)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -297,7 +297,7 @@ class TestProcess:
         assert done.returncode == 0, done.stderr
         assert "MomentDataset of Even(order=6): 20 etas" in done.stdout
         assert "moments: 100%" in done.stderr
-        assert nd.verify_moments(tmp_path / "data" / "job" / "training.zarr").finished
+        assert nd.generation.verify_moments(tmp_path / "data" / "job" / "training.zarr").finished
 
     def test_mistakes_end_without_a_traceback(self, tmp_path, job):
         done = self.start(tmp_path, "generate", "--config", job.name, "--sampling.drws=3")

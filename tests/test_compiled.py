@@ -37,7 +37,7 @@ HOST = {
         AbstractParameter.law_name
         CoupledDomain.check_statistics CoupledDomain.expectation CoupledDomain.unconstrained_dim
         ProductDomain.check_statistics ProductDomain.expectation ProductDomain.unconstrained_dim
-        Interval.unconstrained_dim NegativeDefinite.unconstrained_dim parameter_count
+        IntervalConstraint.unconstrained_dim DefiniteConstraint.unconstrained_dim conditioner_size
     """,
     "looks at the structure of a pytree alone": """
         check_whole freeze_means freeze_params freeze_stdvs get_parameter_count
@@ -54,7 +54,7 @@ HOST = {
         save load read_job open_simulations generate_moments verify_moments MomentDataset.batch
         MomentDataset.concatenate MomentDataset.only_ok MomentDataset.open MomentDataset.save
         MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
-        Simulations.split Standardisation.fit QuadraticPotential.fit
+        Simulations.split Standardization.fit QuadraticPotential.fit
     """,
     "chooses what to compile by values": """
         acquire estimate_log_partition estimate_moments
@@ -165,13 +165,13 @@ def families() -> Iterator[Call]:
     natural = {
         nd.GaussianNatural1D: {"mean": floats(), "variance": floats()},
         nd.MultivariateNormal: normal,
-        nd.MinimalMultivariateNormal: normal,
+        nd.families.MinimalMultivariateNormal: normal,
         nd.Gamma: {"shape": floats(), "rate": floats()},
         nd.Beta: {"a": floats(), "b": floats()},
         nd.Dirichlet: {"alpha": floats(3)},
         nd.FisherBingham: {"b": floats(3), "matrix": floats(3, 3)},
     }
-    measured = nd.BaseMeasureAsStatistic(HalfNormal(), 0.5, 2.0)
+    measured = nd.families.BaseMeasureAsStatistic(HalfNormal(), 0.5, 2.0)
     cases = [(case.make(), case.ranges) for case in FAMILIES]
     cases.append((measured, {"x": (0, 1), "log_h": (0.9, 1.1)}))
     for family, ranges in cases:
@@ -201,7 +201,11 @@ def parts_of_families() -> Iterator[Call]:
         values["parts"] = {name: floats(*shape) for name, shape in case.shapes.items()}
         values["u"] = floats(case.make().unconstrained_dim(case.shapes))
         yield from every_method(case.make(), **values)
-    for support in (nd.CircleProjection(), nd.SphereProjection(3), nd.AdditiveLogRatio(3)):
+    for support in (
+        nd.families.CircleProjection(),
+        nd.families.SphereProjection(3),
+        nd.families.AdditiveLogRatio(3),
+    ):
         yield from every_method(support, u=floats(*support.shape))
     functions = eqx.filter_eval_shape(nd.LatticePhi4(4).stein_functions, floats(4))
     yield from every_method(functions, other=functions, score=floats(4))
@@ -211,43 +215,47 @@ def bayes() -> Iterator[Call]:
     ones = jnp.ones(3)
     laws = [law.from_value(ones, 0.1) for law in (nd.GaussianParameter, nd.LaplacianParameter)]
     for law in (*laws, nd.DeterministicParameter(ones)):
-        values = {"q": laws[0], "value": ones, "centre": ones, "mean": ones, "noise": ones}
+        values = {"q": laws[0], "value": ones, "center": ones, "mean": ones, "noise": ones}
         yield from every_method(law, **values, key=KEY, u=ones / 2, v=ones / 2)
-    for positivity in (nd.ExponentialPositivity(), nd.SoftplusPositivity(), nd.SquaredPositivity()):
+    for positivity in (
+        nd.bayes.ExponentialPositivity(),
+        nd.bayes.SoftplusPositivity(),
+        nd.bayes.SquaredPositivity(),
+    ):
         yield from every_method(positivity, raw=ones, width=ones)
     foreign = nd.bayesianize(eqx.nn.MLP(3, 2, 4, 1, key=KEY))
     mlp = nd.BayesianMLP(3, 2, 4, 1, key=KEY)
     for model in (nd.BayesianLinear(3, 2, key=KEY), mlp):
         yield from every_method(model, x=ones, key=KEY)
     yield "Bayesianized.__call__", lambda m, x, k: m(x, key=k), (foreign, ones, KEY)
-    yield "Bayesianized.realise", lambda m, k: m.realise(key=k), (foreign, KEY)
-    for function in (nd.entropy, nd.gaussian_entropy, nd.laplacian_entropy, nd.flatten_means):
+    yield "Bayesianized.realize", lambda m, k: m.realize(key=k), (foreign, KEY)
+    for function in (nd.bayes.entropy, nd.gaussian_entropy, nd.laplacian_entropy, nd.flatten_means):
         yield function.__name__, function, (mlp,)
-    for function in (nd.flatten_stdvs, nd.flatten_raw_stdvs):
+    for function in (nd.flatten_stdvs, nd.bayes.flatten_raw_stdvs):
         yield function.__name__, function, (mlp,)
-    for function in (nd.kl_divergence, nd.log_prior):
+    for function in (nd.kl_divergence, nd.bayes.log_prior):
         yield function.__name__, function, (mlp, nd.GaussianParameter.from_stdv(jnp.zeros(()), 1.0))
     yield "sample_all_parameters", nd.sample_all_parameters, (mlp, KEY)
-    yield "draw_or_mean", lambda m, k: nd.draw_or_mean(m, key=k), (mlp, KEY)
+    yield "draw_or_mean", lambda m, k: nd.bayes.draw_or_mean(m, key=k), (mlp, KEY)
 
     def predict(model):
         return model(jnp.ones(3))
 
-    yield "predictive_draws", nd.predictive_draws, (mlp, predict, KEY, 4)
-    yield "predictive_moments", nd.predictive_moments, (mlp, predict, KEY, 4)
-    yield "predictive_quantiles", nd.predictive_quantiles, (mlp, predict, KEY, 4, [0.1, 0.9])
+    yield "predictive_draws", nd.bayes.predictive_draws, (mlp, predict, KEY, 4)
+    yield "predictive_moments", nd.bayes.predictive_moments, (mlp, predict, KEY, 4)
+    yield "predictive_quantiles", nd.bayes.predictive_quantiles, (mlp, predict, KEY, 4, [0.1, 0.9])
     draws = jnp.ones((8, 3))
-    yield "crps", nd.crps, (draws, ones)
-    yield "gaussian_crps", nd.gaussian_crps, (ones, ones, ones)
-    yield "central_interval", nd.central_interval, (draws, 0.9)
-    yield "interval_coverage", nd.interval_coverage, (ones, ones, ones)
+    yield "crps", nd.bayes.crps, (draws, ones)
+    yield "gaussian_crps", nd.bayes.gaussian_crps, (ones, ones, ones)
+    yield "central_interval", nd.bayes.central_interval, (draws, 0.9)
+    yield "interval_coverage", nd.bayes.interval_coverage, (ones, ones, ones)
 
 
 def moments() -> Iterator[Call]:
     eta = jnp.array([0.5, -1.0])
-    yield "pareto_k", nd.pareto_k, (jnp.ones(50),)
+    yield "pareto_k", nd.sampling.pareto_k, (jnp.ones(50),)
     yield "quadrature_moments", nd.quadrature_moments, (GAUSSIAN, eta)
-    yield "sample_hmc", nd.sample_hmc, (GAUSSIAN, eta, KEY, 16, CONFIG)
+    yield "sample_hmc", nd.moments.sample_hmc, (GAUSSIAN, eta, KEY, 16, CONFIG)
 
 
 def networks() -> Iterator[Call]:
@@ -258,17 +266,22 @@ def networks() -> Iterator[Call]:
     for case in NETWORKS:
         network = case.make(GAUSSIAN, data, KEY)
         yield from every_method(network, eta=eta, key=KEY)
-    for function in (nd.moment_loss, nd.entropy_loss, nd.sobolev_loss, nd.calibration_ratio):
+    for function in (
+        nd.moment_loss,
+        nd.networks.entropy_loss,
+        nd.sobolev_loss,
+        nd.networks.calibration_ratio,
+    ):
         yield function.__name__, function, (network, batch, KEY)
     for function in (nd.negative_elbo, nd.negative_log_predictive):
         call = functools.partial(function, total=64, samples=2)
         yield function.__name__, call, (network, batch, KEY)
         yield function.__name__, eqx.filter_grad(call), (network, batch, KEY)
     yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, batch, KEY)
-    coordinates, inputs = nd.Standardisation.fit(data), jnp.zeros(2)
+    coordinates, inputs = nd.networks.Standardization.fit(data), jnp.zeros(2)
     yield from every_method(coordinates, eta=eta, inputs=inputs, y=inputs)
     yield from every_method(coordinates.region, inputs=inputs)
-    potential = nd.QuadraticPotential.fit(data, coordinates)
+    potential = nd.networks.QuadraticPotential.fit(data, coordinates)
     features = GAUSSIAN.convex_features(eta)
     yield from every_method(potential, eta=eta, inputs=inputs, features=features)
 
@@ -277,7 +290,7 @@ def distributions() -> Iterator[Call]:
     q = family_of("GaussianNatural1D")
     eta = jnp.array([0.5, -1.0])
     values = {"eta": eta, "eta_p": eta, "eta_q": eta, "mu": q.mean(eta), "x": jnp.ones(())}
-    for sampler in (nd.HMCSampler(CONFIG), nd.QuadratureSampler()):
+    for sampler in (nd.distributions.HMCSampler(CONFIG), nd.distributions.QuadratureSampler()):
         q = dataclasses.replace(q, sampler=sampler)
         yield from every_method(q, **values, key=KEY, n=4)
         yield from every_method(sampler, family=GAUSSIAN, eta=eta, key=KEY, n=4)
@@ -310,20 +323,22 @@ def flows() -> Iterator[Call]:
         condition = None if bijection.cond_shape is None else floats(*bijection.cond_shape)
         yield from every_method(bijection, x=x, y=x, z=x, v=x, condition=condition)
     eta = jnp.array([0.5, -1.0])
-    flow = nd.ConditionalFlow(GAUSSIAN, cases["Conditioned"], jnp.stack([eta, 2 * eta]))
+    flow = nd.flows.ConditionalFlow(
+        GAUSSIAN, cases["ConditionedBijection"], jnp.stack([eta, 2 * eta])
+    )
     yield from every_method(flow, eta=eta, key=KEY, n=32, x=floats())
-    sampler = nd.FlowSampler(flow, 2)
+    sampler = nd.flows.FlowSampler(flow, 2)
     yield from every_method(sampler, family=GAUSSIAN, eta=eta, key=KEY, n=4)
-    yield "reverse_kl", nd.reverse_kl, (flow, eta[None], KEY)
-    yield "importance_estimate", nd.importance_estimate, (floats(50), floats(50, 2))
-    features = nd.FourierFeatures(5)
+    yield "free_energy", nd.flows.free_energy, (flow, eta[None], KEY)
+    yield "importance_estimate", nd.flows.importance_estimate, (floats(50), floats(50, 2))
+    features = nd.flows.FourierFeatures(5)
     yield from every_method(features, u=jnp.array([0.6, 0.8]))
-    conditioner = nd.DirectionConditioner(features, 7, width=6, key=KEY)
+    conditioner = nd.flows.DirectionConditioner(features, 7, width=6, key=KEY)
     yield from every_method(conditioner, u=jnp.array([0.6, 0.8]))
-    yield from every_method(nd.BoundedScale(jnp.ones(3)))
-    dropout = nd.DropoutConditioner(eqx.nn.MLP(2, 3, 4, 1, key=KEY), 0.5)
+    yield from every_method(nd.flows.BoundedScale(jnp.ones(3)))
+    dropout = nd.flows.DropoutConditioner(eqx.nn.MLP(2, 3, 4, 1, key=KEY), 0.5)
     yield from every_method(eqx.nn.inference_mode(dropout), x=floats(2))
-    yield "draw_dropout", nd.draw_dropout, (dropout, KEY)
+    yield "draw_dropout", nd.flows.draw_dropout, (dropout, KEY)
 
 
 def posterior() -> Iterator[Call]:
@@ -341,36 +356,44 @@ def posterior() -> Iterator[Call]:
         values |= {"z": theta, "shift": theta, "scale": theta}
         yield from every_method(eqx.filter_eval_shape(head.law_at, x), **values)
         yield "nll_loss", nd.nll_loss, (head, batch, KEY)
-        call = functools.partial(nd.nll_elbo_loss, total=64)
+        call = functools.partial(nd.posterior.nll_elbo_loss, total=64)
         yield "nll_elbo_loss", call, (head, batch, KEY)
     data = simulations(uniform=True)
     theta, x = jnp.asarray(data.theta), jnp.asarray(data.x)
     support = box()
     head = eqx.filter_eval_shape(lambda key: HEADS[0].make(data, support, key), KEY)
-    yield from every_method(nd.ObservationRegion(np.asarray(data.x)), x=x[0])
+    yield from every_method(nd.posterior.ObservationRegion(np.asarray(data.x)), x=x[0])
     yield from every_method(support, x=theta[0], y=theta[0], dtype=theta.dtype)
     values = {"z": theta[0], "x": x[0], "theta": theta[0]}
-    yield from every_method(nd.PosteriorCoordinates(data, box()), **values)
-    yield from every_method(nd.Trunk(data, 3, width=4, depth=1, key=KEY), inputs=x[0])
+    yield from every_method(nd.posterior.PosteriorCoordinates(data, box()), **values)
+    yield from every_method(nd.posterior.Trunk(data, 3, width=4, depth=1, key=KEY), inputs=x[0])
     series = jnp.ones((12, 2))
-    for embedding in (nd.SeriesEmbedding, nd.SetEmbedding):
+    for embedding in (nd.posterior.SeriesEmbedding, nd.posterior.SetEmbedding):
         yield from every_method(embedding((12, 2), 4, key=KEY), x=series)
-    prior = nd.TruncatedPrior(normal_prior(), head, x[0], jnp.array(-9.0), jnp.ones(()))
+    prior = nd.posterior.TruncatedPrior(normal_prior(), head, x[0], jnp.array(-9.0), jnp.ones(()))
     yield from every_method(prior, theta=theta[0], key=KEY, shape=(3,))
     exact = LinearGaussian()
-    for function in (nd.sbc_ranks, nd.highest_density_levels, nd.tarp_levels):
+    for function in (
+        nd.diagnostics.sbc_ranks,
+        nd.diagnostics.highest_density_levels,
+        nd.diagnostics.tarp_levels,
+    ):
         yield function.__name__, function, (exact, theta, x, KEY, 4)
-    call = functools.partial(nd.local_c2st, n=4, n_null=2, n_features=8)
+    call = functools.partial(nd.diagnostics.local_c2st, n=4, n_null=2, n_features=8)
     yield "local_c2st", call, (exact, theta, x, x[:2], KEY)
-    yield "posterior_predictive", nd.posterior_predictive, (exact, linear, x[0], KEY, 4)
-    yield "truncate_prior", lambda *a: nd.truncate_prior(*a, n=8), (normal_prior(), head, x[0], KEY)
+    yield "posterior_predictive", nd.diagnostics.posterior_predictive, (exact, linear, x[0], KEY, 4)
+    yield (
+        "truncate_prior",
+        lambda *a: nd.posterior.truncate_prior(*a, n=8),
+        (normal_prior(), head, x[0], KEY),
+    )
     levels = jnp.linspace(0.1, 0.9, 20)
-    yield "central_levels", nd.central_levels, (levels,)
-    yield "uniformity_p_value", nd.uniformity_p_value, (levels,)
-    yield "expected_coverage", nd.expected_coverage, (levels, levels[:3])
-    yield "predictive_p_value", nd.predictive_p_value, (theta, theta[0])
+    yield "central_levels", nd.diagnostics.central_levels, (levels,)
+    yield "uniformity_p_value", nd.diagnostics.uniformity_p_value, (levels,)
+    yield "expected_coverage", nd.diagnostics.expected_coverage, (levels, levels[:3])
+    yield "predictive_p_value", nd.diagnostics.predictive_p_value, (theta, theta[0])
     logs = jnp.ones(len(theta))
-    yield "importance_correct", nd.importance_correct, (theta, logs, logs)
+    yield "importance_weights", nd.posterior.importance_weights, (theta, logs, logs)
 
 
 CALLS = (

@@ -18,7 +18,7 @@ from tests.jobs import SAMPLING
 from tests.networks.data import gaussian_data
 
 # At tiny size networks are not accurate, as they are to say.
-pytestmark = pytest.mark.filterwarnings("ignore::nnef_dists.ValidationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::nnef_dists.distributions.ValidationWarning")
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["--etas", "48", "--steps", "0.005"]
@@ -144,12 +144,12 @@ def test_jobs_may_name_a_network_without_layers(monkeypatch):
     network = "--optimization.network"
     options = [f"{network}=ConvexLogPartitionNetwork", f"{network}.width=6", *sizes]
     path = EXAMPLES / "configs" / "gaussian_1d_small.yaml"
-    job = nd.read_job(path, options, training.Optimization)
+    job = nd.generation.read_job(path, options, training.Optimization)
     data = gaussian_data(n=40)
     learned, *losses = training.fit_job(job, data, data[:16], jax.random.key(0), {})
     assert isinstance(learned, nd.ConvexLogPartitionNetwork)
     assert len(learned.logit.mean) == 6
-    steps = round(2 * 40 / job.optimisation.batch_size)
+    steps = round(2 * 40 / job.optimization.batch_size)
     assert [np.shape(loss) for loss in losses] == [(steps,)] * 2
     assert all(np.isfinite(loss).all() for loss in losses)
 
@@ -164,9 +164,9 @@ def test_posteriors_from_scratch(example, tmp_path, capsys):
     assert pictures == first | {"training", "posteriors", "overlay"}
     summary = json.loads((tmp_path / "summary.json").read_text())
     # The log-partition of 32 labels and few steps is not one: that head has no density yet.
-    normalised = {name: nll for name, nll in summary["nll"].items() if name != "exponential family"}
-    assert len(normalised) == 3
-    assert all(nll > summary["exact"] for nll in normalised.values())
+    normalized = {name: nll for name, nll in summary["nll"].items() if name != "exponential family"}
+    assert len(normalized) == 3
+    assert all(nll > summary["exact"] for nll in normalized.values())
     posterior = nd.load(tmp_path / "mixture.safetensors")
     assert posterior.sample(jax.random.key(0), jnp.full(1, 0.5), 3).shape == (3, 1)
 

@@ -27,7 +27,7 @@ def family_file() -> tuple[str, str]:
     """The source of a whole family file as the page has it, and the name of its class."""
     for block in python_blocks((ROOT / "docs" / "extending.md").read_text()):
         for node in ast.parse(block.source).body:
-            if isinstance(node, ast.ClassDef) and "ClosedFormFamily" in map(
+            if isinstance(node, ast.ClassDef) and "AbstractNamedFamily" in map(
                 ast.unparse, node.bases
             ):
                 return block.source, node.name

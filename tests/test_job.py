@@ -42,7 +42,7 @@ def made_network(asked):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_shipped_one_can_be_read(path, optimization):
-    asked = nd.read_job(path, optimization=optimization)
+    asked = nd.generation.read_job(path, optimization=optimization)
     assert isinstance(asked.optimization, optimization)
     etas = asked.training.etas
     drawn = jax.jit(lambda key: asked.family.sample_eta(key, 3, etas.ranges))(etas.key)
@@ -72,7 +72,7 @@ def test_families_of_the_package_go_by_any_name(job, family):
         .replace("x2: [-2, -0.5, log]", "xxT: [-2, -0.5, log]")
         .replace("x2: [-2, -0.5]", "xxT: [[-2, -3], [-0.5, -1]]")
     )  # fmt: skip
-    asked = nd.read_job(job)
+    asked = nd.generation.read_job(job)
     assert asked.family == nd.MultivariateNormal(2)
     assert asked.validation.etas.ranges["xxT"] == ([-2, -3], [-0.5, -1])
 
@@ -84,7 +84,7 @@ def test_families_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch):
     ranges = "{top: [-2, -0.5]}"
     for part in ("training", "validation"):
         options.append(f"--grid.{part}.ranges={ranges}")
-    assert repr(nd.read_job(job, options).family) == "Even(order=6)"
+    assert repr(nd.generation.read_job(job, options).family) == "Even(order=6)"
 
 
 @pytest.mark.parametrize("name", ["GLUMomentNetwork", "nnef_dists.ConvexLogPartitionNetwork"])
@@ -95,14 +95,14 @@ def test_networks_of_the_package_go_by_any_name(job, name, optimization):
     expected = getattr(nd, name.removeprefix("nnef_dists."))(
         GAUSSIAN, gaussian_data(), width=7, key=jax.random.key(0)
     )
-    assert eqx.tree_equal(made_network(nd.read_job(job, (), optimization)), expected)
+    assert eqx.tree_equal(made_network(nd.generation.read_job(job, (), optimization)), expected)
 
 
 def test_networks_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch, optimization):
     (tmp_path / "networks_of_a_user.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(tmp_path)
     options = ["--optimization.network=networks_of_a_user.Affine", "--optimization.network.gain=3"]
-    network = made_network(nd.read_job(job, options, optimization))
+    network = made_network(nd.generation.read_job(job, options, optimization))
     assert type(network).__name__ == "Affine"
     assert network.body.W.mean.shape == (2, 2)
     assert network.gain == 3
@@ -111,7 +111,7 @@ def test_networks_of_ones_own_go_by_import_path(job, tmp_path, monkeypatch, opti
 def test_every_option_of_the_sampler_is_there(job):
     for field in dataclasses.fields(nd.HMCConfig):
         value = getattr(QUICK, field.name)
-        asked = nd.read_job(job, [f"--sampling.{field.name}={str(value).lower()}"])
+        asked = nd.generation.read_job(job, [f"--sampling.{field.name}={str(value).lower()}"])
         assert getattr(asked.training.config, field.name) == value
 
 
@@ -124,7 +124,7 @@ def test_the_printed_configuration_is_the_job(job, tmp_path, capsys, optimizatio
     assert end.value.code == 0
     again = tmp_path / "again.yaml"
     again.write_text(capsys.readouterr().out)
-    one, two = (nd.read_job(*how, optimization) for how in ((job, options), (again, ())))
+    one, two = (nd.generation.read_job(*how, optimization) for how in ((job, options), (again, ())))
     made = [made_network(asked) for asked in (one, two)]
     expected = nd.LogPartitionNetwork(GAUSSIAN, gaussian_data(), width=5, key=jax.random.key(0))
     assert all(eqx.tree_equal(network, expected) for network in made)
@@ -139,21 +139,24 @@ def test_the_printed_configuration_is_the_job(job, tmp_path, capsys, optimizatio
 
 
 def test_labels_to_judge_by_may_have_more_draws(job):
-    asked = nd.read_job(job, ["--sampling.validation_draws=700"])
+    asked = nd.generation.read_job(job, ["--sampling.validation_draws=700"])
     assert asked.validation.config == dataclasses.replace(asked.training.config, draws=700)
 
 
 def test_keys_are_used_once(job):
-    asked = nd.read_job(job)
+    asked = nd.generation.read_job(job)
     parts = (asked.training, asked.validation)
     keys = [np.asarray(jax.random.key_data(k)) for p in parts for k in (p.key, p.etas.key)]
     assert len({key.tobytes() for key in keys}) == 4
 
 
 MISTAKES = {
-    "misspelt option": (["--optimization.epoch=3"], "Did you mean 'optimization.epochs'?"),
-    "misspelt section": (["--optimzation.epochs=3"], "Did you mean 'optimization.epochs'?"),
-    "misspelt network": (["--optimization.network=MLPNetwork"], "Did you mean 'MLPMomentNetwork'?"),
+    "misspelled option": (["--optimization.epoch=3"], "Did you mean 'optimization.epochs'?"),
+    "misspelled section": (["--optimzation.epochs=3"], "Did you mean 'optimization.epochs'?"),
+    "misspelled network": (
+        ["--optimization.network=MLPNetwork"],
+        "Did you mean 'MLPMomentNetwork'?",
+    ),
     "another network": (["--optimization.network=HMCConfig"], "Expected a dot import path string"),
     "no network": (
         ["--optimization.network=nnef_dists.HMCConfig"],
@@ -173,10 +176,12 @@ MISTAKES = {
 def test_mistakes_in_what_a_script_reads(job, name, optimization):
     options, message = MISTAKES[name]
     with pytest.raises(ValueError, match=re.escape(message)):
-        nd.read_job(job, options, optimization)
+        nd.generation.read_job(job, options, optimization)
 
 
 def test_what_a_script_reads_is_a_dict_if_it_says_no_more(job):
-    assert nd.read_job(job).optimization == {}
-    read = nd.read_job(job, ["--optimization.epochs=3", "--optimization.schedule=cosine"])
+    assert nd.generation.read_job(job).optimization == {}
+    read = nd.generation.read_job(
+        job, ["--optimization.epochs=3", "--optimization.schedule=cosine"]
+    )
     assert read.optimization == {"epochs": 3, "schedule": "cosine"}

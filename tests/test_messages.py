@@ -28,7 +28,7 @@ def network():
 
 @functools.cache
 def q():
-    return nd.AmortizedFamily(GAUSSIAN, network(), sampler=nd.QuadratureSampler())
+    return nd.AmortizedFamily(GAUSSIAN, network(), sampler=nd.distributions.QuadratureSampler())
 
 
 @functools.cache
@@ -60,7 +60,7 @@ TAKES_ETA = {
     "logdensity_fn": lambda eta: GAUSSIAN.logdensity_fn(eta)(jnp.array(0.3)),
     "quadrature_moments": lambda eta: nd.quadrature_moments(GAUSSIAN, eta, points=101),
     "exact_log_partition": lambda eta: nd.moments.exact_log_partition(GAUSSIAN, eta).value,
-    "estimate_log_partition": lambda eta: nd.estimate_log_partition(GAUSSIAN, eta).value,
+    "estimate_log_partition": lambda eta: nd.moments.estimate_log_partition(GAUSSIAN, eta).value,
     "q.is_inside": lambda eta: q().is_inside(eta),
     "q.mean": lambda eta: q().mean(eta),
     "q.covariance": lambda eta: q().covariance(eta),
@@ -143,12 +143,12 @@ CLASS = nd.Polynomial1D
 TAKES_FAMILY = {
     "estimate_moments": lambda: nd.estimate_moments(CLASS, [ETA], KEY),
     "check_etas": lambda: nd.moments.check_etas(CLASS, [ETA]),
-    "sample_hmc": lambda: nd.sample_hmc(CLASS, ETA, KEY, 8),
+    "sample_hmc": lambda: nd.moments.sample_hmc(KEY, CLASS, ETA, 8),
     "quadrature_moments": lambda: nd.quadrature_moments(CLASS, ETA),
-    "estimate_log_partition": lambda: nd.estimate_log_partition(CLASS, ETA),
+    "estimate_log_partition": lambda: nd.moments.estimate_log_partition(CLASS, ETA),
     "exact_log_partition": lambda: nd.moments.exact_log_partition(CLASS, ETA),
     "generate_moments": lambda: nd.generate_moments(CLASS, [ETA], "nowhere.zarr", KEY),
-    "BaseMeasureAsStatistic": lambda: nd.BaseMeasureAsStatistic(CLASS, 0.5, 2.0),
+    "BaseMeasureAsStatistic": lambda: nd.families.BaseMeasureAsStatistic(CLASS, 0.5, 2.0),
     "AmortizedFamily": lambda: nd.AmortizedFamily(CLASS, network()),
     **{
         cls.__name__: functools.partial(cls, CLASS, gaussian_data(), key=KEY)
@@ -180,7 +180,7 @@ class TestSplitModels:
             lambda: nd.moment_loss(frozen, batch(), KEY),
             lambda: nd.negative_elbo(frozen, batch(), KEY, total=64),
             lambda: nd.negative_log_predictive(frozen, batch(), KEY, total=64),
-            lambda: nd.predictive_moments(frozen, lambda n: n(jnp.array(ETA)), KEY, 4),
+            lambda: nd.bayes.predictive_moments(frozen, lambda n: n(jnp.array(ETA)), KEY, 4),
             lambda: nd.AmortizedFamily(GAUSSIAN, frozen),
             lambda: frozen(jnp.array(ETA)),
         ):
@@ -199,11 +199,11 @@ class TestSplitModels:
 
     def test_whole_ones_pass(self, tmp_path):
         whole = nd.unfreeze_all(*nd.freeze_means(network()))
-        nd.check_whole(whole)
+        nd.bayes.check_whole(whole)
         nd.save(tmp_path / "whole.safetensors", whole)
         # Fields that may be None are not missing.
-        nd.check_whole([nd.BayesianLinear(3, 2, use_bias=False, key=KEY), None, {"a": None}])
-        nd.check_whole(jax.tree.map(lambda leaf: leaf, dataclasses.replace(q(), anchor=None)))
+        nd.bayes.check_whole([nd.BayesianLinear(3, 2, use_bias=False, key=KEY), None, {"a": None}])
+        nd.bayes.check_whole(jax.tree.map(lambda leaf: leaf, dataclasses.replace(q(), anchor=None)))
 
 
 X = "Expected compute_stats of Mine to "
@@ -275,7 +275,9 @@ def test_the_older_kind_of_key_is_a_key():
     for draw in (
         lambda key: GAUSSIAN.sample_eta(key, 3, RANGES),
         lambda key: q().sample(key, ETA, 3),
-        lambda key: nd.sample_hmc(GAUSSIAN, ETA, key, 8, nd.HMCConfig(warmup=24, draws=8))[0],
+        lambda key: nd.moments.sample_hmc(key, GAUSSIAN, ETA, 8, nd.HMCConfig(warmup=24, draws=8))[
+            0
+        ],
     ):
         assert np.array_equal(draw(old), draw(new))
 
@@ -300,7 +302,7 @@ def test_wide_etas_take_the_default_dtype():
 def test_errors_of_eager_samplers_are_plain():
     config = nd.HMCConfig(chains=4, warmup=24, draws=8, global_moves=False, max_rhat=1.0001)
     with pytest.raises(RuntimeError, match=r"pass the sampler's checks; got status [A-Z_]+: ") as e:
-        nd.HMCSampler(config).sample(GAUSSIAN, KEY, jnp.array(ETA), 3)
+        nd.distributions.HMCSampler(config).sample(KEY, GAUSSIAN, jnp.array(ETA), 3)
     assert not isinstance(e.value, eqx.EquinoxRuntimeError)
     message = r"in the training region; got \[1\. +0\.5\]\. Check .*throw="
     with pytest.raises(RuntimeError, match=message) as e:

@@ -105,30 +105,44 @@ class TestHelper:
 
 
 ARRAYS = {
-    "CubicRational slope": (lambda v: nd.CubicRational(0.0, 1.0, v), 0.1, "0.111111 < slope < 9"),
-    "CubicRational scale": (lambda v: nd.CubicRational(0.0, v), 0.01, "0.05 < scale < 20"),
-    "CubicConjugation scale": (lambda v: nd.CubicConjugation(0.0, v), 25.0, "0.05 < scale < 20"),
-    "CubicConjugation loc": (nd.CubicConjugation, math.nan, "finite loc"),
-    "CubicConjugation shift": (lambda v: nd.CubicConjugation(shift=v), math.inf, "finite shift"),
-    "SinhConjugation inner": (lambda v: nd.SinhConjugation(inner=v), 3.0, "0.5 < inner < 2"),
-    "SinhConjugation outer": (lambda v: nd.SinhConjugation(outer=v), 0.4, "0.5 < outer < 2"),
+    "CubicRational slope": (
+        lambda v: nd.flows.CubicRational(0.0, 1.0, v),
+        0.1,
+        "0.111111 < slope < 9",
+    ),
+    "CubicRational scale": (lambda v: nd.flows.CubicRational(0.0, v), 0.01, "0.05 < scale < 20"),
+    "CubicConjugation scale": (
+        lambda v: nd.flows.CubicConjugation(0.0, v),
+        25.0,
+        "0.05 < scale < 20",
+    ),
+    "CubicConjugation loc": (nd.flows.CubicConjugation, math.nan, "finite loc"),
+    "CubicConjugation shift": (
+        lambda v: nd.flows.CubicConjugation(shift=v),
+        math.inf,
+        "finite shift",
+    ),
+    "SinhConjugation inner": (lambda v: nd.flows.SinhConjugation(inner=v), 3.0, "0.5 < inner < 2"),
+    "SinhConjugation outer": (lambda v: nd.flows.SinhConjugation(outer=v), 0.4, "0.5 < outer < 2"),
     "Radial scale": (
-        lambda v: nd.Radial(nd.CubicRational(), jnp.zeros(2), v),
+        lambda v: nd.flows.Radial(nd.flows.CubicRational(), jnp.zeros(2), v),
         30.0,
         "0.05 < scale < 20",
     ),
     "Radial center": (
-        lambda v: nd.Radial(nd.CubicRational(), jnp.zeros(2) + v),
+        lambda v: nd.flows.Radial(nd.flows.CubicRational(), jnp.zeros(2) + v),
         math.nan,
         "finite center",
     ),
     "RadialConditional scale": (
-        lambda v: nd.RadialConditional(nd.CubicConjugation(), lambda u: jnp.zeros(3), [0.0, 0], v),
+        lambda v: nd.flows.RadialConditional(
+            nd.flows.CubicConjugation(), lambda u: jnp.zeros(3), [0.0, 0], v
+        ),
         0.0,
         "0.05 < scale < 20",
     ),
     "random's spread": (
-        lambda v: nd.CubicConjugation.random(jax.random.key(0), spread=v),
+        lambda v: nd.flows.CubicConjugation.random(jax.random.key(0), spread=v),
         -1.0,
         "0 <= spread < inf",
     ),
@@ -142,16 +156,16 @@ ARRAYS = {
         -1.0,
         "0.0001 <= width < inf",
     ),
-    "exponential width": (nd.ExponentialPositivity().inverse, -1.0, "0 < width < inf"),
-    "softplus width": (nd.SoftplusPositivity().inverse, 0.0, "0 < width < inf"),
+    "exponential width": (nd.bayes.ExponentialPositivity().inverse, -1.0, "0 < width < inf"),
+    "softplus width": (nd.bayes.SoftplusPositivity().inverse, 0.0, "0 < width < inf"),
     "initial raw width": (
         lambda v: nd.make_parameter(jnp.ones(2), init_raw_stdv=v),
         math.nan,
         "finite init_raw_stdv",
     ),
-    "level": (lambda v: nd.central_interval(jnp.ones((3, 2)), v), 1.0, "0 < level < 1"),
+    "level": (lambda v: nd.bayes.central_interval(jnp.ones((3, 2)), v), 1.0, "0 < level < 1"),
     "predictive stdv": (
-        lambda v: nd.gaussian_crps(jnp.ones(()), v, jnp.ones(())),
+        lambda v: nd.bayes.gaussian_crps(jnp.ones(()), v, jnp.ones(())),
         0.0,
         "0 < stdv < inf",
     ),
@@ -198,7 +212,7 @@ NUMBERS = {
     "divergences": (lambda v: nd.HMCConfig(max_divergences=v), -0.5),
     "lower bound": (lambda v: nd.interval(v, 1.0), math.nan),
     "upper bound": (lambda v: nd.interval(0.0, v), math.nan),
-    "bound of a scale": (lambda v: nd.BoundedScale(1.0, v), 0.5),
+    "bound of a scale": (lambda v: nd.flows.BoundedScale(1.0, v), 0.5),
     "reach": (lambda v: nd.quadrature_moments(nd.Gamma(), jnp.array([1.0, -1]), reach=v), -1.0),
 }
 
@@ -214,7 +228,7 @@ def test_numbers_out_of_range(name, form, without_type_checks):
 
 
 def test_floors_are_not_negative():
-    for positivity in (nd.SquaredPositivity, nd.SoftplusPositivity):
+    for positivity in (nd.bayes.SquaredPositivity, nd.bayes.SoftplusPositivity):
         with pytest.raises(ValueError, match="Expected 0 <= floor < inf; got -1"):
             positivity(-1.0)
 
@@ -224,15 +238,19 @@ SIZES = {
     "d": nd.MultivariateNormal,
     "order": nd.VonMisesHarmonic,
     "k": nd.Dirichlet,
-    "n": nd.SphereProjection,
-    "points": lambda v: nd.QuadratureSampler(v),
+    "n": nd.families.SphereProjection,
+    "points": lambda v: nd.distributions.QuadratureSampler(v),
     "components": lambda v: nd.MixturePosterior(simulations(), v, key=jax.random.key(0)),
     "in_features": lambda v: nd.BayesianLinear(v, 2, key=jax.random.key(0)),
     "width": lambda v: nd.BayesianMLP(1, 1, v, 1, key=jax.random.key(0)),
-    "count": nd.FourierFeatures,
-    "out_size": lambda v: nd.DirectionConditioner(nd.FourierFeatures(3), v, key=jax.random.key(0)),
-    "cond_dim": lambda v: nd.Conditioned(nd.CubicConjugation(), lambda c: jnp.zeros(3), v),
-    "depth": lambda v: nd.SinhConjugation.random(jax.random.key(0), depth=v),
+    "count": nd.flows.FourierFeatures,
+    "out_size": lambda v: nd.flows.DirectionConditioner(
+        nd.flows.FourierFeatures(3), v, key=jax.random.key(0)
+    ),
+    "cond_dim": lambda v: nd.flows.ConditionedBijection(
+        nd.flows.CubicConjugation(), lambda c: jnp.zeros(3), v
+    ),
+    "depth": lambda v: nd.flows.SinhConjugation.random(jax.random.key(0), depth=v),
 }
 
 
@@ -260,7 +278,7 @@ def test_configurations_hold_python_numbers(without_type_checks):
 def test_random_layers_are_within_bounds():
     """Logs of slopes are drawn from a normal distribution; one in 36 would be out of bounds."""
     keys = jax.random.split(jax.random.key(0), 500)
-    layers = eqx.filter_vmap(nd.CubicRational.random)(keys)
+    layers = eqx.filter_vmap(nd.flows.CubicRational.random)(keys)
     slopes = paramax.unwrap(layers).slope
     assert np.isfinite(slopes).all()
     assert slopes.max() > 7

@@ -38,7 +38,7 @@ def test_a_missing_class_is_noticed():
 
 def test_abstract_classes_are_not_asked_for():
     assert nd.ExponentialFamily not in public_concrete_modules(nd.families)
-    assert nd.AbstractMomentNetwork not in public_concrete_modules(nd.networks)
+    assert nd.networks.AbstractMomentNetwork not in public_concrete_modules(nd.networks)
 
 
 def test_names_are_unique_and_those_of_classes():

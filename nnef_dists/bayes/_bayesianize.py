@@ -49,7 +49,7 @@ class Bayesianized(Module):
 
         A module that takes a key receives the second half of `jax.random.split(key)`, and the
         first half draws the weights. Any other module leaves the whole key to the weights. For
-        one draw of the weights and one dropout mask per example, map the result of `realise`.
+        one draw of the weights and one dropout mask per example, map the result of `realize`.
 
         Args:
             *args: Passed to the module.
@@ -68,9 +68,9 @@ class Bayesianized(Module):
         drawing_key(key, sample)  # raises before the key is split
         if key is not None and _takes_key(self.module, args, kwargs):
             key, kwargs["key"] = jax.random.split(key)
-        return self.realise(key=key, sample=sample)(*args, **kwargs)
+        return self.realize(key=key, sample=sample)(*args, **kwargs)
 
-    def realise(self, *, key: PRNGKeyArray | None = None, sample: bool | None = None) -> PyTree:
+    def realize(self, *, key: PRNGKeyArray | None = None, sample: bool | None = None) -> PyTree:
         """Returns the wrapped module with arrays in place: all its methods work.
 
         Args:
@@ -105,7 +105,7 @@ def bayesianize(
         >>> import equinox as eqx, jax
         >>> from nnef_dists.bayes import bayesianize
         >>> net = bayesianize(eqx.nn.MLP(2, 1, 8, 1, key=jax.random.key(0)))
-        >>> last = bayesianize(net.realise(), where=lambda mlp: mlp.layers[-1])
+        >>> last = bayesianize(net.realize(), where=lambda mlp: mlp.layers[-1])
 
     Args:
         module: Any callable Equinox module (or pytree). It may hold keyed layers such as

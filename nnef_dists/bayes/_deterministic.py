@@ -45,6 +45,6 @@ class DeterministicParameter(AbstractParameter, AbstractAbsoluteMoment):
         """Returns zero."""
         return jnp.zeros((), self.dtype)
 
-    def mean_distance(self, centre: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Returns `|mean - centre|`."""
-        return jnp.abs(self.mean - centre)
+    def mean_distance(self, center: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `|mean - center|`."""
+        return jnp.abs(self.mean - center)

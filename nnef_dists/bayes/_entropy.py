@@ -33,7 +33,7 @@ def laplacian_entropy(model: PyTree) -> Float[Array, ""]:
 
 
 def entropy(model: PyTree) -> Float[Array, ""]:
-    """Returns the entropy of the joint law of all parameters, normalised, in nats.
+    """Returns the entropy of the joint law of all parameters, normalized, in nats.
 
     The parameters are independent, so that it is the sum of their own `entropy()`; a
     deterministic parameter contributes zero.
@@ -46,7 +46,7 @@ def kl_divergence(model: PyTree, prior: PyTree) -> Float[Array, ""]:
 
     Against a Gaussian prior there is a closed form for every law, since the cross-entropy needs
     the mean and the standard deviation only; against a Laplace prior for Gaussian and Laplace
-    laws. A deterministic parameter contributes its penalty `-log p(mean)`, so that minimising
+    laws. A deterministic parameter contributes its penalty `-log p(mean)`, so that minimizing
     an evidence bound is MAP estimation for it, and for every model
 
         kl_divergence(model, prior) = -entropy(model) - E[log_prior(sampled model, prior)]

@@ -22,7 +22,7 @@ from ._positivity import AbstractPositivity, SquaredPositivity
 class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, AbstractAbsoluteMoment):
     """Independent Gaussians: `N(mean, stdv**2)` in every entry, `stdv = positivity(raw_stdv)`.
 
-    Sampling is reparameterised: `mean + stdv * eps` with standard normal `eps`.
+    Sampling is reparameterized: `mean + stdv * eps` with standard normal `eps`.
 
     Args:
         mean: Means, of any shape.
@@ -59,9 +59,9 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
         `GaussianParameter.from_stdv(0.0, 1.0)` is the standard normal prior.
         """
         positivity = SquaredPositivity() if positivity is None else positivity
-        centre = jnp.asarray(mean)
-        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(stdv, centre.dtype), centre.shape))
-        return cls(centre, raw, positivity)
+        center = jnp.asarray(mean)
+        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(stdv, center.dtype), center.shape))
+        return cls(center, raw, positivity)
 
     @property
     def stdv(self) -> Float[Array, "..."]:
@@ -80,7 +80,7 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
         """Returns two standard normals."""
         return normal_pair(u, v)
 
-    def reparameterise(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
+    def reparameterize(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
         """Returns `mean + stdv * noise`."""
         return self.mean + self.stdv * noise
 
@@ -98,8 +98,8 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
         squares = (q.stdv**2 + (q.mean - self.mean) ** 2) / self.stdv**2
         return 0.5 * squares + jnp.log(self.stdv) + 0.5 * math.log(2 * math.pi)
 
-    def mean_distance(self, centre: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Returns the mean of a folded normal, `E|x - centre|`."""
-        z = (self.mean - centre) / self.stdv
+    def mean_distance(self, center: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns the mean of a folded normal, `E|x - center|`."""
+        z = (self.mean - center) / self.stdv
         folded = math.sqrt(2 / math.pi) * jnp.exp(-0.5 * z**2)
         return self.stdv * (folded + z * jax.scipy.special.erf(z / math.sqrt(2.0)))

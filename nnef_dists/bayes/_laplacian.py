@@ -54,9 +54,9 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
     ) -> "LaplacianParameter":
         """Builds the law of a given scale b, broadcast to the mean's shape."""
         positivity = SquaredPositivity() if positivity is None else positivity
-        centre = jnp.asarray(mean)
-        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(scale, centre.dtype), centre.shape))
-        return cls(centre, raw, positivity)
+        center = jnp.asarray(mean)
+        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(scale, center.dtype), center.shape))
+        return cls(center, raw, positivity)
 
     @property
     def scale(self) -> Float[Array, "..."]:
@@ -76,7 +76,7 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
         first, second = (-jnp.sign(w) * jnp.log1p(-jnp.abs(w)) for w in (u, v))
         return first, second
 
-    def reparameterise(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
+    def reparameterize(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
         """Returns `mean + scale * noise`."""
         return self.mean + self.scale * noise
 
@@ -101,7 +101,7 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
             )
         return q.mean_distance(self.mean) / self.scale + jnp.log(2 * self.scale)
 
-    def mean_distance(self, centre: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Returns `E|x - centre| = |d| + scale exp(-|d| / scale)` with `d = mean - centre`."""
-        distance = jnp.abs(self.mean - centre)
+    def mean_distance(self, center: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `E|x - center| = |d| + scale exp(-|d| / scale)` with `d = mean - center`."""
+        distance = jnp.abs(self.mean - center)
         return distance + self.scale * jnp.exp(-distance / self.scale)

@@ -36,7 +36,7 @@ class BayesianLinear(Module):
         param_type: The law of what is random.
         init_raw_stdv: Raw width at the start; see `make_parameter`.
         positivity: Transform from raw width to width; None leaves the law's default.
-        local_reparameterisation: Whether a call with a key draws outputs instead of weights
+        local_reparameterization: Whether a call with a key draws outputs instead of weights
             [Kingma, Salimans and Welling, 2015, eq. 6]. Every leading axis of the input then has
             weights of its own: each output has the same distribution, gradients of an average
             over the axes vary less, and outputs do not co-vary between rows. Gaussian laws only.
@@ -48,7 +48,7 @@ class BayesianLinear(Module):
     b: AbstractParameter | None
     in_features: int = eqx.field(static=True)
     out_features: int = eqx.field(static=True)
-    local_reparameterisation: bool = eqx.field(static=True)
+    local_reparameterization: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class BayesianLinear(Module):
         param_type: type[AbstractParameter] = GaussianParameter,
         init_raw_stdv: Any = 0.01,
         positivity: AbstractPositivity | None = None,
-        local_reparameterisation: bool = False,
+        local_reparameterization: bool = False,
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray,
     ):
@@ -85,7 +85,7 @@ class BayesianLinear(Module):
         )
         self.in_features = in_features
         self.out_features = out_features
-        self.local_reparameterisation = local_reparameterisation
+        self.local_reparameterization = local_reparameterization
 
     def __check_init__(self):
         shape = (self.out_features, self.in_features)
@@ -95,10 +95,10 @@ class BayesianLinear(Module):
             raise ValueError(f"Expected b of shape {shape[:1]}; got {self.b.shape}.")
         summable = (GaussianParameter, DeterministicParameter)
         laws = [law for law in (self.W, self.b) if law is not None]
-        if self.local_reparameterisation and not all(isinstance(law, summable) for law in laws):
+        if self.local_reparameterization and not all(isinstance(law, summable) for law in laws):
             # A weighted sum of other laws is not of the same kind.
             raise ValueError(
-                "Expected Gaussian or deterministic parameters for local reparameterisation; got "
+                "Expected Gaussian or deterministic parameters for local reparameterization; got "
                 f"{[type(law).__name__ for law in laws]}."
             )
 
@@ -128,7 +128,7 @@ class BayesianLinear(Module):
         check_whole(self)
         # Inside a flowjax structure paramax.unwrap has already put arrays in place.
         is_random = isinstance(self.W, AbstractParameter)
-        if drawn is not None and is_random and self.local_reparameterisation:
+        if drawn is not None and is_random and self.local_reparameterization:
             return self._draw_outputs(x, drawn)
         layer = self if drawn is None else sample_all_parameters(self, drawn)
         y = x @ paramax.unwrap(layer.W).T

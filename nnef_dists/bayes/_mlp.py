@@ -36,7 +36,7 @@ class BayesianMLP(Module):
         param_type: The law of what is random.
         init_raw_stdv: Raw width at the start; see `make_parameter`.
         positivity: Transform from raw width to width; None leaves the law's default.
-        local_reparameterisation: See `BayesianLinear`.
+        local_reparameterization: See `BayesianLinear`.
         dtype: Floating dtype; None is JAX's default.
         key: PRNG key for the weights' means.
     """
@@ -60,7 +60,7 @@ class BayesianMLP(Module):
         param_type: type[AbstractParameter] = GaussianParameter,
         init_raw_stdv: Any = 0.01,
         positivity: AbstractPositivity | None = None,
-        local_reparameterisation: bool = False,
+        local_reparameterization: bool = False,
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray,
     ):
@@ -78,7 +78,7 @@ class BayesianMLP(Module):
                 param_type=param_type,
                 init_raw_stdv=init_raw_stdv,
                 positivity=positivity,
-                local_reparameterisation=local_reparameterisation,
+                local_reparameterization=local_reparameterization,
                 dtype=dtype,
                 key=layer_key,
             )
@@ -106,7 +106,7 @@ class BayesianMLP(Module):
         Args:
             x: Inputs `(..., in_features)`.
             key: Draws the weights, one set for all leading axes (with local
-                reparameterisation, one for each); without a key the means are used.
+                reparameterization, one for each); without a key the means are used.
             sample: True insists on a draw, False on the means.
 
         Returns:
@@ -120,7 +120,7 @@ class BayesianMLP(Module):
         if drawn is None:
             check_whole(self)
             return self._apply(x, means)
-        if any(layer.local_reparameterisation for layer in self.layers):
+        if any(layer.local_reparameterization for layer in self.layers):
             return self._apply(x, list(jax.random.split(drawn, len(means))))
         # One draw for all layers at once is cheaper than one for each.
         return sample_all_parameters(self, drawn)._apply(x, means)

@@ -2,7 +2,7 @@
 
 `jax.random` hashes in a rolled loop on the CPU, which costs more than the rest of a training step
 of a small network. Here the same hash is written out as elementwise operations on a counter, so
-that the compiler vectorises it together with the transform that follows.
+that the compiler vectorizes it together with the transform that follows.
 """
 
 import functools

@@ -107,13 +107,13 @@ class AbstractElementwiseParameter(AbstractParameter):
         """Returns the differential entropy of every entry, in nats and in the mean's shape."""
 
     @abstractmethod
-    def reparameterise(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
+    def reparameterize(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
         """Turns standard noise of the mean's shape into a draw of the law."""
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "..."]:
         """Draws one array of the mean's shape, differentiable in the mean and the widths."""
         noise = draw_noise(key, self.standard_noise, self.mean.size, self.dtype)
-        return self.reparameterise(noise.reshape(self.shape))
+        return self.reparameterize(noise.reshape(self.shape))
 
     def entropy(self) -> Float[Array, ""]:
         """The differential entropy of the whole array, in nats: the sum over its entries."""
@@ -140,8 +140,8 @@ class AbstractAbsoluteMoment(eqx.Module):
     """A law whose mean distance to a point is known: what a Laplace prior asks of it."""
 
     @abstractmethod
-    def mean_distance(self, centre: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Returns `E|x - centre|` for every entry."""
+    def mean_distance(self, center: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns `E|x - center|` for every entry."""
 
 
 def is_parameter(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Splitting a model into the part that an optimiser sees and the rest."""
+"""Splitting a model into the part that an optimizer sees and the rest."""
 
 import dataclasses
 import enum

@@ -17,10 +17,10 @@ def predictive_draws(
     model: PyTree,
     predict: Callable[[Any], Float[Array, "..."]],
     key: PRNGKeyArray,
-    num_samples: int,
+    samples: int,
     *,
     batch_size: int = 16,
-) -> Float[Array, "num_samples ..."]:
+) -> Float[Array, "samples ..."]:
     """Evaluates a prediction under many draws of the weights.
 
     Example:
@@ -34,21 +34,21 @@ def predictive_draws(
         model: Any pytree with parameters.
         predict: What to predict, a function of the sampled model: call it without a key.
         key: PRNG key.
-        num_samples: Number of weight draws.
+        samples: Number of weight draws.
         batch_size: Draws evaluated at a time: bounds the memory of the evaluation.
 
     Returns:
-        Predictions `(num_samples, ...)`.
+        Predictions `(samples, ...)`.
 
     Raises:
         ValueError: If a count is not positive.
     """
-    _check_counts(num_samples, batch_size, least=1)
-    keys = jax.random.split(key, num_samples)
+    _check_counts(samples, batch_size, least=1)
+    keys = jax.random.split(key, samples)
     return lax.map(
         lambda k: predict(sample_all_parameters(model, k)),
         keys,
-        batch_size=min(batch_size, num_samples),
+        batch_size=min(batch_size, samples),
     )
 
 
@@ -56,7 +56,7 @@ def predictive_moments(
     model: PyTree,
     predict: Callable[[Any], Float[Array, "..."]],
     key: PRNGKeyArray,
-    num_samples: int,
+    samples: int,
     *,
     batch_size: int = 16,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -70,22 +70,22 @@ def predictive_moments(
         model: Any pytree with parameters.
         predict: A function of the sampled model.
         key: PRNG key.
-        num_samples: Number of weight draws, at least 2.
+        samples: Number of weight draws, at least 2.
         batch_size: Draws evaluated at a time.
 
     Returns:
         `(mean, stdv)` in the prediction's shape; the variance has the divisor
-        `num_samples - 1`.
+        `samples - 1`.
 
     Raises:
         ValueError: If a count is too small.
     """
-    _check_counts(num_samples, batch_size, least=2)
-    keys = jax.random.split(key, num_samples)
-    size = min(batch_size, num_samples)
-    whole = num_samples // size
+    _check_counts(samples, batch_size, least=2)
+    keys = jax.random.split(key, samples)
+    size = min(batch_size, samples)
+    whole = samples // size
 
-    def summarise(batch: Key[Array, " batch"]) -> tuple[Array, Array]:
+    def summarize(batch: Key[Array, " batch"]) -> tuple[Array, Array]:
         draws = jax.vmap(lambda k: predict(sample_all_parameters(model, k)))(batch)
         mean = jnp.mean(draws, axis=0)
         return mean, jnp.sum((draws - mean) ** 2, axis=0)
@@ -95,28 +95,28 @@ def predictive_moments(
     ) -> tuple[tuple[Array, Array, Array], None]:
         count, mean, squares = state
         n = batch.shape[0]
-        batch_mean, batch_squares = summarise(batch)
+        batch_mean, batch_squares = summarize(batch)
         shift = batch_mean - mean
         total = count + n
         new_mean = mean + shift * (n / total)
         new_squares = squares + batch_squares + shift**2 * (count * n / total)
         return (total, new_mean, new_squares), None
 
-    out = jax.eval_shape(summarise, keys[:size])[0]
+    out = jax.eval_shape(summarize, keys[:size])[0]
     zero = jnp.zeros(out.shape, out.dtype)
     state = (jnp.zeros((), out.dtype), zero, zero)
     state, _ = lax.scan(merge, state, keys[: whole * size].reshape(whole, size))
-    if num_samples % size:
+    if samples % size:
         state, _ = merge(state, keys[whole * size :])
     _, mean, squares = state
-    return mean, jnp.sqrt(squares / (num_samples - 1))
+    return mean, jnp.sqrt(squares / (samples - 1))
 
 
 def predictive_quantiles(
     model: PyTree,
     predict: Callable[[Any], Float[Array, "..."]],
     key: PRNGKeyArray,
-    num_samples: int,
+    samples: int,
     levels: Sequence[float] | Float[Array, " levels"],
     *,
     batch_size: int = 16,
@@ -127,9 +127,9 @@ def predictive_quantiles(
         model: Any pytree with parameters.
         predict: A function of the sampled model.
         key: PRNG key.
-        num_samples: Number of weight draws.
+        samples: Number of weight draws.
         levels: Probabilities in [0, 1].
-        batch_size: Draws evaluated at a time. All `num_samples` predictions are held.
+        batch_size: Draws evaluated at a time. All `samples` predictions are held.
 
     Returns:
         Quantiles `(levels, ...)`, linear between order statistics.
@@ -138,10 +138,10 @@ def predictive_quantiles(
         ValueError: If a count is not positive, or a level is not in [0, 1].
     """
     levels = check_range("levels", levels, 0.0, 1.0, closed="both")
-    draws = predictive_draws(model, predict, key, num_samples, batch_size=batch_size)
+    draws = predictive_draws(model, predict, key, samples, batch_size=batch_size)
     return jnp.quantile(draws, jnp.asarray(levels, draws.dtype), axis=0)
 
 
-def _check_counts(num_samples: int, batch_size: int, least: int) -> None:
-    check_integer("num_samples", num_samples, least)
+def _check_counts(samples: int, batch_size: int, least: int) -> None:
+    check_integer("samples", samples, least)
     check_integer("batch_size", batch_size, 1)

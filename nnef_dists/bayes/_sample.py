@@ -17,7 +17,7 @@ _Model = TypeVar("_Model")
 
 
 def sample_all_parameters(model: _Model, rng: PRNGKeyArray) -> _Model:
-    """Replaces every parameter's mean by one reparameterised draw.
+    """Replaces every parameter's mean by one reparameterized draw.
 
     The result has the model's structure, so that calling it without a key computes with the
     draw, and gradients reach the model's means and widths. Elementwise laws share one draw of
@@ -124,7 +124,7 @@ def _draw_group(group: list[Any], key: PRNGKeyArray) -> list[Array]:
         # One split, not one slice a parameter: its tracing and its transpose are one operation.
         parts = lax.split(noise, sizes)
         return [
-            law.reparameterise(part.reshape(law.shape))
+            law.reparameterize(part.reshape(law.shape))
             for law, part in zip(group, parts, strict=True)
         ]
     if len(group) == 1:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_range
-from nnef_dists.diagnostics._sampler import PosteriorDensity, compiled_and_checked, normalised_ranks
+from nnef_dists.diagnostics._sampler import PosteriorDensity, compiled_and_checked, normalized_ranks
 
 
 @compiled_and_checked
@@ -22,7 +22,7 @@ def highest_density_levels(
 
         level = P(q(theta | x) > q(theta* | x)),    theta ~ q(. | x),
 
-    estimated from n draws as a normalised rank, so that it is uniform on (0, 1) where q is exact.
+    estimated from n draws as a normalized rank, so that it is uniform on (0, 1) where q is exact.
     Levels near 1 tell of a posterior too narrow or beside the truth, small ones of one too wide.
 
     Args:
@@ -50,14 +50,14 @@ def highest_density_levels(
         log_probs = jax.vmap(posterior.log_prob, (0, None))(draws, x)
         return -posterior.log_prob(theta, x), -log_probs
 
-    return normalised_ranks(draw, key, n, theta, x, batch_size=batch_size)
+    return normalized_ranks(draw, key, n, theta, x, batch_size=batch_size)
 
 
 def central_levels(ranks: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
     """Turns ranks into levels of the smallest central intervals that hold the truth, |2 r - 1|.
 
     Args:
-        ranks: Normalised ranks, such as those of `sbc_ranks`.
+        ranks: Normalized ranks, such as those of `sbc_ranks`.
 
     Returns:
         Levels in [0, 1), uniform where the ranks are.

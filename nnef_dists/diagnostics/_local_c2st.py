@@ -73,7 +73,7 @@ def local_c2st(
     little; the largest statistics tell where to look.
 
     The classifier is ridge regression of the labels on random Fourier features of a Matern kernel
-    (nu = 3/2) of the standardised (theta, x), with a penalty chosen by generalised
+    (nu = 3/2) of the standardized (theta, x), with a penalty chosen by generalized
     cross-validation. All null classifiers share its eigendecomposition, and cost one product of
     matrices together. An x of many entries should be a summary, such as a head's own embedding.
 
@@ -129,7 +129,7 @@ def local_c2st(
 
 
 class _FourierFeatures:
-    """Random Fourier features of standardised pairs (theta, x), for a Matern kernel, nu = 3/2."""
+    """Random Fourier features of standardized pairs (theta, x), for a Matern kernel, nu = 3/2."""
 
     def __init__(self, theta: Array, x: Array, n_features: int, key: PRNGKeyArray):
         pairs = self._flat(theta, x)
@@ -145,8 +145,8 @@ class _FourierFeatures:
         self.phases = jax.random.uniform(key_phase, (n_features,), dtype, 0, 2 * jnp.pi)
 
     def __call__(self, theta: Float[Array, "m d"], x: Float[Array, "m *s"]) -> Array:
-        standardised = (self._flat(theta, x) - self.location) / self.scale
-        return jnp.cos(standardised @ self.frequencies + self.phases)
+        standardized = (self._flat(theta, x) - self.location) / self.scale
+        return jnp.cos(standardized @ self.frequencies + self.phases)
 
     @staticmethod
     def _flat(theta: Array, x: Array) -> Array:
@@ -156,7 +156,7 @@ class _FourierFeatures:
 def _ridge_weights(rows: Float[Array, "m f"], products: Float[Array, "b f"]) -> Float[Array, "b f"]:
     """Solves ridge regressions of labels -1 and 1, given rows^T labels of each set of labels.
 
-    The penalty is that of least generalised cross-validation error of the first set. The others
+    The penalty is that of least generalized cross-validation error of the first set. The others
     share it: with one of their own, which tells noise from noise, they would be smaller.
     """
     m = rows.shape[0]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalised_ranks
+from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalized_ranks
 
 
 @compiled_and_checked
@@ -42,7 +42,7 @@ def sbc_ranks(
         batch_size: Simulations evaluated at a time: bounds the memory, of `batch_size * n` draws.
 
     Returns:
-        Normalised ranks in (0, 1), `(m, k)`; `uniformity_p_value` tests them.
+        Normalized ranks in (0, 1), `(m, k)`; `uniformity_p_value` tests them.
 
     Raises:
         ValueError: If theta and x differ in number, or a count is not positive.
@@ -60,7 +60,7 @@ def sbc_ranks(
         draws = posterior.sample(key, x, n)
         return ranked(theta, x), jax.vmap(ranked, (0, None))(draws, x)
 
-    return normalised_ranks(draw, key, n, theta, x, batch_size=batch_size)
+    return normalized_ranks(draw, key, n, theta, x, batch_size=batch_size)
 
 
 def uniformity_p_value(ranks: Float[Array, "m *k"]) -> Float[Array, "*k"]:

@@ -100,7 +100,7 @@ def map_pairs(
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:m], results)
 
 
-def normalised_ranks(
+def normalized_ranks(
     draw: Callable[..., tuple[Array, Array]],
     key: PRNGKeyArray,
     n: int,
@@ -125,7 +125,7 @@ def normalised_ranks(
         batch_size: Pairs evaluated at a time.
 
     Returns:
-        Normalised ranks, `(m, *k)`; NaN if a number is NaN.
+        Normalized ranks, `(m, *k)`; NaN if a number is NaN.
 
     Raises:
         ValueError: If first axes differ, or a count is not positive.

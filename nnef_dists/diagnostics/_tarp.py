@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalised_ranks
+from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalized_ranks
 
 
 @compiled_and_checked
@@ -22,7 +22,7 @@ def tarp_levels(
 
         level = P(|theta - rho(x)| < |theta* - rho(x)|),    theta ~ q(. | x),
 
-    with distances in units of sd(theta*), estimated from n draws as a normalised rank. It is
+    with distances in units of sd(theta*), estimated from n draws as a normalized rank. It is
     uniform on (0, 1) for every rho where q is exact, and for every rho only there. No density is
     needed. A curve of `expected_coverage` that lies on one side of the diagonal below 1/2 and on
     the other side above tells of a posterior too wide or too narrow, one that lies on one side
@@ -38,7 +38,7 @@ def tarp_levels(
         key: PRNG key.
         n: Draws for each simulation, at least 1.
         references: rho(x) of each simulation, `(m, theta_dim)`; None is a random linear function of
-            the standardised x, as wide as theta.
+            the standardized x, as wide as theta.
         batch_size: Simulations evaluated at a time.
 
     Returns:
@@ -64,7 +64,7 @@ def tarp_levels(
 
         return distance(theta), jax.vmap(distance)(posterior.sample(key, x, n))
 
-    return normalised_ranks(draw, key_pairs, n, theta, x, references, batch_size=batch_size)
+    return normalized_ranks(draw, key_pairs, n, theta, x, references, batch_size=batch_size)
 
 
 def _random_linear(

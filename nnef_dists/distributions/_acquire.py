@@ -16,8 +16,8 @@ from nnef_dists.moments import check_etas
 def acquire(
     q: AmortizedFamily,
     candidates: Float[Array, "n_candidates eta_dim"],
-    n: int,
     key: PRNGKeyArray,
+    n: int,
     *,
     samples: int = 64,
     noise: float = 0.01,
@@ -28,18 +28,18 @@ def acquire(
 
         k(a, b) = sum_i Cov[mu_i(a) / s_i(a), mu_i(b) / s_i(b)]
 
-    with s the log-linear fit of sd(T) in the standardisation, which is positive where a network
+    with s the log-linear fit of sd(T) in the standardization, which is positive where a network
     that has seen little may have no covariance.
 
     The candidate of the largest variance is taken, k is conditioned on its label, and so on: the
-    pivoted Cholesky factorisation of k, which greedily maximises det(k + noise^2) over subsets. So
+    pivoted Cholesky factorization of k, which greedily maximizes det(k + noise^2) over subsets. So
     those that are uncertain for the same reason are not all taken. Runs on the host.
 
     Args:
         q: The family and its network, whose weights have to have widths.
         candidates: Valid natural parameters, `(n_candidates, eta_dim)`.
-        n: How many to choose.
         key: For the draws of the weights.
+        n: How many to choose.
         samples: How many sets of weights are drawn, at least 2. With `eta_dim` statistics they tell
             at most `samples * eta_dim` candidates apart.
         noise: The error of a label, in z units, positive.
@@ -79,7 +79,7 @@ def _features(
     q: AmortizedFamily, candidates: Float[Array, "n eta_dim"], key: PRNGKeyArray, samples: int
 ) -> Float[Array, "n k"]:
     """Returns vectors whose inner products are the covariance k between candidates."""
-    coordinates = q.network.standardisation
+    coordinates = q.network.standardization
     scale = jax.vmap(lambda eta: coordinates.rough_sd(coordinates.inputs(eta)))(candidates)
 
     def predict(network):
@@ -94,7 +94,7 @@ def _features(
 
 @partial(jax.jit, static_argnames="n")
 def _pivots(features: Float[Array, "m k"], n: int, noise: Float[Array, ""]) -> Int[Array, " n"]:
-    """Returns the first n pivots of the Cholesky factorisation of features features^T + noise^2."""
+    """Returns the first n pivots of the Cholesky factorization of features features^T + noise^2."""
 
     def step(i, carry):
         chosen, columns, variance = carry

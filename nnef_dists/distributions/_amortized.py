@@ -109,7 +109,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         Of at most 512 training etas, it is the one whose summed distance to the others is least, in
         whitened unconstrained coordinates.
         """
-        return paramax.unwrap(self.network.standardisation).center
+        return paramax.unwrap(self.network.standardization).center
 
     @compiled
     def predictive(
@@ -149,13 +149,13 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         self, mu: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
         inputs, residual = invert_network(self.network, mu)
-        coordinates = self.network.standardisation
+        coordinates = self.network.standardization
         tolerance = jnp.sqrt(jnp.finfo(mu.dtype).eps).astype(mu.dtype)
         found = (residual <= tolerance) & coordinates.is_inside(inputs)
         return coordinates.eta_at(inputs), found
 
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        coordinates = self.network.standardisation
+        coordinates = self.network.standardization
         return coordinates.is_inside(coordinates.inputs(eta))
 
     def _log_partition_network(self) -> AbstractLogPartitionNetwork:

@@ -302,4 +302,4 @@ class AbstractTractableFamily(eqx.Module):
             RuntimeError: If the sampler's checks fail.
             ValueError: If n < 1, or eta is outside the natural domain.
         """
-        return self.sampler.sample(self.family, key, eta, n)
+        return self.sampler.sample(key, self.family, eta, n)

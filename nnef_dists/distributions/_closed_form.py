@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._sampler import default_sampler
-from nnef_dists.families import ClosedFormFamily
+from nnef_dists.families import AbstractNamedFamily
 from nnef_dists.sampling import AbstractSampler
 
 
@@ -27,24 +27,24 @@ class ClosedForm(AbstractTractableFamily):
         strict: Whether an invalid eta raises inside compiled programs too.
 
     Raises:
-        ValueError: If `family` is not a `ClosedFormFamily`.
+        ValueError: If `family` is not a `AbstractNamedFamily`.
     """
 
-    family: ClosedFormFamily = eqx.field(static=True)
+    family: AbstractNamedFamily = eqx.field(static=True)
     sampler: AbstractSampler
     strict: bool = eqx.field(static=True)
     _region: ClassVar[str] = "natural domain"
 
     def __init__(
         self,
-        family: ClosedFormFamily,
+        family: AbstractNamedFamily,
         *,
         sampler: AbstractSampler | None = None,
         strict: bool = False,
     ):
-        if not isinstance(family, ClosedFormFamily):
+        if not isinstance(family, AbstractNamedFamily):
             raise ValueError(
-                f"Expected a ClosedFormFamily, which has log_partition and mean; got {family!r}. "
+                f"Expected an AbstractNamedFamily, with log_partition and mean; got {family!r}. "
                 "Use Quadrature(family) in one or two dimensions, and a trained "
                 "AmortizedFamily(family, network) otherwise."
             )

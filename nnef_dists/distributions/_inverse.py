@@ -31,7 +31,7 @@ class Inverse(NamedTuple):
     """What solving for an eta finds.
 
     Attributes:
-        inputs: Standardised inputs of the eta, `(m,)`.
+        inputs: Standardized inputs of the eta, `(m,)`.
         residual: The largest |mu(eta) - mu| / s(eta), in z units.
     """
 
@@ -43,7 +43,7 @@ class Inverse(NamedTuple):
 def invert_network(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Inverse:
     """Solves mu(eta) = mu for eta, in the training region.
 
-    Levenberg and Marquardt's method in the standardised coordinates x of eta starts from that
+    Levenberg and Marquardt's method in the standardized coordinates x of eta starts from that
     example of the training etas whose moments are most like mu: the one under which mu is most
     probable for independent normal errors of size sd(T). Its residuals are mu(eta) - mu, whitened
     by the covariance there, and outside the training region the distance to it, as a network's
@@ -67,7 +67,7 @@ def invert_network(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"])
         *Graphical Models, Exponential Families, and Variational Inference* (2008), section 3.6,
         for the convex dual.
     """
-    coordinates = network.standardisation
+    coordinates = network.standardization
     target = jax.lax.stop_gradient(mu)
     frozen = jax.tree.map(jax.lax.stop_gradient, network)
     start = _start(frozen, target)
@@ -119,7 +119,7 @@ def invert_network(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"])
 
 def _start(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
     """Returns inputs of the example whose moments are most like mu."""
-    coordinates = network.standardisation
+    coordinates = network.standardization
     examples = coordinates.examples
 
     def unlikeness(x):
@@ -134,8 +134,8 @@ def _whitening(
     network: AbstractMomentNetwork, inputs: Float[Array, " m"]
 ) -> Float[Array, "eta_dim eta_dim"]:
     """Returns the matrix that gives statistics with the covariance at some inputs unit variance."""
-    jacobian = jax.jacfwd(network)(network.standardisation.eta_at(inputs))
-    sd = network.standardisation.rough_sd(inputs)
+    jacobian = jax.jacfwd(network)(network.standardization.eta_at(inputs))
+    sd = network.standardization.rough_sd(inputs)
     values, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2 / jnp.outer(sd, sd))
     return (vectors / jnp.sqrt(jnp.maximum(values, _LEAST_EIGENVALUE))).T / sd
 

@@ -33,7 +33,7 @@ class HMCSampler(AbstractSampler):
         self.config = HMCConfig() if config is None else config
 
     def sample(
-        self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
         """Draws n points; see `AbstractSampler`.
 
@@ -45,7 +45,7 @@ class HMCSampler(AbstractSampler):
         """
         n = check_integer("n", n, 1)
         total = max(n, self.config.chains * self.config.draws)
-        x, label = sample_hmc(family, eta, key, total, self.config)
+        x, label = sample_hmc(key, family, eta, total, self.config)
         # Chains follow each other: an even spread takes the same share of each.
         rows = (np.arange(n) * total) // n
         return guard(
@@ -80,7 +80,7 @@ class QuadratureSampler(AbstractSampler):
             raise ValueError(f"Expected an odd number of points >= 9; got {points}")
 
     def sample(
-        self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
         """Draws n points; see `AbstractSampler`.
 

@@ -169,7 +169,7 @@ def _predict(
     Float[Array, "n eta_dim"], Float[Array, "n eta_dim"], Bool[Array, " n"], Bool[Array, " n"]
 ]:
     """Returns moments, their standard deviations, which etas are inside, and which are examples."""
-    coordinates = network.standardisation
+    coordinates = network.standardization
     inputs = jax.vmap(coordinates.inputs)(etas)
     examples = coordinates.examples
     close = 16 * jnp.finfo(inputs.dtype).eps * (1 + jnp.abs(inputs))

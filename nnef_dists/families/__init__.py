@@ -3,10 +3,10 @@
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._base_measure import BaseMeasureAsStatistic
 from nnef_dists.families._beta import Beta
-from nnef_dists.families._closed_form import ClosedFormFamily
+from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import (
     AbstractConstraint,
-    Interval,
+    IntervalConstraint,
     interval,
     negative,
     positive,
@@ -22,7 +22,7 @@ from nnef_dists.families._gaussian import GaussianNatural1D
 from nnef_dists.families._laplace_product import LaplaceProduct
 from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
-from nnef_dists.families._negative_definite import NegativeDefinite, negative_definite
+from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 from nnef_dists.families._polynomial import Polynomial1D
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
 from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions
@@ -37,14 +37,15 @@ from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 __all__ = [
     "AbstractConstraint",
     "AbstractDomain",
+    "AbstractNamedFamily",
     "AbstractSteinFamily",
     "AbstractSupport",
     "AdditiveLogRatio",
     "BaseMeasureAsStatistic",
     "Beta",
     "CircleProjection",
-    "ClosedFormFamily",
     "CoupledDomain",
+    "DefiniteConstraint",
     "Dirichlet",
     "DirichletPrior",
     "ExponentialFamily",
@@ -52,12 +53,11 @@ __all__ = [
     "Gamma",
     "GammaShapePrior",
     "GaussianNatural1D",
-    "Interval",
+    "IntervalConstraint",
     "LaplaceProduct",
     "LatticePhi4",
     "MinimalMultivariateNormal",
     "MultivariateNormal",
-    "NegativeDefinite",
     "Polynomial1D",
     "ProductDomain",
     "RectifiedGaussian",

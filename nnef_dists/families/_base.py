@@ -131,7 +131,7 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def logdensity_fn(self, eta: Float[Array, " eta_dim"]) -> Callable[[Array], Float[Array, ""]]:
-        """Returns the unnormalised log-density `x -> eta . T(x) + log h(x)`, in nats.
+        """Returns the unnormalized log-density `x -> eta . T(x) + log h(x)`, in nats.
 
         Args:
             eta: Valid natural parameters, flat, `(eta_dim,)`.
@@ -154,7 +154,7 @@ class ExponentialFamily(eqx.Module):
             x: One point, of shape `x_shape`.
 
         Returns:
-            The unnormalised log-density at `x`.
+            The unnormalized log-density at `x`.
         """
         x = as_point(x, self.x_shape, self)
         stats = self.sufficient_statistics(x)
@@ -207,7 +207,7 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def is_valid_eta(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether eta, `(eta_dim,)`, lies in the natural domain: can be normalised."""
+        """Returns whether eta, `(eta_dim,)`, lies in the natural domain: can be normalized."""
         validity = self.natural_domain.contains(self.unflatten_stats_or_eta(eta))
         return jnp.all(jnp.stack(list(validity.values())))
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from nnef_dists._checks import check_instance
 from nnef_dists.families._base import ExponentialFamily
-from nnef_dists.families._constraints import Interval
+from nnef_dists.families._constraints import IntervalConstraint
 from nnef_dists.families._domain import ProductDomain
 from nnef_dists.families._support import Support
 
@@ -26,7 +26,7 @@ class BaseMeasureAsStatistic(ExponentialFamily):
 
     Args:
         family: A family with a base measure, whose natural domain is a product.
-        low: The lower bound of t, below 1. The density has to be normalisable for all t within the
+        low: The lower bound of t, below 1. The density has to be normalizable for all t within the
             bounds, with every eta of the family's domain: no family can tell that of itself.
         high: The upper bound of t, above 1.
 
@@ -64,7 +64,7 @@ class BaseMeasureAsStatistic(ExponentialFamily):
         """The family's, times the interval of t."""
         domain = self.family.natural_domain
         assert isinstance(domain, ProductDomain)
-        return ProductDomain({**domain.constraints, _NAME: Interval(self.low, self.high)})
+        return ProductDomain({**domain.constraints, _NAME: IntervalConstraint(self.low, self.high)})
 
     @property
     def support(self) -> Support:

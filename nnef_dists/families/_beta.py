@@ -8,7 +8,7 @@ from flowjax.bijections import Sigmoid
 from jaxtyping import Array, Float
 
 from nnef_dists.families._boundary import log_above_zero, log_below_one, log_indicator
-from nnef_dists.families._closed_form import ClosedFormFamily
+from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._gamma_functions import log_multivariate_beta, mean_log_share
@@ -17,7 +17,7 @@ _ABOVE_MINUS_ONE = interval(-1.0, math.inf)
 
 
 @final
-class Beta(ClosedFormFamily):
+class Beta(AbstractNamedFamily):
     """The beta distribution on 0 < x < 1, by its natural parameters.
 
         p(x | eta) proportional to exp(eta1 log x + eta2 log(1 - x)),    eta1, eta2 > -1

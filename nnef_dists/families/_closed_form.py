@@ -10,7 +10,7 @@ from nnef_dists._checks import as_vector
 from nnef_dists.families._base import ExponentialFamily
 
 
-class ClosedFormFamily(ExponentialFamily):
+class AbstractNamedFamily(ExponentialFamily):
     """A family whose log-partition and mean are known in closed form: the truth of tests."""
 
     @abstractmethod

@@ -131,7 +131,7 @@ class AbstractConstraint(eqx.Module):
 
     @abstractmethod
     def convex_features(self, value: Array) -> Float[Array, " k"]:
-        """Returns convex functions of a valid value that grow without bound towards the edge."""
+        """Returns convex functions of a valid value that grow without bound toward the edge."""
 
     @abstractmethod
     def quadratic_features(self, value: Array, linear: Float[Array, " n"]) -> Float[Array, " k"]:
@@ -148,7 +148,7 @@ class AbstractConstraint(eqx.Module):
 
 
 @final
-class Interval(AbstractConstraint):
+class IntervalConstraint(AbstractConstraint):
     """Every entry lies in the open interval `(lower, upper)`; either bound may be infinite.
 
     Coordinates: identity; `lower + exp(u)`; `upper - exp(u)`; `lower + (upper - lower) sigmoid(u)`.
@@ -245,12 +245,12 @@ class Interval(AbstractConstraint):
         return drawn.sample(key, dtype)
 
 
-real = Interval(-math.inf, math.inf)
-positive = Interval(0.0, math.inf)
-negative = Interval(-math.inf, 0.0)
+real = IntervalConstraint(-math.inf, math.inf)
+positive = IntervalConstraint(0.0, math.inf)
+negative = IntervalConstraint(-math.inf, 0.0)
 
 
-def interval(lower: float, upper: float) -> Interval:
+def interval(lower: float, upper: float) -> IntervalConstraint:
     """Returns the constraint that every entry lies in the open interval `(lower, upper)`.
 
     Args:
@@ -263,4 +263,4 @@ def interval(lower: float, upper: float) -> Interval:
     Raises:
         ValueError: If the interval is empty.
     """
-    return Interval(lower, upper)
+    return IntervalConstraint(lower, upper)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._boundary import log_above_zero, log_indicator
-from nnef_dists.families._closed_form import ClosedFormFamily
+from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._gamma_functions import log_multivariate_beta, mean_log_share
@@ -16,7 +16,7 @@ from nnef_dists.families._support import AdditiveLogRatio
 
 
 @final
-class Dirichlet(ClosedFormFamily):
+class Dirichlet(AbstractNamedFamily):
     """The Dirichlet distribution on the simplex, by its natural parameters.
 
         p(x | eta) proportional to exp(sum_i eta_i log x_i),    eta_i > -1

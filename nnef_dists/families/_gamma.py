@@ -8,7 +8,7 @@ from flowjax.bijections import Exp
 from jaxtyping import Array, Float
 
 from nnef_dists.families._boundary import log_above_zero, log_indicator
-from nnef_dists.families._closed_form import ClosedFormFamily
+from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import interval, negative
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._gamma_functions import (
@@ -20,7 +20,7 @@ from nnef_dists.families._gamma_functions import (
 
 
 @final
-class Gamma(ClosedFormFamily):
+class Gamma(AbstractNamedFamily):
     """The gamma distribution on x > 0, by its natural parameters.
 
         p(x | eta) proportional to exp(eta1 log x + eta2 x),    eta1 > -1, eta2 < 0

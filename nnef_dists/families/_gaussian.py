@@ -6,13 +6,13 @@ from typing import ClassVar, final
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nnef_dists.families._closed_form import ClosedFormFamily
+from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
 
 
 @final
-class GaussianNatural1D(ClosedFormFamily):
+class GaussianNatural1D(AbstractNamedFamily):
     """The Gaussian on the real line, by its natural parameters.
 
         p(x | eta) proportional to exp(eta1 x + eta2 x^2),    eta2 < 0

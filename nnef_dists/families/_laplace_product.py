@@ -1,4 +1,4 @@
-"""Products of exponentials of absolute values around two centres."""
+"""Products of exponentials of absolute values around two centers."""
 
 import math
 from typing import ClassVar, final
@@ -20,14 +20,14 @@ class LaplaceProduct(ExponentialFamily):
 
         p(x | eta) proportional to exp(- sum_i (minus_i |x_i - 1| + plus_i |x_i + 1|))
 
-    Statistics `minus`, -|x_i - 1|, and `plus`, -|x_i + 1|, both of shape `(d,)`. Beyond the centres
+    Statistics `minus`, -|x_i - 1|, and `plus`, -|x_i + 1|, both of shape `(d,)`. Beyond the centers
     the exponent is linear in x_i: -(minus_i + plus_i) |x_i| plus a constant, with the same slope on
     either side. So the integral exists if and only if
 
         minus_i + plus_i > 0    for every i;
 
     one of the two may be negative. Each coordinate is piecewise exponential, with kinks at the
-    centres, and independent of the others. The unconstrained coordinates turn its exponential tails
+    centers, and independent of the others. The unconstrained coordinates turn its exponential tails
     into Gaussian ones: x grows as the square of them.
 
     Args:

@@ -22,13 +22,13 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily):
         p(x | eta) proportional to exp(sum_i (eta1 x_i + eta2 x_i^2 + eta4 x_i^4)
                                        + eta_nn sum_{i<n} x_i x_{i+1}),    eta4 < 0
 
-    Statistics `x`, `x2`, `x4` (sums over the sites) and `neighbours` (the sum over the n - 1 bonds
+    Statistics `x`, `x2`, `x4` (sums over the sites) and `neighbors` (the sum over the n - 1 bonds
     of an open chain; the ends are not joined). For eta2 > 0 each site is a double well, and
-    eta_nn > 0 aligns neighbours: modes and long correlations.
+    eta_nn > 0 aligns neighbors: modes and long correlations.
 
     The integral exists for eta4 < 0 and all other values: sum_i x_i^4 >= |x|^4 / n, while all else
     is at most quadratic in |x|. It is infinite for eta4 > 0. On the edge eta4 = 0 the model is
-    Gaussian, normalisable for some etas; that edge is left out, so that the domain is open and a
+    Gaussian, normalizable for some etas; that edge is left out, so that the domain is open and a
     product.
 
     On an open chain the log-partition and all moments are exact by transfer matrices: the sites are
@@ -63,7 +63,7 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily):
             "x": jnp.sum(x),
             "x2": jnp.sum(x**2),
             "x4": jnp.sum(x**4),
-            "neighbours": jnp.sum(x[1:] * x[:-1]),
+            "neighbors": jnp.sum(x[1:] * x[:-1]),
         }
 
     def stein_functions(self, u: Float[Array, " n"]) -> SteinFunctions:

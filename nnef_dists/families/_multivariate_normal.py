@@ -11,12 +11,12 @@ from jaxtyping import Array, Float
 
 from nnef_dists._checks import guard
 from nnef_dists._ranges import check_integer
-from nnef_dists.families._closed_form import ClosedFormFamily
+from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._domain import ProductDomain, domain
-from nnef_dists.families._negative_definite import NegativeDefinite, negative_definite
+from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 
 
-class _AbstractMultivariateNormal(ClosedFormFamily):
+class _AbstractMultivariateNormal(AbstractNamedFamily):
     """What both forms share.
 
         p(x | eta) proportional to exp(eta1 . x + x . H x)
@@ -100,14 +100,14 @@ class _AbstractMultivariateNormal(ClosedFormFamily):
         factor = jnp.linalg.cholesky(covariance)
         precision = cho_solve((factor, True), jnp.eye(self.d, dtype=mean.dtype))
         precision = (precision + precision.T) / 2
-        quadratic = NegativeDefinite.parameter(
+        quadratic = DefiniteConstraint.parameter(
             -precision / 2, self.stat_shapes[self.quadratic_name]
         )
         return self.flatten_stats_or_eta({"x": precision @ mean, self.quadratic_name: quadratic})
 
     def _linear_and_factor(self, eta: Array) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
         parts = self.unflatten_stats_or_eta(self.check_eta(eta))
-        precision = -2 * NegativeDefinite.matrix(parts[self.quadratic_name])
+        precision = -2 * DefiniteConstraint.matrix(parts[self.quadratic_name])
         return parts["x"], jnp.linalg.cholesky(precision)
 
 

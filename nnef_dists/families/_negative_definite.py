@@ -12,7 +12,7 @@ from nnef_dists.families._constraints import AbstractConstraint, Range
 
 
 @final
-class NegativeDefinite(AbstractConstraint):
+class DefiniteConstraint(AbstractConstraint):
     """A negative definite quadratic form.
 
     Its parameter is either a matrix E of shape `(d, d)`, of which the symmetric part counts, or the
@@ -137,4 +137,4 @@ def _side(shape: tuple[int, ...]) -> int:
     raise ValueError(f"Expected shape (d, d) or (d * (d + 1) / 2,); got {shape}")
 
 
-negative_definite = NegativeDefinite()
+negative_definite = DefiniteConstraint()

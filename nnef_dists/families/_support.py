@@ -137,7 +137,7 @@ def _log_radial_weight(u: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[A
     """Returns r = |u| and the log of a weight w with integral of w(r) r^(n-1) dr equal to 1.
 
     w(r) r^(n-1) is the log-normal density of r. Unlike a normal density around r = 1 it vanishes,
-    with all its derivatives, at r = 0, where the direction is singular; and it is normalised in
+    with all its derivatives, at r = 0, where the direction is singular; and it is normalized in
     closed form.
     """
     square = jnp.sum(u**2)

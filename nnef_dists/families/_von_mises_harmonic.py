@@ -20,7 +20,7 @@ class VonMisesHarmonic(ExponentialFamily):
 
     with m = 1, ..., order. Statistics `cos` and `sin`, both of shape `(order,)`; densities are with
     respect to d theta. The circle is compact and T continuous, so that every real eta is valid.
-    Order 1 is the von Mises distribution, order 2 the generalised one, with up to two modes.
+    Order 1 is the von Mises distribution, order 2 the generalized one, with up to two modes.
 
     Args:
         order: The highest harmonic, at least 1.

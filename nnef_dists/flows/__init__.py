@@ -1,8 +1,8 @@
 """Analytic bijections, radial flows and flows conditioned on eta, all flowjax bijections."""
 
 from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale
-from nnef_dists.flows._conditional_flow import ConditionalFlow, reverse_kl
-from nnef_dists.flows._conditioned import Conditioned, parameter_count
+from nnef_dists.flows._conditional_flow import ConditionalFlow, free_energy
+from nnef_dists.flows._conditioned import ConditionedBijection, conditioner_size
 from nnef_dists.flows._conditioners import (
     DirectionConditioner,
     DropoutConditioner,
@@ -21,7 +21,7 @@ __all__ = [
     "AbstractAnalyticBijection",
     "BoundedScale",
     "ConditionalFlow",
-    "Conditioned",
+    "ConditionedBijection",
     "CubicConjugation",
     "CubicRational",
     "DirectionConditioner",
@@ -33,8 +33,8 @@ __all__ = [
     "RadialConditional",
     "RayTransform",
     "SinhConjugation",
+    "conditioner_size",
     "draw_dropout",
+    "free_energy",
     "importance_estimate",
-    "parameter_count",
-    "reverse_kl",
 ]

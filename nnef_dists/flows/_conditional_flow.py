@@ -24,7 +24,7 @@ class ConditionalFlow(eqx.Module):
     where f is a conditional flowjax bijection onto the unconstrained coordinates u of the family's
     support, so that no draw leaves the support, and c(eta) are the unconstrained coordinates of
     eta, moved and scaled to [-1, 1] over the etas that the flow is made for. No data are needed:
-    `reverse_kl` is the loss.
+    `free_energy` is the loss.
 
     Every draw has a weight, log w = eta . T(x) + log h(x) - log q(x), with E[w] = exp(A(eta)). So
     the mean of log w bounds A(eta) from below, and the mean of w estimates it (`importance`).
@@ -90,7 +90,7 @@ class ConditionalFlow(eqx.Module):
     ) -> tuple[Float[Array, "*x_shape"], Float[Array, ""]]:
         """Draws one point and its log-weight, log p(x | eta) + A(eta) - log q(x | eta), in nats.
 
-        Differentiable in the flow's parameters and in eta: the draw is reparameterised.
+        Differentiable in the flow's parameters and in eta: the draw is reparameterized.
 
         Args:
             key: PRNG key.
@@ -201,20 +201,20 @@ class ConditionalFlow(eqx.Module):
         return (2 * self.family.unconstrain_eta(eta) - low - high) / width
 
     def _target(self, eta, u):
-        """The point x at u, and the unnormalised log-density of u."""
+        """The point x at u, and the unnormalized log-density of u."""
         support = self.family.support
         x, log_det = support.transform_and_log_det(u.reshape(support.shape))
         return x, self.family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
 
 
-def reverse_kl(
+def free_energy(
     flow: ConditionalFlow, etas: Float[Array, "b eta_dim"], key: PRNGKeyArray, n: int = 1
 ) -> Float[Array, ""]:
     """Returns an estimate of the mean of KL(q || p) - A(eta) over etas, in nats: a loss.
 
         E_q[log q(x | eta) - eta . T(x) - log h(x)],    x ~ q(. | eta)
 
-    Without any data: the flow's own draws are reparameterised. Its minimum is the mean of -A(eta),
+    Without any data: the flow's own draws are reparameterized. Its minimum is the mean of -A(eta),
     reached where q is p.
 
     Args:

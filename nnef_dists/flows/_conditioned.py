@@ -19,7 +19,7 @@ Conditioner = Callable[[Float[Array, " inputs"]], Float[Array, " k"]]
 
 
 @final
-class Conditioned(AbstractBijection):
+class ConditionedBijection(AbstractBijection):
     """Any bijection, its parameters moved by a function of a condition.
 
         y = f(x; parameters + conditioner(condition))
@@ -27,7 +27,7 @@ class Conditioned(AbstractBijection):
     Args:
         bijection: An unconditional bijection; a deep one is `flowjax.bijections.Scan` of a stack.
         conditioner: From the condition, `(cond_dim,)`, to offsets of the parameters,
-            `(parameter_count(bijection),)`.
+            `(conditioner_size(bijection),)`.
         cond_dim: The size of the condition, at least 1.
 
     Attributes:
@@ -63,7 +63,7 @@ class Conditioned(AbstractBijection):
         return bijection.inverse_and_log_det(y)
 
 
-def parameter_count(bijection: AbstractBijection) -> int:
+def conditioner_size(bijection: AbstractBijection) -> int:
     """Returns how many numbers a conditioner gives for a bijection: the size of its parameters.
 
     They are its floating arrays, as flowjax counts them; what is in `paramax.NonTrainable` is left

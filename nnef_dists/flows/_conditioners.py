@@ -60,7 +60,7 @@ class DirectionConditioner(eqx.Module):
 
     Args:
         features: From the unit vector to features, such as `FourierFeatures`.
-        out_size: How many parameters: `parameter_count(bijection)`.
+        out_size: How many parameters: `conditioner_size(bijection)`.
         width: Units of the hidden layer; None is without.
         key: PRNG key for the weights, of spread 0.01 at the start.
 
@@ -106,7 +106,7 @@ class DropoutConditioner(eqx.Module):
 
     Example:
         ```python
-        conditioner = nd.DropoutConditioner(eqx.nn.MLP(3, 8, 64, 2, key=key), p=0.1)
+        conditioner = nd.flows.DropoutConditioner(eqx.nn.MLP(3, 8, 64, 2, key=key), p=0.1)
         ```
 
     Args:

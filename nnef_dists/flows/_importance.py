@@ -18,9 +18,9 @@ class ImportanceEstimate(NamedTuple):
         bound: The mean log-weight, a lower bound of A(eta) but for its standard error; the gap to
             A(eta) is the KL divergence of the flow from the family, in nats.
         bound_error: The bound's standard error, in nats.
-        mean: Self-normalised E[T | eta], `(eta_dim,)`.
+        mean: Self-normalized E[T | eta], `(eta_dim,)`.
         mean_error: Its standard error, `(eta_dim,)`, in units of T.
-        efficiency: The effective sample size 1 / sum(w^2), of normalised weights, over n.
+        efficiency: The effective sample size 1 / sum(w^2), of normalized weights, over n.
         pareto_k: Shape of the weights' tail: above 0.7 estimates and errors are not to be trusted.
     """
 

@@ -23,7 +23,7 @@ _LARGEST_SCALE = 20.0
 
 @final
 class Radial(AbstractBijection):
-    """Moves points along rays from a centre, all directions alike.
+    """Moves points along rays from a center, all directions alike.
 
         y = center + scale * v T(|v|) / |v|,    v = (x - center) / scale
         log |det| = log T'(r) + (d - 1) log(T(r) / r),    r = |v|
@@ -78,7 +78,7 @@ class Radial(AbstractBijection):
 
 @final
 class RadialConditional(AbstractBijection):
-    """Moves points along rays from a centre, each direction in its own way.
+    """Moves points along rays from a center, each direction in its own way.
 
         y = center + scale * v T(r; u) / r,    v = (x - center) / scale,  r = |v|,  u = v / r
         log |det| = log T'(r; u) + (d - 1) log(T(r; u) / r)
@@ -91,7 +91,7 @@ class RadialConditional(AbstractBijection):
         bijection: The increasing bijection f, of shape `()`; a deep one is
             `flowjax.bijections.Scan` of a stack.
         conditioner: From the unit vector u, `(d,)`, followed by the condition if there is one, to
-            offsets of the parameters, `(parameter_count(bijection),)`. At the centre u is 0.
+            offsets of the parameters, `(conditioner_size(bijection),)`. At the center u is 0.
         center: Where the rays start, `(d,)`, d >= 1; trainable.
         scale: The length that is 1 in the units of f, `()` or `(d,)`, within 1/20 and 20;
             trainable.
@@ -104,12 +104,12 @@ class RadialConditional(AbstractBijection):
 
     Example:
         ```python
-        make = lambda key: nd.CubicConjugation.random(key, depth=64)
+        make = lambda key: nd.flows.CubicConjugation.random(key, depth=64)
         stack = flowjax.bijections.Scan(eqx.filter_vmap(make)(jax.random.split(key, 64)))
-        conditioner = nd.DirectionConditioner(
-            nd.FourierFeatures(7), nd.parameter_count(stack), key=key
+        conditioner = nd.flows.DirectionConditioner(
+            nd.flows.FourierFeatures(7), nd.flows.conditioner_size(stack), key=key
         )
-        radial = nd.RadialConditional(stack, conditioner, center=jnp.zeros(2))
+        radial = nd.flows.RadialConditional(stack, conditioner, center=jnp.zeros(2))
         ```
     """
 
@@ -170,7 +170,7 @@ def _center_and_scale(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Bound
 
 
 def _radius(v: Float[Array, " d"]) -> Float[Array, ""]:
-    """Returns |v|, at the centre a number so small that it does not matter: finite gradients."""
+    """Returns |v|, at the center a number so small that it does not matter: finite gradients."""
     square = jnp.sum(v**2)
     # Its reciprocal can be squared.
     return jnp.sqrt(jnp.maximum(square, float(jnp.finfo(v.dtype).tiny) ** 0.5))

@@ -37,7 +37,7 @@ class FlowSampler(AbstractSampler):
         self.flow, self.resample = flow, check_integer("resample", resample, 1)
 
     def sample(
-        self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
         """Draws n points; see `AbstractSampler`.
 

@@ -152,7 +152,7 @@ class _Points:
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """Which etas are labelled.
+    """Which etas are labeled.
 
     Attributes:
         training: To train on.
@@ -165,7 +165,7 @@ class _Grid:
 
 @dataclasses.dataclass(frozen=True)
 class _Sampling(HMCConfig):
-    """How they are labelled.
+    """How they are labeled.
 
     Attributes:
         validation_draws: What draws is for the etas to judge by; null is the same.
@@ -184,8 +184,8 @@ class _Sections:
 
     Attributes:
         family: By class name (one of nnef_dists) or import path, with its arguments.
-        grid: Which etas are labelled.
-        sampling: How they are labelled.
+        grid: Which etas are labeled.
+        sampling: How they are labeled.
     """
 
     family: ExponentialFamily

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from nnef_dists.families import ClosedFormFamily, ExponentialFamily, ProductDomain
+from nnef_dists.families import AbstractNamedFamily, ExponentialFamily, ProductDomain
 from nnef_dists.moments._family_faults import find_faults
 from nnef_dists.moments._family_finding import FamilyFinding
 from nnef_dists.moments._family_probes import probe_family
@@ -106,7 +106,7 @@ def check_family(
         probes = jax.tree.map(np.asarray, probe_family(family, etas, keys))
         findings += find_faults(family, np.asarray(etas), beyond, probes)
         bad = [f.name for f in findings if f.severity == "error"]
-        if isinstance(family, ClosedFormFamily) and not bad:
+        if isinstance(family, AbstractNamedFamily) and not bad:
             findings += _closed_form_findings(family, etas[: _RANDOM // 2], probes)
     findings.sort(key=lambda finding: finding.severity)
     return FamilyReport(repr(family), tuple(findings), len(etas))

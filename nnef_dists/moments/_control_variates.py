@@ -107,7 +107,7 @@ def correct_means(
     change, which is much where few draws decide.
 
     Args:
-        target: A function of one draw: what is averaged. Best centred and scaled to about 1.
+        target: A function of one draw: what is averaged. Best centered and scaled to about 1.
         features: A function of one draw: numbers whose expectation is zero.
         draws: Arrays of all draws, of shapes `(chains, draws, ...)`, the arguments of both.
         wide: The same of draws from a wider density, of shapes `(more, ...)`.
@@ -121,7 +121,7 @@ def correct_means(
         Mira, Solgi and Imparato, *Zero variance Markov chain Monte Carlo for Bayesian estimators*,
         Statistics and Computing 23 (2013), for control variates from gradients; South, Oates,
         Mira and Drovandi, *Regularized zero-variance control variates*, Bayesian Analysis 18
-        (2023), for their regularisation.
+        (2023), for their regularization.
     """
     chains, length = draws[0].shape[:2]
     half = length // 2

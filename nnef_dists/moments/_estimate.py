@@ -59,18 +59,18 @@ def estimate_moments(
 
 
 def sample_hmc(
+    key: PRNGKeyArray,
     family: ExponentialFamily,
     eta: Float[Array, " eta_dim"],
-    key: PRNGKeyArray,
     n: int,
     config: HMCConfig | None = None,
 ) -> tuple[Float[Array, "n *x_shape"], MomentLabel]:
     """Draws from p(x | eta), by the sampler of `estimate_moments`.
 
     Args:
+        key: A `jax.random.key`.
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
-        key: A `jax.random.key`.
         n: How many draws in all.
         config: How to sample; None is `HMCConfig()`. Its `draws` are overridden: each of its chains
             supplies n / chains of them (rounded up).

@@ -1,4 +1,4 @@
-"""Judgements on the probes of a family: each fault with a place and a remedy."""
+"""Judgments on the probes of a family: each fault with a place and a remedy."""
 
 import math
 from collections.abc import Iterator

@@ -88,13 +88,13 @@ def spline_features(
     """Returns local functions of one whitened coordinate, divided by the density.
 
     The integral of a B-spline is known, so E[b(z) / p~(z)] is the same for all splines of one grid,
-    whatever the normaliser of p~: their differences have mean zero. Unlike Stein transforms of
+    whatever the normalizer of p~: their differences have mean zero. Unlike Stein transforms of
     smooth functions they weigh the masses of separate modes against each other. Splines whose
     support leaves the region where p~ is within a factor exp(-4) of its maximum are left out, so
     that all are bounded.
 
     Args:
-        log_density: The unnormalised log-density of z, in nats.
+        log_density: The unnormalized log-density of z, in nats.
         dtype: Floating dtype of z.
 
     Returns:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
-from nnef_dists.families import ClosedFormFamily, ExponentialFamily
+from nnef_dists.families import AbstractNamedFamily, ExponentialFamily
 from nnef_dists.moments._quadrature import quadrature_moments
 from nnef_dists.sampling import HMCConfig, Modes, sample_chains, tempered_chains
 
@@ -27,7 +27,7 @@ class LogPartitionEstimate(eqx.Module):
     Attributes:
         eta: Natural parameters, `(eta_dim,)`.
         value: A(eta), in nats.
-        standard_error: Its standard error in nats; a bound of the discretisation error for
+        standard_error: Its standard error in nats; a bound of the discretization error for
             quadrature, 0 for a closed form. Rounding, in proportion to A, comes on top.
         method: How it was found.
     """
@@ -104,7 +104,7 @@ def exact_log_partition(
     """
     check_instance(family, ExponentialFamily, "family")
     eta = family.check_eta(eta)
-    if isinstance(family, ClosedFormFamily):
+    if isinstance(family, AbstractNamedFamily):
         value = family.log_partition(eta)
         return LogPartitionEstimate(eta, value, jnp.zeros_like(value), "closed form")
     if math.prod(family.support.shape) > 2:

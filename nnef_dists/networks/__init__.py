@@ -3,7 +3,7 @@
 from nnef_dists.networks._base import (
     AbstractDirectNetwork,
     AbstractMomentNetwork,
-    Standardisation,
+    Standardization,
 )
 from nnef_dists.networks._calibration import calibration_ratio
 from nnef_dists.networks._convex import ConvexLogPartitionNetwork
@@ -33,7 +33,7 @@ __all__ = [
     "MLPMomentNetwork",
     "QuadraticMomentNetwork",
     "QuadraticPotential",
-    "Standardisation",
+    "Standardization",
     "TrainingRegion",
     "calibration_ratio",
     "entropy_loss",

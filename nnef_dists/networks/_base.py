@@ -1,4 +1,4 @@
-"""What a moment network is, and the standardisation that all of them share."""
+"""What a moment network is, and the standardization that all of them share."""
 
 from abc import abstractmethod
 from typing import Any, final
@@ -30,11 +30,11 @@ class AbstractMomentNetwork(Module):
 
     Attributes:
         family: The family whose moments are learned.
-        standardisation: Coordinates of eta and of the moments, and the range that data cover.
+        standardization: Coordinates of eta and of the moments, and the range that data cover.
     """
 
     family: eqx.AbstractVar[ExponentialFamily]
-    standardisation: eqx.AbstractVar["Standardisation"]
+    standardization: eqx.AbstractVar["Standardization"]
 
     @abstractmethod
     def __call__(
@@ -60,16 +60,16 @@ class AbstractMomentNetwork(Module):
 
 
 class AbstractDirectNetwork(AbstractMomentNetwork):
-    """A network whose outputs stand for the moments: mu(eta) = standardisation(body(inputs)).
+    """A network whose outputs stand for the moments: mu(eta) = standardization(body(inputs)).
 
     A subclass makes the body. Nothing makes its Jacobian symmetric but training.
 
     Attributes:
-        standardisation: Coordinates of eta and of the moments, set from data.
-        body: From standardised inputs, `(m,)`, to outputs in z units, `(eta_dim,)`.
+        standardization: Coordinates of eta and of the moments, set from data.
+        body: From standardized inputs, `(m,)`, to outputs in z units, `(eta_dim,)`.
     """
 
-    standardisation: eqx.AbstractVar["Standardisation"]
+    standardization: eqx.AbstractVar["Standardization"]
     body: eqx.AbstractVar[Any]
 
     def __call__(
@@ -81,12 +81,12 @@ class AbstractDirectNetwork(AbstractMomentNetwork):
     ) -> Float[Array, " eta_dim"]:
         """Returns the mean parameters mu = E[T | eta]; see `AbstractMomentNetwork`."""
         net = draw_or_mean(self, key=key, sample=sample)
-        inputs = net.standardisation.inputs(eta)
-        return net.standardisation.moments(inputs, net.body(inputs))
+        inputs = net.standardization.inputs(eta)
+        return net.standardization.moments(inputs, net.body(inputs))
 
 
 @final
-class Standardisation(eqx.Module):
+class Standardization(eqx.Module):
     """Coordinates in which eta, and E[T], are of order one; set from data and never trained.
 
     Inputs are the unconstrained coordinates u(eta) of the natural domain (logarithms of what is
@@ -102,7 +102,7 @@ class Standardisation(eqx.Module):
     The training region is what is near the inputs of training etas (see `TrainingRegion`), some of
     which are kept as examples.
 
-    `Standardisation.fit(data)` returns the one of some data.
+    `Standardization.fit(data)` returns the one of some data.
 
     Attributes:
         family: The data's family.
@@ -130,7 +130,7 @@ class Standardisation(eqx.Module):
     center: paramax.NonTrainable[Array]
 
     @classmethod
-    def fit(cls, data: MomentDataset) -> "Standardisation":
+    def fit(cls, data: MomentDataset) -> "Standardization":
         """Fits the coordinates to moment data.
 
         Args:
@@ -184,7 +184,7 @@ class Standardisation(eqx.Module):
         return paramax.unwrap(self.region.examples)
 
     def inputs(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
-        """Returns the standardised unconstrained coordinates, `(m,)`, of eta, `(eta_dim,)`."""
+        """Returns the standardized unconstrained coordinates, `(m,)`, of eta, `(eta_dim,)`."""
         fixed = paramax.unwrap(self)
         return (self.family.unconstrain_eta(eta) - fixed.input_shift) / fixed.input_scale
 
@@ -208,7 +208,7 @@ class Standardisation(eqx.Module):
         """Returns the moments that the outputs y stand for.
 
         Args:
-            inputs: Standardised coordinates of eta, `(m,)`.
+            inputs: Standardized coordinates of eta, `(m,)`.
             y: Outputs, in z units, `(eta_dim,)`.
 
         Returns:
@@ -218,10 +218,10 @@ class Standardisation(eqx.Module):
         return self.rough_sd(inputs) * (fixed.output_shift + fixed.output_scale * y)
 
 
-def standardise(
+def standardize(
     family: ExponentialFamily, data: MomentDataset, *, width: int, depth: int
-) -> Standardisation:
-    """Checks what the constructors of all networks are given, and returns the standardisation.
+) -> Standardization:
+    """Checks what the constructors of all networks are given, and returns the standardization.
 
     Args:
         family: The exponential family.
@@ -230,7 +230,7 @@ def standardise(
         depth: Hidden layers.
 
     Returns:
-        The standardisation that the data set.
+        The standardization that the data set.
 
     Raises:
         ValueError: For data of another family, and for sizes below 1.
@@ -240,7 +240,7 @@ def standardise(
         raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
     check_integer("width", width, 1)
     check_integer("depth", depth, 1)
-    return Standardisation.fit(data)
+    return Standardization.fit(data)
 
 
 def _nonzero(scale: np.ndarray) -> np.ndarray:

@@ -51,8 +51,8 @@ class ComponentStart(eqx.Module):
         raw_weights: Coefficients of the features in their units, before a softplus, `(k,)`.
         units: Units of the coefficients: a coefficient that is worth a third of what the features
             leave, or the coefficient itself where that is more, `(k,)`; positive.
-        centre: The mean eta, at which slope, points and logits are to be read, `(d,)`.
-        feature_centre: The mean of each feature, `(k,)`.
+        center: The mean eta, at which slope, points and logits are to be read, `(d,)`.
+        feature_center: The mean of each feature, `(k,)`.
     """
 
     slope: paramax.NonTrainable[Array]
@@ -61,8 +61,8 @@ class ComponentStart(eqx.Module):
     logits: paramax.NonTrainable[Array]
     raw_weights: paramax.NonTrainable[Array]
     units: paramax.NonTrainable[Array]
-    centre: paramax.NonTrainable[Array]
-    feature_centre: paramax.NonTrainable[Array]
+    center: paramax.NonTrainable[Array]
+    feature_center: paramax.NonTrainable[Array]
 
 
 def find_components(data: MomentDataset, count: int) -> ComponentStart:
@@ -75,7 +75,7 @@ def find_components(data: MomentDataset, count: int) -> ComponentStart:
     in z units, reduced by one factor until the curvature c . hess phi is below the covariance of T
     at nearly all labels. For Gaussians that is the whole of A. The points are normal draws, one at
     each of `count` labels, with the mean and the covariance that are left there. Their masses make
-    the log-partition of the points consistent with the labels' being its normalisers.
+    the log-partition of the points consistent with the labels' being its normalizers.
 
     Args:
         data: Moment data, of which the good labels are used.
@@ -119,7 +119,7 @@ def find_components(data: MomentDataset, count: int) -> ComponentStart:
     left = sd[rows][:, :, None] * _root(correlation[rows] - share * curvature[rows])
     noise = np.einsum("kij,kj->ki", left, rng.normal(size=(count, eta.shape[1])))
     points = mean[rows] - slopes[rows].transpose(0, 2, 1) @ weights + noise
-    slope, centre = points.mean(0), eta.mean(0)
+    slope, center = points.mean(0), eta.mean(0)
     points = points - slope
     axes = _root((1 + _LEFT_AT_LEAST) * correlation[rows] - share * curvature[rows])
     units = np.maximum(weights, _WORTH * max(misfit, _SMALLEST_MISFIT) / sizes)
@@ -132,11 +132,11 @@ def find_components(data: MomentDataset, count: int) -> ComponentStart:
         slope=to_buffer(slope),
         points=to_buffer(points),
         spread=to_buffer(sd[rows][:, :, None] * axes),
-        logits=to_buffer(_masses(eta[rows] - centre, points)),
+        logits=to_buffer(_masses(eta[rows] - center, points)),
         raw_weights=to_buffer(raw_weights),
         units=to_buffer(units),
-        centre=to_buffer(centre),
-        feature_centre=to_buffer(values.mean(0)),
+        center=to_buffer(center),
+        feature_center=to_buffer(values.mean(0)),
     )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists.bayes import AbstractParameter, GaussianParameter, make_parameter
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
-from nnef_dists.networks._base import Standardisation, standardise
+from nnef_dists.networks._base import Standardization, standardize
 from nnef_dists.networks._component_start import ComponentStart, find_components
 from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork
 
@@ -64,7 +64,7 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
     """
 
     family: ExponentialFamily = eqx.field(static=True)
-    standardisation: Standardisation
+    standardization: Standardization
     displacement: AbstractParameter
     logit: AbstractParameter
     raw_weight: AbstractParameter
@@ -80,7 +80,7 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
         key: PRNGKeyArray,
     ):
         self.family = family
-        self.standardisation = standardise(family, data, width=width, depth=1)
+        self.standardization = standardize(family, data, width=width, depth=1)
         self.start = find_components(data, width)
         dtype: Any = data.eta.dtype
         small = _INITIAL_STDV * jax.random.normal(key, (width, family.eta_dim), dtype)
@@ -98,8 +98,8 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
         start = net.start
         points = start.points + _GAIN * jnp.einsum("kij,kj->ki", start.spread, net.displacement)
         weights = start.units * jax.nn.softplus(start.raw_weights + _GAIN * net.raw_weight)
-        moved = eta - start.centre
-        features = self.family.convex_features(eta) - start.feature_centre
+        moved = eta - start.center
+        features = self.family.convex_features(eta) - start.feature_center
         logits = start.logits + _GAIN * net.logit
         return start.slope @ moved + log_sum_exp(logits + points @ moved + weights @ features)
 
@@ -135,5 +135,5 @@ def _softmax(values: Float[Array, " k"]) -> Float[Array, " k"]:
 def _(primals, tangents):
     (values,), (tangent,) = primals, tangents
     weights = _softmax(values)
-    centred = tangent - tangent[jnp.argmax(values)]
-    return weights, weights * (centred - jnp.sum(weights * centred))
+    centered = tangent - tangent[jnp.argmax(values)]
+    return weights, weights * (centered - jnp.sum(weights * centered))

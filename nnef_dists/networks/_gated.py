@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists.bayes import AbstractParameter, BayesianLinear, GaussianParameter, Module
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
-from nnef_dists.networks._base import AbstractDirectNetwork, Standardisation, standardise
+from nnef_dists.networks._base import AbstractDirectNetwork, Standardization, standardize
 
 
 @final
@@ -75,11 +75,11 @@ class _GatedStack(Module):
 class GLUMomentNetwork(AbstractDirectNetwork):
     """Residual blocks of gated linear units from eta to E[T | eta].
 
-        h <- h + C (gate(A h + a) * (B h + b)) + c,    mu(eta) = standardisation(last affine map)
+        h <- h + C (gate(A h + a) * (B h + b)) + c,    mu(eta) = standardization(last affine map)
 
     Args:
         family: The exponential family.
-        data: Moment data of that family, from which the standardisation is set.
+        data: Moment data of that family, from which the standardization is set.
         width: Units of a hidden layer.
         depth: Blocks.
         gate: The function of the gates; the logistic one makes the original units.
@@ -95,7 +95,7 @@ class GLUMomentNetwork(AbstractDirectNetwork):
     """
 
     family: ExponentialFamily = eqx.field(static=True)
-    standardisation: Standardisation
+    standardization: Standardization
     body: _GatedStack
 
     def __init__(
@@ -110,9 +110,9 @@ class GLUMomentNetwork(AbstractDirectNetwork):
         key: PRNGKeyArray,
     ):
         self.family = family
-        self.standardisation = standardise(family, data, width=width, depth=depth)
+        self.standardization = standardize(family, data, width=width, depth=depth)
         self.body = _GatedStack(
-            self.standardisation.input_dim,
+            self.standardization.input_dim,
             family.eta_dim,
             width,
             depth,
@@ -127,14 +127,14 @@ class GLUMomentNetwork(AbstractDirectNetwork):
 class QuadraticMomentNetwork(AbstractDirectNetwork):
     """Residual blocks of products of features from eta to E[T | eta].
 
-        h <- h + C ((A h + a) * (B h + b)) + c,    mu(eta) = standardisation(last affine map)
+        h <- h + C ((A h + a) * (B h + b)) + c,    mu(eta) = standardization(last affine map)
 
     A polynomial of degree 2^depth in the inputs: exact for smooth maps with few parameters, and
     without bounds outside the training box.
 
     Args:
         family: The exponential family.
-        data: Moment data of that family, from which the standardisation is set.
+        data: Moment data of that family, from which the standardization is set.
         width: Units of a hidden layer.
         depth: Blocks.
         param_type: The law of weights and biases.
@@ -149,7 +149,7 @@ class QuadraticMomentNetwork(AbstractDirectNetwork):
     """
 
     family: ExponentialFamily = eqx.field(static=True)
-    standardisation: Standardisation
+    standardization: Standardization
     body: _GatedStack
 
     def __init__(
@@ -163,9 +163,9 @@ class QuadraticMomentNetwork(AbstractDirectNetwork):
         key: PRNGKeyArray,
     ):
         self.family = family
-        self.standardisation = standardise(family, data, width=width, depth=depth)
+        self.standardization = standardize(family, data, width=width, depth=depth)
         self.body = _GatedStack(
-            self.standardisation.input_dim,
+            self.standardization.input_dim,
             family.eta_dim,
             width,
             depth,

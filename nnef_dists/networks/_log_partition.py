@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, draw_or_mean
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
-from nnef_dists.networks._base import AbstractMomentNetwork, Standardisation, standardise
+from nnef_dists.networks._base import AbstractMomentNetwork, Standardization, standardize
 
 # Of the curvatures in the fit of the quadratic, relative to their mean square.
 _RIDGE = 1e-6
@@ -85,12 +85,12 @@ class QuadraticPotential(eqx.Module):
 
         Q(eta) = a . eta + b . x + x^T C x / 2 + c . phi(eta)
 
-    with x the standardised inputs of eta and phi the convex features of the natural domain, fitted
+    with x the standardized inputs of eta and phi the convex features of the natural domain, fitted
     by least squares of (grad Q - mu) / sd(T). The features make it exact for Gaussians; where they
-    do not explain nearly all, c is zero, for what they leave is steep towards the domain's edge.
+    do not explain nearly all, c is zero, for what they leave is steep toward the domain's edge.
     The rest is for a network.
 
-    `QuadraticPotential.fit(data, standardisation)` returns the one of some data.
+    `QuadraticPotential.fit(data, standardization)` returns the one of some data.
 
     Attributes:
         linear: a, `(eta_dim,)`.
@@ -108,12 +108,12 @@ class QuadraticPotential(eqx.Module):
     residual_scale: paramax.NonTrainable[Array]
 
     @classmethod
-    def fit(cls, data: MomentDataset, standardisation: Standardisation) -> "QuadraticPotential":
+    def fit(cls, data: MomentDataset, standardization: Standardization) -> "QuadraticPotential":
         """Fits the function to moment data.
 
         Args:
             data: Moment data, of which the valid labels are used.
-            standardisation: The coordinates x.
+            standardization: The coordinates x.
 
         Returns:
             The function.
@@ -121,9 +121,9 @@ class QuadraticPotential(eqx.Module):
         labels = data.batch()
         dtype = labels.eta.dtype
         n, d = labels.eta.shape
-        m = standardisation.input_dim
-        x = np.asarray(jax.vmap(standardisation.inputs)(labels.eta), np.float64)
-        slopes = np.asarray(jax.vmap(jax.jacfwd(standardisation.inputs))(labels.eta), np.float64)
+        m = standardization.input_dim
+        x = np.asarray(jax.vmap(standardization.inputs)(labels.eta), np.float64)
+        slopes = np.asarray(jax.vmap(jax.jacfwd(standardization.inputs))(labels.eta), np.float64)
         sd = np.asarray(labels.sd, np.float64)
         features = jax.vmap(jax.jacfwd(data.family.convex_features))(labels.eta)
         rows, columns = np.triu_indices(m)
@@ -170,7 +170,7 @@ class QuadraticPotential(eqx.Module):
 
 
 def _least_squares(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns coefficients of a hardly regularised fit, and the rms of what it leaves."""
+    """Returns coefficients of a hardly regularized fit, and the rms of what it leaves."""
     size = np.sqrt(np.mean(design**2, 0))
     size = np.where(size > 0, size, 1.0)
     penalty = np.diag(np.full(len(size), (_RIDGE * len(target)) ** 0.5))
@@ -186,7 +186,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
         A(eta) = Q(eta) + s f(x(eta)),    mu(eta) = grad A(eta)
 
-    with x the standardised coordinates of eta, Q the `QuadraticPotential` of the data, f a
+    with x the standardized coordinates of eta, Q the `QuadraticPotential` of the data, f a
     perceptron and s the size of what Q leaves.
 
     Args:
@@ -203,7 +203,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     """
 
     family: ExponentialFamily = eqx.field(static=True)
-    standardisation: Standardisation
+    standardization: Standardization
     quadratic: QuadraticPotential
     mlp: BayesianMLP
 
@@ -219,10 +219,10 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         key: PRNGKeyArray,
     ):
         self.family = family
-        self.standardisation = standardise(family, data, width=width, depth=depth)
-        self.quadratic = QuadraticPotential.fit(data, self.standardisation)
+        self.standardization = standardize(family, data, width=width, depth=depth)
+        self.quadratic = QuadraticPotential.fit(data, self.standardization)
         self.mlp = BayesianMLP(
-            self.standardisation.input_dim,
+            self.standardization.input_dim,
             1,
             width,
             depth,
@@ -234,6 +234,6 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
-        inputs = self.standardisation.inputs(eta)
+        inputs = self.standardization.inputs(eta)
         rest = paramax.unwrap(self.quadratic.residual_scale) * self.mlp(inputs)[0]
         return self.quadratic(eta, inputs, self.family.convex_features(eta)) + rest

@@ -186,7 +186,7 @@ def negative_log_predictive(
     deviate from them, and s the labels' standard errors. The evidence bound averages the error of
     each draw: at fixed means, widths that it trains know how well labels determine the weights,
     and nothing of where the network errs. This loss trains them to say that. `negative_elbo`
-    explains the second term, which here only regularises.
+    explains the second term, which here only regularizes.
 
     Args:
         network: The moment network.
@@ -194,7 +194,7 @@ def negative_log_predictive(
         key: PRNG key for the weights.
         total: How many labels the training set has.
         samples: How many sets of weights v is averaged over.
-        temperature: Of the regularisation.
+        temperature: Of the regularization.
 
     Returns:
         A scalar, up to a constant.

@@ -10,18 +10,18 @@ from jaxtyping import Array, PRNGKeyArray
 from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentDataset
-from nnef_dists.networks._base import AbstractDirectNetwork, Standardisation, standardise
+from nnef_dists.networks._base import AbstractDirectNetwork, Standardization, standardize
 
 
 @final
 class MLPMomentNetwork(AbstractDirectNetwork):
     """A multilayer perceptron of Bayesian layers from eta to E[T | eta].
 
-        mu(eta) = standardisation(W_n g(... g(W_1 inputs(eta) + b_1) ...) + b_n)
+        mu(eta) = standardization(W_n g(... g(W_1 inputs(eta) + b_1) ...) + b_n)
 
     Args:
         family: The exponential family.
-        data: Moment data of that family, from which the standardisation is set.
+        data: Moment data of that family, from which the standardization is set.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: g, the activation of the hidden layers.
@@ -33,7 +33,7 @@ class MLPMomentNetwork(AbstractDirectNetwork):
     """
 
     family: ExponentialFamily = eqx.field(static=True)
-    standardisation: Standardisation
+    standardization: Standardization
     body: BayesianMLP
 
     def __init__(
@@ -48,9 +48,9 @@ class MLPMomentNetwork(AbstractDirectNetwork):
         key: PRNGKeyArray,
     ):
         self.family = family
-        self.standardisation = standardise(family, data, width=width, depth=depth)
+        self.standardization = standardize(family, data, width=width, depth=depth)
         self.body = BayesianMLP(
-            self.standardisation.input_dim,
+            self.standardization.input_dim,
             family.eta_dim,
             width,
             depth,

@@ -31,7 +31,7 @@ class TrainingRegion(eqx.Module):
     with W the whitening of the inputs, and r_j, s_k their distances to their fifth neighbors,
     plain and whitened, at most 3 times their medians. Radii follow the density of the examples, so
     that rings, clusters and wedges keep their gaps. The whitening finds thin directions, such as
-    those across bands and simplices; its covariance is shrunk towards the identity by m / n.
+    those across bands and simplices; its covariance is shrunk toward the identity by m / n.
 
     A range is widened at either end by (1 + log(1 + m)) times the distance between its extreme and
     its fifth value. Fresh inputs exceed the extremes of n others by about that distance, for short
@@ -40,7 +40,7 @@ class TrainingRegion(eqx.Module):
     in ten dimensions, are not found.
 
     Args:
-        inputs: Standardised inputs of all training etas, `(n, m)`.
+        inputs: Standardized inputs of all training etas, `(n, m)`.
         examples: The inputs around which balls are, `(k, m)`.
         dtype: The dtype of the buffers.
 
@@ -94,7 +94,7 @@ class TrainingRegion(eqx.Module):
         """Returns how far inputs are outside: zero inside, differentiable outside.
 
         Args:
-            inputs: Standardised inputs, `(m,)`.
+            inputs: Standardized inputs, `(m,)`.
 
         Returns:
             The signed distance beyond the range of each input, and the distance to the nearest

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from nnef_dists.plotting._style import (
     BLUE,
-    GREY,
+    GRAY,
     ORANGE,
     check_names,
     check_shape,
@@ -56,7 +56,7 @@ def plot_component_errors(
         (left, squared, np.mean(squared), ORANGE),
         (right, rms_z, np.sqrt(np.mean(rms_z**2)), BLUE),
     ]:
-        axes.axvline(overall, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
+        axes.axvline(overall, color=GRAY, linestyle=(0, (4, 3)), linewidth=1.0)
         axes.hlines(rows, 0 if axes is right else values.min() / 3, values, color=color, alpha=0.5)
         axes.scatter(values, rows, color=color, s=26, zorder=3)
         light_grid(axes)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from nnef_dists.plotting._style import GREY, check_names, check_shape, new_figure, styled
+from nnef_dists.plotting._style import GRAY, check_names, check_shape, new_figure, styled
 
 _MOST_ANNOTATED = 5
 
@@ -29,7 +29,7 @@ def plot_covariance_comparison(
     - `names`: of the d coordinates.
     - `titles`: of the n cases.
 
-    **Returns:** the figure: a row a case. Exact and learned share a colour scale; the difference
+    **Returns:** the figure: a row a case. Exact and learned share a color scale; the difference
     has its own. Up to five coordinates, the values stand in the cells.
 
     **Raises:** `ValueError` where shapes differ.
@@ -78,7 +78,7 @@ def plot_covariance_comparison(
             axes.set_yticks(range(d), names if column == 0 else [""] * d)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
-        panels[row, 0].set_ylabel(titles[row], color=GREY, fontsize=8)
+        panels[row, 0].set_ylabel(titles[row], color=GRAY, fontsize=8)
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from nnef_dists.families import CircleProjection, ExponentialFamily
 from nnef_dists.plotting._style import (
     BLUE,
-    GREY,
+    GRAY,
     INK,
     ORANGE,
     VERMILION,
@@ -38,13 +38,13 @@ def plot_densities(
     log_prob: Callable[[Array, Array], Array] | None = None,
     most_columns: int = 4,
 ) -> Figure:
-    """Draws p(x | eta) of several etas, normalised on a grid, with E[x] marked.
+    """Draws p(x | eta) of several etas, normalized on a grid, with E[x] marked.
 
     **Arguments:**
 
     - `family`: one whose x is a scalar, or an angle.
     - `etas`: valid natural parameters, `(n, eta_dim)`: a panel each.
-    - `means`: the learned E[x] of each eta, in units of x: a coloured line beside the exact one,
+    - `means`: the learned E[x] of each eta, in units of x: a colored line beside the exact one,
         which is dashed.
     - `uncertainty`: its predictive standard deviation: a band of two of them either way.
     - `log_prob`: a learned log-density of one x and one eta, in nats, such as that of an
@@ -90,7 +90,7 @@ def plot_densities(
             axes.axvline(mean, color=VERMILION, linewidth=2.0, label="learned E[x]")
         axes.axvline(exact, color=INK, linestyle=(0, (2, 3)), linewidth=1.1, label="exact E[x]")
         axes.set(ylim=(0, top), xlim=(x[0], x[-1]), xlabel="x")
-        axes.set_title(_title(family, np.asarray(eta)), fontsize=8, color=GREY)
+        axes.set_title(_title(family, np.asarray(eta)), fontsize=8, color=GRAY)
         axes.spines["left"].set_visible(False)
         axes.tick_params(left=False, labelleft=False)
         axes.locator_params(axis="x", nbins=5)

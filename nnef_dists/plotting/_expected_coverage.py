@@ -20,7 +20,7 @@ def plot_expected_coverage(levels: Mapping[str, Float[ArrayLike, " m"]]) -> Figu
     central_levels(ranks)[:, 0]}`.
 
     **Returns:** the figure: a curve each, with its largest distance from the diagonal. Below the
-    diagonal a posterior is too sure of itself, above not sure enough. In grey the band in which
+    diagonal a posterior is too sure of itself, above not sure enough. In gray the band in which
     95 % of curves of an exact posterior stay all along.
 
     **Raises:** `ValueError` where there are no levels, or some are not in [0, 1].
@@ -30,8 +30,8 @@ def plot_expected_coverage(levels: Mapping[str, Float[ArrayLike, " m"]]) -> Figu
         raise ValueError("Expected levels by name; got none")
     figure = new_figure(3.7, 3.5)
     axes = figure.subplots()
-    labelled = {f"{name}: off by {_distance(each):.2g}": each for name, each in curves.items()}
-    draw_distribution(axes, labelled, difference=False)
+    labeled = {f"{name}: off by {_distance(each):.2g}": each for name, each in curves.items()}
+    draw_distribution(axes, labeled, difference=False)
     axes.set(ylim=(0, 1), aspect="equal", xlabel="nominal level", ylabel="expected coverage")
     axes.legend(loc="upper left", handlelength=1.2)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from nnef_dists.plotting._style import (
     CYCLE,
-    GREY,
+    GRAY,
     INK,
     VERMILION,
     check_names,
@@ -33,7 +33,7 @@ def plot_fisher_information(
     """Draws how well Cov[T | eta], the Fisher information of eta, is learned at many etas.
 
     On the left all entries, in units of the exact standard deviations, `F_ij / (s_i s_j)`: exact
-    ones are correlations. On the right the generalised eigenvalues of learned against exact: how
+    ones are correlations. On the right the generalized eigenvalues of learned against exact: how
     many times too large the learned variance of T is along each of d directions, and how many
     directions are off by more than what is on the axis. Both are independent of scales.
 
@@ -78,7 +78,7 @@ def plot_fisher_information(
             label=None if on_diagonal or d > 4 else f"{names[i]}, {names[j]}",
         )
     ends = [min(exact.min(), learned.min()), max(exact.max(), learned.max())]
-    left.plot(ends, ends, color=GREY, linewidth=0.8, zorder=0)
+    left.plot(ends, ends, color=GRAY, linewidth=0.8, zorder=0)
     left.set(xlabel="exact $F_{ij} / (s_i s_j)$", ylabel="learned $F_{ij} / (s_i s_j)$")
     left.set_title("entries; diagonals in black")
     light_grid(left)

@@ -35,8 +35,8 @@ def plot_local_c2st(
     - `dimensions`: the two coordinates of theta to draw, where it has more.
 
     **Returns:** the figure. On the left the statistic at each observation over the lower 95 % of
-    the null hypothesis in grey, red where it exceeds them. Then a panel each observation: posterior
-    draws, coloured by the probability that the classifier gives to a theta there of being true:
+    the null hypothesis in gray, red where it exceeds them. Then a panel each observation: posterior
+    draws, colored by the probability that the classifier gives to a theta there of being true:
     blue where the posterior has too much mass, red where too little, pale where it is right. Of a
     single theta this probability is drawn over theta.
 

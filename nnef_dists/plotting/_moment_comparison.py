@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from nnef_dists.plotting._style import (
     BLUE,
-    GREY,
+    GRAY,
     check_names,
     check_shape,
     grid_of,
@@ -64,7 +64,7 @@ def plot_moment_comparison(
         above, below = panels[2 * row, column], panels[2 * row + 1, column]
         truth = exact[:, i]
         ends = [truth.min(), truth.max()]
-        above.plot(ends, ends, color=GREY, linewidth=0.8, zorder=1)
+        above.plot(ends, ends, color=GRAY, linewidth=0.8, zorder=1)
         above.scatter(truth, predicted[:, i], s=7, color=BLUE, alpha=0.55, linewidths=0, zorder=2)
         above.set(title=f"E[{name}]")
         above.text(
@@ -73,10 +73,10 @@ def plot_moment_comparison(
             f"rms {np.sqrt(np.mean(errors[:, i] ** 2)):.2g} z",
             transform=above.transAxes,
             va="top",
-            color=GREY,
+            color=GRAY,
             fontsize=8,
         )
-        below.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
+        below.axhline(0.0, color=GRAY, linewidth=0.8, zorder=1)
         if bars is not None:
             below.errorbar(
                 truth,

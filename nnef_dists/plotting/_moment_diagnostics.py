@@ -13,7 +13,7 @@ from nnef_dists.moments import MomentDataset, Status
 from nnef_dists.plotting._style import (
     BLUE,
     CYCLE,
-    GREY,
+    GRAY,
     INK,
     light_grid,
     new_figure,
@@ -45,7 +45,7 @@ def plot_moment_diagnostics(
 
     **Returns:** the figure: a column each natural parameter; for each label the worst of its
     statistics. Good labels are dots, or their density where they are many; the others are
-    crosses in the colour of their status, in a strip at the top where they have no value.
+    crosses in the color of their status, in a strip at the top where they have no value.
     Dashed lines are the limits of the configuration. R-hat below 1.0001 is drawn there.
 
     **Raises:** `ValueError` for data without labels, and for names that the family doesn't have.
@@ -61,7 +61,7 @@ def plot_moment_diagnostics(
     bad = [s for s in Status if s is not Status.OK and np.any(status == s)]
     palette = [color for color in CYCLE if color != BLUE] + [INK]
     kinds = [s for s in Status if s not in (Status.OK, Status.MISSING)]
-    colors = {s: palette[i % len(palette)] for i, s in enumerate(kinds)} | {Status.MISSING: GREY}
+    colors = {s: palette[i % len(palette)] for i, s in enumerate(kinds)} | {Status.MISSING: GRAY}
     config = data.config
     rows = [
         ("least ESS", np.min(data.ess, 1), None if config is None else config.min_ess),
@@ -92,13 +92,13 @@ def plot_moment_diagnostics(
                 height = np.full(len(at), 1 - _STRIP * (strip + 0.6))
                 _draw_bad(axes, at, height, colors[kind], axes.get_xaxis_transform())
             if limit is not None and limit > 0:
-                axes.axhline(limit, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0, zorder=4)
+                axes.axhline(limit, color=GRAY, linestyle=(0, (4, 3)), linewidth=1.0, zorder=4)
             if row == len(rows) - 1:
                 axes.set_xlabel(f"η of {name}")
                 axes.locator_params(axis="x", nbins=5)
     if not np.any(status == Status.OK):
         for axes in panels[-1]:
-            axes.text(0.5, 0.4, "no label is ok", transform=axes.transAxes, ha="center", color=GREY)
+            axes.text(0.5, 0.4, "no label is ok", transform=axes.transAxes, ha="center", color=GRAY)
     figure.legend(
         handles=[_key(kind, colors, int(np.sum(status == kind))) for kind in (Status.OK, *bad)],
         loc="outside lower center",

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from nnef_dists.diagnostics import uniformity_p_value
-from nnef_dists.plotting._style import BLUE, GREY, PALE, check_names, new_figure, styled
+from nnef_dists.plotting._style import BLUE, GRAY, PALE, check_names, new_figure, styled
 from nnef_dists.plotting._uniform_band import check_levels, draw_distribution
 
 
@@ -25,12 +25,12 @@ def plot_sbc_ranks(
 
     **Arguments:**
 
-    - `ranks`: normalised ranks in (0, 1) of `sbc_ranks`, `(m, k)`.
+    - `ranks`: normalized ranks in (0, 1) of `sbc_ranks`, `(m, k)`.
     - `names`: of the k parameters.
     - `bins`: of the histograms.
 
     **Returns:** the figure: a column each parameter. Above, histograms, with the 99 % interval of a
-    bin's count in grey: a hump in the middle tells of a posterior too wide, horns at the ends of
+    bin's count in gray: a hump in the middle tells of a posterior too wide, horns at the ends of
     one too narrow, a slope of a bias. Below, the empirical distribution function minus that of
     uniform ranks, with a band in which 95 % of such curves stay all along.
 
@@ -47,7 +47,7 @@ def plot_sbc_ranks(
     for column, name in enumerate(names):
         top, bottom = panels[:, column]
         top.axhspan(low, high, color=PALE, alpha=0.7, linewidth=0)
-        top.axhline(m / bins, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
+        top.axhline(m / bins, color=GRAY, linestyle=(0, (4, 3)), linewidth=1.0)
         top.hist(ranks[:, column], np.linspace(0, 1, bins + 1), color=BLUE, alpha=0.75, rwidth=0.9)
         top.set_title(f"{name}\n{_p_text(float(p_values[column]))}")
         draw_distribution(bottom, {"": ranks[:, column]}, difference=True)

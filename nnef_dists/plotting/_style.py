@@ -1,4 +1,4 @@
-"""The look that all pictures share: colours, sizes, an empty figure."""
+"""The look that all pictures share: colors, sizes, an empty figure."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers.
+# Okabe and Ito's colors, which stay apart for color-blind readers.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 CYCLE = (ORANGE, BLUE, GREEN, "#CC79A7", VERMILION, "#56B4E9")
-INK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
+INK, GRAY, PALE = "#222222", "#767676", "#D9D9D9"
 
 _RC: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -21,15 +21,15 @@ _RC: dict[Any, Any] = {
     "axes.titlesize": 9.5,
     "axes.labelsize": 9.0,
     "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
     "axes.unicode_minus": True,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "xtick.labelsize": 8.0,
@@ -66,7 +66,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def ramp(color: str) -> LinearSegmentedColormap:
-    """A colour map from a tint that is still seen on white to a shade of a colour."""
+    """A color map from a tint that is still seen on white to a shade of a color."""
     rgb = np.asarray(to_rgb(color))
     tint, shade = 0.55 * rgb + 0.45, 0.45 * rgb
     return LinearSegmentedColormap.from_list("ramp", [tuple(tint), tuple(rgb), tuple(shade)])

@@ -5,7 +5,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from nnef_dists.plotting._style import BLUE, GREY, PALE, new_figure, styled
+from nnef_dists.plotting._style import BLUE, GRAY, PALE, new_figure, styled
 from nnef_dists.plotting._uniform_band import check_levels, draw_distribution
 
 
@@ -33,7 +33,7 @@ def plot_tarp(levels: Float[ArrayLike, " m"], *, bins: int = 20) -> Figure:
     expected = len(levels) / bins
     reach = 2.6 * np.sqrt(expected * (1 - 1 / bins))
     right.axhspan(max(expected - reach, 0), expected + reach, color=PALE, alpha=0.7, linewidth=0)
-    right.axhline(expected, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
+    right.axhline(expected, color=GRAY, linestyle=(0, (4, 3)), linewidth=1.0)
     right.hist(levels, np.linspace(0, 1, bins + 1), color=BLUE, alpha=0.75, rwidth=0.9)
     right.set(xlim=(0, 1), xlabel="level of the truth", ylabel="simulations")
     return figure

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from matplotlib.axes import Axes
 
-from nnef_dists.plotting._style import CYCLE, GREY, PALE, light_grid
+from nnef_dists.plotting._style import CYCLE, GRAY, PALE, light_grid
 
 _GRID = 200
 _SIMULATIONS = 2000
@@ -55,7 +55,7 @@ def draw_distribution(axes: Axes, levels: Mapping[str, np.ndarray], *, differenc
         shift = grid if difference else 0 * grid
         axes.fill_between(grid, low - shift, high - shift, color=PALE, alpha=0.7, linewidth=0)
     uniform = np.zeros(2) if difference else np.asarray([0.0, 1.0])
-    axes.plot([0, 1], uniform, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
+    axes.plot([0, 1], uniform, color=GRAY, linestyle=(0, (4, 3)), linewidth=1.0)
     for color, (name, values) in zip(CYCLE * len(levels), levels.items(), strict=False):
         x = np.concatenate([[0.0], np.sort(values), [1.0]])
         y = np.concatenate([[0.0], np.arange(1, len(values) + 1) / len(values), [1.0]])

@@ -17,7 +17,7 @@ from nnef_dists.posterior._simulations import SimulationBatch, Simulations
 from nnef_dists.posterior._truncated import (
     ImportanceWeights,
     TruncatedPrior,
-    importance_correct,
+    importance_weights,
     truncate_prior,
 )
 from nnef_dists.posterior._trunk import Trunk
@@ -46,7 +46,7 @@ __all__ = [
     "TruncatedNormal",
     "TruncatedPrior",
     "Trunk",
-    "importance_correct",
+    "importance_weights",
     "nll_elbo_loss",
     "nll_loss",
     "open_simulations",

@@ -26,7 +26,7 @@ _LIBRARIES = {"nnef_dists", "equinox", "jaxtyping", "beartype", "jax"}
 
 @final
 class PosteriorCoordinates(eqx.Module):
-    """Unconstrained coordinates of theta, and standardised observations; never trained.
+    """Unconstrained coordinates of theta, and standardized observations; never trained.
 
         theta = support(u),    u = shift + scale z,    inputs(x) = (x - x_shift) / x_scale
 
@@ -119,7 +119,7 @@ class PosteriorCoordinates(eqx.Module):
         return paramax.unwrap(self.shift).shape[0]
 
     def inputs(self, x: Float[Array, "*x_shape"]) -> Float[Array, "*x_shape"]:
-        """Returns the standardised observation.
+        """Returns the standardized observation.
 
         Warns:
             ExtrapolationWarning: If a concrete x is unlike the simulated observations.

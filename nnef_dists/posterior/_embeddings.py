@@ -22,7 +22,7 @@ from nnef_dists.bayes import (
 
 
 class AbstractEmbedding(Module):
-    """A network from one standardised observation to a vector, at the means of its weights.
+    """A network from one standardized observation to a vector, at the means of its weights.
 
     Attributes:
         x_shape: The shape of an observation; its last axis are channels.

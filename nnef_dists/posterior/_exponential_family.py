@@ -111,7 +111,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
     def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_FamilyLaw":
         """Returns the member of the family for one standardized observation."""
         q = jax.tree.map(jax.lax.stop_gradient, self.q.tree)
-        box = paramax.unwrap(q.network.standardisation)
+        box = paramax.unwrap(q.network.standardization)
         raw, rest = jnp.split(self.trunk(inputs), [box.low.shape[0]])
         eta = box.eta_at(box.low + (box.high - box.low) * jax.nn.sigmoid(raw))
         d = self.coordinates.theta_dim

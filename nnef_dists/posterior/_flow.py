@@ -1,4 +1,4 @@
-"""The head whose posterior is a conditional normalising flow."""
+"""The head whose posterior is a conditional normalizing flow."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -18,7 +18,7 @@ from nnef_dists.posterior._trunk import Trunk, make_coordinates
 
 @final
 class FlowPosterior(AbstractPosterior):
-    """A flowjax distribution of standardised coordinates z, conditioned on learned features of x.
+    """A flowjax distribution of standardized coordinates z, conditioned on learned features of x.
 
         q(z | x) = flow(z | trunk(x))
 

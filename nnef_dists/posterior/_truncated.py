@@ -135,7 +135,7 @@ class ImportanceWeights(NamedTuple):
     """Weights that turn draws of q into draws of the exact posterior, and what they are worth.
 
     Attributes:
-        log_weights: Normalised: their exponentials have sum 1, `(n,)`.
+        log_weights: Normalized: their exponentials have sum 1, `(n,)`.
         ess: Effective sample size, 1 / sum of squared weights.
         pareto_k: Shape of the tail of the weights: above 0.7 they are not to be used; minus
             infinity for equal weights.
@@ -146,7 +146,7 @@ class ImportanceWeights(NamedTuple):
     pareto_k: Float[Array, ""]
 
 
-def importance_correct(
+def importance_weights(
     theta: Float[Array, "n theta_dim"],
     log_q: Float[Array, " n"],
     log_target: Float[Array, " n"],

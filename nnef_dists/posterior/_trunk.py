@@ -23,7 +23,7 @@ class Trunk(Module):
     Args:
         data: Simulations, for shapes and dtype.
         out_features: How many numbers come out.
-        embedding: A network from one standardised observation to a vector; None flattens it.
+        embedding: A network from one standardized observation to a vector; None flattens it.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: The activation of the hidden layers.
@@ -72,7 +72,7 @@ class Trunk(Module):
         )
 
     def __call__(self, inputs: Float[Array, "*x_shape"]) -> Float[Array, " out_features"]:
-        """Returns the outputs for one standardised observation, at the weights' means."""
+        """Returns the outputs for one standardized observation, at the weights' means."""
         features = jnp.ravel(inputs) if self.embedding is None else self.embedding(inputs)
         return self.mlp(features)
 

@@ -41,7 +41,7 @@ class Chains(NamedTuple):
     Attributes:
         z: The draws, `(chains, draws, n)`.
         score: The gradients of the log-density of z at the draws, `(chains, draws, n)`.
-        log_density: The unnormalised log-density at the draws, in nats, `(chains, draws)`.
+        log_density: The unnormalized log-density at the draws, in nats, `(chains, draws)`.
         whitening: The coordinates: `whitening.to_u(z)` is the point.
         info: Summary of the run.
     """

@@ -48,7 +48,7 @@ def run_chains(
     key: PRNGKeyArray,
     config: HMCConfig,
 ) -> Chains:
-    """Draws from an unnormalised density on R^n by HMC in whitened coordinates.
+    """Draws from an unnormalized density on R^n by HMC in whitened coordinates.
 
     Chains share step size (dual averaging of their mean acceptance) and whitening, adapted in
     three phases: in coordinates of the modes' mean covariance, then twice in those of the chains'
@@ -58,7 +58,7 @@ def run_chains(
     `config.global_moves`).
 
     Args:
-        logdensity_fn: The unnormalised log-density of one point of shape `(dim,)`, in nats.
+        logdensity_fn: The unnormalized log-density of one point of shape `(dim,)`, in nats.
         start: Where chains start, and the first coordinates.
         key: PRNG key.
         config: How to sample.

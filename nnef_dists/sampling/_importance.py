@@ -89,8 +89,8 @@ def importance_chains(
 def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     """Returns the shape k of the tail of importance weights: those above 0.7 are not to be used.
 
-    A generalised Pareto distribution is fitted to the largest 3 sqrt(n) weights by the mean of a
-    quasi-posterior, and k is shrunk towards 1/2 as by ten draws.
+    A generalized Pareto distribution is fitted to the largest 3 sqrt(n) weights by the mean of a
+    quasi-posterior, and k is shrunk toward 1/2 as by ten draws.
 
     Args:
         log_weights: Logarithms of the weights, up to a constant.

@@ -68,10 +68,10 @@ class Whitening(NamedTuple):
 
 
 class KernelMixture(NamedTuple):
-    """A mixture of equal normals around given centres: a kernel density estimate.
+    """A mixture of equal normals around given centers: a kernel density estimate.
 
     Attributes:
-        centers: The centres, `(k, n)`.
+        centers: The centers, `(k, n)`.
         scale: The standard deviation of the normals in each coordinate, `(n,)`.
     """
 
@@ -83,7 +83,7 @@ class KernelMixture(NamedTuple):
         """Builds the estimate by Silverman's bandwidth.
 
         Args:
-            centers: The centres, `(k, n)`.
+            centers: The centers, `(k, n)`.
             spread: The standard deviation of the data in each coordinate, `(n,)`.
 
         Returns:
@@ -105,5 +105,5 @@ class KernelMixture(NamedTuple):
     def log_prob(self, z: Float[Array, " n"]) -> Float[Array, ""]:
         """Returns the log-density at z up to a constant, in nats."""
         z, centers = z / self.scale, self.centers / self.scale
-        # |z - c|^2 / 2 up to a term that all centres share.
+        # |z - c|^2 / 2 up to a term that all centers share.
         return jax.nn.logsumexp(centers @ z - jnp.sum(centers**2, -1) / 2) - jnp.sum(z**2) / 2

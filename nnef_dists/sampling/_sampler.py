@@ -13,13 +13,13 @@ class AbstractSampler(eqx.Module):
 
     @abstractmethod
     def sample(
-        self, family: ExponentialFamily, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
         """Draws n points.
 
         Args:
-            family: The exponential family.
             key: PRNG key.
+            family: The exponential family.
             eta: Valid natural parameters, `(eta_dim,)`.
             n: How many, at least 1.
 

@@ -98,10 +98,10 @@ MODELS = {
         3, 2, param_type=LaplacianParameter, key=jax.random.key(0)
     ),
     "BayesianLinear(local)": lambda: BayesianLinear(
-        3, 2, local_reparameterisation=True, key=jax.random.key(0)
+        3, 2, local_reparameterization=True, key=jax.random.key(0)
     ),
     "BayesianMLP": lambda: BayesianMLP(3, 2, 4, 2, key=jax.random.key(0)),
     "BayesianMLP(residual, local)": lambda: BayesianMLP(
-        3, 2, 4, 2, residual=True, local_reparameterisation=True, key=jax.random.key(0)
+        3, 2, 4, 2, residual=True, local_reparameterization=True, key=jax.random.key(0)
     ),
 }

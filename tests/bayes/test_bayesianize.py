@@ -31,7 +31,7 @@ def test_means_are_the_modules_weights():
     bayesian = bayesianize(module, init_raw_stdv=0.5)
     assert jnp.array_equal(bayesian(X), module(X))
     assert not jnp.allclose(bayesian(X, key=KEY), module(X))
-    assert eqx.tree_equal(bayesian.realise(), module)
+    assert eqx.tree_equal(bayesian.realize(), module)
     assert len(get_parameters(bayesian)) == 4
     with pytest.raises(ValueError, match=r"^key is required when sample=True$"):
         bayesian(X, sample=True)
@@ -92,9 +92,9 @@ def test_a_flowjax_bijection_becomes_bayesian_in_one_line():
 
     @eqx.filter_jit
     def outputs(bayesian, coupling):
-        drawn = bayesian.realise(key=KEY)
+        drawn = bayesian.realize(key=KEY)
         exact = jnp.linalg.slogdet(jax.jacfwd(drawn.transform)(X))[1]
-        both = bayesian.realise().transform(X), coupling.transform(X)
+        both = bayesian.realize().transform(X), coupling.transform(X)
         return both, drawn.transform_and_log_det(X), exact
 
     (y, expected), (z, log_det), exact = outputs(bayesian, coupling)

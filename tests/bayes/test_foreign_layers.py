@@ -81,8 +81,8 @@ def test_dropout_gets_its_own_half_of_the_key():
     y = net(X, key=KEY)
     assert jnp.array_equal(y, net(X, key=KEY))
     assert not jnp.allclose(y, net(X, key=jax.random.key(7)))
-    assert jnp.array_equal(y, net.realise(key=WEIGHT_KEY)(X, key=LAYER_KEY))
-    assert jnp.array_equal(y, sample_all_parameters(net, WEIGHT_KEY).realise()(X, key=LAYER_KEY))
+    assert jnp.array_equal(y, net.realize(key=WEIGHT_KEY)(X, key=LAYER_KEY))
+    assert jnp.array_equal(y, sample_all_parameters(net, WEIGHT_KEY).realize()(X, key=LAYER_KEY))
 
 
 def test_dropout_is_that_of_equinox_when_the_weights_are_at_their_means():
@@ -100,7 +100,7 @@ def test_inference_mode_switches_dropout_off():
     net = eqx.nn.inference_mode(bayesianize(module, init_raw_stdv=0.5))
     plain = eqx.nn.inference_mode(module)
     assert jnp.array_equal(net(X), plain(X))
-    assert jnp.array_equal(net(X, key=KEY), net.realise(key=WEIGHT_KEY)(X))
+    assert jnp.array_equal(net(X, key=KEY), net.realize(key=WEIGHT_KEY)(X))
     trained_again = eqx.nn.inference_mode(net, value=False)
     assert not jnp.array_equal(trained_again(X, key=KEY), net(X, key=KEY))
 
@@ -117,7 +117,7 @@ def test_dropout_keeps_its_mean_and_trains():
 
 
 def test_one_draw_of_the_weights_serves_a_batch_of_masks():
-    drawn = bayesianize(with_dropout(), init_raw_stdv=0.5).realise(key=KEY)
+    drawn = bayesianize(with_dropout(), init_raw_stdv=0.5).realize(key=KEY)
     outputs = jax.vmap(lambda key: drawn(X, key=key))(jax.random.split(KEY, 3))
     assert not jnp.allclose(outputs[0], outputs[1])
 
@@ -152,7 +152,7 @@ def test_batch_norm_updates_its_state_as_without_parameters(mode):
     for number in range(3):
         key = jax.random.fold_in(KEY, number)
         weight_key, layer_key = jax.random.split(key)
-        drawn = net.realise(key=weight_key)
+        drawn = net.realize(key=weight_key)
         y, state = run(lambda x, s, k: net(x, s, key=k), state, key)
         expected, plain_state = run(drawn_call(drawn), plain_state, layer_key)
         np.testing.assert_allclose(y, expected, rtol=1e-6)
@@ -188,8 +188,8 @@ def test_spectral_norm_iterates_on_drawn_weights():
     net = bayesianize(module, init_raw_stdv=0.5)
     for _ in range(60):
         y, state = net(X, state, key=KEY)
-    weight = net.realise(key=WEIGHT_KEY).layer.weight
-    bias = net.realise(key=WEIGHT_KEY).layer.bias
+    weight = net.realize(key=WEIGHT_KEY).layer.weight
+    bias = net.realize(key=WEIGHT_KEY).layer.bias
     expected = weight @ X / jnp.linalg.norm(weight, 2) + bias
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
@@ -198,7 +198,7 @@ def test_attention_with_dropout():
     module = eqx.nn.MultiheadAttention(2, 4, dropout_p=0.5, key=KEY)
     net = bayesianize(module, init_raw_stdv=0.5)
     tokens = jax.random.normal(KEY, (5, 4))
-    expected = net.realise(key=WEIGHT_KEY)(tokens, tokens, tokens, key=LAYER_KEY)
+    expected = net.realize(key=WEIGHT_KEY)(tokens, tokens, tokens, key=LAYER_KEY)
     assert jnp.array_equal(net(tokens, tokens, tokens, key=KEY), expected)
     tested = eqx.nn.inference_mode(net)
     plain = eqx.nn.inference_mode(module)
@@ -208,19 +208,19 @@ def test_attention_with_dropout():
 def test_an_argument_called_key_that_is_no_prng_key_stays_the_users():
     net = bayesianize(Attention(jnp.array(0.7)), init_raw_stdv=0.5)
     q, k, v = jax.random.normal(KEY, (3, 5, 4))
-    expected = net.realise(key=KEY)(q, k, v)
+    expected = net.realize(key=KEY)(q, k, v)
     assert jnp.array_equal(net(q, k, v, key=KEY), expected)
 
 
 @pytest.mark.parametrize("module", [Scaled(jnp.array(0.3)), eqx.nn.PReLU(0.3)])
 def test_a_layer_without_a_key_leaves_it_to_the_weights(module):
     net = bayesianize(module, init_raw_stdv=0.5)
-    assert jnp.array_equal(net(X, key=KEY), net.realise(key=KEY)(X))
+    assert jnp.array_equal(net(X, key=KEY), net.realize(key=KEY)(X))
 
 
 def test_a_users_random_layer():
     noisy = bayesianize(Noisy(jnp.array(0.3)), init_raw_stdv=0.5)
-    drawn = noisy.realise(key=WEIGHT_KEY)
+    drawn = noisy.realize(key=WEIGHT_KEY)
     assert jnp.array_equal(noisy(X, key=KEY), drawn(X, LAYER_KEY))
     partial = bayesianize(eqx.Partial(Noisy(jnp.array(0.3)), X), init_raw_stdv=0.5)
     assert partial(key=KEY).shape == X.shape
@@ -233,7 +233,7 @@ def test_wrapped_modules():
     # A mapped module accepts no keyword: the key is for the weights alone.
     mapped = bayesianize(eqx.filter_vmap(eqx.nn.Linear(3, 2, key=KEY)), init_raw_stdv=0.5)
     xs = jnp.stack([X, 2 * X])
-    assert jnp.array_equal(mapped(xs, key=KEY), mapped.realise(key=KEY)(xs))
+    assert jnp.array_equal(mapped(xs, key=KEY), mapped.realize(key=KEY)(xs))
 
 
 IMAGE = jnp.ones((1, 6, 6))
@@ -260,7 +260,7 @@ def test_a_layer_is_called_as_it_is(name):
     def same(a, b):
         return jax.tree.all(jax.tree.map(jnp.array_equal, a, b))
 
-    expected = net.realise(key=WEIGHT_KEY)(*args)
+    expected = net.realize(key=WEIGHT_KEY)(*args)
     assert same(net(*args), module(*args))
     assert same(net(*args, key=KEY), expected)
     assert not same(expected, module(*args))

@@ -59,11 +59,11 @@ def test_a_wrong_input_size_is_refused():
 def layer_pair(**options):
     options = {"init_raw_stdv": 0.5, "key": KEY, **options}
     return [
-        BayesianLinear(3, 2, local_reparameterisation=local, **options) for local in (False, True)
+        BayesianLinear(3, 2, local_reparameterization=local, **options) for local in (False, True)
     ]
 
 
-def test_local_reparameterisation_has_the_same_output_distribution():
+def test_local_reparameterization_has_the_same_output_distribution():
     x = jax.random.normal(jax.random.key(1), (4, 3))
     n = 20_000
     keys = jax.random.split(KEY, n)
@@ -77,7 +77,7 @@ def test_local_reparameterisation_has_the_same_output_distribution():
     assert np.abs(local.var(axis=0) / plain.var(axis=0) - 1).max() < 4.5 * np.sqrt(4 / n)
 
 
-def test_local_reparameterisation_lowers_the_gradients_variance():
+def test_local_reparameterization_lowers_the_gradients_variance():
     x = jax.random.normal(jax.random.key(1), (64, 3))
     keys = jax.random.split(KEY, 500)
 
@@ -90,8 +90,8 @@ def test_local_reparameterisation_lowers_the_gradients_variance():
     assert variance(plain) > 5 * variance(local)
 
 
-def test_local_reparameterisation_is_differentiable_where_nothing_is_random():
-    layer = BayesianLinear(3, 2, bayesian_bias=False, local_reparameterisation=True, key=KEY)
+def test_local_reparameterization_is_differentiable_where_nothing_is_random():
+    layer = BayesianLinear(3, 2, bayesian_bias=False, local_reparameterization=True, key=KEY)
     grads = jax.grad(lambda m: m(jnp.zeros((2, 3)), key=KEY).sum())(layer)
     # The output is W x + b at x = 0, for two points. The slope of the square root does not matter.
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads.W))
@@ -99,9 +99,9 @@ def test_local_reparameterisation_is_differentiable_where_nothing_is_random():
 
 
 @pytest.mark.parametrize("law", [LaplacianParameter, UniformParameter])
-def test_local_reparameterisation_is_for_gaussians(law):
+def test_local_reparameterization_is_for_gaussians(law):
     with pytest.raises(ValueError, match="Expected Gaussian or deterministic"):
-        BayesianLinear(3, 2, param_type=law, local_reparameterisation=True, key=KEY)
+        BayesianLinear(3, 2, param_type=law, local_reparameterization=True, key=KEY)
 
 
 def test_mlp_is_the_composition_of_its_layers():

@@ -59,7 +59,7 @@ def test_memory_is_bounded_by_the_batch():
 
 @pytest.mark.parametrize("count", [(0, 4), (4, 0)])
 def test_counts_are_checked(count):
-    with pytest.raises(ValueError, match=r"Expected (num_samples|batch_size) >= "):
+    with pytest.raises(ValueError, match=r"Expected (samples|batch_size) >= "):
         predictive_moments(LAW, predict, KEY, count[0], batch_size=count[1])
 
 

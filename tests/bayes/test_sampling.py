@@ -71,8 +71,8 @@ def test_flowjax_uses_the_mean_and_then_the_draw():
     log_prob = flow.log_prob(x)
     np.testing.assert_allclose(log_prob, -1 - np.log(2 * np.pi), rtol=1e-5)
     drawn = sample_all_parameters(flow, KEY)
-    centre = drawn.bijection.loc.mean
-    expected = -0.5 * ((x - centre) ** 2).sum() - np.log(2 * np.pi)
+    center = drawn.bijection.loc.mean
+    expected = -0.5 * ((x - center) ** 2).sum() - np.log(2 * np.pi)
     np.testing.assert_allclose(drawn.log_prob(x), expected, rtol=1e-5)
 
 

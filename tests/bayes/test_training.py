@@ -150,7 +150,7 @@ class Line(Module):
 
 def regression():
     design = jax.random.normal(jax.random.key(0), (40, 4))
-    x = design @ jnp.array(  # correlated features: the posterior is far from factorised
+    x = design @ jnp.array(  # correlated features: the posterior is far from factorized
         [[1.0, 0.6, 0.0, 0.0], [0.0, 0.8, 0.3, 0.0], [0.0, 0.0, 1.0, -0.5], [0.0, 0.0, 0.0, 0.7]]
     )
     y = x @ jnp.array([1.0, -2.0, 0.5, 3.0])
@@ -160,7 +160,7 @@ def regression():
     return x, y, mean, precision
 
 
-def minimise(dynamic, loss, key, *, steps, rate):
+def minimize(dynamic, loss, key, *, steps, rate):
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def step(carry, key):
@@ -197,15 +197,15 @@ def test_variational_inference_recovers_the_exact_posterior():
     model = Line(make_parameter(jnp.zeros(4)))
     dynamic, static = freeze_stdvs(model)
     # At their first width the weights are all but their means: this stage is MAP.
-    dynamic = minimise(dynamic, loss_on(static, 1), jax.random.key(2), steps=1500, rate=0.1)
+    dynamic = minimize(dynamic, loss_on(static, 1), jax.random.key(2), steps=1500, rate=0.1)
     model = unfreeze_all(dynamic, static)
     dynamic, static = freeze_means(model)
-    dynamic = minimise(dynamic, loss_on(static, 8), jax.random.key(3), steps=1500, rate=0.02)
+    dynamic = minimize(dynamic, loss_on(static, 8), jax.random.key(3), steps=1500, rate=0.02)
     model = unfreeze_all(dynamic, static)
     check(model, mean_sds=0.1, stdv_share=0.1)
 
     dynamic, static = partition_trainable(model)
-    dynamic = minimise(dynamic, loss_on(static, 8), jax.random.key(4), steps=1500, rate=0.01)
+    dynamic = minimize(dynamic, loss_on(static, 8), jax.random.key(4), steps=1500, rate=0.01)
     check(unfreeze_all(dynamic, static), mean_sds=0.1, stdv_share=0.1)
 
 
@@ -213,7 +213,7 @@ def test_a_laplace_law_recovers_a_laplace_posterior():
     # Without data the posterior is the prior: the divergence's minimum is zero, at the prior.
     prior = LaplacianParameter.from_scale(0.7, 0.4)
     model = make_parameter(jnp.zeros(3), param_type=LaplacianParameter, init_raw_stdv=1.0)
-    fitted = minimise(
+    fitted = minimize(
         model,
         lambda q, key: kl_divergence(q, prior),
         jax.random.key(0),

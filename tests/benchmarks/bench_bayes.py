@@ -84,7 +84,7 @@ def bench_trace(slow: bool) -> None:
 
 
 def scanned_step(model: Any, loss: Callable[..., jax.Array], steps: int) -> Callable[[], float]:
-    """Returns a function that times one optimiser step inside a scanned loop, in seconds."""
+    """Returns a function that times one optimizer step inside a scanned loop, in seconds."""
     optimizer = optax.adam(1e-3)
     dynamic, static = eqx.partition(model, eqx.is_inexact_array)
 
@@ -113,7 +113,7 @@ def bench_step(steps: int = 300, repeats: int = 15) -> None:
     key = jax.random.key(0)
     plain = eqx.nn.MLP(4, 1, 64, 2, key=key)
     ours = BayesianMLP(4, 1, 64, 2, key=key)
-    local = BayesianMLP(4, 1, 64, 2, local_reparameterisation=True, key=key)
+    local = BayesianMLP(4, 1, 64, 2, local_reparameterization=True, key=key)
 
     def mse(prediction: jax.Array) -> jax.Array:
         return jnp.mean((prediction - y) ** 2)
@@ -141,8 +141,8 @@ def bench_step(steps: int = 300, repeats: int = 15) -> None:
         "ours, means and widths, no draw": scanned_step(ours, without_noise, steps),
         "ours, 1 weight sample": scanned_step(ours, elbo(1), steps),
         "ours, 8 weight samples": scanned_step(ours, elbo(8), steps),
-        "local reparameterisation, 1": scanned_step(local, elbo(1), steps),
-        "local reparameterisation, 8": scanned_step(local, elbo(8), steps),
+        "local reparameterization, 1": scanned_step(local, elbo(1), steps),
+        "local reparameterization, 8": scanned_step(local, elbo(8), steps),
         "tree_at loop, 1 weight sample": scanned_step(ours, peer, steps),
     }
     best = dict.fromkeys(cases, float("inf"))
@@ -156,14 +156,14 @@ def bench_step(steps: int = 300, repeats: int = 15) -> None:
     print(f"  8 samples / 1 sample: {ratio:.2f}")
     wide = {
         flag: BayesianMLP(
-            4, 1, 64, 2, init_raw_stdv=0.3, local_reparameterisation=flag, key=jax.random.key(0)
+            4, 1, 64, 2, init_raw_stdv=0.3, local_reparameterization=flag, key=jax.random.key(0)
         )
         for flag in (False, True)
     }
     spread = gradient_variance(wide[False], elbo(1)) / gradient_variance(wide[True], elbo(1))
-    dearer = best["local reparameterisation, 1"] / best["ours, 1 weight sample"]
+    dearer = best["local reparameterization, 1"] / best["ours, 1 weight sample"]
     print(
-        f"  local reparameterisation: {dearer:.2f} times the time of a weight sample for 1 / "
+        f"  local reparameterization: {dearer:.2f} times the time of a weight sample for 1 / "
         f"{spread:.1f} of the gradient's variance: {spread / dearer:.1f} times less time for the "
         "same variance"
     )
@@ -189,9 +189,9 @@ def bench_laplace(batches: int = 20, size: int = 5_000_000) -> None:
 
         # The derivative of each draw to the scale, by one forward pass.
         draws, slopes = jax.jvp(draw, (law.scale,), (jnp.ones(()),))
-        centred = draws - 0.3
+        centered = draws - 0.3
         # In two stages: one float32 sum of so many terms would round visibly.
-        second_moment = jnp.mean(jnp.mean((centred**2).reshape(-1, 1000), axis=1))
+        second_moment = jnp.mean(jnp.mean((centered**2).reshape(-1, 1000), axis=1))
         return second_moment, jnp.all(jnp.isfinite(draws)), jnp.all(jnp.isfinite(slopes))
 
     rows = [summary(key) for key in jax.random.split(jax.random.key(0), batches)]
@@ -209,13 +209,13 @@ def bench_laplace(batches: int = 20, size: int = 5_000_000) -> None:
 
 
 def bench_local(draws: int = 2000) -> None:
-    print("gradient variance, weight draws over local reparameterisation (one layer, batch 64)")
+    print("gradient variance, weight draws over local reparameterization (one layer, batch 64)")
     key = jax.random.key(0)
     x = jax.random.normal(jax.random.key(1), (64, 16))
     y = jax.random.normal(jax.random.key(2), (64, 4))
     total = {}
     for local in (False, True):
-        layer = BayesianLinear(16, 4, init_raw_stdv=0.5, local_reparameterisation=local, key=key)
+        layer = BayesianLinear(16, 4, init_raw_stdv=0.5, local_reparameterization=local, key=key)
         grad = jax.grad(lambda m, k: jnp.mean((m(x, key=k) - y) ** 2))
         grads = jax.jit(jax.vmap(lambda k, m=layer, g=grad: g(m, k)))(
             jax.random.split(jax.random.key(3), draws)

@@ -61,17 +61,17 @@ class Task:
 
     def __init__(self, parameters, loss, learning_rate, judge):
         self.parameters, self.loss, self.judge = parameters, loss, judge
-        self.optimiser = optax.adam(learning_rate)
+        self.optimizer = optax.adam(learning_rate)
 
     def step(self, carry, key):
         parameters, state = carry
         value, gradient = jax.value_and_grad(self.loss)(parameters, key)
-        updates, state = self.optimiser.update(gradient, state, parameters)
+        updates, state = self.optimizer.update(gradient, state, parameters)
         return (optax.apply_updates(parameters, updates), state), value
 
     @property
     def start(self):
-        return self.parameters, self.optimiser.init(self.parameters)
+        return self.parameters, self.optimizer.init(self.parameters)
 
 
 def ours(flow, loss, learning_rate):
@@ -91,13 +91,13 @@ def likelihood(flow, key, batch=512):
     return tutorials.negative_log_likelihood(flow, tutorials.spiral(key, batch))
 
 
-def line_task(make=nd.CubicConjugation, seed=0, steps=2000):
+def line_task(make=nd.flows.CubicConjugation, seed=0, steps=2000):
     schedule = optax.cosine_decay_schedule(1e-2, steps)
     flow = tutorials.line_flow(make, jax.random.key(seed))
-    return ours(flow, tutorials.reverse_kl, schedule)
+    return ours(flow, tutorials.free_energy, schedule)
 
 
-def spiral_task(make=nd.CubicConjugation, seed=0, steps=5000, center=(0.0, 0.0)):
+def spiral_task(make=nd.flows.CubicConjugation, seed=0, steps=5000, center=(0.0, 0.0)):
     schedule = optax.cosine_decay_schedule(1e-2, steps)
     flow = tutorials.spiral_flow(make, jax.random.key(seed), center)
     return ours(flow, likelihood, schedule)
@@ -286,7 +286,7 @@ def line(options):
         for seed in range(options.seeds):
             task = line_task(make, seed, steps)
             parameters, _ = train(task, steps, jax.random.key(100 + seed))
-            gaps.append(task.judge(parameters, tutorials.reverse_kl, test_key, 100_000) + exact)
+            gaps.append(task.judge(parameters, tutorials.free_energy, test_key, 100_000) + exact)
         print_each(f"nnef_dists, {name}", gaps)
     if bijx is None:
         return
@@ -308,10 +308,10 @@ def spiral(options):
     for name, make in tutorials.BIJECTIONS.items():
         run_spiral(f"nnef_dists, {name}", options.seeds, steps, points, measure_nll,
                    lambda seed, make=make: spiral_task(make, seed, steps))  # fmt: skip
-    run_spiral("nnef_dists, cubic, seed's centre", options.seeds, steps, points, measure_nll,
+    run_spiral("nnef_dists, cubic, seed's center", options.seeds, steps, points, measure_nll,
                lambda seed: spiral_task(seed=seed, steps=steps, center=SEED_CENTER))  # fmt: skip
     if bijx is not None:
-        for title, center in (("seed's centre", SEED_CENTER), ("centre 0", (0.0, 0.0))):
+        for title, center in (("seed's center", SEED_CENTER), ("center 0", (0.0, 0.0))):
             _, measure_theirs = bijx_spiral()
             run_spiral(f"bijx, cubic, {title}", options.seeds, steps, points, measure_theirs,
                        lambda seed, c=center: bijx_spiral(seed, schedule, c)[0])  # fmt: skip
@@ -410,7 +410,7 @@ def against_hmc(flow, family, etas, found):
         return 1e6 * seconds_of(sample, 5) / float(np.sum(effective))
 
     def one_cost(eta, n, config):
-        run = jax.jit(lambda eta: nd.sample_hmc(family, eta, jax.random.key(1), n, config))
+        run = jax.jit(lambda eta: nd.moments.sample_hmc(jax.random.key(1), family, eta, n, config))
         effective = np.median(np.asarray(run(eta)[1].ess))
         return 1e6 * seconds_of(lambda: run(eta), 5) / float(effective)
 
@@ -443,7 +443,7 @@ def against_hmc(flow, family, etas, found):
 
 
 def nuts_cost(family, eta, n=16_384, chains=16):
-    """The same of NumPyro's NUTS, its chains vectorised; warm-up of 240 steps counts, as ours."""
+    """The same of NumPyro's NUTS, its chains vectorized; warm-up of 240 steps counts, as ours."""
     support, shape = family.support, family.support.shape
 
     def potential(u):

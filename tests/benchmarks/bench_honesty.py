@@ -121,7 +121,9 @@ def run(name: str, n_line: int, n_more: int) -> dict[str, float]:
     t_covariance = t_covariance[ok]
     refused = 0
     if dim <= 2:
-        labels = nd.MomentLabel(*(np.array(getattr(data, f)) for f in nd.MomentLabel._fields))
+        labels = nd.moments.MomentLabel(
+            *(np.array(getattr(data, f)) for f in nd.moments.MomentLabel._fields)
+        )
         compared = compare_with_quadrature(job.family, np.asarray(etas), labels)
         refused = int(ok.sum() - (compared.status == nd.Status.OK).sum())
     worst = np.abs(t).max(1) if len(t) else np.zeros(1)

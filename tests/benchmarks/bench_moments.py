@@ -83,11 +83,11 @@ def blackjax_nuts(log_density, dim, key, chains=4, warmup=500, draws=1000):
 
 
 def numpyro_nuts(log_density, dim, key, chains=4, warmup=500, draws=1000):
-    initialise, advance = numpyro_hmc(lambda u: -log_density(u), algo="NUTS")
+    initialize, advance = numpyro_hmc(lambda u: -log_density(u), algo="NUTS")
 
     def chain(key):
         start, moves = jax.random.split(key)
-        state = initialise(jax.random.normal(start, (dim,)), warmup, rng_key=moves)
+        state = initialize(jax.random.normal(start, (dim,)), warmup, rng_key=moves)
 
         def step(state, _):
             state = advance(state)

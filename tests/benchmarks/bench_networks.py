@@ -37,8 +37,8 @@ from tests.benchmarks.jobs import JOBS, SEED_JOBS
 TRAIN, HELD_OUT = 4096, 512
 NETWORKS = {
     "direct MLP": nd.MLPMomentNetwork,
-    "direct GLU": nd.GLUMomentNetwork,
-    "direct quadratic": nd.QuadraticMomentNetwork,
+    "direct GLU": nd.networks.GLUMomentNetwork,
+    "direct quadratic": nd.networks.QuadraticMomentNetwork,
     "log-partition": nd.LogPartitionNetwork,
     "convex": nd.ConvexLogPartitionNetwork,
 }

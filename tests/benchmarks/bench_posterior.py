@@ -118,7 +118,7 @@ def tutorial(options):
         for name, row in rows.items():
             posterior, seconds = fit(name, data, seed, options.steps, q)
             total = np.asarray(tutorial_example.mass(posterior, held.x[:500]))
-            # As if it were normalised, which a learned log-partition is but nearly.
+            # As if it were normalized, which a learned log-partition is but nearly.
             excess = float(npe.mean_nll(posterior, held)) + np.mean(np.log(total)) - exact
             one = jax.tree.map(lambda leaf: leaf[:1] if eqx.is_array(leaf) else leaf, posterior)
             single = float(npe.mean_nll(one, held)) - exact
@@ -170,7 +170,9 @@ def speed(options):
         head = make(data, jax.random.key(0), q)
         heads = {"": head}
         if name != "flow":
-            heads[", ensemble of 6"] = nd.EnsemblePosterior.of_draws(head, jax.random.key(1), 6)
+            heads[", ensemble of 6"] = nd.posterior.EnsemblePosterior.of_draws(
+                head, jax.random.key(1), 6
+            )
         for title, posterior in heads.items():
             keys = jax.random.split(jax.random.key(2), len(x))
             times = (

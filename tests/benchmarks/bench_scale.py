@@ -35,7 +35,7 @@ def measure(name: str, n: int, workers: int) -> dict[str, float]:
     executor = ProcessPoolExecutor(workers, mp_context=SPAWN) if workers else None
 
     def generate(folder, size, seed):
-        etas = nd.RandomEtas(jax.random.key(seed), size, job.ranges)
+        etas = nd.generation.RandomEtas(jax.random.key(seed), size, job.ranges)
         return nd.generate_moments(
             job.family,
             etas,

@@ -9,7 +9,7 @@ def c2st(reference, draws, seed=1):
     """Returns the accuracy of a classifier between two sets of draws, `(n, d)` each: 1/2 is best.
 
     Five-fold cross-validation of a network of two hidden layers of 10 d units, on coordinates that
-    are standardised by the reference.
+    are standardized by the reference.
 
     Reference:
         Lopez-Paz and Oquab, *Revisiting classifier two-sample tests*, ICLR (2017); Lueckmann,

@@ -34,7 +34,7 @@ def each(one: Callable) -> Callable:
     return many
 
 
-def closed_form(family: nd.ClosedFormFamily) -> Callable:
+def closed_form(family: nd.families.AbstractNamedFamily) -> Callable:
     """The family's own formulas."""
     both = jax.jit(jax.vmap(lambda eta: (family.mean(eta), family.covariance(eta))))
 
@@ -45,7 +45,7 @@ def closed_form(family: nd.ClosedFormFamily) -> Callable:
     return many
 
 
-LATTICE = {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbours": (-0.5, 0.5)}
+LATTICE = {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbors": (-0.5, 0.5)}
 JOBS = {
     "quartic": Job(
         nd.Polynomial1D((1, 2, 4)),

@@ -47,7 +47,7 @@ def heads(task, data):
         if len(data.x_shape) < 2:
             return {"key": key}
         key, key_set = jax.random.split(key)
-        return {"key": key, "embedding": nd.SetEmbedding(data.x_shape, key=key_set)}
+        return {"key": key, "embedding": nd.posterior.SetEmbedding(data.x_shape, key=key_set)}
 
     return {
         "Gaussian, linear": lambda key: nd.GaussianPosterior(
@@ -134,17 +134,21 @@ def calibration(options):
         first = jax.tree.map(lambda leaf: leaf[:1] if eqx.is_array(leaf) else leaf, ensemble)
         for title, head in (("ensemble", ensemble), ("first member alone", first)):
             keys = jax.random.split(jax.random.key(301), 3)
-            ranks = nd.sbc_ranks(head, *pairs, keys[0], 200)
+            ranks = nd.diagnostics.sbc_ranks(head, *pairs, keys[0], 200)
             levels = {
-                "central": nd.central_levels(ranks),
-                "highest density": nd.highest_density_levels(head, *pairs, keys[1], 200),
-                "TARP": nd.tarp_levels(head, *pairs, keys[2], 200),
+                "central": nd.diagnostics.central_levels(ranks),
+                "highest density": nd.diagnostics.highest_density_levels(
+                    head, *pairs, keys[1], 200
+                ),
+                "TARP": nd.diagnostics.tarp_levels(head, *pairs, keys[2], 200),
             }
-            p_value = min(1.0, float(nd.uniformity_p_value(ranks).min()) * ranks.shape[1])
+            p_value = min(
+                1.0, float(nd.diagnostics.uniformity_p_value(ranks).min()) * ranks.shape[1]
+            )
             gaps = [
                 f"{gap.min():+.3f} to {gap.max():+.3f} ({kind})"
                 for kind, each in levels.items()
-                for gap in [np.asarray(nd.expected_coverage(each, nominal)).T - nominal]
+                for gap in [np.asarray(nd.diagnostics.expected_coverage(each, nominal)).T - nominal]
             ]
             print(
                 f"  {name}, {best}, {title}: SBC p {p_value:.3g} after Bonferroni; coverage less "

@@ -16,27 +16,27 @@ CONSTANT = 7.0
 STDV = 0.02
 
 
-class ExactPotential(nd.AbstractLogPartitionNetwork):
+class ExactPotential(nd.networks.AbstractLogPartitionNetwork):
     """The exact log-partition plus a constant plus shift . eta."""
 
-    family: nd.ClosedFormFamily = eqx.field(static=True)
-    standardisation: nd.Standardisation
+    family: nd.families.AbstractNamedFamily = eqx.field(static=True)
+    standardization: nd.networks.Standardization
     shift: nd.AbstractParameter
 
     def potential(self, eta):
         return self.family.log_partition(eta) + CONSTANT + jnp.sum(self.shift.mean * eta)
 
 
-class ExactMoments(nd.AbstractMomentNetwork):
+class ExactMoments(nd.networks.AbstractMomentNetwork):
     """The exact moments plus a shift plus twist @ eta, which makes the Jacobian what one likes."""
 
-    family: nd.ClosedFormFamily = eqx.field(static=True)
-    standardisation: nd.Standardisation
+    family: nd.families.AbstractNamedFamily = eqx.field(static=True)
+    standardization: nd.networks.Standardization
     shift: nd.AbstractParameter
     twist: nd.AbstractParameter
 
     def __call__(self, eta, *, key=None, sample=None):
-        net = nd.draw_or_mean(self, key=key, sample=sample)
+        net = nd.bayes.draw_or_mean(self, key=key, sample=sample)
         return self.family.mean(eta) + net.shift.mean + net.twist.mean @ eta
 
 
@@ -71,7 +71,7 @@ def potential_of(name, dtype=None):
     """The exact log-partition network of a case."""
     data = data_of(name, dtype)
     shift = uncertain(jnp.zeros(data.family.eta_dim, data.eta.dtype))
-    return ExactPotential(data.family, nd.Standardisation.fit(data), shift)
+    return ExactPotential(data.family, nd.networks.Standardization.fit(data), shift)
 
 
 def moments_of(name, twist=None):
@@ -81,7 +81,7 @@ def moments_of(name, twist=None):
     twist = jnp.zeros((d, d), dtype) if twist is None else jnp.asarray(twist, dtype)
     shift = uncertain(jnp.zeros(d, dtype))
     return ExactMoments(
-        data.family, nd.Standardisation.fit(data), shift, nd.DeterministicParameter(twist)
+        data.family, nd.networks.Standardization.fit(data), shift, nd.DeterministicParameter(twist)
     )
 
 
@@ -91,7 +91,7 @@ def family_of(name, dtype=None, **options):
     return nd.AmortizedFamily(CASES[name][0], potential_of(name, dtype), **options)
 
 
-def labelled(network, etas):
+def labeled(network, etas):
     """A network, made without coordinates, with those of its own moments at some etas."""
     known = data_of("GaussianNatural1D")[: len(etas)]
     n, d = etas.shape
@@ -101,7 +101,7 @@ def labelled(network, etas):
     arrays |= {"eta": np.asarray(etas), "mean": np.asarray(mean)}
     arrays |= {"covariance": np.asarray(covariance), "covariance_error": np.zeros_like(covariance)}
     data = data_of_arrays(network.family, None, **arrays)
-    return dataclasses.replace(network, standardisation=nd.Standardisation.fit(data))
+    return dataclasses.replace(network, standardization=nd.networks.Standardization.fit(data))
 
 
 # One program for all batches of one size.

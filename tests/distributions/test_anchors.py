@@ -16,7 +16,7 @@ from tests.distributions.exact import (
     data_of,
     etas_of,
     family_of,
-    labelled,
+    labeled,
     potential_of,
     uncertain,
 )
@@ -29,11 +29,11 @@ LATTICE = nd.LatticePhi4(3)
 ETA = (0.1, 0.2, -0.5, 0.1)
 
 
-class QuadraticMoments(nd.AbstractLogPartitionNetwork):
+class QuadraticMoments(nd.networks.AbstractLogPartitionNetwork):
     """A = 2 |eta|^2 + shift . eta: a network of whatever family."""
 
     family: nd.ExponentialFamily = eqx.field(static=True)
-    standardisation: nd.Standardisation
+    standardization: nd.networks.Standardization
     shift: nd.AbstractParameter
 
     def potential(self, eta):
@@ -43,9 +43,9 @@ class QuadraticMoments(nd.AbstractLogPartitionNetwork):
 @functools.cache
 def lattice_network():
     """A network of a family that has neither closed form nor quadrature."""
-    ranges = {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbours": (-0.5, 0.5)}
+    ranges = {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbors": (-0.5, 0.5)}
     etas = LATTICE.sample_eta(jax.random.key(0), 16, ranges)
-    return labelled(QuadraticMoments(LATTICE, None, uncertain(jnp.ones(4, etas.dtype))), etas)
+    return labeled(QuadraticMoments(LATTICE, None, uncertain(jnp.ones(4, etas.dtype))), etas)
 
 
 class TestAnchors:
@@ -63,7 +63,7 @@ class TestAnchors:
 
     def test_given_ones_are_met(self):
         eta = jnp.asarray([0.1, 0.2, -0.5, 0.1])
-        anchor = nd.LogPartitionEstimate(eta, jnp.asarray(2.5), jnp.asarray(0.1), "guessed")
+        anchor = nd.moments.LogPartitionEstimate(eta, jnp.asarray(2.5), jnp.asarray(0.1), "guessed")
         q = nd.AmortizedFamily(LATTICE, lattice_network(), anchor=anchor)
         assert q.log_partition(eta) == 2.5
         assert dataclasses.replace(q, strict=True).log_partition(eta) == 2.5
@@ -72,7 +72,7 @@ class TestAnchors:
         q = family_of("GaussianNatural1D")
         etas = np.asarray(etas_of("GaussianNatural1D"))
         assert np.any(np.all(etas == np.asarray(q.center), axis=1))
-        inputs = q.network.standardisation.inputs(q.center)
+        inputs = q.network.standardization.inputs(q.center)
         # Inputs have variance 1, and a range of -1.7 to 1.7.
         assert np.max(np.abs(inputs)) < 0.5
         assert np.array_equal(q.anchor.tree.eta, q.center)
@@ -83,7 +83,7 @@ class TestAnchors:
         net = potential_of("GaussianNatural1D")
         with pytest.raises(ValueError, match=r"Expected a network of Gamma.*GaussianNatural1D"):
             nd.AmortizedFamily(nd.Gamma(), net)
-        anchor = nd.LogPartitionEstimate(jnp.zeros(3), jnp.zeros(()), jnp.zeros(()), "none")
+        anchor = nd.moments.LogPartitionEstimate(jnp.zeros(3), jnp.zeros(()), jnp.zeros(()), "none")
         with pytest.raises(ValueError, match=r"shape \(2,\); got \(3,\)"):
             nd.AmortizedFamily(GAUSSIAN, net, anchor=anchor)
 
@@ -101,11 +101,11 @@ class Tempered(nd.ExponentialFamily):
         return -(x**2) / 2
 
 
-class TemperedPotential(nd.AbstractLogPartitionNetwork):
+class TemperedPotential(nd.networks.AbstractLogPartitionNetwork):
     """The log of the integral of exp(eta x - t x^2 / 2)."""
 
     family: nd.ExponentialFamily = eqx.field(static=True)
-    standardisation: nd.Standardisation
+    standardization: nd.networks.Standardization
     shift: nd.AbstractParameter
 
     def potential(self, eta):
@@ -115,11 +115,11 @@ class TemperedPotential(nd.AbstractLogPartitionNetwork):
 class TestBaseMeasures:
     def test_the_entropy_needs_it_as_a_statistic(self):
         """Any normal of variance 1 has the entropy log(2 pi e) / 2."""
-        family = nd.BaseMeasureAsStatistic(Tempered(), 0.5, 2.0)
+        family = nd.families.BaseMeasureAsStatistic(Tempered(), 0.5, 2.0)
         etas = family.sample_eta(
             jax.random.key(0), 16, {"x": (-2.0, 2.0), "log_h": (0.6, 1.9, "log")}
         )
-        net = labelled(TemperedPotential(family, None, uncertain(jnp.ones(1, etas.dtype))), etas)
+        net = labeled(TemperedPotential(family, None, uncertain(jnp.ones(1, etas.dtype))), etas)
         q = nd.AmortizedFamily(family, net)
         assert q.anchor.tree.method == "quadrature"
         assert q.anchor.tree.standard_error < 1e-4
@@ -160,11 +160,11 @@ class TestLeavingTheBox:
 
     def test_it_is_warned_of(self):
         q, far = family_of("GaussianNatural1D"), jnp.array(self.FAR)
-        with pytest.warns(nd.ExtrapolationWarning, match="got .*-40"):
+        with pytest.warns(nd.distributions.ExtrapolationWarning, match="got .*-40"):
             mean = q.mean(far)
         assert_close(mean, np.asarray(GAUSSIAN.mean(far)))
         for call in (q.covariance, q.log_partition, q.entropy, q.is_positive_definite):
-            with pytest.warns(nd.ExtrapolationWarning):
+            with pytest.warns(nd.distributions.ExtrapolationWarning):
                 call(far)
         # Inside a transformation nothing can warn, and warnings are errors here.
         assert_close(jax.jit(lambda q: q.mean(far))(q), np.asarray(mean))
@@ -180,7 +180,7 @@ class TestLeavingTheBox:
         assert_close(compiled(q, near), np.asarray(GAUSSIAN.mean(near)))
 
     def test_an_invalid_eta_is_refused(self):
-        q = family_of("GaussianNatural1D", sampler=nd.QuadratureSampler())
+        q = family_of("GaussianNatural1D", sampler=nd.distributions.QuadratureSampler())
         draw = functools.partial(q.sample, jax.random.key(0), n=2)
         for call in (q.mean, q.covariance, q.entropy, draw):
             with pytest.raises(ValueError, match=r"'x2'.*negative"):
@@ -191,7 +191,7 @@ def test_saving(tmp_path):
     """All is in the file: `load` needs the path alone."""
     data = data_of("GaussianNatural1D")
     net = nd.LogPartitionNetwork(GAUSSIAN, data, width=4, depth=1, key=jax.random.key(0))
-    sampler = nd.HMCSampler(nd.HMCConfig(draws=64, min_ess=100.0))
+    sampler = nd.distributions.HMCSampler(nd.HMCConfig(draws=64, min_ess=100.0))
     q = nd.AmortizedFamily(GAUSSIAN, net, sampler=sampler, strict=True)
     nd.save(tmp_path / "q.safetensors", q)
     again = nd.load(tmp_path / "q.safetensors")
@@ -205,7 +205,7 @@ def test_saving(tmp_path):
 
 def test_a_sampler_in_a_file_is_checked(tmp_path):
     """What would not have been made is not loaded."""
-    sampler = nd.HMCSampler()
+    sampler = nd.distributions.HMCSampler()
     object.__setattr__(sampler.config, "chains", 1)
     nd.save(tmp_path / "sampler.safetensors", sampler)
     with pytest.raises(ValueError, match=r"valid HMCConfig at config.*chains"):

@@ -35,7 +35,7 @@ def trained():
     labels = data.batch()
     net = nd.LogPartitionNetwork(GAUSSIAN, data, width=16, depth=2, key=jax.random.key(0))
     dynamic, static = nd.freeze_stdvs(net)
-    optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, 800))
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, 800))
 
     def loss(dynamic, key):
         with jax.numpy_dtype_promotion("strict"):
@@ -45,11 +45,11 @@ def trained():
     def train(dynamic):
         def step(carry, key):
             dynamic, state = carry
-            updates, state = optimiser.update(jax.grad(loss)(dynamic, key), state, dynamic)
+            updates, state = optimizer.update(jax.grad(loss)(dynamic, key), state, dynamic)
             return (optax.apply_updates(dynamic, updates), state), None
 
         keys = jax.random.split(jax.random.key(1), 800)
-        return jax.lax.scan(step, (dynamic, optimiser.init(dynamic)), keys)[0][0]
+        return jax.lax.scan(step, (dynamic, optimizer.init(dynamic)), keys)[0][0]
 
     with jax.numpy_dtype_promotion("standard"):
         return nd.AmortizedFamily(GAUSSIAN, nd.unfreeze_all(train(dynamic), static))

@@ -102,8 +102,8 @@ def kernel(samples, seed, n):
     """The covariance between candidates, summed over scaled statistics, in float64."""
     q, etas = twisted(), etas_of("GaussianNatural1D", n, seed=5)
     key = jax.random.key(seed)
-    draws = nd.predictive_draws(q.network, lambda net: jax.vmap(net)(etas), key, samples)
-    coordinates = q.network.standardisation
+    draws = nd.bayes.predictive_draws(q.network, lambda net: jax.vmap(net)(etas), key, samples)
+    coordinates = q.network.standardization
     scale = np.asarray(jax.vmap(lambda eta: coordinates.rough_sd(coordinates.inputs(eta)))(etas))
     z = (np.asarray(draws, np.float64) - np.mean(draws, 0)) / scale
     return np.einsum("sai,sbi->ab", z, z) / (samples - 1)
@@ -112,11 +112,13 @@ def kernel(samples, seed, n):
 class TestAcquire:
     NOISE = 0.01
 
-    def test_it_maximises_the_determinant_greedily(self):
+    def test_it_maximizes_the_determinant_greedily(self):
         """Against determinants of all extensions by one candidate, step by step."""
         n = 24
         etas, k = etas_of("GaussianNatural1D", n, seed=5), kernel(32, 3, n)
-        chosen = nd.acquire(twisted(), etas, 6, jax.random.key(3), samples=32, noise=self.NOISE)
+        chosen = nd.distributions.acquire(
+            twisted(), etas, jax.random.key(3), 6, samples=32, noise=self.NOISE
+        )
         assert len(set(chosen.tolist())) == 6
         noisy = k + self.NOISE**2 * np.eye(n)
         for step, index in enumerate(chosen):
@@ -135,7 +137,7 @@ class TestAcquire:
         etas = etas_of("GaussianNatural1D", 24, seed=5)
         best = int(np.argmax(np.diag(kernel(32, 3, 24))))
         copies = jnp.concatenate([etas, jnp.tile(etas[best], (4, 1))])
-        chosen = nd.acquire(twisted(), copies, 4, jax.random.key(3), samples=32)
+        chosen = nd.distributions.acquire(twisted(), copies, jax.random.key(3), 4, samples=32)
         assert chosen[0] == best
         assert np.sum((chosen == best) | (chosen >= 24)) == 1
 
@@ -143,13 +145,13 @@ class TestAcquire:
         q, etas, key = twisted(), etas_of("GaussianNatural1D", 4), jax.random.key(0)
         for n in (0, 5):
             with pytest.raises(ValueError, match=f"1 <= n <= 4; got {n}"):
-                nd.acquire(q, etas, n, key)
+                nd.distributions.acquire(q, etas, key, n)
         with pytest.raises(ValueError, match="samples >= 2"):
-            nd.acquire(q, etas, 2, key, samples=1)
+            nd.distributions.acquire(q, etas, key, 2, samples=1)
         with pytest.raises(ValueError, match="Expected 0 < noise < inf"):
-            nd.acquire(q, etas, 2, key, noise=0.0)
+            nd.distributions.acquire(q, etas, key, 2, noise=0.0)
         with pytest.raises(ValueError, match=r"etas\[1\]"):
-            nd.acquire(q, etas.at[1, 1].set(1.0), 2, key)
+            nd.distributions.acquire(q, etas.at[1, 1].set(1.0), key, 2)
 
     def test_a_network_without_a_covariance_may_ask(self):
         """One that has seen little is who needs more labels."""
@@ -157,15 +159,15 @@ class TestAcquire:
         net = moments_of("GaussianNatural1D", -1e3 * np.eye(2))
         q = nd.AmortizedFamily(GAUSSIAN, net)
         assert not jax.vmap(q.is_positive_definite)(etas).any()
-        assert len(set(nd.acquire(q, etas, 6, jax.random.key(3)).tolist())) == 6
+        assert len(set(nd.distributions.acquire(q, etas, jax.random.key(3), 6).tolist())) == 6
 
     def test_a_network_that_is_no_help_is_refused(self):
         etas, key = etas_of("GaussianNatural1D", 24, seed=5), jax.random.key(0)
         net = moments_of("GaussianNatural1D", np.full((2, 2), np.inf))
         with pytest.raises(ValueError, match="candidate 0 without"):
-            nd.acquire(nd.AmortizedFamily(GAUSSIAN, net), etas, 2, key)
+            nd.distributions.acquire(nd.AmortizedFamily(GAUSSIAN, net), etas, key, 2)
         sure = nd.DeterministicParameter(net.shift.mean)
         still = nd.DeterministicParameter(jnp.zeros_like(net.twist.mean))
         sure = dataclasses.replace(net, shift=sure, twist=still)
         with pytest.raises(ValueError, match="one that is certain"):
-            nd.acquire(nd.AmortizedFamily(GAUSSIAN, sure), etas, 2, key)
+            nd.distributions.acquire(nd.AmortizedFamily(GAUSSIAN, sure), etas, key, 2)

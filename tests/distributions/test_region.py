@@ -26,8 +26,8 @@ def wedge(exact=potential_of):
     number = np.exp(rng.uniform(0, np.log(40), 300))
     mean = rng.uniform(-0.5, 0.5, 300)
     etas = jnp.asarray(np.stack([number * mean, -number / 2], 1), float)
-    coordinates = nd.Standardisation.fit(exact_data(GAUSSIAN, etas))
-    network = dataclasses.replace(exact("GaussianNatural1D"), standardisation=coordinates)
+    coordinates = nd.networks.Standardization.fit(exact_data(GAUSSIAN, etas))
+    network = dataclasses.replace(exact("GaussianNatural1D"), standardization=coordinates)
     return nd.AmortizedFamily(GAUSSIAN, network), etas
 
 
@@ -38,7 +38,7 @@ def test_an_unseen_combination_is_outside(exact):
     assert jnp.all((far > etas.min(0)) & (far < etas.max(0)))
     assert jax.vmap(q.is_inside)(etas).all()
     assert not q.is_inside(far)
-    with pytest.warns(nd.ExtrapolationWarning):
+    with pytest.warns(nd.distributions.ExtrapolationWarning):
         q.mean(far)
 
 

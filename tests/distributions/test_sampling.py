@@ -11,10 +11,10 @@ import nnef_dists as nd
 from tests.distributions.exact import family_of
 
 
-class FixedSampler(nd.AbstractSampler):
+class FixedSampler(nd.sampling.AbstractSampler):
     """Points on a grid."""
 
-    def sample(self, family, key, eta, n):
+    def sample(self, key, family, eta, n):
         return jnp.arange(n, dtype=eta.dtype)
 
 
@@ -34,7 +34,9 @@ class TestSampling:
         config = nd.HMCConfig(
             chains=4, warmup=24, draws=8, global_moves=False, control_variates=False
         )
-        q = dataclasses.replace(family_of("GaussianNatural1D"), sampler=nd.HMCSampler(config))
+        q = dataclasses.replace(
+            family_of("GaussianNatural1D"), sampler=nd.distributions.HMCSampler(config)
+        )
         with pytest.raises(RuntimeError, match="pass the sampler's checks"):
             q.sample(jax.random.key(0), jnp.asarray([0.8, -0.7]), 5)
         with pytest.raises(ValueError, match="n >= 1; got 0"):

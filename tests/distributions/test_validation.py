@@ -28,7 +28,7 @@ def held_out(n=64, z_error=1e-3, seed=9):
 
 def changed(data, **arrays):
     """A copy of a dataset with other arrays."""
-    names = ("eta", *nd.MomentLabel._fields)
+    names = ("eta", *nd.moments.MomentLabel._fields)
     kept = {name: np.array(getattr(data, name)) for name in names}
     return data_of_arrays(data.family, data.config, **(kept | arrays))
 
@@ -99,7 +99,8 @@ class TestFigures:
 class TestWarnings:
     def test_a_network_that_errs_everywhere(self):
         with pytest.warns(
-            nd.ValidationWarning, match=r"rms error, up to .* exceeds 3 times.*at eta = \["
+            nd.distributions.ValidationWarning,
+            match=r"rms error, up to .* exceeds 3 times.*at eta = \[",
         ):
             q = nd.validate(shifted([0.5, -0.5], 1.0), held_out())
         assert not q.report.tree.passed
@@ -109,7 +110,7 @@ class TestWarnings:
         data = held_out()
         mean = np.array(data.mean)
         mean[5, 1] += 0.3 * sd_of(data)[5, 1]
-        with pytest.warns(nd.ValidationWarning, match=r"largest error.*'x2' at eta"):
+        with pytest.warns(nd.distributions.ValidationWarning, match=r"largest error.*'x2' at eta"):
             q = nd.validate(family_of("GaussianNatural1D"), changed(data, mean=mean))
         assert np.array_equal(q.report.tree.worst_eta, data.eta[5])
         assert q.report.tree.largest_ratio > 1
@@ -118,7 +119,9 @@ class TestWarnings:
         """Errors of 2.5 standard errors, which three times their rms alone would allow."""
         data = held_out(z_error=0.1)
         mean = (np.array(data.mean) + 0.25 * sd_of(data)).astype(data.eta.dtype)
-        with pytest.warns(nd.ValidationWarning, match="Reasons: its 90 % intervals, widened"):
+        with pytest.warns(
+            nd.distributions.ValidationWarning, match="Reasons: its 90 % intervals, widened"
+        ):
             q = nd.validate(shifted([0.0, 0.0], 2e-4), changed(data, mean=mean))
         assert q.report.tree.rms_ratio < 1
 
@@ -129,7 +132,7 @@ class TestWarnings:
         assert "too narrow: train the scales" in repr(q)
 
     def test_predictions_that_are_not_numbers(self):
-        with pytest.warns(nd.ValidationWarning, match="largest inf"):
+        with pytest.warns(nd.distributions.ValidationWarning, match="largest inf"):
             nd.validate(shifted([np.nan, 0.0]), held_out())
 
     def test_noisy_labels_allow_more(self):
@@ -141,7 +144,7 @@ class TestWarnings:
     def test_a_smaller_tolerance(self):
         q = shifted([0.003, -0.003])
         assert nd.validate(q, held_out()).report.tree.passed
-        with pytest.warns(nd.ValidationWarning, match=r"tolerance of 0\.001"):
+        with pytest.warns(nd.distributions.ValidationWarning, match=r"tolerance of 0\.001"):
             nd.validate(q, held_out(), tolerance=1e-3)
 
     def test_a_few_large_errors_make_the_rms_uncertain(self):

@@ -88,7 +88,7 @@ def test_densities_integrate_to_one(family, eta):
     assert np.max(np.abs(np.asarray(found.mean) - exact.mean) / exact.sd) < tolerance
 
 
-def test_a_beta_that_floats_cannot_hold_is_not_labelled():
+def test_a_beta_that_floats_cannot_hold_is_not_labeled():
     """Much of the mass lies closer to 1 than rounding: the sampler says so."""
     with jax.numpy_dtype_promotion("standard"):
         data = nd.estimate_moments(

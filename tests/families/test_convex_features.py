@@ -51,7 +51,7 @@ def test_all_that_one_product_domain_has():
 
 
 def test_a_packed_triangle_has_those_of_its_matrix():
-    full, minimal = nd.MultivariateNormal(3), nd.MinimalMultivariateNormal(3)
+    full, minimal = nd.MultivariateNormal(3), nd.families.MinimalMultivariateNormal(3)
     eta = drawn(minimal, 1, 1, {"x": (-1, 1), "xxT_lower": (-2, -0.5)})[0]
     lower = np.zeros((3, 3))
     lower[np.tril_indices(3)] = eta[3:]

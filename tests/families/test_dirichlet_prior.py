@@ -74,7 +74,7 @@ class TestNaturalDomain:
         assert family.is_valid_eta(array(eta - step))
         assert_refused(family, eta + step, "sum_i exp(alpha_i / n) < 1")
 
-    def test_inside_means_grow_towards_the_boundary_and_stay_finite(self):
+    def test_inside_means_grow_toward_the_boundary_and_stay_finite(self):
         """Along the critical ray the density is s^((n+1)(k-1)/2) exp(-gap s): see the proof."""
         n = 2.0
         for gap in (0.1, 0.01):

@@ -52,7 +52,7 @@ class TestConstraint:
         assert values.shape == (50, *case.shape)
         assert belongs.all()
         measured = values
-        if isinstance(case.constraint, nd.NegativeDefinite):
+        if isinstance(case.constraint, nd.families.DefiniteConstraint):
             measured = np.stack([np.linalg.eigvalsh(quadratic_form(v)) for v in values])
         low, high = case.range[:2]
         slack = 1e-5 * (high - low)
@@ -118,7 +118,7 @@ def test_asymmetric_matrices_count_by_their_symmetric_part():
 def test_packed_pairs_are_counted_once():
     """x.H.x with H = [[-2, 0.5], [0.5, -1]] is -2 x0^2 + 1 x0 x1 - x1^2."""
     packed = jnp.asarray([-2.0, 1.0, -1.0], float)
-    assert_close(nd.NegativeDefinite.matrix(packed), np.array([[-2, 0.5], [0.5, -1]]))
+    assert_close(nd.families.DefiniteConstraint.matrix(packed), np.array([[-2, 0.5], [0.5, -1]]))
     # -x0^2 + c x0 x1 - x1^2 is definite for |c| < 2: it would be for |c| < 1 with pairs twice.
     assert nd.negative_definite.contains(jnp.asarray([-1.0, 1.9, -1.0], float))
     assert not nd.negative_definite.contains(jnp.asarray([-1.0, 2.1, -1.0], float))

@@ -67,7 +67,7 @@ def test_natural_domain():
     assert family.is_valid_eta(array([9.0, 9.0, -1e-3, -9.0]))
     for top in (0.0, 1e-3):
         assert_refused(family, [0.0, -9.0, top, 0.0], "'x4'")
-    # Just inside, the integral is finite: two grids agree. It grows without bound towards the edge.
+    # Just inside, the integral is finite: two grids agree. It grows without bound toward the edge.
     inside = [truth.lattice_phi4(3, (0.0, 1.0, -1e-3, 0.5), points) for points in (401, 801)]
     np.testing.assert_allclose(inside[0].mean, inside[1].mean, atol=1e-6)
     closer = [truth.lattice_phi4(3, (0.0, 0.1, -e4, 0.0), 801).log_partition for e4 in (0.1, 0.01)]

@@ -38,7 +38,7 @@ class TestGaussian:
             nd.GaussianNatural1D().to_natural(jnp.asarray(0.0), jnp.asarray(-1.0))
 
 
-@pytest.mark.parametrize("cls", [nd.MultivariateNormal, nd.MinimalMultivariateNormal])
+@pytest.mark.parametrize("cls", [nd.MultivariateNormal, nd.families.MinimalMultivariateNormal])
 class TestMultivariateNormals:
     def batch(self, d=3, n=6):
         means = jax.random.normal(jax.random.key(1), (n, d))
@@ -66,7 +66,7 @@ class TestMultivariateNormals:
         linear, quadratic = family.unflatten_stats_or_eta(eta).values()
         assert_close(linear, precision @ np.asarray(mean, np.float64), ulps=1024)
         form = -precision / 2
-        if cls is nd.MinimalMultivariateNormal:
+        if cls is nd.families.MinimalMultivariateNormal:
             form = (2 * form - np.diag(np.diag(form)))[np.tril_indices(3)]
         assert_close(quadratic, form, ulps=1024)
 
@@ -80,12 +80,15 @@ class TestMultivariateNormals:
             cls(d)
 
     def test_dimensions(self, cls):
-        sizes = {nd.MultivariateNormal: [2, 6, 12], nd.MinimalMultivariateNormal: [2, 5, 9]}
+        sizes = {
+            nd.MultivariateNormal: [2, 6, 12],
+            nd.families.MinimalMultivariateNormal: [2, 5, 9],
+        }
         assert [cls(d).eta_dim for d in (1, 2, 3)] == sizes[cls]
 
 
 def test_full_and_minimal_normals_agree():
-    full, minimal = nd.MultivariateNormal(3), nd.MinimalMultivariateNormal(3)
+    full, minimal = nd.MultivariateNormal(3), nd.families.MinimalMultivariateNormal(3)
     ranges = {"x": (-1.0, 1.0), "xxT": (-2.0, -0.3)}
     etas = jax.jit(lambda key: full.sample_eta(key, 5, ranges))(jax.random.key(3))
     rows, columns = np.tril_indices(3)
@@ -117,7 +120,7 @@ def test_only_the_symmetric_part_of_the_full_form_counts():
 
 
 def test_the_minimal_form_is_row_major():
-    family = nd.MinimalMultivariateNormal(3)
+    family = nd.families.MinimalMultivariateNormal(3)
     stats = family.sufficient_statistics(jnp.asarray([2.0, 3.0, 5.0], float))
     assert_close(stats, np.array([2, 3, 5, 4, 6, 9, 10, 15, 25.0]))
     assert family.stat_names[3:5] == ("xxT_lower[0]", "xxT_lower[1]")

@@ -20,8 +20,8 @@ def test_truth_is_scipys_truncated_normal(eta):
     exact = scipy.stats.truncnorm(-mean / sd, np.inf, mean, sd)
     found = truth.rectified_gaussian(eta)
     np.testing.assert_allclose(found.mean, [exact.mean(), exact.moment(2)], rtol=1e-9)
-    log_normaliser = -exact.logpdf(0.0)  # where the exponent is zero
-    np.testing.assert_allclose(found.log_partition, log_normaliser, atol=1e-9)
+    log_normalizer = -exact.logpdf(0.0)  # where the exponent is zero
+    np.testing.assert_allclose(found.log_partition, log_normalizer, atol=1e-9)
 
 
 @pytest.mark.parametrize("eta", ETAS)

@@ -25,7 +25,7 @@ INVALID = [
     pytest.param(nd.Polynomial1D(), (1.0, 2.0, 0.0), "x4", "0.0", id="quartic-boundary"),
     pytest.param(NORMAL, INDEFINITE, "xxT", "0.5", id="indefinite"),
     pytest.param(NORMAL, (0.0, 0.0, -1.0, 0.0, np.nan, -1.0), "xxT", "nan", id="nan-matrix"),
-    pytest.param(nd.MinimalMultivariateNormal(2), PACKED, "xxT_lower", "3.", id="packed"),
+    pytest.param(nd.families.MinimalMultivariateNormal(2), PACKED, "xxT_lower", "3.", id="packed"),
 ]
 
 
@@ -40,7 +40,7 @@ class TestInvalidEta:
 
     def test_eager_calls_name_parameter_and_value(self, family, eta, name, value):
         calls = [family.check_eta, family.logdensity_fn]
-        if isinstance(family, nd.ClosedFormFamily):
+        if isinstance(family, nd.families.AbstractNamedFamily):
             calls += [family.mean, family.log_partition]
         for call in calls:
             with pytest.raises(ValueError, match=rf"'{name}' of .* to be .*; got [\s\S]*{value}"):

@@ -10,11 +10,11 @@ from tests.families.checks import array
 from tests.numerics import assert_close
 
 SUPPORTS = [
-    nd.CircleProjection(),
-    nd.SphereProjection(2),
-    nd.SphereProjection(5),
-    nd.AdditiveLogRatio(2),
-    nd.AdditiveLogRatio(4),
+    nd.families.CircleProjection(),
+    nd.families.SphereProjection(2),
+    nd.families.SphereProjection(5),
+    nd.families.AdditiveLogRatio(2),
+    nd.families.AdditiveLogRatio(4),
 ]
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -55,10 +55,10 @@ class TestEverySupport:
 
 
 @pytest.mark.parametrize(
-    "support", [s for s in SUPPORTS if not isinstance(s, nd.AdditiveLogRatio)], ids=repr
+    "support", [s for s in SUPPORTS if not isinstance(s, nd.families.AdditiveLogRatio)], ids=repr
 )
 class TestProjections:
-    def test_the_auxiliary_radius_is_normalised(self, support):
+    def test_the_auxiliary_radius_is_normalized(self, support):
         """The integral of the weight times r^(n-1) dr is 1 on every ray."""
         n = support.shape[0]
         log_r = np.linspace(-4, 4, 2001)
@@ -82,7 +82,7 @@ class TestProjections:
 
 def test_points_of_the_sphere_have_unit_length():
     u = jax.random.normal(jax.random.key(2), (50, 4))
-    x, _ = all_transformed(nd.SphereProjection(4), u)
+    x, _ = all_transformed(nd.families.SphereProjection(4), u)
     assert_close(jnp.sum(x**2, 1), np.ones(50))
     assert_close(x, np.asarray(u / jnp.linalg.norm(u, axis=1, keepdims=True)))
 
@@ -90,30 +90,30 @@ def test_points_of_the_sphere_have_unit_length():
 def test_angles_of_the_circle():
     angles = np.linspace(-3.1, 3.1, 9)
     u = array(0.7 * np.stack([np.cos(angles), np.sin(angles)], -1))
-    assert_close(all_transformed(nd.CircleProjection(), u)[0], angles)
+    assert_close(all_transformed(nd.families.CircleProjection(), u)[0], angles)
 
 
 class TestSimplex:
     def test_points_are_positive_and_sum_to_one(self):
         u = 3 * jax.random.normal(jax.random.key(3), (50, 3))
-        x, _ = all_transformed(nd.AdditiveLogRatio(4), u)
+        x, _ = all_transformed(nd.families.AdditiveLogRatio(4), u)
         assert (x > 0).all()
         assert_close(jnp.sum(x, 1), np.ones(50))
 
     def test_log_det_is_that_of_the_first_entries(self):
-        support = nd.AdditiveLogRatio(4)
+        support = nd.families.AdditiveLogRatio(4)
         jacobian = jax.jit(jax.jacfwd(lambda u: support.transform(u)[:-1]))
         for u in jax.random.normal(jax.random.key(4), (5, 3)):
             exact = np.linalg.slogdet(np.asarray(jacobian(u), np.float64))[1]
             assert_close(transformed(support, u)[1], exact, ulps=512)
 
     def test_small_entries_are_exact(self):
-        x, _ = transformed(nd.AdditiveLogRatio(3), array([-60.0, -30.0]))
+        x, _ = transformed(nd.families.AdditiveLogRatio(3), array([-60.0, -30.0]))
         expected = np.exp([-60.0, -30.0, 0.0])
         np.testing.assert_allclose(x, expected / expected.sum(), rtol=2e-5)
 
 
-@pytest.mark.parametrize("cls", [nd.SphereProjection, nd.AdditiveLogRatio])
+@pytest.mark.parametrize("cls", [nd.families.SphereProjection, nd.families.AdditiveLogRatio])
 def test_fewer_than_two_dimensions_are_refused(cls):
     with pytest.raises(ValueError, match=">= 2; got 1"):
         cls(1)

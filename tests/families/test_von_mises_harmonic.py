@@ -25,7 +25,7 @@ def test_truth_of_the_first_order_is_von_mises():
 
 @pytest.mark.parametrize("eta", ETAS)
 def test_quadrature(eta):
-    """In the plane, auxiliary radius included: the projection is exact and normalised."""
+    """In the plane, auxiliary radius included: the projection is exact and normalized."""
     assert_quadrature_agrees(nd.VonMisesHarmonic(2), eta, truth.von_mises_harmonic)
 
 

@@ -24,36 +24,44 @@ class BijectionCase:
 
 
 def _stack(key):
-    layer = eqx.filter_vmap(lambda key: nd.CubicConjugation.random(key))
+    layer = eqx.filter_vmap(lambda key: nd.flows.CubicConjugation.random(key))
     return Scan(layer(jax.random.split(key, 4)))
 
 
 def _net(in_size, bijection, key):
-    return eqx.nn.MLP(in_size, nd.parameter_count(bijection), 8, 1, key=key)
+    return eqx.nn.MLP(in_size, nd.flows.conditioner_size(bijection), 8, 1, key=key)
 
 
 def _radial_conditional(key):
-    stack, features = _stack(key), nd.FourierFeatures(5)
-    conditioner = nd.DirectionConditioner(features, nd.parameter_count(stack), width=6, key=key)
-    return nd.RadialConditional(stack, conditioner, jnp.array([0.3, -0.2]), jnp.array([0.7, 1.4]))
+    stack, features = _stack(key), nd.flows.FourierFeatures(5)
+    conditioner = nd.flows.DirectionConditioner(
+        features, nd.flows.conditioner_size(stack), width=6, key=key
+    )
+    return nd.flows.RadialConditional(
+        stack, conditioner, jnp.array([0.3, -0.2]), jnp.array([0.7, 1.4])
+    )
 
 
 def _radial_conditional_3d(key):
     stack = _stack(key)
-    return nd.RadialConditional(stack, _net(5, stack, key), jnp.ones(3), cond_dim=2)
+    return nd.flows.RadialConditional(stack, _net(5, stack, key), jnp.ones(3), cond_dim=2)
 
 
 BIJECTIONS = (
-    BijectionCase("CubicConjugation", lambda key: nd.CubicConjugation.random(key)),
-    BijectionCase("SinhConjugation", lambda key: nd.SinhConjugation(0.4, 0.6, -0.8, 1.3, 0.7)),
-    BijectionCase("CubicRational", lambda key: nd.CubicRational.random(key)),
+    BijectionCase("CubicConjugation", lambda key: nd.flows.CubicConjugation.random(key)),
     BijectionCase(
-        "Conditioned",
-        lambda key: nd.Conditioned(_stack(key), _net(2, _stack(key), key), 2),
+        "SinhConjugation", lambda key: nd.flows.SinhConjugation(0.4, 0.6, -0.8, 1.3, 0.7)
     ),
-    BijectionCase("RayTransform", lambda key: nd.RayTransform(_stack(key))),
-    BijectionCase("Radial", lambda key: nd.Radial(_stack(key), jnp.array([0.5, -1.0, 0.0]), 0.8)),
-    BijectionCase("Radial in one dimension", lambda key: nd.Radial(_stack(key), jnp.ones(1))),
+    BijectionCase("CubicRational", lambda key: nd.flows.CubicRational.random(key)),
+    BijectionCase(
+        "ConditionedBijection",
+        lambda key: nd.flows.ConditionedBijection(_stack(key), _net(2, _stack(key), key), 2),
+    ),
+    BijectionCase("RayTransform", lambda key: nd.flows.RayTransform(_stack(key))),
+    BijectionCase(
+        "Radial", lambda key: nd.flows.Radial(_stack(key), jnp.array([0.5, -1.0, 0.0]), 0.8)
+    ),
+    BijectionCase("Radial in one dimension", lambda key: nd.flows.Radial(_stack(key), jnp.ones(1))),
     BijectionCase("RadialConditional", _radial_conditional),
     BijectionCase("RadialConditional in three dimensions", _radial_conditional_3d),
 )

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 import nnef_dists as nd
 from tests.flows.cases import BIJECTIONS
 
-SCALARS = (nd.CubicConjugation, nd.SinhConjugation, nd.CubicRational)
+SCALARS = (nd.flows.CubicConjugation, nd.flows.SinhConjugation, nd.flows.CubicRational)
 TIGHT = 1e-12 if jax.config.jax_enable_x64 else 1e-5
 
 
@@ -37,7 +37,7 @@ def bijection(request):
 def points_of(bijection, n=16):
     points = 2 * jax.random.normal(jax.random.key(2), (n, *bijection.shape))
     # A ray has no negative radius.
-    return jnp.abs(points) if isinstance(bijection, nd.RayTransform) else points
+    return jnp.abs(points) if isinstance(bijection, nd.flows.RayTransform) else points
 
 
 def test_goes_there_and_back(bijection):
@@ -96,8 +96,8 @@ def test_bayesianize_takes_it(bijection):
 
     @eqx.filter_jit
     def transformed(model):
-        drawn = [model.realise(key=jax.random.key(i)).transform(x, condition) for i in (0, 1)]
-        return model.realise().transform(x, condition), *drawn
+        drawn = [model.realize(key=jax.random.key(i)).transform(x, condition) for i in (0, 1)]
+        return model.realize().transform(x, condition), *drawn
 
     means, one, other = transformed(model)
     expected = eqx.filter_jit(bijection.transform)(x, condition)
@@ -199,7 +199,7 @@ def test_a_density_integrates_to_one():
 
 
 @pytest.mark.parametrize("case", BIJECTIONS[-5:], ids=str)
-def test_rays_are_safe_at_the_centre(case):
+def test_rays_are_safe_at_the_center(case):
     bijection = made(case)
     condition = condition_of(bijection)
     center = jnp.zeros(()) if bijection.shape == () else bijection.center
@@ -240,7 +240,7 @@ class TestFeatures:
     def test_are_those_of_the_angle(self):
         angle = jnp.linspace(-3, 3, 7)
         u = jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
-        found = jax.jit(jax.vmap(nd.FourierFeatures(7)))(u)
+        found = jax.jit(jax.vmap(nd.flows.FourierFeatures(7)))(u)
         expected = [jnp.ones_like(angle)]
         for k in (1, 2, 3):
             expected += [jnp.cos(k * angle) / k, jnp.sin(k * angle) / k]
@@ -248,25 +248,25 @@ class TestFeatures:
 
     def test_refusals(self, without_type_checks):
         with pytest.raises(ValueError, match="odd count of Fourier features; got 4"):
-            nd.FourierFeatures(4)
+            nd.flows.FourierFeatures(4)
         with pytest.raises(ValueError, match=r"unit vector of the plane, \(2,\); got \(3,\)"):
-            nd.FourierFeatures(3)(jnp.ones(3))
+            nd.flows.FourierFeatures(3)(jnp.ones(3))
 
 
 class TestRefusals:
     def test_of_conditioners(self):
-        stack = nd.CubicConjugation()
+        stack = nd.flows.CubicConjugation()
         net = eqx.nn.MLP(2, 5, 4, 1, key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"outputs of shape \(3,\); got \(5,\)"):
-            nd.RadialConditional(stack, net, jnp.zeros(2))
+            nd.flows.RadialConditional(stack, net, jnp.zeros(2))
         with pytest.raises(ValueError, match=r"outputs of shape \(3,\); got \(5,\)"):
-            nd.Conditioned(stack, net, 2)
+            nd.flows.ConditionedBijection(stack, net, 2)
 
     def test_of_bijections(self):
-        conditional = nd.Conditioned(
-            nd.CubicConjugation(), eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), 2
+        conditional = nd.flows.ConditionedBijection(
+            nd.flows.CubicConjugation(), eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), 2
         )
         with pytest.raises(ValueError, match="unconditional bijection"):
-            nd.Radial(conditional, jnp.zeros(2))
+            nd.flows.Radial(conditional, jnp.zeros(2))
         with pytest.raises(ValueError, match=r"shape \(\); got \(2,\)"):
-            nd.RayTransform(Vmap(nd.CubicConjugation(), axis_size=2))
+            nd.flows.RayTransform(Vmap(nd.flows.CubicConjugation(), axis_size=2))

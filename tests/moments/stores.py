@@ -27,11 +27,11 @@ QUICK = nd.HMCConfig(
     min_ess=0.0,
     max_divergences=1.0,
 )
-COLUMNS = ("eta", *nd.MomentLabel._fields)
+COLUMNS = ("eta", *nd.moments.MomentLabel._fields)
 
 
 def random_etas(n=40, seed=1, **changes):
-    return nd.RandomEtas(jax.random.key(seed), n, RANGES | changes)
+    return nd.generation.RandomEtas(jax.random.key(seed), n, RANGES | changes)
 
 
 def generate(path, etas=None, config=QUICK, *, family=GAUSSIAN, seed=2, **options):

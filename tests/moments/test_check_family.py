@@ -295,7 +295,7 @@ def test_a_constant_statistic():
 # --------------------------------------------------------------------------- closed forms
 
 
-class Rate(nd.ClosedFormFamily):
+class Rate(nd.families.AbstractNamedFamily):
     """The exponential distribution, with mistakes."""
 
     mean_factor: float = 1.0

@@ -33,7 +33,10 @@ class TestSteinFunctions:
 
         u = jnp.array([0.3, -1.2])
         ours, exact = jax.jit(
-            lambda u: (nd.SteinFunctions(*derivatives(phi, u)).products(), derivatives(products, u))
+            lambda u: (
+                nd.families.SteinFunctions(*derivatives(phi, u)).products(),
+                derivatives(products, u),
+            )
         )(u)
         for got, expected in zip(ours, exact, strict=True):
             assert np.allclose(got, expected, rtol=1e-5, atol=1e-5)
@@ -209,7 +212,7 @@ def test_gaussians_are_exact_however_narrow_or_far():
     assert np.max(np.abs(data.covariance - covariance) / unit) < 0.01
 
 
-def test_far_off_centre_it_is_no_worse():
+def test_far_off_center_it_is_no_worse():
     """A quartic with its mass far from zero and hardly any curvature of fourth order."""
     etas = jnp.tile(jnp.asarray([[20.0, -1.0, -0.01]], jnp.float32), (32, 1))
     error = {}

@@ -195,7 +195,7 @@ class TestFamily:
             nd.MomentDataset.open(tmp_path / "s", family=nd.Polynomial1D((1, 2)))
 
     def test_an_inner_family_is_enough(self, tmp_path):
-        family = nd.BaseMeasureAsStatistic(WithBase(), 0.5, 2.0)
+        family = nd.families.BaseMeasureAsStatistic(WithBase(), 0.5, 2.0)
         self.save(tmp_path / "s", family)
         with pytest.raises(ValueError, match=r"needs tests.*WithBase beside .*give family=nnef"):
             nd.MomentDataset.open(tmp_path / "s")
@@ -212,7 +212,7 @@ class TestFamily:
         with pytest.raises(ValueError, match=r"family= for data of tests\..*GammaPair"):
             nd.MomentDataset.open(tmp_path / "s")
         assert GammaPair.__module__ not in sys.modules
-        assert nd.verify_moments(tmp_path / "s").finished
+        assert nd.generation.verify_moments(tmp_path / "s").finished
         assert len(nd.MomentDataset.open(tmp_path / "s", family=GammaPair())) == 50
 
     def test_changed_formulas_are_noticed(self, tmp_path):
@@ -240,7 +240,7 @@ class TestFamily:
 class TestXarray:
     def test_axes_have_names(self, data):
         pytest.importorskip("xarray")
-        found = nd.to_xarray(data)
+        found = nd.moments.to_xarray(data)
         assert found.covariance.dims == ("label", "statistic", "statistic_")
         assert list(found.statistic.values) == ["x", "x2"]
         column = found["mean"].sel(statistic="x2").values
@@ -250,4 +250,4 @@ class TestXarray:
     def test_it_is_optional(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "xarray", None)
         with pytest.raises(ImportError, match=r"nnef_dists\[arviz\]"):
-            nd.to_xarray(DATA)
+            nd.moments.to_xarray(DATA)

@@ -44,7 +44,7 @@ def test_killed_at_20_instants(tmp_path, cache):
     # Some were killed amid the creation, some amid a chunk.
     assert "0 chunks done, 1 left over" in said
     assert files(tmp_path / "s") == files(tmp_path / "s_whole")
-    assert nd.verify_moments(tmp_path / "s").finished
+    assert nd.generation.verify_moments(tmp_path / "s").finished
     assert {path.name for path in tmp_path.iterdir()} == {"s", "s_whole"}
 
 
@@ -67,7 +67,7 @@ def test_a_damaged_chunk_is_named_and_made_again(copy, whole, name, damage):
     folder = copy / name / "c"
     file = next(file for file in [folder / "1", *(folder / "1").rglob("*")] if file.is_file())
     damage(file)
-    said = str(nd.verify_moments(copy))
+    said = str(nd.generation.verify_moments(copy))
     if (name, damage) == ("status", remove):
         # That is how a chunk looks that is not done.
         assert "1 of 3 chunks are missing" in said
@@ -114,7 +114,7 @@ def test_damaged_metadata_of_an_array_are_named(copy):
 
 
 def assert_named(path, name):
-    report = nd.verify_moments(path)
+    report = nd.generation.verify_moments(path)
     assert not report.finished
     assert name in str(report)
     for use in (nd.MomentDataset.open, generate):
@@ -124,7 +124,7 @@ def assert_named(path, name):
 
 def test_nothing_at_all():
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        nd.verify_moments("nowhere")
+        nd.generation.verify_moments("nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         nd.MomentDataset.open("nowhere")
 

@@ -16,7 +16,7 @@ from tests.moments.exact import polynomial_moments
 from tests.moments.user_families import GammaPair
 from tests.registry import FAMILIES
 
-COLUMNS = ("eta", *nd.MomentLabel._fields)
+COLUMNS = ("eta", *nd.moments.MomentLabel._fields)
 # Compiled once each; small where only the program's bookkeeping is looked at.
 SMALL = nd.HMCConfig(chains=4, warmup=24, draws=8, tile=2)
 # Averages of draws, without control variates.
@@ -49,7 +49,7 @@ def exact(quartic_etas):
 
 
 class TestHonesty:
-    """256 random quartics, labelled in float32 with the default configuration."""
+    """256 random quartics, labeled in float32 with the default configuration."""
 
     def test_nearly_all_labels_are_good(self, quartic_labels):
         assert len(quartic_labels) == 256
@@ -156,7 +156,7 @@ class TestReproducibility:
             etas, row_keys = jax.device_put((quartic_etas[rows], keys[rows]), device)
             tile = label_tile(QUARTIC, config, etas, row_keys)
             # Others come from the ladder, or are refused by quadrature.
-            own = quartic_labels.ok[rows] & (quartic_labels.rung[rows] == nd.Rung.HMC)
+            own = quartic_labels.ok[rows] & (quartic_labels.rung[rows] == nd.moments.Rung.HMC)
             assert own.mean() > 0.95
             for name, values in tile._asdict().items():
                 expected = getattr(quartic_labels, name)[rows]
@@ -290,7 +290,7 @@ def sampled(seed):
     """Draws, as many as are no multiple of the number of chains, and their label."""
     eta = jnp.asarray(SAMPLED_ETA, jnp.result_type(float))
     config = nd.HMCConfig(chains=8, warmup=120, control_variates=False)
-    return nd.sample_hmc(QUARTIC, eta, jax.random.key(seed), N_SAMPLED, config)
+    return nd.moments.sample_hmc(jax.random.key(seed), QUARTIC, eta, N_SAMPLED, config)
 
 
 class TestSampleHMC:
@@ -328,9 +328,9 @@ class TestSampleHMC:
     def test_refusals(self):
         good, bad = jnp.asarray([SAMPLED_ETA, (0.0, 0.0, 0.5)], jnp.result_type(float))
         with pytest.raises(ValueError, match=r"'x4' of .* negative; got 0.5"):
-            nd.sample_hmc(QUARTIC, bad, jax.random.key(0), 10)
+            nd.moments.sample_hmc(jax.random.key(0), QUARTIC, bad, 10)
         with pytest.raises(ValueError, match="n >= 1; got 0"):
-            nd.sample_hmc(QUARTIC, good, jax.random.key(0), 0)
+            nd.moments.sample_hmc(jax.random.key(0), QUARTIC, good, 0)
 
 
 def test_the_ranges_are_those_of_the_registry():

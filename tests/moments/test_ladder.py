@@ -47,7 +47,7 @@ class TestSeparateWells:
         assert np.max(np.abs(rescued.mean - mean) / rescued.standard_error) < 5
 
     def test_each_diagnostic_has_one_meaning(self, rescued):
-        weighted = rescued.rung == nd.Rung.IMPORTANCE
+        weighted = rescued.rung == nd.moments.Rung.IMPORTANCE
         assert np.isnan(rescued.acceptance[weighted]).all()
         assert (rescued.acceptance[~weighted] > 0.5).all()
         # A mixture of Student t distributions at the modes of a quartic wastes some of its draws.
@@ -60,14 +60,14 @@ class TestSeparateWells:
 
     def test_a_label_does_not_depend_on_which_others_fail(self, rescued):
         alone = nd.estimate_moments(QUARTIC, jnp.asarray(APART[:1]), jax.random.key(40), LOCAL)
-        for name in nd.MomentLabel._fields:
+        for name in nd.moments.MomentLabel._fields:
             assert getattr(alone, name)[0].tobytes() == getattr(rescued, name)[0].tobytes(), name
 
     def test_without_the_ladder_they_fail(self):
         config = nd.HMCConfig(global_moves=False, ladder=False, tile=8)
         data = nd.estimate_moments(QUARTIC, jnp.asarray(APART), jax.random.key(40), config)
         assert (data.ok == [False, False, True, False]).all()
-        assert (data.rung == nd.Rung.HMC).all()
+        assert (data.rung == nd.moments.Rung.HMC).all()
 
 
 def test_a_longer_run_mends_a_short_one():
@@ -78,14 +78,14 @@ def test_a_longer_run_mends_a_short_one():
     )
     data = nd.estimate_moments(QUARTIC, etas, jax.random.key(41), config)
     assert data.ok.all()
-    assert (data.rung == nd.Rung.LONGER).all()
+    assert (data.rung == nd.moments.Rung.LONGER).all()
     assert (data.ess > 300).all()
 
 
 def test_tempered_populations_know_the_moments():
     """The last rung of a lattice, whether or not it would have been needed."""
     family = nd.LatticePhi4(4)
-    ranges = {"x": (-0.3, 0.3), "x2": (0.5, 1.5), "x4": (-1.0, -0.4), "neighbours": (0.2, 0.8)}
+    ranges = {"x": (-0.3, 0.3), "x2": (0.5, 1.5), "x4": (-1.0, -0.4), "neighbors": (0.2, 0.8)}
     etas = jax.jit(lambda key: family.sample_eta(key, 8, ranges))(jax.random.key(42))
     climb, rows = Climb(family, SHORT, etas, jax.random.split(jax.random.key(43), 8)), np.arange(8)
     LongerRun().label(climb, rows)
@@ -104,7 +104,7 @@ def test_what_is_not_a_number_is_tried_in_double_precision_alone():
     etas = jnp.asarray([[-1.0], [-2.0]])
     data = nd.estimate_moments(NotANumber(), etas, jax.random.key(44), SHORT)
     assert (data.status == nd.Status.NOT_FINITE).all()
-    tried = nd.Rung.DOUBLE if data.eta.dtype == np.float32 else nd.Rung.HMC
+    tried = nd.moments.Rung.DOUBLE if data.eta.dtype == np.float32 else nd.moments.Rung.HMC
     assert (data.rung == tried).all()
     for moments in (data.mean, data.covariance, data.standard_error):
         assert np.isnan(moments).all()
@@ -113,7 +113,7 @@ def test_what_is_not_a_number_is_tried_in_double_precision_alone():
 class OneByOne(AbstractRung):
     """Labels one eta: the first that has none."""
 
-    rung = nd.Rung.HMC
+    rung = nd.moments.Rung.HMC
 
     def __init__(self, status):
         self.status, self.rows = status, []
@@ -160,8 +160,8 @@ class TestList:
 
     def test_every_rung_of_the_package_has_a_name_of_its_own(self):
         names = [rung.rung for rung in LADDER]
-        assert sorted(names) == sorted(nd.Rung)
-        assert names[0] == nd.Rung.HMC
+        assert sorted(names) == sorted(nd.moments.Rung)
+        assert names[0] == nd.moments.Rung.HMC
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])

@@ -54,8 +54,8 @@ def quartic_by_scipy(eta):
             epsrel=1e-12,
         )[0]
 
-    normaliser = integral(0)
-    return np.array([integral(k) for k in powers]) / normaliser, highest + np.log(normaliser)
+    normalizer = integral(0)
+    return np.array([integral(k) for k in powers]) / normalizer, highest + np.log(normalizer)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_no_dtypes_are_mixed():
 
 class TestRefusals:
     def test_three_dimensions(self):
-        family = nd.MinimalMultivariateNormal(3)
+        family = nd.families.MinimalMultivariateNormal(3)
         with pytest.raises(ValueError, match=r"one or two dimensions.*has 3"):
             nd.quadrature_moments(family, jnp.zeros(family.eta_dim))
 

@@ -40,7 +40,7 @@ def no_sampling(monkeypatch):
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """Makes labelling stop with an exception after some chunks."""
+    """Makes labeling stop with an exception after some chunks."""
     label_etas = _chunk_task.label_etas
 
     def arrange(chunks, error):
@@ -83,7 +83,7 @@ class TestContent:
         assert_same(data, given)
 
     def test_single_precision_is_kept_in_double(self, tmp_path):
-        etas = nd.RandomEtas(jax.random.key(1), 8, RANGES, jnp.float32)
+        etas = nd.generation.RandomEtas(jax.random.key(1), 8, RANGES, jnp.float32)
         assert generate(tmp_path / "single", etas).mean.dtype == np.float32
 
     def test_chunks_of_nothing_but_nan_are_written(self, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ class TestContent:
         monkeypatch.setattr(_chunk_task, "label_etas", hopeless)
         data = generate(tmp_path / "hopeless")
         assert np.isnan(data.mean).all()
-        assert nd.verify_moments(tmp_path / "hopeless").finished
+        assert nd.generation.verify_moments(tmp_path / "hopeless").finished
 
     def test_it_is_a_plain_zarr_group(self, store):
         import zarr
@@ -133,7 +133,7 @@ class TestReuse:
                 "family.class: 'GaussianNatural1D' in the store, 'Gamma' asked",
             ),
             (
-                {"etas": nd.RandomEtas(jax.random.key(1), 40, RANGES, jnp.float16)},
+                {"etas": nd.generation.RandomEtas(jax.random.key(1), 40, RANGES, jnp.float16)},
                 "dtype: .* in the store, 'float16' asked",
             ),
         ],
@@ -162,7 +162,7 @@ class TestInterrupted:
         with pytest.raises(ValueError, match=r"1 of 3 chunks missing.*status/c/2"):
             nd.MomentDataset.open(path)
         assert len(nd.MomentDataset.open(path, partial=True)) == 32
-        assert "unfinished: 1 of 3" in str(nd.verify_moments(path))
+        assert "unfinished: 1 of 3" in str(nd.generation.verify_moments(path))
         (path / "mean" / "c" / "2").mkdir(exist_ok=True)
         (path / "mean" / "c" / "2" / "0.abc.partial").write_bytes(b"left over")
         generate(path)
@@ -218,7 +218,7 @@ class TestInterrupted:
             generate(path)
         data = generate(path, mix_environments=True)
         assert_same(data, nd.MomentDataset.open(store))
-        assert "96 CPUs" in str(nd.verify_moments(path))
+        assert "96 CPUs" in str(nd.generation.verify_moments(path))
         assert_same(generate(path), data)
 
 

@@ -94,7 +94,7 @@ class TestRounding:
         data = nd.estimate_moments(Stranger("narrow and far"), eta, jax.random.key(0), BARE)
         assert data.mean.dtype == np.float32
         assert data.ok.all()
-        assert list(data.rung) == [nd.Rung.DOUBLE, nd.Rung.HMC]
+        assert list(data.rung) == [nd.moments.Rung.DOUBLE, nd.moments.Rung.HMC]
         assert abs(data.covariance[0, 0, 0] / 1e-4 - 1) < 1e-3
         assert abs(data.mean[0, 0] - 100) < 1e-5 * 100
         # What float32 rounds off the mean counts as an error.
@@ -228,14 +228,14 @@ class TestComparisonWithQuadrature:
         n, d = mean.shape
         mean[1, 0] += shift
         covariance[1] *= scale
-        fields = dict.fromkeys(nd.MomentLabel._fields, np.ones(n)) | {
+        fields = dict.fromkeys(nd.moments.MomentLabel._fields, np.ones(n)) | {
             "mean": mean,
             "covariance": covariance,
             "standard_error": np.full((n, d), 1e-3),
             "covariance_error": np.full((n, d, d), 1e-3),
             "status": np.full(n, nd.Status.OK, np.int8),
         }
-        return compare_with_quadrature(family, etas, nd.MomentLabel(**fields))
+        return compare_with_quadrature(family, etas, nd.moments.MomentLabel(**fields))
 
     def test_labels_within_their_errors_stay(self):
         labels = self.labels(3e-3)

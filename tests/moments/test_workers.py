@@ -34,7 +34,7 @@ def test_bits_do_not_depend_on_how_many_devices_make_them(made, tmp_path):
 @pytest.mark.slow
 def test_a_killed_process_breaks_the_pool_which_is_made_again(made):
     assert (made / "broken.killed").exists()
-    assert nd.verify_moments(made / "broken").finished
+    assert nd.generation.verify_moments(made / "broken").finished
 
 
 class Flaky(Executor):
@@ -129,7 +129,7 @@ class TestFailures:
             generate(tmp_path / "s", executor=flaky())
         data = generate(tmp_path / "s", executor=flaky(), mix_environments=True)
         assert_same(data, here)
-        assert "2 CPUs" in str(nd.verify_moments(tmp_path / "s"))
+        assert "2 CPUs" in str(nd.generation.verify_moments(tmp_path / "s"))
 
 
 class Odd(nd.ExponentialFamily):

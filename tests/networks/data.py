@@ -23,10 +23,10 @@ def exact_data(family, etas, *, z_error: float = 1e-3, seed: int | None = None):
         sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         noise = z_error * np.random.default_rng(seed).normal(size=mean.shape)
         mean = mean + (sd * noise).astype(mean.dtype)
-    return labelled(family, etas, mean, covariance, z_error=z_error)
+    return labeled(family, etas, mean, covariance, z_error=z_error)
 
 
-def labelled(family, etas, mean, covariance, *, z_error: float = 1e-3):
+def labeled(family, etas, mean, covariance, *, z_error: float = 1e-3):
     """Moment data of given moments, whose labels claim errors of `z_error`."""
     etas = np.asarray(etas)
     mean, covariance = np.asarray(mean, etas.dtype), np.asarray(covariance, etas.dtype)
@@ -50,7 +50,7 @@ def labelled(family, etas, mean, covariance, *, z_error: float = 1e-3):
         influence=0 * ones[:, 0],
         pareto_k=0 * ones[:, 0],
         status=np.full(n, nd.Status.OK, np.int8),
-        rung=np.full(n, nd.Rung.HMC, np.int8),
+        rung=np.full(n, nd.moments.Rung.HMC, np.int8),
     )
 
 

@@ -17,15 +17,15 @@ LABELS = 1024
 STDV = 0.02
 
 
-class UncertainTruth(nd.AbstractMomentNetwork):
+class UncertainTruth(nd.networks.AbstractMomentNetwork):
     """The exact moments, with an uncertain shift of mean 0 in z units."""
 
-    standardisation = nd.Standardisation.fit(gaussian_data())
+    standardization = nd.networks.Standardization.fit(gaussian_data())
     family: nd.ExponentialFamily = eqx.field(static=True)
     shift: nd.AbstractParameter
 
     def __call__(self, eta, *, key=None, sample=None):
-        net = nd.draw_or_mean(self, key=key, sample=sample)
+        net = nd.bayes.draw_or_mean(self, key=key, sample=sample)
         sd = jnp.sqrt(jnp.diagonal(self.family.covariance(eta)))
         return self.family.mean(eta) + sd * net.shift.mean
 
@@ -47,7 +47,7 @@ def labels(error, noise, *, gross=0):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, float), batch)
 
 
-calibration_ratio = jax.jit(nd.calibration_ratio, static_argnames="samples")
+calibration_ratio = jax.jit(nd.networks.calibration_ratio, static_argnames="samples")
 
 
 def ratio(batch, network=None, samples=512):
@@ -88,5 +88,7 @@ def test_the_key_decides():
 
 
 def test_needs_two_samples():
-    with pytest.raises(ValueError, match="num_samples >= 2"):
-        nd.calibration_ratio(uncertain_truth(), labels(STDV, 0.0), jax.random.key(0), samples=1)
+    with pytest.raises(ValueError, match="samples >= 2"):
+        nd.networks.calibration_ratio(
+            uncertain_truth(), labels(STDV, 0.0), jax.random.key(0), samples=1
+        )

@@ -13,7 +13,7 @@ import nnef_dists as nd
 from nnef_dists.networks._component_start import find_components
 from nnef_dists.networks._convex import log_sum_exp
 from tests.moments.exact import polynomial_moments
-from tests.networks.data import GAUSSIAN, exact_data, gaussian_data, labelled
+from tests.networks.data import GAUSSIAN, exact_data, gaussian_data, labeled
 from tests.numerics import assert_close, epsilon
 from tests.registry import FAMILIES
 
@@ -30,16 +30,16 @@ def arbitrary_data(family, n=64):
     etas = jax.jit(jax.vmap(family.constrain_eta))(jnp.asarray(u, float))
     factor = rng.normal(size=(n, family.eta_dim, family.eta_dim))
     covariance = factor @ factor.transpose(0, 2, 1)
-    return labelled(family, etas, rng.normal(size=(n, family.eta_dim)), covariance)
+    return labeled(family, etas, rng.normal(size=(n, family.eta_dim)), covariance)
 
 
 def with_means(net, change):
     """The network with other means of its weights."""
 
     def of_node(node):
-        return node.with_mean(change(node.mean)) if nd.is_parameter(node) else node
+        return node.with_mean(change(node.mean)) if nd.bayes.is_parameter(node) else node
 
-    return jax.tree.map(of_node, net, is_leaf=nd.is_parameter)
+    return jax.tree.map(of_node, net, is_leaf=nd.bayes.is_parameter)
 
 
 def assert_positive_semidefinite(jacobians):
@@ -133,11 +133,11 @@ class TestStart:
         data = arbitrary_data(GAUSSIAN)
         start = paramax.unwrap(find_components(data, 64))
         # All of the labels were used, so that the order in which they were does not matter.
-        eta, centre, points, logits = (
+        eta, center, points, logits = (
             np.asarray(leaf, np.float64)
-            for leaf in (data.eta, start.centre, start.points, start.logits)
+            for leaf in (data.eta, start.center, start.points, start.logits)
         )
-        joint = (eta - centre) @ points.T + logits
+        joint = (eta - center) @ points.T + logits
         densities = np.exp(joint - np.logaddexp.reduce(joint, axis=1)[:, None])
         np.testing.assert_allclose(densities.sum(0), 1, rtol=1e-3)
 
@@ -170,7 +170,7 @@ def quartic_data(n, seed):
     family = nd.Polynomial1D((1, 2, 4))
     box = {"x": (-2.0, 2.0), "x2": (-2.0, 2.0), "x4": (-2.0, -0.2, "log")}
     etas = jax.jit(lambda key: family.sample_eta(key, n, box))(jax.random.key(seed))
-    return labelled(family, etas, *polynomial_moments(etas))
+    return labeled(family, etas, *polynomial_moments(etas))
 
 
 def test_it_learns_densities_with_two_wells():
@@ -178,18 +178,18 @@ def test_it_learns_densities_with_two_wells():
     net = nd.ConvexLogPartitionNetwork(data.family, data, width=64, key=jax.random.key(0))
     batch = data.batch()
     dynamic, static = nd.freeze_stdvs(net)
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.003, 2_000))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.003, 2_000))
 
     def step(carry, _):
         dynamic, state = carry
         gradient = jax.grad(lambda d: nd.moment_loss(nd.unfreeze_all(d, static), batch))(dynamic)
         with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimiser.update(gradient, state, dynamic)
+            updates, state = optimizer.update(gradient, state, dynamic)
             return (optax.apply_updates(dynamic, updates), state), None
 
     @jax.jit
     def train(dynamic):
-        (dynamic, _), _ = jax.lax.scan(step, (dynamic, optimiser.init(dynamic)), length=2_000)
+        (dynamic, _), _ = jax.lax.scan(step, (dynamic, optimizer.init(dynamic)), length=2_000)
         return nd.moment_loss(nd.unfreeze_all(dynamic, static), held_out)
 
     assert jnp.sqrt(train(dynamic)) < 0.05

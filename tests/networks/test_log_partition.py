@@ -17,7 +17,9 @@ from tests.registry import NETWORKS
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 POTENTIALS = [
-    case for case in NETWORKS if issubclass(getattr(nd, case.name), nd.AbstractLogPartitionNetwork)
+    case
+    for case in NETWORKS
+    if issubclass(getattr(nd, case.name), nd.networks.AbstractLogPartitionNetwork)
 ]
 
 
@@ -72,23 +74,25 @@ class TestPotentials:
 def test_a_quadratic_is_found_exactly():
     """Moments that are the gradient of a quadratic leave nothing to learn."""
     data = gaussian_data(n=128, seed=3)
-    standardisation = nd.Standardisation.fit(data)
+    standardization = nd.networks.Standardization.fit(data)
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.normal(size=2), data.eta.dtype) for _ in range(2))
     c = jnp.asarray([[0.7, -0.4], [-0.4, 1.3]], data.eta.dtype)
 
     def truth(eta):
-        x = standardisation.inputs(eta)
+        x = standardization.inputs(eta)
         return a @ eta + b @ x + x @ c @ x / 2
 
     etas = jnp.asarray(data.eta)
     mean = np.asarray(jax.jit(jax.vmap(jax.grad(truth)))(etas))
-    names = ("eta", *nd.MomentLabel._fields)
+    names = ("eta", *nd.moments.MomentLabel._fields)
     arrays = {name: getattr(data, name) for name in names} | {"mean": mean}
-    found = nd.QuadraticPotential.fit(data_of_arrays(GAUSSIAN, None, **arrays), standardisation)
+    found = nd.networks.QuadraticPotential.fit(
+        data_of_arrays(GAUSSIAN, None, **arrays), standardization
+    )
 
     def fitted(eta):
-        return found(eta, standardisation.inputs(eta), GAUSSIAN.convex_features(eta))
+        return found(eta, standardization.inputs(eta), GAUSSIAN.convex_features(eta))
 
     sd = data.batch().sd
     assert np.max(np.abs(jax.jit(jax.vmap(jax.grad(fitted)))(etas) - mean) / sd) < 2e-3

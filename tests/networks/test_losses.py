@@ -11,7 +11,7 @@ import pytest
 
 import nnef_dists as nd
 from tests.moment_data import data_of_arrays
-from tests.networks.data import GAUSSIAN, exact_data, gaussian_data, labelled
+from tests.networks.data import GAUSSIAN, exact_data, gaussian_data, labeled
 from tests.numerics import assert_close
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -20,15 +20,15 @@ BATCH = gaussian_data(n=32, seed=3).batch()
 SD = np.asarray(BATCH.sd)
 
 
-class ShiftedTruth(nd.AbstractMomentNetwork):
+class ShiftedTruth(nd.networks.AbstractMomentNetwork):
     """The exact moments, off by an uncertain shift in z units."""
 
-    standardisation = nd.Standardisation.fit(gaussian_data())
+    standardization = nd.networks.Standardization.fit(gaussian_data())
     family: nd.ExponentialFamily = eqx.field(static=True)
     shift: nd.AbstractParameter
 
     def __call__(self, eta, *, key=None, sample=None):
-        net = nd.draw_or_mean(self, key=key, sample=sample)
+        net = nd.bayes.draw_or_mean(self, key=key, sample=sample)
         sd = jnp.sqrt(jnp.diagonal(self.family.covariance(eta)))
         return self.family.mean(eta) + sd * net.shift.mean
 
@@ -82,26 +82,26 @@ class TestMomentLoss:
 
 class TestEntropyLoss:
     def test_the_truth_has_none(self):
-        assert jax.jit(nd.entropy_loss)(shifted([0.0, 0.0]), BATCH) < 1e-9
+        assert jax.jit(nd.networks.entropy_loss)(shifted([0.0, 0.0]), BATCH) < 1e-9
 
     def test_it_is_the_log_of_squared_errors_of_eta_times_mu_in_z_units(self):
         shift = np.array([0.1, -0.3])
         error = np.sum(BATCH.eta * SD * shift, axis=1)
         variance = np.einsum("ni,nij,nj->n", BATCH.eta, BATCH.covariance, BATCH.eta)
-        loss = jax.jit(nd.entropy_loss)(shifted(shift), BATCH)
+        loss = jax.jit(nd.networks.entropy_loss)(shifted(shift), BATCH)
         assert_close(loss, np.mean(np.log1p(error**2 / variance)), ulps=10_000)
 
     def test_with_a_key_one_set_of_weights_is_drawn(self):
         net, key = shifted([0.1, -0.3], 0.2), jax.random.key(4)
         drawn = nd.sample_all_parameters(net, key)
-        loss = jax.jit(nd.entropy_loss)
+        loss = jax.jit(nd.networks.entropy_loss)
         assert_close(loss(net, BATCH, key), loss(drawn, BATCH))
 
     def test_an_eta_of_zero_adds_none(self):
         family, etas = nd.VonMisesHarmonic(1), np.eye(4, 2, dtype=BATCH.eta.dtype)
-        data = labelled(family, etas, 0 * etas, np.broadcast_to(np.eye(2), (4, 2, 2)))
+        data = labeled(family, etas, 0 * etas, np.broadcast_to(np.eye(2), (4, 2, 2)))
         net = nd.MLPMomentNetwork(family, data, width=4, key=jax.random.key(0))
-        loss = jax.jit(jax.value_and_grad(nd.entropy_loss))
+        loss = jax.jit(jax.value_and_grad(nd.networks.entropy_loss))
         all_four, two = (loss(net, data[rows].batch()) for rows in (slice(4), slice(2)))
         jax.tree.map(lambda a, b: assert_close(2 * a, b, ulps=256, scale=1.0), all_four, two)
 
@@ -125,7 +125,7 @@ class TestNoLabelDecides:
         losses = {
             "moment": lambda net, batch: nd.moment_loss(net, batch),
             "sobolev": lambda net, batch: nd.sobolev_loss(net, batch, key),
-            "entropy": lambda net, batch: nd.entropy_loss(net, batch),
+            "entropy": lambda net, batch: nd.networks.entropy_loss(net, batch),
         }
         return {
             name: [np.asarray(jax.jit(jax.grad(loss))(net, b).shift.mean) for b in (BATCH, wrong)]
@@ -178,7 +178,7 @@ class TestNegativeElbo:
         cold, warm, hot = (elbo(net, temperature=t, samples=4) for t in (0.0, 1.0, 3.0))
         assert_close(hot - cold, 3 * float(warm - cold), ulps=256, scale=float(jnp.abs(hot)) + 10)
         drawn = 4e-6
-        slope = (drawn - float(nd.entropy(net))) / 32
+        slope = (drawn - float(nd.bayes.entropy(net))) / 32
         assert abs(float(warm - cold) - slope) < 1e-4
 
     def test_prior_and_entropy_are_shared_by_all_labels(self):
@@ -250,11 +250,11 @@ class TestNegativeLogPredictive:
         bounds = [elbo(shifted([0.02, -0.02], s), samples=2_000) for s in spreads]
         assert bounds[0] < bounds[1] < bounds[2]
 
-    def test_prior_and_entropy_regularise(self):
+    def test_prior_and_entropy_regularize(self):
         net = shifted([0.002, -0.001], 1e-3)
         difference = self.value(net, temperature=3.0, samples=8) - self.value(net, samples=8)
         # The prior's part, squares of weights of about 1e-3, is below the tolerance.
-        assert abs(difference + 3 * float(nd.entropy(net)) / 32) < 1e-3
+        assert abs(difference + 3 * float(nd.bayes.entropy(net)) / 32) < 1e-3
 
     def test_it_is_finite_for_exact_labels_of_a_certain_network(self):
         exact = dataclasses.replace(BATCH, standard_error=jnp.zeros_like(BATCH.standard_error))
@@ -266,7 +266,7 @@ class TestNegativeLogPredictive:
 
 class TestCalibrationRatio:
     def ratio(self, net, samples=2_000, key=9):
-        return nd.calibration_ratio(net, BATCH, jax.random.key(key), samples=samples)
+        return nd.networks.calibration_ratio(net, BATCH, jax.random.key(key), samples=samples)
 
     @pytest.mark.parametrize(("error", "stdv"), [(0.1, 0.1), (0.2, 0.1), (0.1, 0.3)])
     def test_it_is_the_squared_error_over_the_variance(self, error, stdv):
@@ -280,7 +280,7 @@ class TestCalibrationRatio:
             self.ratio(shifted([0.1, 0.1], 0.1), samples=1)
 
 
-class TestStandardisation:
+class TestStandardization:
     def test_it_is_set_from_the_good_labels_alone(self):
         data = gaussian_data(n=40, seed=4)
         spoilt = {
@@ -304,29 +304,29 @@ class TestStandardisation:
         status = np.concatenate([data.status, np.full(5, nd.Status.NOT_CONVERGED, np.int8)])
         spoilt |= {"status": status, "rung": np.zeros(len(status), np.int8)}
         spoilt = data_of_arrays(GAUSSIAN, None, **spoilt)
-        one = nd.Standardisation.fit(data)
+        one = nd.networks.Standardization.fit(data)
         with pytest.warns(UserWarning, match="5 of 45 labels"):
-            two = nd.Standardisation.fit(spoilt)
+            two = nd.networks.Standardization.fit(spoilt)
         assert all(
             np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True)
         )
 
     def test_inputs_have_mean_zero_and_variance_one(self):
         data = gaussian_data(n=200, seed=5)
-        inputs = jax.jit(jax.vmap(nd.Standardisation.fit(data).inputs))(data.eta)
+        inputs = jax.jit(jax.vmap(nd.networks.Standardization.fit(data).inputs))(data.eta)
         assert np.max(np.abs(inputs.mean(0))) < 1e-5
         assert np.max(np.abs(inputs.std(0) - 1)) < 1e-5
 
     def test_outputs_are_of_order_one(self):
         """The y that stand for the true moments have mean 0 and standard deviation about 1."""
         data = gaussian_data(n=200, seed=5)
-        standardisation = nd.Standardisation.fit(data)
+        standardization = nd.networks.Standardization.fit(data)
 
         def outputs(eta, mean):
-            inputs = standardisation.inputs(eta)
+            inputs = standardization.inputs(eta)
             zero = jnp.zeros(2, eta.dtype)
-            origin = standardisation.moments(inputs, zero)
-            unit = standardisation.moments(inputs, zero + 1) - origin
+            origin = standardization.moments(inputs, zero)
+            unit = standardization.moments(inputs, zero + 1) - origin
             return (mean - origin) / unit
 
         y = jax.jit(jax.vmap(outputs))(jnp.asarray(data.eta), jnp.asarray(data.mean))
@@ -335,12 +335,12 @@ class TestStandardisation:
 
     def test_too_few_labels_are_refused(self):
         with pytest.raises(ValueError, match=r"at least 4 good labels; got 3 of 3"):
-            nd.Standardisation.fit(gaussian_data(n=40, seed=4)[:3])
+            nd.networks.Standardization.fit(gaussian_data(n=40, seed=4)[:3])
 
     def test_what_does_not_vary_does_no_harm(self):
         etas = GAUSSIAN.sample_eta(jax.random.key(0), 8, {"x": (0.5, 0.5), "x2": (-2.0, -1.0)})
         data = exact_data(GAUSSIAN, etas)
-        inputs = jax.vmap(nd.Standardisation.fit(data).inputs)(etas)
+        inputs = jax.vmap(nd.networks.Standardization.fit(data).inputs)(etas)
         assert np.isfinite(inputs).all()
 
 

@@ -61,10 +61,10 @@ def buffers_of(net):
     return [node.tree for node in nodes if isinstance(node, paramax.NonTrainable)]
 
 
-def descend(optimiser, gradient, state, dynamic):
+def descend(optimizer, gradient, state, dynamic):
     """One step of optax, which does not promote strictly."""
     with jax.numpy_dtype_promotion("standard"):
-        updates, state = optimiser.update(gradient, state, dynamic)
+        updates, state = optimizer.update(gradient, state, dynamic)
         return optax.apply_updates(dynamic, updates), state
 
 
@@ -116,7 +116,7 @@ def test_plain_jax_and_optax_train_every_part(case, split):
     """jax.jit, jax.value_and_grad and optax on the model and on each of its partitions."""
     net, batch = network(case), gamma_data().batch()
     dynamic, static = SPLITS[split](net)
-    optimiser = optax.adam(0.003)
+    optimizer = optax.adam(0.003)
 
     def loss(dynamic, static, key):
         whole = dynamic if static is None else nd.unfreeze_all(dynamic, static)
@@ -125,10 +125,10 @@ def test_plain_jax_and_optax_train_every_part(case, split):
     @jax.jit
     def step(dynamic, static, state, key):
         value, gradient = jax.value_and_grad(loss)(dynamic, static, key)
-        dynamic, state = descend(optimiser, gradient, state, dynamic)
+        dynamic, state = descend(optimizer, gradient, state, dynamic)
         return dynamic, state, value, gradient
 
-    state = optimiser.init(dynamic)
+    state = optimizer.init(dynamic)
     trained, _, value, gradient = step(dynamic, static, state, jax.random.key(3))
     # The loss of the whole network, which the parts make.
     assert_close(value, nd.moment_loss(net, batch, jax.random.key(3)), ulps=256)
@@ -155,14 +155,14 @@ def test_plain_jax_and_optax_train_every_part(case, split):
 
 
 @pytest.mark.parametrize("split", [name for name in SPLITS if name != "whole"])
-def test_the_standardisation_is_on_the_static_side(case, split):
+def test_the_standardization_is_on_the_static_side(case, split):
     dynamic, static = SPLITS[split](network(case))
     assert all(leaf is None for leaf in buffers_of(dynamic))
     assert len(buffers_of(static)) == len(buffers_of(network(case)))
     assert all(leaf is not None for leaf in buffers_of(static))
 
 
-def test_the_standardisation_has_no_gradient(case):
+def test_the_standardization_has_no_gradient(case):
     gradient = jax.jit(jax.grad(nd.moment_loss))(network(case), gamma_data().batch())
     assert all(np.all(leaf == 0) for leaf in buffers_of(gradient))
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
@@ -211,18 +211,18 @@ def test_training_reaches_the_truth(case):
     batch, held_out = data.batch(), gamma_data(200, 6).batch()
     net = case.make(data.family, data, jax.random.key(7))
     dynamic, static = nd.freeze_stdvs(net)
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.02, 1_500))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.02, 1_500))
 
     def step(carry, _):
         dynamic, state = carry
         value, gradient = jax.value_and_grad(
             lambda d: nd.moment_loss(nd.unfreeze_all(d, static), batch)
         )(dynamic)
-        return descend(optimiser, gradient, state, dynamic), value
+        return descend(optimizer, gradient, state, dynamic), value
 
     @jax.jit
     def train(dynamic):
-        start = (dynamic, optimiser.init(dynamic))
+        start = (dynamic, optimizer.init(dynamic))
         (dynamic, _), losses = jax.lax.scan(step, start, length=1_500)
         trained = nd.unfreeze_all(dynamic, static)
         return losses, nd.moment_loss(net, held_out), nd.moment_loss(trained, held_out)

@@ -9,7 +9,7 @@ import paramax
 import pytest
 
 import nnef_dists as nd
-from tests.networks.data import labelled
+from tests.networks.data import labeled
 from tests.registry import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -66,23 +66,23 @@ GAPS = {
 }
 
 
-def standardised(etas):
-    """The standardisation of etas that may take any value, as an even number of coordinates."""
+def standardized(etas):
+    """The standardization of etas that may take any value, as an even number of coordinates."""
     etas = jnp.asarray(etas, float)
     n, d = etas.shape
     family = nd.VonMisesHarmonic(d // 2)
-    return nd.Standardisation.fit(
-        labelled(family, etas, np.zeros((n, d)), np.broadcast_to(np.eye(d), (n, d, d)))
+    return nd.networks.Standardization.fit(
+        labeled(family, etas, np.zeros((n, d)), np.broadcast_to(np.eye(d), (n, d, d)))
     )
 
 
 @jax.jit
-def inside(standardisation, etas):
-    return jax.vmap(lambda eta: standardisation.is_inside(standardisation.inputs(eta)))(etas)
+def inside(standardization, etas):
+    return jax.vmap(lambda eta: standardization.is_inside(standardization.inputs(eta)))(etas)
 
 
-def share_inside(standardisation, etas):
-    return float(np.mean(inside(standardisation, jnp.asarray(etas, float))))
+def share_inside(standardization, etas):
+    return float(np.mean(inside(standardization, jnp.asarray(etas, float))))
 
 
 @pytest.mark.parametrize("n", [64, 256, 1024])
@@ -92,7 +92,7 @@ def share_inside(standardisation, etas):
 def test_fresh_etas_of_the_same_shape_are_inside(shape, m, n):
     """At least 99 %; of 64 in many dimensions, whose ranges are hardly known, 97 %."""
     rng, draw = np.random.default_rng(m), SHAPES[shape][0]
-    shares = [share_inside(standardised(draw(rng, n, m)), draw(rng, 1024, m)) for _ in range(3)]
+    shares = [share_inside(standardized(draw(rng, n, m)), draw(rng, 1024, m)) for _ in range(3)]
     # The share itself varies with the n training etas.
     assert np.mean(shares) > (0.97 if n == 64 else 0.985)
 
@@ -103,7 +103,7 @@ def test_gaps_are_outside(shape, n):
     gap = np.array(GAPS[shape])
     etas = SHAPES[shape][0](np.random.default_rng(0), n, len(gap))
     assert np.all((gap > etas.min(0)) & (gap < etas.max(0)))
-    assert share_inside(standardised(etas), gap[None]) == 0
+    assert share_inside(standardized(etas), gap[None]) == 0
 
 
 def test_what_is_off_a_thin_sheet_is_outside():
@@ -115,7 +115,7 @@ def test_what_is_off_a_thin_sheet_is_outside():
     def points(n):
         return of_box(rng, n, 4) * scale
 
-    region = standardised(points(512) @ turn)
+    region = standardized(points(512) @ turn)
     assert share_inside(region, points(512) @ turn) > 0.98
     off = points(512) + 0.2 * np.eye(4)[2]
     assert share_inside(region, off @ turn) < 0.05
@@ -124,7 +124,7 @@ def test_what_is_off_a_thin_sheet_is_outside():
 @pytest.mark.parametrize("m", [2, 4])
 def test_corners_of_a_box_are_mostly_inside_and_its_surroundings_are_not(m):
     rng = np.random.default_rng(1)
-    region = standardised(of_box(rng, 512, m))
+    region = standardized(of_box(rng, 512, m))
     corners = np.array(np.meshgrid(*[[-0.98, 0.98]] * m)).reshape(m, -1).T
     assert share_inside(region, corners) >= 0.75
     assert share_inside(region, 1.5 * corners) == 0
@@ -134,7 +134,7 @@ def test_corners_of_a_box_are_mostly_inside_and_its_surroundings_are_not(m):
 def test_a_lonely_eta_does_not_cover_the_gap_around_it():
     etas = of_box(np.random.default_rng(2), 256, 2)
     etas[7] = [40.0, 40.0]
-    region = standardised(etas)
+    region = standardized(etas)
     assert share_inside(region, etas) == 1
     assert share_inside(region, np.array([[20.0, 20.0], [10.0, 10.0], [35.0, 35.0]])) == 0
 
@@ -142,25 +142,25 @@ def test_a_lonely_eta_does_not_cover_the_gap_around_it():
 def test_repeated_etas_count_once():
     etas = np.repeat(of_box(np.random.default_rng(3), 64, 2), 12, axis=0)
     fresh = of_box(np.random.default_rng(4), 512, 2)
-    assert share_inside(standardised(etas), fresh) > 0.97
+    assert share_inside(standardized(etas), fresh) > 0.97
 
 
 def test_what_is_not_a_number_is_outside():
-    region = standardised(of_box(np.random.default_rng(5), 64, 2))
+    region = standardized(of_box(np.random.default_rng(5), 64, 2))
     assert share_inside(region, np.array([[np.nan, 0.0], [np.inf, 0.0]])) == 0
 
 
 def test_the_center_is_a_training_eta_in_the_middle():
     for draw in (of_box, of_wedge, of_clusters, of_ring):
         etas = np.asarray(jnp.asarray(draw(np.random.default_rng(6), 200, 2), float))
-        region = standardised(etas)
+        region = standardized(etas)
         center = np.asarray(paramax.unwrap(region).center)
         assert np.any(np.all(etas == center, axis=1))
         assert share_inside(region, center[None]) == 1
 
 
 def test_the_excess_is_zero_inside_and_grows_outside():
-    region = standardised(of_ring(np.random.default_rng(7), 256, 2))
+    region = standardized(of_ring(np.random.default_rng(7), 256, 2))
 
     def excess(eta):
         return jnp.sum(region.region.excess(region.inputs(eta)) ** 2)
@@ -195,7 +195,7 @@ def test_fresh_etas_of_families_are_inside(name):
     for n in (64, 512):
         known = points[:n]
         shift, scale = known.mean(0), known.std(0)
-        region = nd.TrainingRegion(
+        region = nd.networks.TrainingRegion(
             (known - shift) / scale, (known - shift) / scale, np.dtype("float32")
         )
         found = jax.vmap(region.contains)(jnp.asarray((fresh - shift) / scale, jnp.float32))

@@ -10,7 +10,7 @@ import pytest
 from flowjax.bijections import Exp
 
 import nnef_dists as nd
-from tests.networks.data import labelled
+from tests.networks.data import labeled
 
 LABELS, FRESH = 384, 128
 
@@ -61,7 +61,7 @@ def labels_of(name):
     etas = family.sample_eta(jax.random.key(0), LABELS + FRESH, ranges)
     moments = functools.partial(nd.quadrature_moments, family)
     found = jax.jit(lambda etas: jax.lax.map(moments, etas, batch_size=64))(etas)
-    data = labelled(family, etas, found.mean, found.covariance)
+    data = labeled(family, etas, found.mean, found.covariance)
     return data[:LABELS], data[LABELS:]
 
 
@@ -120,9 +120,9 @@ def trained(name, loss, steps=600):
 def test_the_inverse_gaussian_is_learned_and_its_errors_are_reported():
     """After a few seconds not to 0.02, as the warning states, but far better than by squares."""
     _, fresh = labels_of("inverse Gaussian")
-    with pytest.warns(nd.ValidationWarning, match="failed validation on 128 labels"):
+    with pytest.warns(nd.distributions.ValidationWarning, match="failed validation on 128 labels"):
         good = nd.validate(trained("inverse Gaussian", nd.sobolev_loss), fresh).report.tree
-    with pytest.warns(nd.ValidationWarning, match="z rms"):
+    with pytest.warns(nd.distributions.ValidationWarning, match="z rms"):
         bad = nd.validate(trained("inverse Gaussian", squares), fresh).report.tree
     assert bad.z_median > 0.5
     assert good.z_median < 0.1

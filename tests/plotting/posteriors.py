@@ -22,7 +22,7 @@ def classified(k, dim):
     """A local classifier test that nobody made, with a large statistic at the first observation."""
     rng = np.random.default_rng(1)
     null = rng.uniform(0, 1e-3, (k, 99))
-    return nd.LocalC2ST(
+    return nd.diagnostics.LocalC2ST(
         draws=jnp.asarray(rng.normal(size=(k, 50, dim))),
         probability=jnp.asarray(rng.uniform(0.4, 0.6, (k, 50))),
         statistic=jnp.asarray([1.0, *[5e-4] * (k - 1)]),

@@ -59,7 +59,7 @@ def moment_data(n, *, good=0.9, seed=0):
             bad.reshape(n, *[1] * (arrays[name].ndim - 1)), np.nan, arrays[name]
         )
     arrays["ess"][status == nd.Status.NOT_FINITE] = np.nan
-    others = set(nd.MomentLabel._fields) - set(arrays) - {"status"}
+    others = set(nd.moments.MomentLabel._fields) - set(arrays) - {"status"}
     arrays |= {name: np.zeros(n, np.float32) for name in others}
     return data_of_arrays(QUARTIC, nd.HMCConfig(), status=status.astype(np.int8), **arrays)
 

@@ -24,7 +24,7 @@ class TestCalibration:
         counts = [bar.get_height() for bar in figure.axes[0].patches if bar.get_width() < 0.1]
         assert sum(counts) == len(RANKS)
         written = texts(figure)
-        p_value = float(nd.uniformity_p_value(jnp.asarray(RANKS[:, 0])))
+        p_value = float(nd.diagnostics.uniformity_p_value(jnp.asarray(RANKS[:, 0])))
         assert f"p = {p_value:.2g}" in written
         assert "p < 0.0001" in written
 

@@ -18,7 +18,7 @@ class HeadCase:
     """
 
     name: str
-    make: Callable[[nd.Simulations, Any, Any], nd.AbstractPosterior]
+    make: Callable[[nd.Simulations, Any, Any], nd.posterior.AbstractPosterior]
     theta_dim: int = 2
     is_foreign: bool = False
 
@@ -29,7 +29,7 @@ class HeadCase:
 def _exact_normal_family() -> nd.AmortizedFamily:
     from tests.distributions.exact import family_of
 
-    return family_of("GaussianNatural1D", sampler=nd.QuadratureSampler())
+    return family_of("GaussianNatural1D", sampler=nd.distributions.QuadratureSampler())
 
 
 def bounds_of(support):
@@ -91,7 +91,7 @@ HEADS = (
     ),
     HeadCase(
         "EnsemblePosterior",
-        lambda data, support, key: nd.EnsemblePosterior(
+        lambda data, support, key: nd.posterior.EnsemblePosterior(
             jax.vmap(
                 lambda key: nd.MixturePosterior(data, 2, support=support, width=8, depth=1, key=key)
             )(jax.random.split(key, 2))

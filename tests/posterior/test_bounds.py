@@ -56,10 +56,12 @@ class TestTruncatedNormal:
             np.testing.assert_allclose(found, p, atol=2e-3)
 
     def law(self, low=(0.0, -np.inf), high=(1.0, 0.5)):
-        normal = nd.Normal(
+        normal = nd.posterior.Normal(
             jnp.array([1.2, 0.3]), jnp.log(jnp.array([0.4, 0.6])), jnp.array([[0, 0], [-1.5, 0]])
         )
-        return nd.TruncatedNormal(normal, jnp.asarray(low, float), jnp.asarray(high, float))
+        return nd.posterior.TruncatedNormal(
+            normal, jnp.asarray(low, float), jnp.asarray(high, float)
+        )
 
     def test_is_the_product_of_truncated_conditionals(self):
         law = self.law()

@@ -24,8 +24,8 @@ FAULTS = {
 
 # In one program for all truths of a kind, or for all levels of a shape.
 simulate = eqx.filter_jit(lambda truth, key, m: truth.simulate(key, m))
-expected_coverage = jax.jit(nd.expected_coverage)
-uniformity_p_value = jax.jit(nd.uniformity_p_value)
+expected_coverage = jax.jit(nd.diagnostics.expected_coverage)
+uniformity_p_value = jax.jit(nd.diagnostics.uniformity_p_value)
 
 
 def simulations(truth, m=M, seed=1):
@@ -35,12 +35,12 @@ def simulations(truth, m=M, seed=1):
 def levels_of(posterior, pairs, seed=2):
     """All credible levels and ranks by name."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    ranks = nd.sbc_ranks(posterior, *pairs, keys[0], N)
+    ranks = nd.diagnostics.sbc_ranks(posterior, *pairs, keys[0], N)
     return {
         "ranks": ranks,
-        "central": nd.central_levels(ranks),
-        "highest density": nd.highest_density_levels(posterior, *pairs, keys[1], N),
-        "tarp": nd.tarp_levels(posterior, *pairs, keys[2], N),
+        "central": nd.diagnostics.central_levels(ranks),
+        "highest density": nd.diagnostics.highest_density_levels(posterior, *pairs, keys[1], N),
+        "tarp": nd.diagnostics.tarp_levels(posterior, *pairs, keys[2], N),
     }
 
 
@@ -91,7 +91,7 @@ def test_coverage_tells_too_narrow_from_too_wide():
     for width, sign in ((0.75, -1), (1.3, 1)):
         levels = levels_of(LinearGaussian(width=width), pairs)
         for name in ("central", "highest density"):
-            gap = nd.expected_coverage(levels[name], nominal).T - nominal
+            gap = nd.diagnostics.expected_coverage(levels[name], nominal).T - nominal
             assert np.all(sign * gap > 0), name
 
 
@@ -106,8 +106,8 @@ class TestPriorAsPosterior:
         pairs = simulations(LinearGaussian(), seed=5)
         assert p_values(levels_of(Prior(), pairs))["tarp"] < 1e-6
         elsewhere = jax.random.normal(jax.random.key(9), pairs[0].shape)
-        blind = nd.tarp_levels(Prior(), *pairs, KEY, N, references=elsewhere)
-        assert nd.uniformity_p_value(blind) > 0.01
+        blind = nd.diagnostics.tarp_levels(Prior(), *pairs, KEY, N, references=elsewhere)
+        assert nd.diagnostics.uniformity_p_value(blind) > 0.01
 
     def test_ranks_of_the_likelihood_see_it(self):
         def log_likelihood(theta, x):
@@ -115,22 +115,24 @@ class TestPriorAsPosterior:
 
         pairs = simulations(LinearGaussian(), seed=5)
         for posterior, sees in ((Prior(), True), (LinearGaussian(), False)):
-            ranks = nd.sbc_ranks(posterior, *pairs, KEY, N, quantity=log_likelihood)
+            ranks = nd.diagnostics.sbc_ranks(posterior, *pairs, KEY, N, quantity=log_likelihood)
             assert ranks.shape == (M, 1)
-            assert (float(nd.uniformity_p_value(ranks)[0]) < 1e-6) == sees
+            assert (float(nd.diagnostics.uniformity_p_value(ranks)[0]) < 1e-6) == sees
 
 
 def test_references_change_nothing_where_all_is_well():
     pairs = simulations(LinearGaussian(), seed=6)
     corner = jnp.full_like(pairs[0], 3.0)
-    levels = nd.tarp_levels(LinearGaussian(), *pairs, KEY, N, references=corner)
-    assert nd.uniformity_p_value(levels) > 0.01
+    levels = nd.diagnostics.tarp_levels(LinearGaussian(), *pairs, KEY, N, references=corner)
+    assert nd.diagnostics.uniformity_p_value(levels) > 0.01
 
 
 class TestUniformity:
     def test_law_is_that_of_simulated_uniforms(self):
         rng = np.random.default_rng(0)
-        p = np.asarray(nd.uniformity_p_value(jnp.asarray(rng.uniform(size=(30, 20_000)), float)))
+        p = np.asarray(
+            nd.diagnostics.uniformity_p_value(jnp.asarray(rng.uniform(size=(30, 20_000)), float))
+        )
         for level in (0.01, 0.1, 0.5, 0.9):
             error = np.sqrt(level * (1 - level) / p.size)
             assert abs(np.mean(p < level) - level) < 4 * error + 1e-3
@@ -146,17 +148,17 @@ class TestUniformity:
             n_mc_samples=20_000,
             rng=np.random.default_rng(2),
         )
-        found = nd.uniformity_p_value(jnp.asarray(scipy.stats.norm.cdf(values), float))
+        found = nd.diagnostics.uniformity_p_value(jnp.asarray(scipy.stats.norm.cdf(values), float))
         assert abs(float(found) - expected.pvalue) < 4 * np.sqrt(expected.pvalue / 20_000) + 1e-3
 
     def test_ends_are_allowed(self):
-        assert np.isfinite(nd.uniformity_p_value(jnp.asarray([0.0, 0.3, 0.6, 1.0])))
-        assert nd.uniformity_p_value(jnp.zeros(50)) == 0
+        assert np.isfinite(nd.diagnostics.uniformity_p_value(jnp.asarray([0.0, 0.3, 0.6, 1.0])))
+        assert nd.diagnostics.uniformity_p_value(jnp.zeros(50)) == 0
 
     @pytest.mark.usefixtures("without_type_checks")
     def test_no_ranks_are_refused(self):
         with pytest.raises(ValueError, match="at least one rank"):
-            nd.uniformity_p_value(jnp.zeros((0, 2)))
+            nd.diagnostics.uniformity_p_value(jnp.zeros((0, 2)))
 
 
 class Coin:
@@ -177,16 +179,16 @@ def test_ties_are_broken_at_random():
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_ranks_of_few_draws_are_uniform(n):
-    ranks = nd.sbc_ranks(LinearGaussian(), *simulations(LinearGaussian()), KEY, n)
+    ranks = nd.diagnostics.sbc_ranks(LinearGaussian(), *simulations(LinearGaussian()), KEY, n)
     assert np.all((ranks > 0) & (ranks < 1))
-    assert np.all(nd.uniformity_p_value(ranks) > 0.01)
+    assert np.all(nd.diagnostics.uniformity_p_value(ranks) > 0.01)
 
 
 def test_batches_change_nothing():
     pairs = simulations(LinearGaussian(), 50)
-    whole = nd.sbc_ranks(LinearGaussian(), *pairs, KEY, N, batch_size=50)
+    whole = nd.diagnostics.sbc_ranks(LinearGaussian(), *pairs, KEY, N, batch_size=50)
     for batch_size in (7, 1000):
-        ranks = nd.sbc_ranks(LinearGaussian(), *pairs, KEY, N, batch_size=batch_size)
+        ranks = nd.diagnostics.sbc_ranks(LinearGaussian(), *pairs, KEY, N, batch_size=batch_size)
         np.testing.assert_allclose(ranks, whole, atol=1.01 / N)
 
 
@@ -194,7 +196,7 @@ def test_memory_is_bounded_by_the_batch():
     pairs = simulations(LinearGaussian(), 256)
 
     def ranks(theta, x):
-        return nd.sbc_ranks(LinearGaussian(), theta, x, KEY, 1000, batch_size=4)
+        return nd.diagnostics.sbc_ranks(LinearGaussian(), theta, x, KEY, 1000, batch_size=4)
 
     compiled = jax.jit(ranks).lower(*pairs).compile()
     draws = 256 * 1000 * 2 * pairs[0].dtype.itemsize
@@ -217,7 +219,7 @@ def test_dtype_is_that_of_theta(dtype):
     pairs = tuple(jnp.asarray(each, dtype) for each in simulations(LinearGaussian(), 20))
     levels = levels_of(Half(), pairs)
     assert {each.dtype for each in levels.values()} == {jnp.dtype(dtype)}
-    assert nd.uniformity_p_value(levels["ranks"]).dtype == dtype
+    assert nd.diagnostics.uniformity_p_value(levels["ranks"]).dtype == dtype
 
 
 def test_images_are_observations_too():
@@ -228,25 +230,28 @@ def test_images_are_observations_too():
         def sample(self, key, x, n):
             return LinearGaussian().sample(key, x[:, 0], n)
 
-    assert nd.sbc_ranks(OfImages(), theta, image, KEY, 10).shape == (30, 2)
-    assert nd.tarp_levels(OfImages(), theta, image, KEY, 10).shape == (30,)
+    assert nd.diagnostics.sbc_ranks(OfImages(), theta, image, KEY, 10).shape == (30, 2)
+    assert nd.diagnostics.tarp_levels(OfImages(), theta, image, KEY, 10).shape == (30,)
 
 
 def test_a_head_will_do():
     theta, x = simulations(LinearGaussian(), 40)
     head = nd.GaussianPosterior(nd.Simulations(theta, x), width=4, depth=1, key=KEY)
-    assert isinstance(head, nd.PosteriorDensity)
-    assert nd.highest_density_levels(head, theta, x, KEY, 10).shape == (40,)
+    assert isinstance(head, nd.diagnostics.PosteriorDensity)
+    assert nd.diagnostics.highest_density_levels(head, theta, x, KEY, 10).shape == (40,)
 
 
 def test_coverage_counts_and_keeps_shape():
     levels = jnp.asarray([[0.1, 0.9], [0.3, 0.95], [0.5, 0.2], [1.0, 0.0]])
-    found = nd.expected_coverage(levels, jnp.asarray([0.0, 0.3, 1.0]))
+    found = nd.diagnostics.expected_coverage(levels, jnp.asarray([0.0, 0.3, 1.0]))
     np.testing.assert_allclose(found, [[0, 0.25], [0.5, 0.5], [1, 1]])
 
 
 @pytest.mark.usefixtures("without_type_checks")
-@pytest.mark.parametrize("ranked", [nd.sbc_ranks, nd.highest_density_levels, nd.tarp_levels])
+@pytest.mark.parametrize(
+    "ranked",
+    [nd.diagnostics.sbc_ranks, nd.diagnostics.highest_density_levels, nd.diagnostics.tarp_levels],
+)
 def test_faults_of_arguments_are_named(ranked):
     theta, x = simulations(LinearGaussian(), 10)
     with pytest.raises(ValueError, match="as many observations as parameters"):

@@ -186,22 +186,22 @@ def test_every_part_trains(case, split):
     """One step of optax with each loss; buffers stay."""
     head, batch = head_of(case), data_of(case).arrays()
     dynamic, static = getattr(nd, split)(head)
-    optimiser = optax.adam(0.01)
+    optimizer = optax.adam(0.01)
     compiled = eqx.filter_jit if case.is_foreign else jax.jit
 
     def loss(dynamic, static, key):
         whole = nd.unfreeze_all(dynamic, static)
         if split == "freeze_stdvs":
             return nd.nll_loss(whole, batch)
-        return nd.nll_elbo_loss(whole, batch, key, total=64, samples=2)
+        return nd.posterior.nll_elbo_loss(whole, batch, key, total=64, samples=2)
 
     @compiled
     def step(dynamic, static, state, key):
         value, gradient = jax.value_and_grad(loss)(dynamic, static, key)
-        updates, state = optimiser.update(gradient, state, dynamic)
+        updates, state = optimizer.update(gradient, state, dynamic)
         return optax.apply_updates(dynamic, updates), value, gradient
 
-    trained, value, gradient = step(dynamic, static, optimiser.init(dynamic), jax.random.key(6))
+    trained, value, gradient = step(dynamic, static, optimizer.init(dynamic), jax.random.key(6))
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
@@ -281,7 +281,9 @@ def test_an_observation_that_is_not_finite(case):
 def test_an_observation_unlike_the_simulated_ones_warns(case):
     head, x = head_of(case), observation(case)
     theta, far = jnp.asarray(data_of(case).theta[0]), x + 50
-    with pytest.warns(nd.ExtrapolationWarning, match="like the simulated ones") as caught:
+    with pytest.warns(
+        nd.distributions.ExtrapolationWarning, match="like the simulated ones"
+    ) as caught:
         head.log_prob(theta, far)
     assert caught[0].filename == __file__
     assert bool(head.is_inside(x))

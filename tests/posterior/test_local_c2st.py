@@ -15,7 +15,7 @@ M, N = 2000, 300
 
 def result_of(posterior, seed=1, key=KEY):
     pairs = LinearGaussian().simulate(jax.random.key(seed), M)
-    return nd.local_c2st(posterior, *pairs, OBSERVATIONS, key, N, n_features=256)
+    return nd.diagnostics.local_c2st(posterior, *pairs, OBSERVATIONS, key, N, n_features=256)
 
 
 def test_an_exact_posterior_passes():
@@ -33,7 +33,7 @@ def test_p_values_of_an_exact_posterior_are_uniform():
     ]
     # Observations share a classifier, so that only those of different runs are independent.
     for p in np.asarray(found).T:
-        assert float(nd.uniformity_p_value(jnp.asarray(p) - 0.5 / 201)) > 0.01
+        assert float(nd.diagnostics.uniformity_p_value(jnp.asarray(p) - 0.5 / 201)) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_local_fault_is_found_where_it_is():
 def test_a_wrong_mode_is_caught_and_pointed_at(right):
     pairs = Bimodal().simulate(jax.random.key(2), M)
     observations = jnp.asarray([[0.7], [1.5]])
-    result = nd.local_c2st(Bimodal(right), *pairs, observations, KEY, N, n_features=256)
+    result = nd.diagnostics.local_c2st(Bimodal(right), *pairs, observations, KEY, N, n_features=256)
     assert np.all(result.p_value < 0.01)
     positive = result.draws[..., 0] > 0
     # Where draws pile up, a theta is less likely to be true: of 1 : 2 right, of 0.3 : 0.7 0.42.
@@ -71,7 +71,7 @@ def test_probability_is_that_of_the_exact_ratio():
     # Of joint draws against those of a posterior moved by one standard deviation.
     pairs = LinearGaussian().simulate(jax.random.key(3), 20_000)
     faulty = LinearGaussian(shift=1.0)
-    result = nd.local_c2st(faulty, *pairs, OBSERVATIONS[:1], KEY, N, n_null=1)
+    result = nd.diagnostics.local_c2st(faulty, *pairs, OBSERVATIONS[:1], KEY, N, n_null=1)
 
     def log_ratio(theta):
         x = OBSERVATIONS[0]
@@ -85,10 +85,10 @@ def test_probability_is_that_of_the_exact_ratio():
 def test_faults_of_arguments_are_named():
     theta, x = LinearGaussian().simulate(KEY, 20)
     with pytest.raises(ValueError, match="as many observations as parameters"):
-        nd.local_c2st(LinearGaussian(), theta, x[:5], OBSERVATIONS, KEY)
+        nd.diagnostics.local_c2st(LinearGaussian(), theta, x[:5], OBSERVATIONS, KEY)
     with pytest.raises(ValueError, match="Expected n >= 1"):
-        nd.local_c2st(LinearGaussian(), theta, x, OBSERVATIONS, KEY, 0)
+        nd.diagnostics.local_c2st(LinearGaussian(), theta, x, OBSERVATIONS, KEY, 0)
     with pytest.raises(ValueError, match="n_null >= 1"):
-        nd.local_c2st(LinearGaussian(), theta, x, OBSERVATIONS, KEY, n_null=0)
+        nd.diagnostics.local_c2st(LinearGaussian(), theta, x, OBSERVATIONS, KEY, n_null=0)
     with pytest.raises(Exception, match="got NaN"):
-        nd.local_c2st(LinearGaussian(width=jnp.nan), theta, x, OBSERVATIONS, KEY)
+        nd.diagnostics.local_c2st(LinearGaussian(width=jnp.nan), theta, x, OBSERVATIONS, KEY)

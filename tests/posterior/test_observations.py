@@ -106,7 +106,7 @@ def draw(simulator, n, seed):
 
 @functools.cache
 def region_of(simulator, n=2000, seed=0):
-    return nd.ObservationRegion(draw(simulator, n, seed), exchangeable=simulator is sets)
+    return nd.posterior.ObservationRegion(draw(simulator, n, seed), exchangeable=simulator is sets)
 
 
 def share_outside(region, x):
@@ -145,7 +145,7 @@ class TestRegion:
         assert np.array_equal(region.concrete_scores(x), region.concrete_scores(x[::-1]))
 
     def test_of_two_simulations(self):
-        region = nd.ObservationRegion(np.array([[0.0], [1.0]], np.float32))
+        region = nd.posterior.ObservationRegion(np.array([[0.0], [1.0]], np.float32))
         assert region.is_inside(jnp.array([0.5]))
 
     def test_is_small(self):
@@ -166,7 +166,9 @@ class TestHeads:
             lambda: head.sample(jax.random.key(0), far, 2),
             lambda: head.parameters(far),
         ):
-            with pytest.warns(nd.ExtrapolationWarning, match="times as far outside") as caught:
+            with pytest.warns(
+                nd.distributions.ExtrapolationWarning, match="times as far outside"
+            ) as caught:
                 call()
             assert caught[0].filename == __file__
 
@@ -182,7 +184,9 @@ class TestHeads:
     def test_rounds_check_their_observation(self):
         head = self.head()
         with pytest.raises(ValueError, match="finite observation"):
-            nd.truncate_prior(uniform_prior(), head, jnp.full(2, jnp.nan), jax.random.key(0))
+            nd.posterior.truncate_prior(
+                uniform_prior(), head, jnp.full(2, jnp.nan), jax.random.key(0)
+            )
 
     def test_integers_are_observations(self, without_type_checks):
         head = self.head()

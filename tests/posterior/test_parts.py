@@ -57,7 +57,7 @@ class TestBoxSupport:
 class TestCoordinates:
     def test_are_of_order_one(self):
         data = simulations(uniform=True)
-        coordinates = nd.PosteriorCoordinates(data, box())
+        coordinates = nd.posterior.PosteriorCoordinates(data, box())
         inputs = jax.jit(jax.vmap(coordinates.inputs))(jnp.asarray(data.x))
         assert_close(inputs.mean(0), np.zeros(2), scale=1.0)
         assert_close(inputs.std(0), np.ones(2))
@@ -70,19 +70,19 @@ class TestCoordinates:
         x = (3 + rng.normal(size=(50, 7, 2))).astype(np.float32)
         x[..., 1] = 5.0  # a constant stays unscaled
         data = nd.Simulations(rng.normal(size=(50, 1)).astype(np.float32), x)
-        coordinates = nd.PosteriorCoordinates(data, by_channel=True)
+        coordinates = nd.posterior.PosteriorCoordinates(data, by_channel=True)
         assert coordinates.x_shift.tree.shape == (2,)
         assert coordinates.x_scale.tree[1] == 1
-        assert nd.PosteriorCoordinates(data).x_shift.tree.shape == (7, 2)
+        assert nd.posterior.PosteriorCoordinates(data).x_shift.tree.shape == (7, 2)
 
     def test_refuses(self):
         data = simulations()
         with pytest.raises(ValueError, match="Expected theta inside the support"):
-            nd.PosteriorCoordinates(data, box())
+            nd.posterior.PosteriorCoordinates(data, box())
         with pytest.raises(ValueError, match="Expected an unconditional support of shape"):
-            nd.PosteriorCoordinates(data, box(3))
+            nd.posterior.PosteriorCoordinates(data, box(3))
         with pytest.raises(ValueError, match="Expected at least two simulations"):
-            nd.PosteriorCoordinates(data[:1])
+            nd.posterior.PosteriorCoordinates(data[:1])
 
     def test_any_flowjax_bijection_is_a_support(self):
         data = simulations()
@@ -100,7 +100,7 @@ class TestNormal:
         rng = np.random.default_rng(d)
         mean, log_scale = rng.normal(size=(2, d))
         lower = np.tril(rng.normal(size=(d, d)), -1)
-        law = nd.Normal(*(jnp.asarray(a, float) for a in (mean, log_scale, lower)))
+        law = nd.posterior.Normal(*(jnp.asarray(a, float) for a in (mean, log_scale, lower)))
 
         @jax.jit
         def found(law, u):
@@ -161,7 +161,7 @@ class TestExponentialFamily:
         drawn = eqx.filter_jit(nd.sample_all_parameters)(head, jax.random.key(1))
         for one, two in zip(jax.tree.leaves(head.q), jax.tree.leaves(drawn.q), strict=True):
             assert np.array_equal(one, two)
-        entropy, prior = jax.jit(nd.entropy), jax.jit(lambda model: model.compute_prior())
+        entropy, prior = jax.jit(nd.bayes.entropy), jax.jit(lambda model: model.compute_prior())
         assert_close(entropy(head), entropy(head.trunk))
         assert_close(prior(head), prior(head.trunk))
 
@@ -192,7 +192,7 @@ class TestEnsemble:
         def both(key):
             dynamic, static = nd.freeze_means(HEADS[2].make(simulations(), None, key))
             head = nd.unfreeze_all(jax.tree.map(lambda raw: raw + 0.3, dynamic), static)
-            ensemble = nd.EnsemblePosterior.of_draws(head, jax.random.key(1), 3)
+            ensemble = nd.posterior.EnsemblePosterior.of_draws(head, jax.random.key(1), 3)
             keys = jax.random.split(jax.random.key(1), 3)
             each = [nd.sample_all_parameters(head, key).log_prob(theta, x) for key in keys]
             return ensemble.log_prob(theta, x), jnp.stack(each)
@@ -205,9 +205,9 @@ class TestEnsemble:
     def test_refuses(self):
         head = HEADS[2].make(simulations(), None, jax.random.key(0))
         with pytest.raises(ValueError, match="Expected one leading axis"):
-            nd.EnsemblePosterior(head)
+            nd.posterior.EnsemblePosterior(head)
         with pytest.raises(ValueError, match="Expected n >= 1"):
-            nd.EnsemblePosterior.of_draws(head, jax.random.key(0), 0)
+            nd.posterior.EnsemblePosterior.of_draws(head, jax.random.key(0), 0)
 
     def test_refuses_heads_of_different_simulations(self):
         data = simulations()
@@ -215,7 +215,7 @@ class TestEnsemble:
         arrays, rest = zip(*(eqx.partition(head, eqx.is_array) for head in heads), strict=True)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
         with pytest.raises(ValueError, match="Expected members with equal coordinates"):
-            nd.EnsemblePosterior(eqx.combine(stacked, rest[0]))
+            nd.posterior.EnsemblePosterior(eqx.combine(stacked, rest[0]))
 
 
 class TestEmbeddings:
@@ -226,7 +226,7 @@ class TestEmbeddings:
 
     def test_the_order_of_a_set_does_not_matter(self):
         data = self.data()
-        embedding = made(nd.SetEmbedding, (6, 2), 4, width=8, dtype="float32")
+        embedding = made(nd.posterior.SetEmbedding, (6, 2), 4, width=8, dtype="float32")
         head = made(nd.GaussianPosterior, data, embedding=embedding, width=8, depth=1, key=1)
         theta, x = jnp.asarray(data.theta[0]), jnp.asarray(data.x[0])
         log_prob = eqx.filter_jit(head.log_prob)
@@ -237,7 +237,7 @@ class TestEmbeddings:
     @pytest.mark.parametrize("times", [1, 7, 16])
     def test_series(self, times):
         data = self.data(times)
-        embedding = made(nd.SeriesEmbedding, (times, 2), 4, width=8, dtype="float32")
+        embedding = made(nd.posterior.SeriesEmbedding, (times, 2), 4, width=8, dtype="float32")
         head = made(nd.GaussianPosterior, data, embedding=embedding, width=8, depth=1, key=1)
         names = head.get_parameters()
         assert any("kernels[1]" in name for name in names)
@@ -251,17 +251,17 @@ class TestEmbeddings:
     def test_saves_and_loads(self, tmp_path):
         data = self.data()
         x = jnp.asarray(data.x[0])
-        for make in (nd.SetEmbedding, nd.SeriesEmbedding):
+        for make in (nd.posterior.SetEmbedding, nd.posterior.SeriesEmbedding):
             embedding = made(make, (6, 2), 4, dtype="float32")
             nd.save(tmp_path / "embedding", embedding)
             call = jax.jit(lambda embedding: embedding(x))
             assert np.array_equal(call(nd.load(tmp_path / "embedding")), call(embedding))
 
     def test_refuses(self):
-        embedding = nd.SetEmbedding((5, 2), key=jax.random.key(0))
+        embedding = nd.posterior.SetEmbedding((5, 2), key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"Expected an embedding of x of shape \(6, 2\)"):
             nd.GaussianPosterior(self.data(), embedding=embedding, key=jax.random.key(1))
         with pytest.raises(ValueError, match="Expected channels >= 1; got 0"):
-            nd.SetEmbedding((5, 0), key=jax.random.key(0))
+            nd.posterior.SetEmbedding((5, 0), key=jax.random.key(0))
         with pytest.raises(ValueError, match="Expected width >= 1; got 0"):
             nd.GaussianPosterior(self.data(), width=0, key=jax.random.key(1))

@@ -18,7 +18,9 @@ def simulator(key, theta):
 
 def test_replicates_follow_the_predictive_law():
     n = 4000
-    replicates = nd.posterior_predictive(LinearGaussian(), simulator, X, KEY, n, batch_size=300)
+    replicates = nd.diagnostics.posterior_predictive(
+        LinearGaussian(), simulator, X, KEY, n, batch_size=300
+    )
     assert replicates.shape == (n, 2)
     z = (np.mean(replicates, 0) - X / 2) / np.sqrt(1.5 / n)
     assert np.max(np.abs(z)) < 4
@@ -27,8 +29,8 @@ def test_replicates_follow_the_predictive_law():
 
 def test_a_posterior_elsewhere_is_caught():
     def p_value(posterior):
-        replicates = nd.posterior_predictive(posterior, simulator, X, KEY, 1000)
-        return nd.predictive_p_value(replicates, X)
+        replicates = nd.diagnostics.posterior_predictive(posterior, simulator, X, KEY, 1000)
+        return nd.diagnostics.predictive_p_value(replicates, X)
 
     assert np.all(p_value(LinearGaussian()) > 0.1)
     assert np.all(p_value(LinearGaussian(shift=8.0)) < 0.01)
@@ -36,21 +38,23 @@ def test_a_posterior_elsewhere_is_caught():
 
 def test_p_value_is_two_sided_and_halves_ties():
     replicates = jnp.arange(9.0)[:, None] * jnp.ones(4)
-    found = nd.predictive_p_value(replicates, jnp.asarray([4.0, 0.5, 20.0, -20.0]))
+    found = nd.diagnostics.predictive_p_value(replicates, jnp.asarray([4.0, 0.5, 20.0, -20.0]))
     np.testing.assert_allclose(found, [1.0, 0.3, 0.1, 0.1], rtol=1e-6)
 
 
 def test_p_values_of_replicates_are_uniform():
     draws = jax.random.normal(KEY, (100, 500))
     observed = jax.random.normal(jax.random.key(1), (500,))
-    assert nd.uniformity_p_value(nd.predictive_p_value(draws, observed)) > 0.01
+    assert (
+        nd.diagnostics.uniformity_p_value(nd.diagnostics.predictive_p_value(draws, observed)) > 0.01
+    )
 
 
 @pytest.mark.usefixtures("without_type_checks")
 def test_faults_of_arguments_are_named():
     with pytest.raises(ValueError, match="Expected n >= 1"):
-        nd.posterior_predictive(LinearGaussian(), simulator, X, KEY, 0)
+        nd.diagnostics.posterior_predictive(LinearGaussian(), simulator, X, KEY, 0)
     with pytest.raises(ValueError, match="at least one replicate"):
-        nd.predictive_p_value(jnp.zeros((0, 2)), X)
+        nd.diagnostics.predictive_p_value(jnp.zeros((0, 2)), X)
     with pytest.raises(Exception, match="without NaN"):
-        nd.predictive_p_value(jnp.full((3, 2), jnp.nan), X)
+        nd.diagnostics.predictive_p_value(jnp.full((3, 2), jnp.nan), X)

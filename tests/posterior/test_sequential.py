@@ -22,17 +22,17 @@ def trained():
     head = make(jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, data.arrays())
     dynamic, static = nd.freeze_stdvs(head)
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.01, 600))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.01, 600))
 
     def step(carry, _):
         dynamic, state = carry
         value, gradient = jax.value_and_grad(
             lambda d: nd.nll_loss(nd.unfreeze_all(d, static), batch)
         )(dynamic)
-        updates, state = optimiser.update(gradient, state, dynamic)
+        updates, state = optimizer.update(gradient, state, dynamic)
         return (optax.apply_updates(dynamic, updates), state), value
 
-    run = jax.jit(lambda d: jax.lax.scan(step, (d, optimiser.init(d)), length=600))
+    run = jax.jit(lambda d: jax.lax.scan(step, (d, optimizer.init(d)), length=600))
     (dynamic, _), losses = run(dynamic)
     assert losses[-1] < losses[0]
     return nd.unfreeze_all(dynamic, static)
@@ -66,7 +66,9 @@ class TestTruncatedPrior:
     def truncated(self, trained, epsilon=0.05):
         x = jnp.array([1.0])
         key = jax.random.key(3)
-        return nd.truncate_prior(normal_prior(1), trained, x, key, epsilon=epsilon, n=4000)
+        return nd.posterior.truncate_prior(
+            normal_prior(1), trained, x, key, epsilon=epsilon, n=4000
+        )
 
     def test_a_prior_takes_one_theta_at_a_time(self, trained):
         """Of a batch, each theta has its own density."""
@@ -104,7 +106,7 @@ class TestTruncatedPrior:
 
     def test_a_hopeless_draw_is_nan(self, trained):
         truncated = self.truncated(trained)
-        nowhere = nd.TruncatedPrior(
+        nowhere = nd.posterior.TruncatedPrior(
             truncated.prior, trained, truncated.x, jnp.asarray(1e9), jnp.asarray(0.0), attempts=128
         )
         assert np.isnan(nowhere.sample(jax.random.key(0), (2,))).all()
@@ -120,7 +122,7 @@ def weigh(shift, spread):
     """4,000 draws of N(shift, spread^2), weighed for N(0, 1)."""
     theta = shift + spread * jax.random.normal(jax.random.key(0), (4000, 1))
     log_q = norm.logpdf(theta[:, 0], shift, spread)
-    return theta, nd.importance_correct(theta, log_q, norm.logpdf(theta[:, 0]) + 5.0)
+    return theta, nd.posterior.importance_weights(theta, log_q, norm.logpdf(theta[:, 0]) + 5.0)
 
 
 class TestImportanceCorrection:
@@ -145,8 +147,8 @@ class TestImportanceCorrection:
     def test_a_draw_that_is_nan_has_no_weight(self):
         theta = jnp.linspace(-1, 1, 50)[:, None].at[3].set(jnp.nan)
         log_p = norm.logpdf(theta[:, 0])
-        weights = jax.jit(nd.importance_correct)(theta, jnp.zeros(50), log_p)
+        weights = jax.jit(nd.posterior.importance_weights)(theta, jnp.zeros(50), log_p)
         assert weights.log_weights[3] == -np.inf
         assert np.isfinite(weights.ess)
         with pytest.raises(ValueError, match="at least 25 draws"):
-            nd.importance_correct(theta[:10], log_p[:10], log_p[:10])
+            nd.posterior.importance_weights(theta[:10], log_p[:10], log_p[:10])

@@ -174,7 +174,7 @@ class TestStore:
     def test_is_what_memory_has(self, tmp_path):
         path = tmp_path / "store"
         assert_same(simulate(path=path), simulate())
-        assert_same(nd.open_simulations(path), simulate())
+        assert_same(nd.posterior.open_simulations(path), simulate())
         before = files(path)
         assert_same(simulate(path=path), simulate())
         assert files(path) == before
@@ -186,13 +186,13 @@ class TestStore:
         assert len(status) == 3
         status[1].unlink()
         with pytest.raises(ValueError, match=r"1 of 3 chunks are missing"):
-            nd.open_simulations(path)
+            nd.posterior.open_simulations(path)
         assert_same(simulate(path=path), simulate())
         flip_a_bit(next(file for file in (path / "x").rglob("2/*") if file.is_file()))
         with pytest.raises(ValueError, match=r"chunk 2 .*damaged"):
-            nd.open_simulations(path)
+            nd.posterior.open_simulations(path)
         assert_same(simulate(path=path), simulate())
-        assert_same(nd.open_simulations(path), simulate())
+        assert_same(nd.posterior.open_simulations(path), simulate())
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -217,13 +217,13 @@ class TestStore:
         with pytest.raises(ValueError, match=r"Expected moment data of format"):
             nd.MomentDataset.open(tmp_path / "store")
         with pytest.raises(FileNotFoundError, match=r"Expected simulations at"):
-            nd.open_simulations(tmp_path / "nothing")
+            nd.posterior.open_simulations(tmp_path / "nothing")
 
     def test_keeps_failures(self, tmp_path):
         with pytest.warns(UserWarning, match="not finite"):
             data = simulate(fails_above_one, path=tmp_path / "store")
         with pytest.warns(UserWarning, match="not finite"):
-            assert_same(nd.open_simulations(tmp_path / "store"), data)
+            assert_same(nd.posterior.open_simulations(tmp_path / "store"), data)
 
 
 class TestSimulations:

@@ -34,7 +34,7 @@ class Scaled(nd.ExponentialFamily):
     matrix: tuple[tuple[float, ...], ...]
     inner: nd.ExponentialFamily
     link: Callable
-    where: nd.AbstractConstraint
+    where: nd.families.AbstractConstraint
     x_shape = ()
     natural_domain = nd.domain(top=nd.negative)
 
@@ -105,11 +105,11 @@ class Layer(eqx.Module):
 
 def labels(family):
     """A few labels by quadrature of a family of two statistics, the second of them negative."""
-    from tests.networks.data import labelled
+    from tests.networks.data import labeled
 
     etas = jnp.stack([jnp.cos(7 * jnp.arange(32.0)), -jnp.linspace(0.5, 1.5, 32)], 1)
     found = jax.jit(jax.vmap(lambda eta: nd.quadrature_moments(family, eta)))(etas)
-    return labelled(family, etas, found.mean, found.covariance)
+    return labeled(family, etas, found.mean, found.covariance)
 
 
 def amortized(family, key=0):

@@ -33,7 +33,7 @@ CASES = {
         r"family=\(tests.*Quartic\(order=4\), tests.*WithBase\(\)\)",
     ),
     "nested_family": (
-        "nd.Quadrature(nd.BaseMeasureAsStatistic(strangers.WithBase(), 0.5, 2.0))",
+        "nd.Quadrature(nd.families.BaseMeasureAsStatistic(strangers.WithBase(), 0.5, 2.0))",
         r"family=tests\.saving\.strangers\.WithBase\(\)",
     ),
     "layer": (
@@ -76,11 +76,11 @@ def fingerprint(model):
     "Bits of all arrays, and what the model computes."
     arrays = jax.tree.leaves(eqx.filter(model, eqx.is_array))
     found = [np.asarray(array).tobytes().hex() for array in arrays]
-    if isinstance(model, nd.AbstractTractableFamily):
+    if isinstance(model, nd.distributions.AbstractTractableFamily):
         found.append(repr(model.mean(jnp.array([0.5, -1.0, 1.0])[: model.family.eta_dim])))
-    if isinstance(model, nd.Distribution):
+    if isinstance(model, nd.distributions.Distribution):
         found.append(repr((model.mean(), model.entropy())))
-    if isinstance(model, nd.AbstractPosterior):
+    if isinstance(model, nd.posterior.AbstractPosterior):
         theta = jnp.full(model.coordinates.shift.tree.shape, 0.3)
         found.append(repr(eqx.filter_jit(model.log_prob)(theta, jnp.array([0.1, 0.2, 0.3]))))
     if isinstance(model, (strangers.Layer, nd.BayesianMLP)):

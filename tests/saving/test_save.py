@@ -122,8 +122,8 @@ MISMATCHES = {
     "class": (lambda: BayesianMLP(3, 2, 4, 1, key=KEY), "BayesianMLP as in like"),
     "bias": (lambda: BayesianLinear(3, 2, use_bias=False, key=KEY), "as in like at b"),
     "static": (
-        lambda: BayesianLinear(3, 2, local_reparameterisation=True, key=KEY),
-        "True as in like at local_reparameterisation; got False",
+        lambda: BayesianLinear(3, 2, local_reparameterization=True, key=KEY),
+        "True as in like at local_reparameterization; got False",
     ),
 }
 

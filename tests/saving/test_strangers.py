@@ -45,7 +45,7 @@ class TestNames:
 
     def test_they_are_named_by_their_room(self):
         assert name_of(nd.BayesianMLP) == "nnef_dists.bayes:BayesianMLP"
-        assert name_of(nd.networks.Standardisation) == "nnef_dists.networks:Standardisation"
+        assert name_of(nd.networks.Standardization) == "nnef_dists.networks:Standardization"
         assert name_of(Affine) == "flowjax.bijections:Affine"
         assert name_of(jax.nn.silu) == "jax.nn:silu"
 
@@ -207,11 +207,11 @@ class TestFlows:
     def test_a_flow_of_a_users_family(self, path):
         family = Quartic()
         stack = Chain([Affine(), RationalQuadraticSpline(knots=3, interval=2, min_derivative=0.01)])
-        size = nd.parameter_count(stack)
+        size = nd.flows.conditioner_size(stack)
         net = eqx.nn.MLP(family.unconstrained_dim, size, 4, 1, key=KEY)
         etas = jnp.array([[0.0, -1.0], [1.0, -2.0]])
-        conditioned = nd.Conditioned(stack, net, family.unconstrained_dim)
-        flow = nd.ConditionalFlow(family, conditioned, etas)
+        conditioned = nd.flows.ConditionedBijection(stack, net, family.unconstrained_dim)
+        flow = nd.flows.ConditionalFlow(family, conditioned, etas)
         save(path, flow)
         with pytest.raises(ValueError, match=r"family=tests.*Quartic\(order=4\)\)"):
             load(path)
@@ -284,7 +284,7 @@ class TestFamilies:
             load(path, family=Quartic2())
 
     def test_a_whole_or_an_inner_family(self, path):
-        q = nd.Quadrature(nd.BaseMeasureAsStatistic(WithBase(), 0.5, 2.0))
+        q = nd.Quadrature(nd.families.BaseMeasureAsStatistic(WithBase(), 0.5, 2.0))
         save(path, q)
         assert load(path, family=WithBase()) == load(path, family=q.family) == q
 
