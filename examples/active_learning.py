@@ -4,9 +4,9 @@
 
 Labels are what costs. Both ways start with the same 32 labeled etas and learn; then one asks for
 those candidates that its network, jointly, is least sure of (`nd.distributions.acquire`), and for
-as many random ones, which keep it honest about the rest; the other for random ones alone. Both learn again. Errors
-are against quadrature, at etas that nothing has seen. `--etas` is how many are labeled in the end;
-`--steps` scales the number of training steps.
+as many random ones, which keep it honest about the rest; the other for random ones alone. Both
+learn again. Errors are against quadrature, at etas that nothing has seen. `--etas` is how many are
+labeled in the end; `--steps` scales the number of training steps.
 """
 
 import functools

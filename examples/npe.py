@@ -29,8 +29,8 @@ def fit_posterior(
     """Stage 1, MAP: an ensemble of heads `make(key)`, by maximum likelihood and early stopping.
 
     Returns:
-        An `nd.posterior.EnsemblePosterior`, and the losses on training and validation simulations of
-        each member, `(members, steps / every)`, in nats.
+        An `nd.posterior.EnsemblePosterior`, and the losses on training and validation simulations
+        of each member, `(members, steps / every)`, in nats.
     """
     k_split, k_heads, k_run = jax.random.split(key, 3)
     train, held = data.split(1 - validation, k_split)

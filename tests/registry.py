@@ -272,11 +272,20 @@ PARTS = (
     nd.posterior.Trunk,
 )
 
+ROOMS = (nd.families, nd.networks, nd.flows, nd.posterior)
+
+
+def class_of(name: str) -> type:
+    """The public class that the name of a case begins with."""
+    found = name.split()[0].split("(")[0]
+    (room,) = (room for room in ROOMS if found in room.__all__)
+    return getattr(room, found)
+
 
 def registered_classes(families=FAMILIES) -> set[type]:
     """The classes that the registry covers."""
     covered = {type(case.make()) for case in (*families, *DOMAINS)}
     covered |= {type(case.constraint) for case in CONSTRAINTS}
     cases = (*NETWORKS, *BIJECTIONS, *HEADS)
-    named = {getattr(nd, case.name.split()[0].split("(")[0]) for case in cases}
+    named = {class_of(case.name) for case in cases}
     return covered | named | set(PARTS)

@@ -255,7 +255,7 @@ def moments() -> Iterator[Call]:
     eta = jnp.array([0.5, -1.0])
     yield "pareto_k", nd.sampling.pareto_k, (jnp.ones(50),)
     yield "quadrature_moments", nd.quadrature_moments, (GAUSSIAN, eta)
-    yield "sample_hmc", nd.moments.sample_hmc, (GAUSSIAN, eta, KEY, 16, CONFIG)
+    yield "sample_hmc", nd.moments.sample_hmc, (KEY, GAUSSIAN, eta, 16, CONFIG)
 
 
 def networks() -> Iterator[Call]:

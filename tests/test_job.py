@@ -92,7 +92,7 @@ def test_networks_of_the_package_go_by_any_name(job, name, optimization):
     """Those with layers and those without."""
     job.write_text(JOB + "optimization:\n"
                    f"  network: {{class_path: {name}, init_args: {{width: 7}}}}\n")  # fmt: skip
-    expected = getattr(nd, name.removeprefix("nnef_dists."))(
+    expected = getattr(nd.networks, name.removeprefix("nnef_dists."))(
         GAUSSIAN, gaussian_data(), width=7, key=jax.random.key(0)
     )
     assert eqx.tree_equal(made_network(nd.generation.read_job(job, (), optimization)), expected)

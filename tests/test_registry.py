@@ -4,7 +4,7 @@ import equinox as eqx
 import pytest
 
 import nnef_dists as nd
-from tests.registry import BIJECTIONS, FAMILIES, HEADS, NETWORKS, registered_classes
+from tests.registry import BIJECTIONS, FAMILIES, HEADS, NETWORKS, class_of, registered_classes
 
 
 def is_abstract(cls: type) -> bool:
@@ -45,7 +45,7 @@ def test_names_are_unique_and_those_of_classes():
     for cases in (FAMILIES, NETWORKS, BIJECTIONS, HEADS):
         names = [case.name for case in cases]
         assert len(set(names)) == len(names)
-        assert all(isinstance(getattr(nd, name.split()[0].split("(")[0]), type) for name in names)
+        assert all(isinstance(class_of(name), type) for name in names)
 
 
 @pytest.mark.parametrize("case", FAMILIES, ids=str)

@@ -12,14 +12,14 @@ import nnef_dists as nd
 from tests.moment_data import data_of_arrays
 from tests.networks.data import GAUSSIAN, gaussian_data
 from tests.numerics import assert_close
-from tests.registry import NETWORKS
+from tests.registry import NETWORKS, class_of
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 POTENTIALS = [
     case
     for case in NETWORKS
-    if issubclass(getattr(nd, case.name), nd.networks.AbstractLogPartitionNetwork)
+    if issubclass(class_of(case.name), nd.networks.AbstractLogPartitionNetwork)
 ]
 
 
