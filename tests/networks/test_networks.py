@@ -146,7 +146,7 @@ def test_plain_jax_and_optax_train_every_part(case, split):
         assert np.array_equal(new, old)
     names = {"freeze_stdvs": "raw_stdvs", "freeze_means": "means"}
     if split in names:
-        read = getattr(nd, f"flatten_{names[split]}")
+        read = getattr(nd.bayes, f"flatten_{names[split]}")
         assert np.array_equal(read(whole), read(net))
     if split == "freeze_params":
         name = next(iter(net.get_parameters()))
