@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import family_of
+from tests.networks.exact import family_of
 from tests.numerics import assert_close
 from tests.registry import FAMILIES
 

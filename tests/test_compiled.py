@@ -19,9 +19,9 @@ from flowjax.bijections import AbstractBijection
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import nnef_dists as nd
-from tests.distributions.exact import family_of
 from tests.families.test_base_measure import HalfNormal
 from tests.networks.data import GAUSSIAN, gaussian_data
+from tests.networks.exact import family_of
 from tests.posterior.exact import LinearGaussian
 from tests.posterior.simulators import box, linear, normal_prior, simulations
 from tests.registry import BIJECTIONS, CONSTRAINTS, DOMAINS, FAMILIES, HEADS, NETWORKS
@@ -33,13 +33,16 @@ ROOMS = (
 
 HOST = {
     "takes no arrays": """
-        Distribution.to_numpyro domain interval drawing_key
+        Distribution.to_numpyro domain half_space interval drawing_key
         AbstractParameter.law_name
         CoupledDomain.check_statistics CoupledDomain.expectation CoupledDomain.unconstrained_dim
+        Polyhedron.check_statistics Polyhedron.expectation Polyhedron.unconstrained_dim
         ProductDomain.check_statistics ProductDomain.expectation ProductDomain.unconstrained_dim
         IntervalConstraint.unconstrained_dim DefiniteConstraint.unconstrained_dim conditioner_size
     """,
     "looks at the structure of a pytree alone": """
+        AbstractMomentNetwork.unused_features AbstractDirectNetwork.unused_features
+        LogPartitionNetwork.unused_features
         check_whole freeze_means freeze_params freeze_stdvs get_parameter_count
         get_parameter_groups get_parameters is_parameter partition_trainable unfreeze_all
         Module.get_parameters SteinFunctions.take
@@ -290,6 +293,7 @@ def distributions() -> Iterator[Call]:
     q = family_of("GaussianNatural1D")
     eta = jnp.array([0.5, -1.0])
     values = {"eta": eta, "eta_p": eta, "eta_q": eta, "mu": q.mean(eta), "x": jnp.ones(())}
+    values |= {"u": eta}
     for sampler in (nd.distributions.HMCSampler(CONFIG), nd.distributions.QuadratureSampler()):
         q = dataclasses.replace(q, sampler=sampler)
         yield from every_method(q, **values, key=KEY, n=4)

@@ -3,15 +3,15 @@
 from typing import ClassVar, final
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 import paramax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
 from nnef_dists.bayes import Module, check_whole, predictive_moments
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._inverse import invert_network
-from nnef_dists.distributions._method import compiled
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.distributions._sampler import HMCSampler
 from nnef_dists.families import ExponentialFamily
@@ -25,7 +25,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
     """An exponential family with a trained moment network.
 
         mu(eta) = E[T | eta],    Cov[T | eta] = d mu / d eta
-        A(eta) = net(eta) - net(eta_0) + A_0
+        A(eta) = net(eta) + (A_0 - net(eta_0))
 
     Except in `predictive`, the weights are at their means. For one draw of the weights, use
     `nd.sample_all_parameters(q, key)`. The anchor A_0 = A(eta_0) fixes the additive constant of A.
@@ -97,9 +97,12 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         self.anchor, self.report = anchor, None
 
     def __repr__(self) -> str:
-        """The family, the network's class, and the verdict of `nd.validate`."""
+        """The family, the network's class, what it leaves out, and the verdict of `nd.validate`."""
         verdict = "not validated" if self.report is None else repr(self.report.tree)
         verdict = verdict.removeprefix("ValidationReport(").removesuffix(")")
+        left_out = self.network.unused_features() if _is_concrete(self.network) else 0
+        if left_out:
+            verdict += f"; {left_out} convex features of the natural domain are not used"
         return f"AmortizedFamily of {self.family!r} by {type(self.network).__name__}: {verdict}"
 
     @property
@@ -111,48 +114,40 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         """
         return paramax.unwrap(self.network.standardization).center
 
-    @compiled
-    def predictive(
-        self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int = 64
+    def eta_at(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
+        """Returns an eta for any u, inside the box of the training etas, by a sigmoid."""
+        box = paramax.unwrap(self.network.standardization)
+        return box.eta_at(box.low + (box.high - box.low) * jax.nn.sigmoid(u))
+
+    def _predictive(
+        self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int
     ) -> tuple[Float[Array, " eta_dim"], Float[Array, " eta_dim"]]:
-        """Returns mean and standard deviation of mu(eta) over draws of the weights.
-
-        Args:
-            eta: Valid natural parameters, `(eta_dim,)`.
-            key: For the draws of the weights.
-            n: How many sets of weights are drawn, at least 2.
-
-        Returns:
-            Both `(eta_dim,)`, in units of T.
-
-        Raises:
-            ValueError: For fewer than 2 draws.
-        """
         return predictive_moments(self.network, lambda network: network(eta), key, n)
 
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         return self._log_partition_network().log_partition(eta)
 
-    def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+    def _constant(self) -> Float[Array, ""]:
         network, anchor = self._log_partition_network(), paramax.unwrap(self.anchor)
         if anchor is None:
             raise ValueError(
                 f"Expected an anchor of A for {self.family!r}; got none. Build the AmortizedFamily "
                 "with anchor=estimate_log_partition(family, q.center, key)."
             )
-        return network.log_partition(eta) - network.log_partition(anchor.eta) + anchor.value
+        return anchor.value - network.log_partition(anchor.eta)
 
     def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         return self.network(eta)
 
+    def _potential_and_mean(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
+        return jax.value_and_grad(self._log_partition_network().log_partition)(eta)
+
     def _invert(
         self, mu: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
-        inputs, residual = invert_network(self.network, mu)
-        coordinates = self.network.standardization
-        tolerance = jnp.sqrt(jnp.finfo(mu.dtype).eps).astype(mu.dtype)
-        found = (residual <= tolerance) & coordinates.is_inside(inputs)
-        return coordinates.eta_at(inputs), found
+        return invert_network(self, self.network, mu)
 
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         coordinates = self.network.standardization
@@ -165,3 +160,9 @@ class AmortizedFamily(AbstractTractableFamily, Module):
                 f"{type(self.network).__name__}, which predicts only moments."
             )
         return self.network
+
+
+def _is_concrete(network: AbstractMomentNetwork) -> bool:
+    """Whether the network holds numbers, and not what stands for them in a compiled program."""
+    leaves = jax.tree.leaves(network)
+    return not any(isinstance(leaf, Tracer | jax.ShapeDtypeStruct) for leaf in leaves)

@@ -2,6 +2,7 @@
 
 import functools
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._checks import guard
+from nnef_dists._ranges import check_integer
+from nnef_dists.distributions._curvature import covariance_and_mean, is_definite
 from nnef_dists.distributions._distribution import Distribution
+from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._method import compiled
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.sampling import AbstractSampler
@@ -30,9 +34,8 @@ class AbstractTractableFamily(eqx.Module):
     An invalid eta raises. Inside a compiled program the result is NaN, and so are its derivatives,
     without a host callback. With `strict`, it raises there too.
 
-    A subclass declares the attributes, `_region` (the name of the set of etas where it is accurate)
-    and five methods, `_potential`, `_log_partition`, `_mean`, `_invert` and `_is_inside`. Their
-    arguments are checked before, and NaN if they are invalid.
+    A subclass declares the attributes and two methods, `_potential` and `_mean`. The others have
+    defaults for exact sources. Their arguments are checked before, and NaN if they are invalid.
 
     Attributes:
         family: The exponential family.
@@ -45,47 +48,47 @@ class AbstractTractableFamily(eqx.Module):
     sampler: eqx.AbstractVar[AbstractSampler]
     strict: eqx.AbstractVar[bool]
     # The name of the set that `_invert` searches, for messages.
-    _region: eqx.AbstractClassVar[str]
+    _region: ClassVar[str] = "natural domain"
 
     @abstractmethod
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta) up to a constant, in nats."""
 
     @abstractmethod
-    def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns A(eta), in nats."""
-
-    @abstractmethod
     def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         """Returns mu(eta), differentiable in eta."""
 
-    @abstractmethod
+    def _potential_and_mean(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
+        """Returns both, for sources that compute them together."""
+        return self._potential(eta), self._mean(eta)
+
+    def _constant(self) -> Float[Array, ""] | float:
+        """Returns the constant that the potential lacks."""
+        return 0.0
+
     def _invert(
         self, mu: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
         """Returns the eta with mean parameters mu, and whether it was found in the region."""
+        return invert_mean(self, mu)
 
-    @abstractmethod
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether A and mu are known to be accurate at a valid eta."""
+        return jnp.asarray(True)
 
-    def _covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
-        jacobian = jax.jacfwd(self._mean)(eta)
-        return (jacobian + jacobian.T) / 2
+    def _predictive(
+        self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int
+    ) -> tuple[Float[Array, " eta_dim"], Float[Array, " eta_dim"]]:
+        """Returns mean and standard deviation of mu(eta) over draws of the weights."""
+        return self._mean(eta), jnp.zeros_like(eta)
 
     def at(self, eta: Float[Array, " eta_dim"]) -> Distribution:
-        """Returns the distribution p(x | eta), a pytree.
+        """Returns the distribution p(x | eta), a pytree with methods such as `to_numpyro`.
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
-
-        Returns:
-            The distribution, with methods `sample`, `log_prob`, `mean`, `entropy`, `kl` and
-            `to_numpyro`.
-
-        Raises:
-            ValueError: If eta is outside the natural domain, or the family is strict and eta is
-                outside the region of `is_inside`.
         """
         return Distribution(self, eta)
 
@@ -98,12 +101,37 @@ class AbstractTractableFamily(eqx.Module):
 
         Returns:
             The same eta, or NaN for an invalid one inside a compiled program.
-
-        Raises:
-            ValueError: If eta is outside the natural domain, or the family is strict and eta is
-                outside the region of `is_inside`.
         """
         return eta
+
+    def eta_at(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
+        """Returns an eta for any u, `(unconstrained_dim,)`, such as the outputs of a network.
+
+        For an `AmortizedFamily` it is inside the range of each coordinate of the training etas.
+        Otherwise it is `family.constrain_eta(u)`.
+        """
+        return self.family.constrain_eta(u)
+
+    @compiled
+    def predictive(
+        self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int = 64
+    ) -> tuple[Float[Array, " eta_dim"], Float[Array, " eta_dim"]]:
+        """Returns mean and standard deviation of mu(eta) over draws of a network's weights.
+
+        Without a network, the standard deviation is 0.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+            key: For the draws of the weights.
+            n: How many sets of weights are drawn, at least 2.
+
+        Returns:
+            Both `(eta_dim,)`, in units of T.
+
+        Raises:
+            ValueError: For fewer than 2 draws.
+        """
+        return self._predictive(eta, key, check_integer("n", n, 2))
 
     @functools.partial(compiled, within="space")
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
@@ -132,9 +160,7 @@ class AbstractTractableFamily(eqx.Module):
 
         Raises:
             ValueError: If eta is outside the natural domain, or the family is strict and eta is
-                outside the region of `is_inside`. Inside a compiled program the result is NaN for
-                an invalid eta, and a strict family raises by `equinox.error_if`. All methods that
-                take eta do this.
+                outside the region of `is_inside`. All methods that take eta do this.
         """
         return self._mean(eta)
 
@@ -142,8 +168,7 @@ class AbstractTractableFamily(eqx.Module):
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T | eta], the symmetric part of the Jacobian of `mean`.
 
-        The Jacobian of the gradient of a log-partition is symmetric. The Jacobian of a direct
-        network is approximately symmetric if the network is well trained. A network may give an
+        The Jacobian of a direct network is only approximately symmetric. A network may give an
         indefinite matrix, which is not repaired. Use `is_positive_definite`.
 
         Args:
@@ -152,14 +177,13 @@ class AbstractTractableFamily(eqx.Module):
         Returns:
             A symmetric matrix, `(eta_dim, eta_dim)`.
         """
-        return self._covariance(eta)
+        return covariance_and_mean(self, eta)[0]
 
     @compiled
     def is_positive_definite(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether the covariance is positive along all directions in which eta can move.
 
-        These are the unconstrained coordinates. An over-complete family, such as
-        `MultivariateNormal`, has statistics that repeat each other and a singular covariance.
+        The covariance of an over-complete family is singular.
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
@@ -167,14 +191,8 @@ class AbstractTractableFamily(eqx.Module):
         Returns:
             A scalar.
         """
-        u = self.family.unconstrain_eta(eta)
-        tangents = jax.jacfwd(self.family.constrain_eta)(u)
-        information = tangents.T @ self._covariance(eta) @ tangents
-        diagonal = jnp.diagonal(information)
-        # To unit diagonal, so that scales do not matter to float arithmetic.
-        scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
-        factor = jnp.linalg.cholesky(information / jnp.outer(scale, scale))
-        return jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(factor))
+        tangents = jax.jacfwd(self.family.constrain_eta)(self.family.unconstrain_eta(eta))
+        return is_definite(tangents.T @ covariance_and_mean(self, eta)[0] @ tangents)
 
     @compiled
     def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
@@ -189,7 +207,7 @@ class AbstractTractableFamily(eqx.Module):
         Raises:
             ValueError: If the network is a direct one, or its A has no anchor.
         """
-        return self._log_partition(eta)
+        return self._potential(eta) + self._constant()
 
     @compiled
     def entropy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
@@ -211,7 +229,8 @@ class AbstractTractableFamily(eqx.Module):
                 "E[log h]. Use BaseMeasureAsStatistic(family), at whose log_h = 1 it is this "
                 "family."
             )
-        return self._log_partition(eta) - jnp.sum(eta * self._mean(eta))
+        potential, mean = self._potential_and_mean(eta)
+        return potential + self._constant() - jnp.sum(eta * mean)
 
     @compiled
     def kl(
@@ -219,7 +238,8 @@ class AbstractTractableFamily(eqx.Module):
     ) -> Float[Array, ""]:
         """Returns KL(p || q) = (eta_p - eta_q) . mu_p - A(eta_p) + A(eta_q), in nats.
 
-        It needs no anchor of A. If a network is not convex, it may be negative. It is not clipped.
+        It needs no anchor of A, but raises for a direct network. If a network is not convex, it may
+        be negative. It is not clipped.
 
         Args:
             eta_p: Valid natural parameters of p, `(eta_dim,)`.
@@ -227,16 +247,13 @@ class AbstractTractableFamily(eqx.Module):
 
         Returns:
             A scalar.
-
-        Raises:
-            ValueError: If the network is a direct one, without a log-partition.
         """
-        difference = self._potential(eta_q) - self._potential(eta_p)
-        return jnp.sum((eta_p - eta_q) * self._mean(eta_p)) + difference
+        potential, mean = self._potential_and_mean(eta_p)
+        return jnp.sum((eta_p - eta_q) * mean) - potential + self._potential(eta_q)
 
     @compiled
     def log_prob(self, x: Array, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns log p(x | eta), in nats.
+        """Returns log p(x | eta), in nats; raises where `log_partition` does.
 
         Args:
             x: One point of the support, of shape `family.x_shape`.
@@ -244,11 +261,9 @@ class AbstractTractableFamily(eqx.Module):
 
         Returns:
             A scalar.
-
-        Raises:
-            ValueError: Where `log_partition` raises.
         """
-        return self.family.unnormalized_logdensity(eta, x) - self._log_partition(eta)
+        log_partition = self._potential(eta) + self._constant()
+        return self.family.unnormalized_logdensity(eta, x) - log_partition
 
     @compiled
     def natural_parameters(

@@ -1,13 +1,11 @@
 """Families with formulas for A and mu."""
 
-from typing import ClassVar, final
+from typing import final
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from nnef_dists.distributions._base import AbstractTractableFamily
-from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._sampler import default_sampler
 from nnef_dists.families import AbstractNamedFamily
 from nnef_dists.sampling import AbstractSampler
@@ -33,7 +31,6 @@ class ClosedForm(AbstractTractableFamily):
     family: AbstractNamedFamily = eqx.field(static=True)
     sampler: AbstractSampler
     strict: bool = eqx.field(static=True)
-    _region: ClassVar[str] = "natural domain"
 
     def __init__(
         self,
@@ -54,16 +51,5 @@ class ClosedForm(AbstractTractableFamily):
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         return self.family.log_partition(eta)
 
-    def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        return self.family.log_partition(eta)
-
     def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         return self.family.mean(eta)
-
-    def _invert(
-        self, mu: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
-        return invert_mean(self, mu)
-
-    def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        return jnp.asarray(True)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_number
-from nnef_dists.distributions._amortized import AmortizedFamily
+from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.moments import MomentDataset, check_etas, estimate_moments
 from nnef_dists.sampling import HMCConfig
 
@@ -39,7 +39,7 @@ class OracleReport(NamedTuple):
 
 
 def mean_or_oracle(
-    q: AmortizedFamily,
+    q: AbstractTractableFamily,
     etas: Float[Array, "n eta_dim"],
     key: PRNGKeyArray,
     tolerance: float,
@@ -51,10 +51,11 @@ def mean_or_oracle(
 
     An eta is sampled if the network's standard deviation of any moment, over draws of its weights,
     is above the tolerance in z units, if it is outside the training region, or if the
-    covariance there is not positive definite. Runs on the host.
+    covariance there is not positive definite. A source without a network is sampled only where its
+    mean is not finite. Runs on the host.
 
     Args:
-        q: The family and its network.
+        q: The tractable family.
         etas: Valid natural parameters, `(n, eta_dim)`.
         key: PRNG key.
         tolerance: The largest standard deviation that is accepted, in z units, positive.
@@ -86,7 +87,7 @@ def mean_or_oracle(
 
 @partial(jax.jit, static_argnames="samples")
 def _predict(
-    q: AmortizedFamily, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray, samples: int
+    q: AbstractTractableFamily, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray, samples: int
 ) -> tuple[
     Float[Array, "n eta_dim"], Float[Array, "n eta_dim"], Bool[Array, " n"], Bool[Array, " n"]
 ]:

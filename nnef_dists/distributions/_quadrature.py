@@ -2,17 +2,16 @@
 
 import functools
 import math
-from typing import ClassVar, final
+from typing import final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from nnef_dists._checks import check_concrete, check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.distributions._base import AbstractTractableFamily
-from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._sampler import default_sampler
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import QuadratureMoments, quadrature_moments
@@ -49,7 +48,6 @@ class Quadrature(AbstractTractableFamily):
     points: int | None = eqx.field(static=True)
     sampler: AbstractSampler
     strict: bool = eqx.field(static=True)
-    _region: ClassVar[str] = "natural domain"
 
     def __init__(
         self,
@@ -84,19 +82,14 @@ class Quadrature(AbstractTractableFamily):
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         return self._moments(eta).log_partition
 
-    def _log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        return self._moments(eta).log_partition
-
     def _mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         return self._moments(eta).mean
 
-    def _invert(
-        self, mu: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
-        return invert_mean(self, mu)
-
-    def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        return jnp.asarray(True)
+    def _potential_and_mean(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
+        found = self._moments(eta)
+        return found.log_partition, found.mean
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -19,6 +19,7 @@ from nnef_dists.families._fisher_bingham import FisherBingham
 from nnef_dists.families._gamma import Gamma
 from nnef_dists.families._gamma_shape_prior import GammaShapePrior
 from nnef_dists.families._gaussian import GaussianNatural1D
+from nnef_dists.families._half_space import Polyhedron, half_space
 from nnef_dists.families._laplace_product import LaplaceProduct
 from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
@@ -58,6 +59,7 @@ __all__ = [
     "LatticePhi4",
     "MinimalMultivariateNormal",
     "MultivariateNormal",
+    "Polyhedron",
     "Polynomial1D",
     "ProductDomain",
     "RectifiedGaussian",
@@ -65,6 +67,7 @@ __all__ = [
     "SteinFunctions",
     "VonMisesHarmonic",
     "domain",
+    "half_space",
     "interval",
     "negative",
     "negative_definite",

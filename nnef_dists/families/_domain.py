@@ -227,28 +227,7 @@ class CoupledDomain(AbstractDomain):
         self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
     ) -> dict[str, Array]:
         """Draws from the box until valid; NaN after 1,000 invalid draws in a row."""
-        box = {name: Range(name, ranges[name], shape) for name, shape in shapes.items()}
-
-        def draw(key):
-            keys = jax.random.split(key, len(box))
-            return {n: r.sample(k, dtype) for k, (n, r) in zip(keys, box.items(), strict=True)}
-
-        def in_order(parts):
-            return {name: parts[name] for name in shapes}
-
-        def unlucky(state):
-            attempt, _, parts = state
-            return (attempt < 1000) & ~self.contains(in_order(parts))["eta"]
-
-        def retry(state):
-            attempt, key, _ = state
-            key, key_draw = jax.random.split(key)
-            return attempt + 1, key, draw(key_draw)
-
-        attempts, _, parts = jax.lax.while_loop(unlucky, retry, retry((0, key, None)))
-        parts = in_order(parts)
-        found = (attempts < 1000) | self.contains(parts)["eta"]
-        return {name: jnp.where(found, part, jnp.nan) for name, part in parts.items()}
+        return draw_until_valid(self, key, shapes, ranges, dtype)
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
         """Returns the declared functions of the flat eta, if any."""
@@ -265,10 +244,49 @@ class CoupledDomain(AbstractDomain):
             )
 
 
+def draw_until_valid(
+    domain: AbstractDomain, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
+) -> dict[str, Array]:
+    """Draws from the box of the ranges until the domain contains eta, 1,000 times at most.
+
+    Args:
+        domain: A domain that tests eta as a whole.
+        key: PRNG key.
+        shapes: The shape of every part, by name.
+        ranges: By part, `(low, high)` or `(low, high, "log")`.
+        dtype: Floating dtype.
+
+    Returns:
+        A valid eta, or NaN.
+    """
+    box = {name: Range(name, ranges[name], shape) for name, shape in shapes.items()}
+
+    def draw(key):
+        keys = jax.random.split(key, len(box))
+        return {n: r.sample(k, dtype) for k, (n, r) in zip(keys, box.items(), strict=True)}
+
+    def in_order(parts):
+        return {name: parts[name] for name in shapes}
+
+    def unlucky(state):
+        attempt, _, parts = state
+        return (attempt < 1000) & ~domain.contains(in_order(parts))["eta"]
+
+    def retry(state):
+        attempt, key, _ = state
+        key, key_draw = jax.random.split(key)
+        return attempt + 1, key, draw(key_draw)
+
+    attempts, _, parts = jax.lax.while_loop(unlucky, retry, retry((0, key, None)))
+    parts = in_order(parts)
+    found = (attempts < 1000) | domain.contains(parts)["eta"]
+    return {name: jnp.where(found, part, jnp.nan) for name, part in parts.items()}
+
+
 def domain(**constraints: AbstractConstraint) -> ProductDomain:
     """Declares a natural domain, statistic by statistic: `domain(x4=nd.negative)`.
 
-    Where statistics couple, use `CoupledDomain(bijection)`.
+    Where statistics couple, use `half_space(A, b)` or `CoupledDomain(bijection)`.
 
     Args:
         **constraints: A constraint for each statistic by name: `real`, `positive`, `negative`,

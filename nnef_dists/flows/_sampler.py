@@ -14,7 +14,7 @@ from nnef_dists.sampling import AbstractSampler
 
 @final
 class FlowSampler(AbstractSampler):
-    """Draws by a trained flow: `AmortizedFamily(..., sampler=FlowSampler(flow))`.
+    """Draws by a trained flow, for any tractable family: `ClosedForm(..., sampler=FlowSampler(f))`.
 
     With `resample` above 1 that many times n points are drawn, and n of these chosen with
     probabilities in proportion to their weights: what the flow gets wrong shrinks with its number.

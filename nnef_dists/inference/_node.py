@@ -69,6 +69,12 @@ class Node(eqx.Module):
     plate: tuple[int, ...] = eqx.field(static=True, default=())
 
     def __check_init__(self):
+        if isinstance(self.q, ExponentialFamily):
+            raise ValueError(
+                f"Expected q as an AbstractTractableFamily; got the family {self.q!r}. Use "
+                "ClosedForm(family) for families with formulas, Quadrature(family) in one or two "
+                "dimensions, or a trained AmortizedFamily(family, network)."
+            )
         check_instance(self.q, AbstractTractableFamily, "q")
         if not isinstance(self.plate, tuple) or not all(
             isinstance(size, int) and size > 0 for size in self.plate

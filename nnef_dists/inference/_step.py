@@ -60,12 +60,15 @@ def elbo(
     scale = (
         {} if scale is None else {name: scale[name] for name in scale if check_name(nodes, name)}
     )
-    statistics = expected_statistics(nodes, eta)
-    total = check_scalar(energy(statistics, *args)) + extra
+    statistics, entropies = {}, jnp.zeros(())
     for name, node in nodes.items():
-        log_partition = jnp.sum(over_plate(node, node.q.log_partition, eta[name]))
-        entropy = log_partition - jnp.sum(eta[name] * statistics[name].flat)
-        total = total + scale.get(name, 1.0) * entropy
+        # The mean as the gradient of A, so that one evaluation gives both.
+        both = jax.value_and_grad(node.q.log_partition)
+        log_partition, mean = over_plate(node, both, eta[name])
+        statistics[name] = NodeStatistics(node.q.family, mean)
+        entropy = jnp.sum(log_partition) - jnp.sum(eta[name] * mean)
+        entropies = entropies + scale.get(name, 1.0) * entropy
+    total = check_scalar(energy(statistics, *args)) + extra + entropies
     linear = jnp.stack([_is_linear(energy, statistics, name, args) for name in nodes])
     return jnp.where(jnp.all(linear), total, jnp.nan)
 

@@ -195,9 +195,10 @@ def _quadrature(
     reach: float,
 ) -> QuadratureMoments:
     grids = quadrature_grids(family, eta, points=points, zooms=zooms, reach=reach)
-    sinh, even = (_integrate(family, eta, grid, points) for grid in grids)
-    better = sinh.error <= even.error
-    found = jax.tree.map(lambda a, b: jnp.where(better, a, b), sinh, even)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grids)
+    both = jax.vmap(lambda grid: _integrate(family, eta, grid, points))(both)
+    sinh, even = both.error
+    found = jax.tree.map(lambda leaf: jnp.where(sinh <= even, leaf[0], leaf[1]), both)
     is_bad = ~(found.error <= _MOST_ERROR)
     found = jax.tree.map(lambda leaf: jnp.where(is_bad, jnp.nan, leaf), found)
     return found._replace(error=jnp.where(is_bad, jnp.inf, found.error))
@@ -217,22 +218,19 @@ def _integrate(family, eta, grid: QuadratureGrid, points: int) -> QuadratureMome
     # Centered at the mode's statistics first, to keep the digits of the spread.
     origin = stats[jnp.argmax(grid.logs)]
 
-    def integrate(which):
-        weights = jax.nn.softmax(logs[which])[:, None]
-        centered = stats[which] - origin
+    def integrate(logs):
+        weights = jax.nn.softmax(logs)[:, None]
+        centered = stats - origin
         mean = jnp.sum(weights * centered, 0)
         centered = centered - mean
-        return (
-            jax.nn.logsumexp(logs[which] - highest),
-            mean,
-            (weights * centered).T @ centered,
-        )
+        return jax.nn.logsumexp(logs - highest), mean, (weights * centered).T @ centered
 
     grid_shape = (points,) * dim
-    index = np.arange(points**dim).reshape(grid_shape)
-    log_sum, mean, covariance = integrate(index.ravel())
+    is_coarse = np.all(np.indices(grid_shape) % 2 == 0, 0).ravel()
+    rules = jnp.stack([logs, jnp.where(is_coarse, logs, -jnp.inf)])
+    found = jax.vmap(integrate)(rules)
+    (log_sum, mean, covariance), coarse = ([part[i] for part in found] for i in range(2))
     sd = jnp.sqrt(jnp.diagonal(covariance))
-    coarse = integrate(index[(slice(None, None, 2),) * dim].ravel())
 
     def difference(other, log_factor):
         other_log, other_mean, other_covariance = other

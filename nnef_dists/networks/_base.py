@@ -58,6 +58,10 @@ class AbstractMomentNetwork(Module):
             ValueError: If `sample=True` comes without a key.
         """
 
+    def unused_features(self) -> int:
+        """Returns how many convex features of the natural domain do not enter the prediction."""
+        return 0
+
 
 class AbstractDirectNetwork(AbstractMomentNetwork):
     """A network whose outputs stand for the moments: mu(eta) = standardization(body(inputs)).
@@ -71,6 +75,11 @@ class AbstractDirectNetwork(AbstractMomentNetwork):
 
     standardization: eqx.AbstractVar["Standardization"]
     body: eqx.AbstractVar[Any]
+
+    def unused_features(self) -> int:
+        """Returns the number of convex features, none of which a direct network can use."""
+        eta = jax.ShapeDtypeStruct((self.family.eta_dim,), jnp.result_type(float))
+        return jax.eval_shape(self.family.convex_features, eta).shape[0]
 
     def __call__(
         self,

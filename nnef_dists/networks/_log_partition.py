@@ -232,6 +232,10 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
             key=key,
         )
 
+    def unused_features(self) -> int:
+        """Returns how many features the fit of the quadratic has left out."""
+        return int(np.sum(np.asarray(self.quadratic.features.tree) == 0))
+
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
         inputs = self.standardization.inputs(eta)

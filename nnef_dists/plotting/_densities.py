@@ -48,7 +48,7 @@ def plot_densities(
         which is dashed.
     - `uncertainty`: its predictive standard deviation: a band of two of them either way.
     - `log_prob`: a learned log-density of one x and one eta, in nats, such as that of an
-        `AmortizedFamily`: a dashed curve over the exact one.
+        tractable family: a dashed curve over the exact one.
     - `most_columns`: how many panels stand side by side.
 
     **Returns:** the figure.

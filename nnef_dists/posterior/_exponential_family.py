@@ -11,7 +11,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import DeterministicParameter, is_parameter
-from nnef_dists.distributions import AmortizedFamily
+from nnef_dists.distributions import AbstractTractableFamily
 from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
@@ -26,7 +26,7 @@ class NaturalLaw(NamedTuple):
     """A member of an exponential family, moved and scaled: u = location + scale y, y ~ p(y | eta).
 
     Attributes:
-        eta: Natural parameters, `(eta_dim,)`, inside the box of the training etas.
+        eta: Natural parameters, `(eta_dim,)`.
         location: The location, `(theta_dim,)`.
         scale: The scale, `(theta_dim,)`.
     """
@@ -43,12 +43,12 @@ class ExponentialFamilyPosterior(AbstractPosterior):
         log q(u | x) = eta(x) . T(y) + log h(y) - A(eta(x)) - log |scale(x)|,
         y = (u - location(x)) / scale(x)
 
-    The log-partition A is that of an `AmortizedFamily`, learned once for all simulators. The
-    network gives unconstrained coordinates of eta, each kept inside the range of the training etas
-    by a sigmoid, so that A is never extrapolated. `parameters(x)` is a `NaturalLaw`.
+    The log-partition A is that of a tractable family, such as `Quadrature`, or an `AmortizedFamily`
+    that is learned once for all simulators. The network gives the coordinates of `q.eta_at`, so
+    that a learned A is never extrapolated. `parameters(x)` is a `NaturalLaw`.
 
     Args:
-        q: The family with its log-partition; trained before, and never here.
+        q: The family with its log-partition. A network in it is trained before, and never here.
         data: Simulations, from which coordinates are set.
         affine: Whether the network gives location and scale too. Without, y is u itself: for a
             family whose support is that of theta.
@@ -71,12 +71,12 @@ class ExponentialFamilyPosterior(AbstractPosterior):
 
     coordinates: PosteriorCoordinates
     trunk: Trunk
-    q: paramax.NonTrainable[AmortizedFamily]
+    q: paramax.NonTrainable[AbstractTractableFamily]
     affine: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        q: AmortizedFamily,
+        q: AbstractTractableFamily,
         data: Simulations,
         *,
         affine: bool = True,
@@ -91,7 +91,8 @@ class ExponentialFamilyPosterior(AbstractPosterior):
                 f"Expected a family of points of size theta_dim = {d}; got {q.family!r} with x of "
                 f"shape {q.family.x_shape}"
             )
-        q.log_partition(q.center)  # Refused here, and not at the first call, where there is none.
+        # Refused here, and not at the first call, where there is none.
+        jax.eval_shape(q.log_partition, jax.ShapeDtypeStruct((q.family.eta_dim,), data.theta.dtype))
         # Its weights are not the head's: no draw changes them, and no entropy counts them.
         q = jax.tree.map(
             lambda node: DeterministicParameter(node.mean) if is_parameter(node) else node,
@@ -111,9 +112,8 @@ class ExponentialFamilyPosterior(AbstractPosterior):
     def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_FamilyLaw":
         """Returns the member of the family for one standardized observation."""
         q = jax.tree.map(jax.lax.stop_gradient, self.q.tree)
-        box = paramax.unwrap(q.network.standardization)
-        raw, rest = jnp.split(self.trunk(inputs), [box.low.shape[0]])
-        eta = box.eta_at(box.low + (box.high - box.low) * jax.nn.sigmoid(raw))
+        raw, rest = jnp.split(self.trunk(inputs), [q.family.unconstrained_dim])
+        eta = q.eta_at(raw)
         d = self.coordinates.theta_dim
         location, log_scale = jnp.split(rest, 2) if self.affine else jnp.zeros((2, d), raw.dtype)
         log_scale = _MOST_LOG_SCALE * jnp.tanh(log_scale / _MOST_LOG_SCALE)
@@ -124,7 +124,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
 class _FamilyLaw(AbstractLaw):
     """The distribution of z = location + scale y, with y a member of a family."""
 
-    q: AmortizedFamily
+    q: AbstractTractableFamily
     natural: NaturalLaw
 
     def log_prob(self, z: Vector) -> Float[Array, ""]:

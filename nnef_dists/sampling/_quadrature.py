@@ -91,7 +91,8 @@ def quadrature_grids(
     def ends_of(is_inside, axis):
         """Returns the first and the last index along an axis of what is inside."""
         along = jnp.any(is_inside, axis=tuple(j for j in range(dim) if j != axis))
-        return jnp.argmax(along), len(along) - 1 - jnp.argmax(along[::-1])
+        index = jnp.arange(len(along))
+        return jnp.min(jnp.where(along, index, len(along) - 1)), jnp.max(jnp.where(along, index, 0))
 
     def box_of(axes, logs, nats):
         """Returns the smallest box of all points within `nats` of the maximum, and a point more."""
@@ -110,9 +111,13 @@ def quadrature_grids(
     stretched = near + (far - np.arcsinh(reach)) * (near / np.arcsinh(reach)) ** 9
     axes = [jnp.sinh(jnp.asarray(stretched, dtype))] * dim
     box = box_of(axes, logs_on(axes), _BULK_NATS)
-    for _ in range(zooms - 1):
+
+    def zoom(_, box):
         axes = [jnp.linspace(low, high, scan, dtype=dtype) for low, high in box]
-        box = box_of(axes, logs_on(axes), _BULK_NATS)
+        return box_of(axes, logs_on(axes), _BULK_NATS)
+
+    # Loops, so that the density is compiled fewer times.
+    box = jax.lax.fori_loop(0, zooms - 1, zoom, box)
     center = [(low + high) / 2 for low, high in box]
     scale = [jnp.maximum((high - low) / 2, jnp.finfo(dtype).tiny) for low, high in box]
     # Then everything that matters, from the bulk outwards, as far as numbers go.
@@ -135,9 +140,12 @@ def quadrature_grids(
         for inner, outer in zip(mattering, finite, strict=True):
             # Nearer in, the end of what is finite is that of the support.
             held &= (inner != outer) | (jnp.abs(axis[inner]) < _FAR)
-    for _ in range(2):
+
+    def shrink(_, whole):
         t = [jnp.linspace(low, high, scan, dtype=dtype) for low, high in whole]
-        whole = box_of(t, stretched_logs(t), _NEGLIGIBLE_NATS)
+        return box_of(t, stretched_logs(t), _NEGLIGIBLE_NATS)
+
+    whole = jax.lax.fori_loop(0, 2, shrink, whole)
     t = [jnp.linspace(low, high, points, dtype=dtype) for low, high in whole]
 
     def grid(axes, log_steps):

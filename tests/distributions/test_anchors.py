@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 import nnef_dists as nd
-from tests.distributions.exact import (
+from tests.networks.exact import (
     CASES,
     data_of,
     etas_of,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import (
+from tests.networks.exact import (
     CASES,
     STDV,
     data_of,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import (
+from tests.networks.exact import (
     CASES,
     data_of,
     family_of,
@@ -40,6 +40,25 @@ def test_a_direct_network_is_inverted():
     etas, mu = held_out("GaussianNatural1D")
     inside = np.asarray(jax.vmap(q.is_inside)(etas))
     assert np.max(relative_error(inverted(q, mu), etas)[inside]) < 3e3 * epsilon(etas)
+
+
+@pytest.mark.parametrize(
+    ("family", "ranges"),
+    [
+        (nd.Gamma(), {"log_x": (-0.99, 300.0), "x": (-1e3, -1e-3, "log")}),
+        (nd.Beta(), {"log_x": (-0.99, 100.0), "log_1mx": (-0.99, 100.0)}),
+    ],
+    ids=["Gamma", "Beta"],
+)
+def test_distant_means_of_closed_forms(family, ranges):
+    """Shapes and rates over many orders of magnitude, all from one start."""
+    etas = family.sample_eta(jax.random.key(0), 200, ranges)
+    q = nd.ClosedForm(family)
+    mu = jax.jit(jax.vmap(q.mean))(etas)
+    found = jax.jit(jax.vmap(lambda mu: q.natural_parameters(mu, throw=False)))(mu)
+    sd = np.sqrt(np.diagonal(jax.jit(jax.vmap(q.covariance))(etas), axis1=1, axis2=2))
+    z = np.abs(jax.jit(jax.vmap(q.mean))(found) - mu) / sd
+    assert np.max(z) <= np.sqrt(epsilon(etas))
 
 
 class TestDerivatives:

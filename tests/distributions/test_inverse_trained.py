@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import CASES, data_of, family_of, held_out, inverted, relative_error
+from tests.networks.exact import CASES, data_of, family_of, held_out, inverted, relative_error
 from tests.numerics import epsilon
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import (
+from tests.networks.exact import (
     CASES,
     STDV,
     etas_of,
@@ -18,6 +18,7 @@ from tests.distributions.exact import (
     potential_of,
     uncertain,
 )
+from tests.numerics import assert_close
 
 GAUSSIAN = CASES["GaussianNatural1D"][0]
 # Of few draws, since what is tested is which etas are sampled.
@@ -42,6 +43,14 @@ def asked_for():
 
 
 class TestOracle:
+    @pytest.mark.parametrize("source", [nd.ClosedForm, nd.Quadrature])
+    def test_an_exact_source_is_never_sampled(self, source):
+        etas = etas_of("GaussianNatural1D", 4)
+        mean, report = nd.mean_or_oracle(source(GAUSSIAN), etas, jax.random.key(0), 1e-9)
+        assert_close(mean, np.asarray(jax.vmap(GAUSSIAN.mean)(etas)))
+        assert not report.asked.any()
+        assert not report.predicted_z.any()
+
     def test_the_unsure_are_sampled(self):
         q, etas, sd, z, tolerance, between = asked_for()
         assert between[1] / between[0] > 1.02

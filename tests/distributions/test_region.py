@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import CASES, moments_of, potential_of
 from tests.networks.data import exact_data
+from tests.networks.exact import CASES, moments_of, potential_of
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import family_of
+from tests.networks.exact import family_of
 
 
 class FixedSampler(nd.sampling.AbstractSampler):

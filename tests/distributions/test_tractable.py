@@ -15,7 +15,7 @@ from numpyro.infer import util
 
 import nnef_dists as nd
 from nnef_dists.distributions._method import _compiled_program
-from tests.distributions.exact import CASES, etas_of, family_of
+from tests.networks.exact import CASES, etas_of, family_of
 from tests.numerics import assert_close
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import CASES, STDV, etas_of, family_of, potential_of, uncertain
 from tests.moment_data import data_of_arrays
 from tests.networks.data import exact_data
+from tests.networks.exact import CASES, STDV, etas_of, family_of, potential_of, uncertain
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -10,7 +10,7 @@ from jax.scipy.special import digamma, gammaln
 
 import nnef_dists as nd
 from nnef_dists.inference import Node, elbo, expected_statistics, message, step
-from tests.distributions.exact import family_of
+from tests.networks.exact import family_of
 from tests.numerics import assert_close
 from tests.test_compiled import callbacks
 
@@ -235,7 +235,9 @@ class TestRefusals:
             call(self.NODES, self.ETA)
 
     def test_nodes(self, without_type_checks):
-        with pytest.raises(ValueError, match="q to be an instance of AbstractTractableFamily"):
+        with pytest.raises(ValueError, match=r"got the family Gamma\(\). Use ClosedForm\(family\)"):
             Node(GAMMA)
+        with pytest.raises(ValueError, match="q to be an instance of AbstractTractableFamily"):
+            Node(3)
         with pytest.raises(ValueError, match=r"tuple of positive sizes; got 3.*\(n,\)"):
             Node(nd.ClosedForm(GAMMA), 3)

@@ -10,7 +10,7 @@ import pytest
 
 import nnef_dists as nd
 from tests.moment_data import data_of_arrays
-from tests.networks.data import GAUSSIAN, gaussian_data
+from tests.networks.data import GAUSSIAN, gaussian_data, labeled
 from tests.numerics import assert_close
 from tests.registry import NETWORKS, class_of
 
@@ -124,3 +124,25 @@ class TestSobolevLoss:
         # The relative standard error of a standard deviation of n normals is 1 / sqrt(2 n).
         spread = scatter * np.sqrt(len(keys))
         assert abs(found.std(ddof=1) / spread - 1) < 4.5 / np.sqrt(2 * len(keys))
+
+
+def test_features_that_are_not_used_are_reported():
+    data, options = gaussian_data(), {"width": 8, "depth": 1, "key": jax.random.key(0)}
+    used = nd.LogPartitionNetwork(GAUSSIAN, data, **options)
+    assert used.unused_features() == 0
+    assert "not used" not in repr(nd.AmortizedFamily(GAUSSIAN, used))
+    direct = nd.MLPMomentNetwork(GAUSSIAN, data, **options)
+    assert direct.unused_features() == GAUSSIAN.convex_features(jnp.asarray(data.eta[0])).size == 2
+    q = nd.AmortizedFamily(GAUSSIAN, direct)
+    assert "2 convex features of the natural domain are not used" in repr(q)
+    assert "not used" not in repr(jax.eval_shape(lambda: q))
+
+
+def test_declared_features_that_the_fit_leaves_out_are_reported():
+    """Labels that no function of the edge explains: the features enter with zeros."""
+    data = gaussian_data()
+    noise = np.random.default_rng(0).normal(size=data.mean.shape).astype(data.mean.dtype)
+    other = labeled(GAUSSIAN, data.eta, noise, data.covariance)
+    network = nd.LogPartitionNetwork(GAUSSIAN, other, width=8, depth=1, key=jax.random.key(0))
+    assert network.unused_features() == 2
+    assert "2 convex features" in repr(nd.AmortizedFamily(GAUSSIAN, network))

@@ -26,12 +26,6 @@ class HeadCase:
         return self.name
 
 
-def _exact_normal_family() -> nd.AmortizedFamily:
-    from tests.distributions.exact import family_of
-
-    return family_of("GaussianNatural1D", sampler=nd.distributions.QuadratureSampler())
-
-
 def bounds_of(support):
     """The ends of a box, for heads that are truncated to it."""
     return None if support is None else (support.low.tree, support.high.tree)
@@ -85,7 +79,7 @@ HEADS = (
     HeadCase(
         "ExponentialFamilyPosterior",
         lambda data, support, key: nd.ExponentialFamilyPosterior(
-            _exact_normal_family(), data, support=support, width=8, depth=1, key=key
+            nd.ClosedForm(nd.GaussianNatural1D()), data, support=support, width=8, depth=1, key=key
         ),
         theta_dim=1,
     ),

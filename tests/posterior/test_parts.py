@@ -9,8 +9,8 @@ import scipy.stats
 from flowjax.bijections import Chain, Exp, Scale
 
 import nnef_dists as nd
-from tests.distributions.exact import family_of, moments_of
 from tests.families.checks import assert_coordinates_are_a_bijection
+from tests.networks.exact import family_of, moments_of
 from tests.numerics import assert_close
 from tests.posterior.simulators import box, simulations
 from tests.registry import HEADS
@@ -165,12 +165,13 @@ class TestExponentialFamily:
         assert_close(entropy(head), entropy(head.trunk))
         assert_close(prior(head), prior(head.trunk))
 
-    def test_without_location_and_scale_theta_is_the_familys(self):
-        head = self.make(affine=False)
+    @pytest.mark.parametrize("source", [nd.ClosedForm, nd.Quadrature])
+    def test_without_location_and_scale_theta_is_the_familys(self, source):
+        """Of sources without a network, whose etas are those of the natural domain."""
+        q, options = source(nd.GaussianNatural1D()), {"width": 8, "depth": 1, "affine": False}
+        head = made(nd.ExponentialFamilyPosterior, q, simulations(theta_dim=1), **options)
         law = eqx.filter_jit(head.parameters)(jnp.ones(1))
-        expected = eqx.filter_jit(family_of("GaussianNatural1D").log_prob)(
-            jnp.asarray(0.3), law.eta
-        )
+        expected = nd.ClosedForm(q.family).log_prob(jnp.asarray(0.3), law.eta)
         found = eqx.filter_jit(head.log_prob)(jnp.array([0.3]), jnp.ones(1))
         assert_close(found, expected, ulps=256, scale=10.0)
 

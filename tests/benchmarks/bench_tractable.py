@@ -1,0 +1,94 @@
+"""Costs of one call of each method of tractable families.
+
+    python tests/benchmarks/bench_tractable.py [closed] [quadrature] [network]
+
+For each source and method, it prints the time of the first call and that of later ones, outside
+`jax.jit`. The first call traces and compiles, without the persistent cache of compiled programs.
+Later calls are the median of 200. All are CPU times of this process, which is what a call costs on
+an idle core, except where XLA uses several threads. The network is `LogPartitionNetwork` with its
+default sizes on exact labels of Gaussians, without training.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+import nnef_dists as nd
+
+CALLS = 200
+ETA, OTHER = (0.5, -1.0), (0.3, -0.8)
+
+
+def make_closed() -> nd.distributions.AbstractTractableFamily:
+    return nd.ClosedForm(nd.Gamma())
+
+
+def make_quadrature() -> nd.distributions.AbstractTractableFamily:
+    return nd.Quadrature(nd.Polynomial1D((2, 4)))
+
+
+def make_network() -> nd.distributions.AbstractTractableFamily:
+    family = nd.GaussianNatural1D()
+    ranges = {"x": (-2.0, 2.0), "x2": (-2.0, -0.2, "log")}
+    etas = family.sample_eta(jax.random.key(0), 256, ranges)
+    data = nd.estimate_moments(family, etas, jax.random.key(1))
+    network = nd.LogPartitionNetwork(family, data, key=jax.random.key(2))
+    return nd.AmortizedFamily(family, network, sampler=nd.distributions.QuadratureSampler())
+
+
+SOURCES = {"closed": make_closed, "quadrature": make_quadrature, "network": make_network}
+
+
+def measure(call: Callable[[], jax.Array]) -> tuple[float, float]:
+    """Returns seconds of the first call, and the median of later ones."""
+
+    def clock() -> float:
+        start = time.process_time()
+        jax.block_until_ready(call())
+        return time.process_time() - start
+
+    jax.clear_caches()
+    first = clock()
+    return first, statistics.median(clock() for _ in range(CALLS))
+
+
+def bench(name: str) -> None:
+    q = SOURCES[name]()
+    eta, other, x = jnp.array(ETA), jnp.array(OTHER), jnp.array(0.7)
+    key, mu = jax.random.key(0), q.mean(eta)
+    calls = {
+        "mean": lambda: q.mean(eta),
+        "log_partition": lambda: q.log_partition(eta),
+        "covariance": lambda: q.covariance(eta),
+        "entropy": lambda: q.entropy(eta),
+        "kl": lambda: q.kl(eta, other),
+        "log_prob": lambda: q.log_prob(x, eta),
+        "natural_parameters": lambda: q.natural_parameters(mu),
+        "is_positive_definite": lambda: q.is_positive_definite(eta),
+        "is_inside": lambda: q.is_inside(eta),
+        "sample": lambda: q.sample(key, eta, 100),
+        "at": lambda: q.at(eta),
+    }
+    if isinstance(q, nd.AmortizedFamily):
+        calls["predictive"] = lambda: q.predictive(eta, key)[0]
+    print(f"{name}: {q!r}")
+    for method, call in calls.items():
+        first, later = measure(call)
+        print(f"    {method:20} first {first:5.2f} s, later {1e3 * later:6.3f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sources", nargs="*", choices=[[], *SOURCES])
+    options = parser.parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)
+    for name in options.sources or SOURCES:
+        bench(name)
+
+
+if __name__ == "__main__":
+    main()
