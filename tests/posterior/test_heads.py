@@ -11,7 +11,7 @@ import paramax
 import pytest
 
 import nnef_dists as nd
-from tests.distributions.exact import ExactPotential
+from tests.networks.exact import ExactPotential
 from tests.numerics import assert_close
 from tests.posterior.cases import HEADS
 from tests.posterior.simulators import box, simulations
