@@ -334,7 +334,6 @@ def flows() -> Iterator[Call]:
     sampler = nd.flows.FlowSampler(flow, 2)
     yield from every_method(sampler, family=GAUSSIAN, eta=eta, key=KEY, n=4)
     yield "free_energy", nd.flows.free_energy, (flow, eta[None], KEY)
-    yield "importance_estimate", nd.flows.importance_estimate, (floats(50), floats(50, 2))
     features = nd.flows.FourierFeatures(5)
     yield from every_method(features, u=jnp.array([0.6, 0.8]))
     conditioner = nd.flows.DirectionConditioner(features, 7, width=6, key=KEY)

@@ -11,7 +11,8 @@ from nnef_dists.flows._conditioners import (
 )
 from nnef_dists.flows._cubic_conjugation import CubicConjugation
 from nnef_dists.flows._cubic_rational import CubicRational
-from nnef_dists.flows._importance import ImportanceEstimate, importance_estimate
+from nnef_dists.flows._importance import ImportanceEstimate
+from nnef_dists.flows._importance import importance_estimate as importance_estimate
 from nnef_dists.flows._radial import Radial, RadialConditional
 from nnef_dists.flows._ray import RayTransform
 from nnef_dists.flows._sampler import FlowSampler
@@ -36,5 +37,4 @@ __all__ = [
     "conditioner_size",
     "draw_dropout",
     "free_energy",
-    "importance_estimate",
 ]
