@@ -163,7 +163,7 @@ def test_common_modules_import_no_room(name):
 
 
 def test_heavy_libraries_are_imported_on_first_use():
-    heavy = ["dask", "matplotlib", "numpyro", "pandas", "scipy.optimize", "xarray", "zarr"]
+    heavy = ["dask", "jsonargparse", "matplotlib", "numpyro", "pandas", "scipy.optimize", "zarr"]
     code = f"import sys, nnef_dists; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

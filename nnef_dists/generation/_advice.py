@@ -6,14 +6,17 @@ import pkgutil
 import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import equinox as eqx
-from jsonargparse import ArgumentParser
 
 from nnef_dists.families import ExponentialFamily
 
+if TYPE_CHECKING:
+    import jsonargparse
 
-def explain(error: Exception, *parsers: ArgumentParser) -> str:
+
+def explain(error: Exception, *parsers: "jsonargparse.ArgumentParser") -> str:
     """Returns the message of an error in options, with advice where there is any.
 
     The advice is the closest name of the kind that is wrong: a module beside a module, a class
@@ -87,7 +90,7 @@ def _modules_in(package: str) -> set[str]:
     return {module.name for module in pkgutil.iter_modules(path)}
 
 
-def _close_option(message: str, parsers: Sequence[ArgumentParser]) -> str | None:
+def _close_option(message: str, parsers: Sequence["jsonargparse.ArgumentParser"]) -> str | None:
     classes = _concrete_classes(eqx.Module)
     known = {name for cls in classes for name in list(inspect.signature(cls.__init__).parameters)}
     known -= {"self"}
@@ -111,7 +114,7 @@ def _concrete_classes(base: type[eqx.Module]) -> list[type[eqx.Module]]:
     return [cls for cls in classes if not cls.__abstractmethods__ | cls.__abstractvars__]
 
 
-def _option_names(parser: ArgumentParser) -> set[str]:
+def _option_names(parser: "jsonargparse.ArgumentParser") -> set[str]:
     """Returns what an option may be called in messages: with or without its sections."""
     found = set()
     for option in re.findall(r"--([\w.]+)", parser.format_help()):

@@ -5,16 +5,18 @@ import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from jaxtyping import PRNGKeyArray
-from jsonargparse import ArgumentParser
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.generation._advice import explain
 from nnef_dists.generation._etas import RandomEtas
 from nnef_dists.sampling import HMCConfig
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 
 class MomentRequest(NamedTuple):
@@ -78,9 +80,16 @@ def read_job(
         raise ValueError(explain(error, parser)) from None
 
 
-def job_parser(description: str | None = None, optimization: type | None = None) -> ArgumentParser:
+def job_parser(
+    description: str | None = None, optimization: type | None = None
+) -> "jsonargparse.ArgumentParser":
     """Returns a parser with the options of a job, which raises instead of exiting."""
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description)
+    # Few programs read jobs.
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, description=description
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_class_arguments(_Sections)
     if optimization is None:
@@ -91,7 +100,7 @@ def job_parser(description: str | None = None, optimization: type | None = None)
     return parser
 
 
-def job_of(parser: ArgumentParser, options: Any) -> Job:
+def job_of(parser: "jsonargparse.ArgumentParser", options: Any) -> Job:
     """Returns the job that options say, parsed by `job_parser`, before anything is sampled.
 
     Raises:
