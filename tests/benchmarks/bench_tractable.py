@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 
 import nnef_dists as nd
 
@@ -85,7 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sources", nargs="*", choices=[[], *SOURCES])
     options = parser.parse_args()
-    jax.config.update("jax_enable_compilation_cache", False)
+    # Also if an environment variable names a cache, and the import has used it.
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     for name in options.sources or SOURCES:
         bench(name)
 
