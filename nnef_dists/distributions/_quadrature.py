@@ -1,7 +1,6 @@
 """Families whose A and mu are integrals in one or two dimensions."""
 
 import functools
-import math
 from typing import final
 
 import equinox as eqx
@@ -13,7 +12,7 @@ from nnef_dists._checks import check_concrete, check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._sampler import default_sampler
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_dim
 from nnef_dists.moments import QuadratureMoments, quadrature_moments
 from nnef_dists.sampling import AbstractSampler
 
@@ -58,7 +57,7 @@ class Quadrature(AbstractTractableFamily):
         strict: bool = False,
     ):
         check_instance(family, ExponentialFamily, "family")
-        dim = math.prod(family.support.shape)
+        dim = support_dim(family)
         if dim not in (1, 2):
             raise ValueError(
                 f"Expected a family of one or two dimensions; {family!r} has {dim}. Use a trained "

@@ -1,6 +1,5 @@
 """Samplers of tractable families."""
 
-import math
 from typing import final
 
 import equinox as eqx
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import guard
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_dim
 from nnef_dists.moments import Status, sample_hmc
 from nnef_dists.sampling import AbstractSampler, HMCConfig, quadrature_grids
 
@@ -90,7 +89,7 @@ class QuadratureSampler(AbstractSampler):
             ValueError: If n < 1, or the family has more than one dimension.
         """
         n = check_integer("n", n, 1)
-        if math.prod(family.support.shape) != 1:
+        if support_dim(family) != 1:
             raise ValueError(f"Expected a family of one dimension; got {family!r}")
         grid, _ = quadrature_grids(family, eta, points=self.points)
         logs = grid.logs + grid.log_weights
@@ -112,7 +111,7 @@ class QuadratureSampler(AbstractSampler):
 
 def default_sampler(family: ExponentialFamily) -> AbstractSampler:
     """Returns the fastest sampler: by quadrature in one dimension, by HMC otherwise."""
-    return QuadratureSampler() if math.prod(family.support.shape) == 1 else HMCSampler()
+    return QuadratureSampler() if support_dim(family) == 1 else HMCSampler()
 
 
 class _StatusName:

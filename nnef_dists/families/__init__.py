@@ -33,6 +33,10 @@ from nnef_dists.families._support import (
     CircleProjection,
     SphereProjection,
 )
+from nnef_dists.families._unconstrained import support_dim as support_dim
+from nnef_dists.families._unconstrained import (
+    unconstrained_logdensity as unconstrained_logdensity,
+)
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from nnef_dists.families import AbstractNamedFamily, ExponentialFamily, ProductDomain
+from nnef_dists.families import AbstractNamedFamily, ExponentialFamily, ProductDomain, support_dim
 from nnef_dists.moments._family_faults import find_faults
 from nnef_dists.moments._family_finding import FamilyFinding
 from nnef_dists.moments._family_probes import probe_family
@@ -231,7 +230,7 @@ def _closed_form_findings(family: Any, etas: Array, probes: Any) -> list[FamilyF
             )
 
     compare(gradient, 1e-4, "the gradient of log_partition")
-    if math.prod(family.support.shape) > 2:
+    if support_dim(family) > 2:
         # The walkers of the ensemble are autocorrelated: a standard error of about 0.06 sd(T).
         compare(np.mean(stats, axis=1), 0.5, "the mean of approximate draws")
         return found

@@ -13,13 +13,13 @@ from tqdm.auto import tqdm
 
 from nnef_dists._checks import as_key, as_rows, check_instance
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_dim
 from nnef_dists.moments._dataset import MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel
 from nnef_dists.moments._label import label_chains
 from nnef_dists.moments._ladder import climb
 from nnef_dists.moments._quadrature import compare_with_quadrature
-from nnef_dists.sampling import HMCConfig, sample_chains, support_dim
+from nnef_dists.sampling import HMCConfig, sample_chains
 
 
 def estimate_moments(

@@ -1,14 +1,13 @@
 """Numerical probes of a family: draws, rays, lines and rounding, in one compiled program."""
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
 from nnef_dists.moments._family_walks import draw_around, find_modes, follow_rays
 
 # Halvings of an interval with a possible jump: to 1e-10 of its length.
@@ -89,12 +88,11 @@ def probe_family(
 
 def _probe(family, eta, key) -> FamilyProbes:
     support = family.support
-    dim = math.prod(support.shape)
+    dim = support_dim(family)
     keys = jax.random.split(key, 5)
 
     def raw_logdensity(u):
-        x, log_det = support.transform_and_log_det(u.reshape(support.shape))
-        return family.unnormalized_logdensity(eta.astype(u.dtype), x) + log_det.astype(u.dtype)
+        return unconstrained_logdensity(family, eta.astype(u.dtype), u)
 
     def values(u):
         x = support.transform(u.reshape(support.shape))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_dim
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
 from nnef_dists.moments._label import label_chains, label_tile
 from nnef_dists.moments._rung import AbstractRung, Climb, in_tiles
@@ -23,7 +23,6 @@ from nnef_dists.sampling import (
     Modes,
     importance_chains,
     sample_chains,
-    support_dim,
     tempered_chains,
 )
 

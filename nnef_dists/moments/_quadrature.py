@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from nnef_dists._checks import check_instance
 from nnef_dists._ranges import check_integer, check_number
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_dim
 from nnef_dists.moments._diagnostics import MomentLabel, Status
-from nnef_dists.sampling import QuadratureGrid, on_grid, quadrature_grids, support_dim
+from nnef_dists.sampling import QuadratureGrid, on_grid, quadrature_grids
 
 # Above this error, in nats and z units, nothing is returned but NaN.
 _MOST_ERROR = 1e-3

@@ -8,7 +8,6 @@ from nnef_dists.sampling._density import ROUNDING as ROUNDING
 from nnef_dists.sampling._density import Density as Density
 from nnef_dists.sampling._density import drop_of_draws as drop_of_draws
 from nnef_dists.sampling._density import finite_or_lowest as finite_or_lowest
-from nnef_dists.sampling._density import support_dim as support_dim
 from nnef_dists.sampling._hmc import sample_chains as sample_chains
 from nnef_dists.sampling._importance import importance_chains as importance_chains
 from nnef_dists.sampling._importance import pareto_k

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
 
 # Of the machine epsilon: the standard deviation of one rounding.
 ROUNDING = 0.25
@@ -100,9 +100,7 @@ class Density(eqx.Module):
 
     def __call__(self, v: Float[Array, " n"]) -> Float[Array, ""]:
         """Returns the log-density, in nats, up to a constant."""
-        support = self.family.support
-        x, log_det = support.transform_and_log_det(self.tails.to_u(v).reshape(support.shape))
-        value = self.family.unnormalized_logdensity(self.eta, x) + log_det.astype(self.eta.dtype)
+        value = unconstrained_logdensity(self.family, self.eta, self.tails.to_u(v))
         return value + self.tails.log_det(v)
 
     def point(self, v: Float[Array, " n"]) -> Array:
@@ -119,11 +117,6 @@ class Density(eqx.Module):
         stats = self.stats(v)
         eps = max(float(jnp.finfo(a.dtype).eps) for a in (stats, self.eta))
         return eps * jnp.sum(jnp.abs(self.eta * stats))
-
-
-def support_dim(family: ExponentialFamily) -> int:
-    """Returns the number of unconstrained coordinates of a point x."""
-    return math.prod(family.support.shape)
 
 
 def finite_or_lowest(logs: Float[Array, "*n"]) -> Float[Array, "*n"]:

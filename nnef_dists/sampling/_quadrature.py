@@ -1,5 +1,6 @@
 """Grids for quadrature in one and two dimensions: all of a density that matters."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.families import ExponentialFamily
-from nnef_dists.sampling._density import finite_or_lowest, support_dim
+from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
+from nnef_dists.sampling._density import finite_or_lowest
 
 # Beyond this many nats under the maximum, exp() is below float64's relative rounding.
 _NEGLIGIBLE_NATS = 45.0
@@ -77,16 +78,13 @@ def quadrature_grids(
     Returns:
         Both grids.
     """
-    support = family.support
     dim, dtype = support_dim(family), eta.dtype
     scan = max(points // _SCAN[dim] // 2 * 2, _LEAST_SCAN[dim]) + 1
 
     def logs_on(axes):
-        def log_density(u):
-            x, log_det = support.transform_and_log_det(u.reshape(support.shape))
-            return family.unnormalized_logdensity(eta, x) + log_det.astype(dtype)
-
-        return finite_or_lowest(on_grid(log_density, axes))
+        return finite_or_lowest(
+            on_grid(functools.partial(unconstrained_logdensity, family, eta), axes)
+        )
 
     def ends_of(is_inside, axis):
         """Returns the first and the last index along an axis of what is inside."""

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from nnef_dists.sampling._density import Density, ModeMasses, Tails, finite_or_lowest, support_dim
+from nnef_dists.families import support_dim
+from nnef_dists.sampling._density import Density, ModeMasses, Tails, finite_or_lowest
 from nnef_dists.sampling._proposal import cholesky
 
 # Of the first points, in unconstrained coordinates: a mode may be narrow, or far.

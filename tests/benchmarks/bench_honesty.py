@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 import nnef_dists as nd
+from nnef_dists.families import support_dim
 from nnef_dists.moments._quadrature import compare_with_quadrature
-from nnef_dists.sampling._density import support_dim
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import truth

@@ -1,0 +1,28 @@
+"""A family in the unconstrained coordinates of its support: what samplers and quadrature see."""
+
+import math
+
+from jaxtyping import Array, Float
+
+from nnef_dists.families._base import ExponentialFamily
+
+
+def support_dim(family: ExponentialFamily) -> int:
+    """Returns the number n of unconstrained coordinates of a point x."""
+    return math.prod(family.support.shape)
+
+
+def unconstrained_logdensity(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], u: Float[Array, " n"]
+) -> Float[Array, ""]:
+    """Returns the log-density of the coordinates u, in nats, up to A(eta).
+
+        eta . T(x) + log h(x) + log |dx / du|,    x = support(u)
+
+    Args:
+        family: The exponential family.
+        eta: Valid natural parameters, `(eta_dim,)`, not checked.
+        u: Flat unconstrained coordinates of one point, `(n,)`.
+    """
+    x, log_det = family.support.transform_and_log_det(u.reshape(family.support.shape))
+    return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
