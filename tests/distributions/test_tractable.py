@@ -211,7 +211,8 @@ class TestDistribution:
         assert isinstance(doubled, nd.distributions.Distribution)
         assert np.array_equal(doubled.eta, 2 * p.eta)
         gradient = jax.jit(jax.grad(lambda p: p.entropy()))(p)
-        assert np.array_equal(gradient.eta, jax.grad(QUARTIC.entropy)(p.eta))
+        # Compiled as another program, whose sums have another order.
+        assert_close(gradient.eta, np.asarray(jax.grad(QUARTIC.entropy)(p.eta)), ulps=64)
 
 
 class TestNumPyro:
