@@ -2,11 +2,11 @@
 
     python examples/active_learning.py [--seed 0] [--repeats 3] [--out FOLDER] [--etas 512]
 
-Labels are what costs. Both ways start with the same 32 labeled etas and learn; then one asks for
-those candidates that its network, jointly, is least sure of (`nd.distributions.acquire`), and for
-as many random ones, which keep it honest about the rest; the other for random ones alone. Both
-learn again. Errors are against quadrature, at etas that nothing has seen. `--etas` is how many are
-labeled in the end; `--steps` scales the number of training steps.
+Labels dominate the cost. Both strategies start with the same 32 labeled etas. The active strategy
+then labels the candidates of largest joint predictive variance (`nd.distributions.acquire`), and as
+many random candidates. The other strategy labels random candidates only. Both networks are trained
+again. Errors are relative to quadrature, at held-out etas. `--etas` is the final number of labels.
+`--steps` scales the number of training steps.
 """
 
 import functools

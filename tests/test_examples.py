@@ -193,6 +193,7 @@ def generated(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* labels are not valid and left out")
 def test_learns_from_generated_data(example, generated, tmp_path, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise AssertionError("sampled again")

@@ -18,7 +18,7 @@ from tests.test_documentation import python_blocks
 
 ROOT = Path(__file__).parents[1]
 REGISTRY_LINE = (
-    'FamilyCase("{name}", lambda: nd.{name}(), {{"x": (-4.0, -0.5)}},'
+    'FamilyCase("{name}", lambda: nd.families.{name}(), {{"x": (-4.0, -0.5)}},'
     ' lambda eta: scipy.stats.expon(scale=-1 / eta["x"])),\n'
 )
 

@@ -185,3 +185,8 @@ def test_what_a_script_reads_is_a_dict_if_it_says_no_more(job):
         job, ["--optimization.epochs=3", "--optimization.schedule=cosine"]
     )
     assert read.optimization == {"epochs": 3, "schedule": "cosine"}
+    # What names an object is not made: that is the script's.
+    network = {"class_path": "LogPartitionNetwork", "init_args": {"width": 5}}
+    job.write_text(JOB + "optimization:\n  network: {class_path: LogPartitionNetwork, "
+                   "init_args: {width: 5}}\n")  # fmt: skip
+    assert nd.generation.read_job(job).optimization == {"network": network}

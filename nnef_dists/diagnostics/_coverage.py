@@ -70,7 +70,7 @@ def expected_coverage(
 ) -> Float[Array, "l *k"]:
     """Returns the share of simulations whose credible region of a nominal level holds the truth.
 
-    Below the nominal level the posterior is too sure of itself, above it not sure enough.
+    Below the nominal level the posterior is overconfident, above it underconfident.
 
     Args:
         levels: Of the smallest region that holds each truth, `(m, *k)`: of `central_levels`,

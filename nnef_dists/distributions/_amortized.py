@@ -115,7 +115,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         return paramax.unwrap(self.network.standardization).center
 
     def eta_at(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
-        """Returns an eta for any u, inside the box of the training etas, by a sigmoid."""
+        """Returns natural parameters in the training box, by a sigmoid of each u."""
         box = paramax.unwrap(self.network.standardization)
         return box.eta_at(box.low + (box.high - box.low) * jax.nn.sigmoid(u))
 

@@ -105,10 +105,10 @@ class AbstractTractableFamily(eqx.Module):
         return eta
 
     def eta_at(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
-        """Returns an eta for any u, `(unconstrained_dim,)`, such as the outputs of a network.
+        """Returns valid natural parameters for each u, `(unconstrained_dim,)`.
 
-        For an `AmortizedFamily` it is inside the range of each coordinate of the training etas.
-        Otherwise it is `family.constrain_eta(u)`.
+        By default they are `family.constrain_eta(u)`. An `AmortizedFamily` maps u into its training
+        box, the range of each unconstrained coordinate over the training etas.
         """
         return self.family.constrain_eta(u)
 

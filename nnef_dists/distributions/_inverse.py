@@ -63,7 +63,7 @@ class _DampedNewton(optx.AbstractRootFinder):
     grows. No value of the function is needed, whose rounding hides the last half of all digits.
     """
 
-    # Of optimistix's interface: the search ends at the rounding of mu.
+    # Optimistix requires these fields. The search ends at the rounding of mu, without a tolerance.
     rtol: float = 0.0
     atol: float = 0.0
     norm: Callable[[Any], Any] = optx.max_norm

@@ -74,7 +74,7 @@ class Quadrature(AbstractTractableFamily):
             found,
             jnp.isfinite(found.error),
             f"Expected quadrature of {self.family!r} to converge to 1e-3",
-            f"no such integral at {eta}",
+            f"a larger error bound at {eta}",
             "Increase points, use float64, or use an AmortizedFamily.",
         )
 

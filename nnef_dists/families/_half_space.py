@@ -238,7 +238,7 @@ def _pinv(normals: Any) -> np.ndarray:
 def _interior_point(
     normals: tuple[tuple[float, ...], ...], offsets: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """Returns an eta whose least distance to an edge is 0.5, or nearly the largest.
+    """Returns natural parameters at least 0.5 from each edge, or nearly as far as possible.
 
     Newton's method minimizes a smooth maximum of -distances, ever less smooth.
     """

@@ -94,7 +94,9 @@ def job_parser(
     parser.add_class_arguments(_Sections)
     if optimization is None:
         meaning = "how a network is trained; read by training scripts"
-        parser.add_argument("--optimization", type=dict[str, Any], default={}, help=meaning)
+        # Not Any: that would make the objects that the section names.
+        value = bool | int | float | str | list | dict | None
+        parser.add_argument("--optimization", type=dict[str, value], default={}, help=meaning)
     else:
         parser.add_class_arguments(optimization, "optimization")
     return parser

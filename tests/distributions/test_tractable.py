@@ -145,7 +145,8 @@ class Heavy(nd.ExponentialFamily):
 
 def test_quadrature_without_convergence():
     q, eta = nd.Quadrature(Heavy(), points=101), jnp.array([0.4])
-    with pytest.raises(ValueError, match=r"quadrature of Heavy\(\) to converge.*got no such"):
+    message = r"quadrature of Heavy\(\) to converge to 1e-3; got a larger error bound at"
+    with pytest.raises(ValueError, match=message):
         q.mean(eta)
     assert np.isnan(jax.jit(lambda eta: q.mean(eta))(eta)).all()
 
