@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -194,7 +195,7 @@ def _quadrature_batch(family, etas, points):
     one = functools.partial(_quadrature, family, points=points)
     if quadrature_dim(family) == 1:
         return jax.vmap(one)(etas)
-    return jax.lax.map(lambda eta: one(eta), etas)
+    return lax.map(lambda eta: one(eta), etas)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
@@ -205,14 +206,17 @@ def _quadrature(
         rule = line_rule(family, eta, points)
         found = QuadratureMoments(rule.mean, rule.covariance, rule.log_partition, rule.error)
     else:
-        grids = quadrature_grids(family, eta, points=points)
+        grids = quadrature_grids(family, lax.stop_gradient(eta), points=points)
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grids)
         both = jax.vmap(lambda grid: _integrate(family, eta, grid, points))(both)
         sinh, even = both.error
         found = jax.tree.map(lambda leaf: jnp.where(sinh <= even, leaf[0], leaf[1]), both)
-    is_bad = ~(found.error <= _MOST_ERROR)
-    found = jax.tree.map(lambda leaf: jnp.where(is_bad, jnp.nan, leaf), found)
-    return found._replace(error=jnp.where(is_bad, jnp.inf, found.error))
+    error = lax.stop_gradient(found.error)
+    is_bad = ~(error <= _MOST_ERROR)
+    # A factor, not a selection: derivatives are NaN too.
+    factor = jnp.where(is_bad, jnp.nan, 1).astype(eta.dtype)
+    found = jax.tree.map(lambda leaf: factor * leaf, found)
+    return found._replace(error=jnp.where(is_bad, jnp.inf, error))
 
 
 def _integrate(family, eta, grid: QuadratureGrid, points: int) -> QuadratureMoments:
@@ -222,19 +226,21 @@ def _integrate(family, eta, grid: QuadratureGrid, points: int) -> QuadratureMome
         lambda u: family.sufficient_statistics(support.transform(u.reshape(support.shape))),
         grid.axes,
     )
-    logs = grid.logs + grid.log_weights
-    highest = jnp.max(logs)
+    highest = jnp.max(grid.logs + grid.log_weights)
     # Where the density is zero T may be infinite.
     stats = jnp.where(jnp.isneginf(grid.logs)[:, None], 0, stats)
     # Centered at the mode's statistics first, to keep the digits of the spread.
     origin = stats[jnp.argmax(grid.logs)]
+    # Nothing but eta varies: values are 0, derivatives those of eta . T.
+    change = eta - lax.stop_gradient(eta)
+    logs = grid.logs + grid.log_weights - highest + (stats - origin) @ change
 
     def integrate(logs):
         weights = jax.nn.softmax(logs)[:, None]
         centered = stats - origin
         mean = jnp.sum(weights * centered, 0)
         centered = centered - mean
-        return jax.nn.logsumexp(logs - highest), mean, (weights * centered).T @ centered
+        return jax.nn.logsumexp(logs), mean, (weights * centered).T @ centered
 
     grid_shape = (points,) * dim
     is_coarse = np.all(np.indices(grid_shape) % 2 == 0, 0).ravel()
@@ -254,12 +260,12 @@ def _integrate(family, eta, grid: QuadratureGrid, points: int) -> QuadratureMome
         )
 
     rounding = jnp.finfo(eta.dtype).eps * jnp.sum(jnp.abs(eta * origin))
-    tail = _tail(logs - highest - log_sum, jnp.max(jnp.abs((stats - origin) / sd), 1), grid_shape)
+    tail = _tail(logs - log_sum, jnp.max(jnp.abs((stats - origin) / sd), 1), grid_shape)
     error = difference(coarse, dim * math.log(2.0)) + tail + rounding
     return QuadratureMoments(
         mean=origin + mean,
         covariance=covariance,
-        log_partition=highest + log_sum,
+        log_partition=highest + change @ origin + log_sum,
         error=jnp.where(grid.held & jnp.isfinite(error), error, jnp.inf),
     )
 
