@@ -7,7 +7,9 @@ statistics. For each family, in float32 and float64: the largest error of the me
 A over max(1, |eta . T| at the mode), over all n; how many etas have no result; microseconds per eta
 of mean and A under `jax.vmap`, the median of five runs in processor time, and seconds of
 compilation. Beside them the largest error in z units, and microseconds, of a fixed grid of 301
-points over the box that holds the density at n = 1.
+points over the box that holds the density at n = 1, and of Laplace's approximation: the gradient of
+l(u) + log(2 pi / -l''(u)) / 2 at the mode u, from the highest of 301 points on by Newton's method.
+Infinite means that there is an eta for which it has no result.
 
 Reference moments are integrals on 4,000 panels in float64, between the points where the density is
 60 nats below its maximum, which zooming a dense grid finds, in NumPy.
@@ -291,6 +293,38 @@ def fixed_grid(family, eta: np.ndarray, points: int = 301):
     return moments
 
 
+def laplace(family):
+    """Returns mean and A by Laplace's approximation."""
+
+    def log_density(eta, u):
+        x, log_det = transform(family, u)
+        return family.unnormalized_logdensity(eta, x) + log_det
+
+    slope = jax.grad(log_density, 1)
+    bend = jax.grad(slope, 1)
+
+    def newton(eta, u):
+        return u - jnp.clip(slope(eta, u) / -jnp.maximum(jnp.abs(bend(eta, u)), 1e-30), -1, 1)
+
+    def log_partition(eta):
+        fixed = jax.lax.stop_gradient(eta)
+        grid = jnp.asarray(np.sinh(np.linspace(-7, 7, 301)), eta.dtype)
+        if isinstance(family.support, nd.families.CircleProjection):
+            grid = jnp.asarray(np.linspace(-np.pi, np.pi, 301), eta.dtype)
+        logs = jax.vmap(lambda u: log_density(fixed, u))(grid)
+        u = grid[jnp.argmax(jnp.where(jnp.isfinite(logs), logs, -jnp.inf))]
+        u = jax.lax.fori_loop(0, 12, lambda _, u: newton(fixed, u), u)
+        # The derivative of the mode in eta is that of one more step.
+        u = newton(eta, jax.lax.stop_gradient(u))
+        return log_density(eta, u) + jnp.log(2 * jnp.pi / -bend(eta, u)) / 2
+
+    def moments(eta):
+        value, gradient = jax.value_and_grad(log_partition)(eta)
+        return gradient, value
+
+    return moments
+
+
 def timed(fn, etas):
     """Returns results, microseconds per eta and seconds of compilation, in processor time."""
     start = time.process_time()
@@ -326,16 +360,19 @@ def run(name: str, batch: int) -> None:
         with jax.enable_x64(True):
             repeated = jnp.asarray(np.resize(rounded, (batch, len(prior))))
             (found, log_partition), micro, compilation = timed(moments, repeated)
-            (rough, _), rough_micro, _ = timed(baseline, repeated)
+            rough = [timed(fn, repeated) for fn in (baseline, laplace(family))]
         n = len(etas)
         z = np.max(np.abs(found[:n] - mean) / sd, 1)
         none = np.isnan(z)
-        rough_z = np.max(np.abs(rough[:n] - mean) / sd, 1)
+        beside = ""
+        for (other, _), other_micro, _ in rough:
+            other_z = np.max(np.abs(other[:n] - mean) / sd)
+            beside += f"{other_z if np.isfinite(other_z) else np.inf:9.1e}{other_micro:7.1f}"
         worst = etas[np.nanargmax(np.where(none, -1, z))]
         print(
             f"{name:29}{dtype.__name__:>8}{np.nanmax(z):9.1e}"
             f"{np.nanmax(np.abs(log_partition[:n] - a) / size):9.1e}{none.sum():4d} of {n}"
-            f"{micro:8.1f}{compilation:7.1f}{np.max(rough_z):10.1e}{rough_micro:7.1f}  "
+            f"{micro:8.1f}{compilation:7.1f}{beside}  "
             f"{np.array2string(worst, precision=3)}",
             flush=True,
         )
@@ -348,7 +385,7 @@ def main():
     args = options.parse_args()
     print(
         f"{'family':29}{'dtype':>8}{'z max':>9}{'A max':>9}{'none':>10}{'us':>8}{'s':>7}"
-        f"{'301: z':>10}{'us':>7}  worst eta"
+        f"{'301: z':>9}{'us':>7}{'Laplace':>9}{'us':>7}  worst eta"
     )
     for name in args.names:
         run(name, args.batch)
