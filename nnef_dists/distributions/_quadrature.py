@@ -12,9 +12,9 @@ from nnef_dists._checks import check_concrete, check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._sampler import default_sampler
-from nnef_dists.families import ExponentialFamily, support_dim
+from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import QuadratureMoments, quadrature_moments
-from nnef_dists.sampling import AbstractSampler
+from nnef_dists.sampling import AbstractSampler, quadrature_dim
 
 
 @final
@@ -57,7 +57,7 @@ class Quadrature(AbstractTractableFamily):
         strict: bool = False,
     ):
         check_instance(family, ExponentialFamily, "family")
-        dim = support_dim(family)
+        dim = quadrature_dim(family)
         if dim not in (1, 2):
             raise ValueError(
                 f"Expected a family of one or two dimensions; {family!r} has {dim}. Use a trained "

@@ -12,24 +12,17 @@ from jaxtyping import Array, Float
 
 from nnef_dists._checks import check_instance
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily, support_dim
+from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._diagnostics import MomentLabel, Status
-from nnef_dists.sampling import (
-    QuadratureGrid,
-    line_rule,
-    on_grid,
-    quadrature_dim,
-    quadrature_grids,
-)
+from nnef_dists.sampling import line_rule, plane_rule, quadrature_dim
 
 # Above this error, in nats and z units, nothing is returned but NaN.
 _MOST_ERROR = 1e-3
-# Nodes of each half of a piece in single and in double precision; in two dimensions grid points.
-_NODES, _DOUBLE_NODES, _POINTS = 25, 33, 301
-# Enough to find what is wrong with a label, where quadrature converges at all.
-_LABEL_POINTS = {1: 33, 2: 151}
-# Etas of a compiled call; in one dimension all at once.
+# Nodes of each half of a piece in single and in double precision; in two dimensions of a panel.
+_NODES, _DOUBLE_NODES = {1: 25, 2: 9}, {1: 33, 2: 11}
+# Etas of a compiled call, and how many of them at once.
 _BATCH = 64
+_AT_ONCE = {1: 64, 2: 8}
 # In standard errors of the label: a larger difference is not chance.
 _MOST_DIFFERENCE = 5.0
 _MOST_COVARIANCE_DIFFERENCE = 6.0
@@ -109,7 +102,7 @@ def quadrature_moments(
     eta = family.check_eta(eta)
     if points is None:
         is_single = isinstance(eta, Tracer) and eta.dtype != jnp.float64
-        points = (_NODES if is_single else _DOUBLE_NODES) if dim == 1 else _POINTS
+        points = (_NODES if is_single else _DOUBLE_NODES)[dim]
     points = check_integer("points", points, 1)
     if points % 2 == 0 or points < 9:
         raise ValueError(f"Expected an odd number of points >= 9; got {points}")
@@ -139,7 +132,7 @@ def double_quadrature(
         The moments as NumPy arrays of doubles, with a leading axis of n.
     """
     if points is None:
-        points = _DOUBLE_NODES if quadrature_dim(family) == 1 else _POINTS
+        points = _DOUBLE_NODES[quadrature_dim(family)]
     size = min(_BATCH, len(etas))
     parts = []
     with jax.enable_x64(True):
@@ -171,7 +164,7 @@ def compare_with_quadrature(
     (rows,) = np.nonzero(labels.status == Status.OK)
     if not len(rows):
         return labels
-    found = double_quadrature(family, etas[rows], _LABEL_POINTS[quadrature_dim(family)])
+    found = double_quadrature(family, etas[rows])
     eps = float(np.finfo(labels.mean.dtype).eps)
     sd = np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2))
     scale = sd[:, :, None] * sd[:, None]
@@ -192,85 +185,20 @@ def compare_with_quadrature(
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _quadrature_batch(family, etas, points):
     one = functools.partial(_quadrature, family, points=points)
-    if quadrature_dim(family) == 1:
-        return jax.vmap(one)(etas)
-    return jax.lax.map(lambda eta: one(eta), etas)
+    size = min(_AT_ONCE[quadrature_dim(family)], len(etas))
+    # Of the same size each, so that one program serves all.
+    rows = np.minimum(np.arange(math.ceil(len(etas) / size) * size), len(etas) - 1)
+    found = jax.lax.map(jax.vmap(one), etas[rows].reshape(-1, size, etas.shape[1]))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: len(etas)], found)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _quadrature(
     family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: int
 ) -> QuadratureMoments:
-    if quadrature_dim(family) == 1:
-        rule = line_rule(family, eta, points)
-        found = QuadratureMoments(rule.mean, rule.covariance, rule.log_partition, rule.error)
-    else:
-        grids = quadrature_grids(family, eta, points=points)
-        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grids)
-        both = jax.vmap(lambda grid: _integrate(family, eta, grid, points))(both)
-        sinh, even = both.error
-        found = jax.tree.map(lambda leaf: jnp.where(sinh <= even, leaf[0], leaf[1]), both)
+    rule_of = line_rule if quadrature_dim(family) == 1 else plane_rule
+    rule = rule_of(family, eta, points)
+    found = QuadratureMoments(rule.mean, rule.covariance, rule.log_partition, rule.error)
     is_bad = ~(found.error <= _MOST_ERROR)
     found = jax.tree.map(lambda leaf: jnp.where(is_bad, jnp.nan, leaf), found)
     return found._replace(error=jnp.where(is_bad, jnp.inf, found.error))
-
-
-def _integrate(family, eta, grid: QuadratureGrid, points: int) -> QuadratureMoments:
-    support = family.support
-    dim = support_dim(family)
-    stats = on_grid(
-        lambda u: family.sufficient_statistics(support.transform(u.reshape(support.shape))),
-        grid.axes,
-    )
-    logs = grid.logs + grid.log_weights
-    highest = jnp.max(logs)
-    # Where the density is zero T may be infinite.
-    stats = jnp.where(jnp.isneginf(grid.logs)[:, None], 0, stats)
-    # Centered at the mode's statistics first, to keep the digits of the spread.
-    origin = stats[jnp.argmax(grid.logs)]
-
-    def integrate(logs):
-        weights = jax.nn.softmax(logs)[:, None]
-        centered = stats - origin
-        mean = jnp.sum(weights * centered, 0)
-        centered = centered - mean
-        return jax.nn.logsumexp(logs - highest), mean, (weights * centered).T @ centered
-
-    grid_shape = (points,) * dim
-    is_coarse = np.all(np.indices(grid_shape) % 2 == 0, 0).ravel()
-    rules = jnp.stack([logs, jnp.where(is_coarse, logs, -jnp.inf)])
-    found = jax.vmap(integrate)(rules)
-    (log_sum, mean, covariance), coarse = ([part[i] for part in found] for i in range(2))
-    sd = jnp.sqrt(jnp.diagonal(covariance))
-
-    def difference(other, log_factor):
-        other_log, other_mean, other_covariance = other
-        return jnp.maximum(
-            jnp.abs(other_log + log_factor - log_sum),
-            jnp.maximum(
-                jnp.max(jnp.abs(other_mean - mean) / sd),
-                jnp.max(jnp.abs(other_covariance - covariance) / jnp.outer(sd, sd)),
-            ),
-        )
-
-    rounding = jnp.finfo(eta.dtype).eps * jnp.sum(jnp.abs(eta * origin))
-    tail = _tail(logs - highest - log_sum, jnp.max(jnp.abs((stats - origin) / sd), 1), grid_shape)
-    error = difference(coarse, dim * math.log(2.0)) + tail + rounding
-    return QuadratureMoments(
-        mean=origin + mean,
-        covariance=covariance,
-        log_partition=highest + log_sum,
-        error=jnp.where(grid.held & jnp.isfinite(error), error, jnp.inf),
-    )
-
-
-def _tail(logs: Array, z: Array, shape: tuple[int, ...]) -> Float[Array, ""]:
-    """Returns what lies beyond the ends: geometric series of the last two layers of points."""
-    terms = (jnp.exp(logs) * (1 + z**2)).reshape(shape)
-    total = jnp.zeros((), logs.dtype)
-    for axis in range(len(shape)):
-        layers = jnp.sum(terms, tuple(j for j in range(len(shape)) if j != axis))
-        for last, before in ((layers[0], layers[1]), (layers[-1], layers[-2])):
-            ratio = jnp.where(last > 0, last / before, 0)
-            total += jnp.where(ratio < 1, last / jnp.maximum(1 - ratio, 1e-6), jnp.inf)
-    return total
