@@ -149,15 +149,12 @@ def remainder(values: Float[Array, "*n nodes"], scale: float | Array = 0.0) -> F
     dtype, points = values.dtype, values.shape[-1]
     rule = _legendre(points)
 
-    def largest(stop):
-        rows = jnp.asarray(rule.coefficients[stop - _LAST : stop].T, dtype)
+    def largest(start):
+        rows = jnp.asarray(rule.coefficients[start:].T, dtype)
         return jnp.maximum(jnp.max(jnp.abs(values @ rows), -1), jnp.finfo(dtype).tiny)
 
-    last = largest(points)
+    last = largest(points - _LAST)
     # Coefficients of rounding errors do not fall.
     floor = scale * jnp.max(jnp.abs(values), -1)
-    decay = jnp.minimum(
-        (last / largest(points // 2 + 1)) ** 2,
-        (last / largest(points - _LAST)) ** (points / _LAST),
-    )
-    return _SAFETY * jnp.maximum(last - floor, 0) * jnp.minimum(decay, 1)
+    decay = jnp.minimum((last / largest(points // 2)) ** 2, last / largest(0))
+    return _SAFETY * jnp.maximum(last - floor, 0) * decay

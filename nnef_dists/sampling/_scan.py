@@ -32,8 +32,8 @@ class Scan(NamedTuple):
         logs = self.at.logs
         toward = np.arange(len(logs)) < jnp.argmax(logs)
         rises = jnp.where(self.at.is_nowhere, toward, self.at.slopes > 0)
-        # So that there is a mode at an end where the density is highest.
-        return jnp.concatenate([jnp.array([True]), rises[1:-1], jnp.array([False])])
+        # So that there is a mode at an end where the density is highest, and else none.
+        return (rises | (self.u == self.u[0])) & (self.u != self.u[-1])
 
 
 class Brackets(NamedTuple):
