@@ -19,7 +19,7 @@ from nnef_dists.sampling import line_rule, plane_rule, quadrature_dim
 # Above this error, in nats and z units, nothing is returned but NaN.
 _MOST_ERROR = 1e-3
 # Nodes of each half of a piece in single and in double precision; in two dimensions of a panel.
-_NODES, _DOUBLE_NODES = {1: 25, 2: 9}, {1: 33, 2: 11}
+_NODES, _DOUBLE_NODES = {1: 25, 2: 11}, {1: 33, 2: 11}
 # Etas of a compiled call, and how many of them at once.
 _BATCH = 64
 _AT_ONCE = {1: 64, 2: 8}

@@ -27,7 +27,7 @@ _LOCATED = 0.02
 _LEAST_FALL = 32.0
 _LEAST_FALL_OF_DIGITS = 0.75
 # Roundings by which T may be off: log Gamma is known to some.
-_ROUNDINGS = 3.0
+_ROUNDINGS = 1.5
 
 
 def plane_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: int) -> LineRule:
