@@ -19,7 +19,9 @@ from nnef_dists.sampling import AbstractSampler, quadrature_dim
 
 @final
 class Quadrature(AbstractTractableFamily):
-    """A family of one or two dimensions, whose log-partition and mean are integrals on a grid.
+    """A family of one or two dimensions, whose log-partition and mean are integrals.
+
+    A circle counts as one dimension, and the sphere in R^3 as two.
 
     No training is needed. See `quadrature_moments` for the rule and its error bound, which is below
     1e-3 nats and z units, and usually at the rounding of eta's dtype. If the bound is larger, the
@@ -33,8 +35,7 @@ class Quadrature(AbstractTractableFamily):
 
     Args:
         family: An exponential family of one or two dimensions.
-        points: Number of grid points in each dimension, odd, at least 9. Defaults to 2,001 in one
-            dimension and 301 in two. Memory and time per eta are proportional to it.
+        points: Nodes of the rule, odd, at least 9, as in `quadrature_moments`.
         sampler: The sampler that `sample` uses. Defaults to `QuadratureSampler()` in one dimension
             and to `HMCSampler()` in two.
         strict: Whether an invalid eta raises inside compiled programs too.

@@ -68,7 +68,7 @@ def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
     is_tail = within >= in_body
     count = jnp.where(is_tail, in_tail, in_body)[:, None]
     piece = jnp.argmax(is_used & (jnp.cumsum(is_used) == rank[:, None] + 1), 1)
-    holds = rank < used
+    holds = used > rank
 
     t = (jnp.where(is_tail, within - in_body, within)[:, None] + node) / count
     width, bulk = pieces.width[piece][:, None], pieces.bulk[piece][:, None]
@@ -86,12 +86,14 @@ def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
     is_tail = is_tail[:, None]
     distance = jnp.where(is_tail, tail, length * jnp.expm1(alpha * t))
     steps = tail * (rate + 2 * (decades - rate) * t), length * alpha * jnp.exp(alpha * t)
-    where = tuple(part[piece][:, None] for part in (pieces.start, pieces.direction, pieces.end))
+    start, direction, end = (
+        part[piece][:, None] for part in (pieces.start, pieces.direction, pieces.end)
+    )
     return Panels(
         piece,
         holds,
         holds & pieces.is_open[piece] & (within == share - 1),
-        move(*where, distance),
+        move(start, direction, end, distance),
         distance,
         jnp.where(holds[:, None], jnp.where(is_tail, *steps) / count, 0),
         used <= panels // 2,
