@@ -1,10 +1,8 @@
 """Families whose A and mu are integrals in one or two dimensions."""
 
-import functools
 from typing import final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,23 +19,24 @@ from nnef_dists.sampling import AbstractSampler, quadrature_dim
 class Quadrature(AbstractTractableFamily):
     """A family of one or two dimensions, whose log-partition and mean are integrals.
 
-    A circle counts as one dimension, and the sphere in R^3 as two.
+    No training is needed. See `quadrature_moments` for the rules and their error bound, which is
+    below 1e-3 nats and z units, and usually at the rounding of eta's dtype. If the bound is larger,
+    the call raises. Inside a compiled program the result is NaN.
 
-    No training is needed. See `quadrature_moments` for the rule and its error bound, which is below
-    1e-3 nats and z units, and usually at the rounding of eta's dtype. If the bound is larger, the
-    call raises. Inside a compiled program the result is NaN.
-
-    All derivatives in eta are exact up to the same error: the derivative of A is the mean, and the
-    derivative of the mean is the covariance, from the same grid.
+    All derivatives in eta are those of the same sum at fixed nodes: the derivative of A is the
+    mean, the derivative of the mean is the covariance, and so on to any order.
 
     Example:
         `q = nd.Quadrature(nd.Polynomial1D((1, 2, 4)))`, then `q.mean(eta)`, `q.entropy(eta)`.
 
     Args:
-        family: An exponential family of one or two dimensions.
-        points: Nodes of the rule, odd, at least 9, as in `quadrature_moments`.
+        family: An exponential family of one or two dimensions. A circle has one, and the
+            sphere in R^3 two.
+        points: Number of nodes, odd, at least 9; see `quadrature_moments`, which has the defaults.
+            Memory and time per eta are proportional to it in one dimension, and to its square in
+            two.
         sampler: The sampler that `sample` uses. Defaults to `QuadratureSampler()` in one dimension
-            and to `HMCSampler()` in two.
+            and on circles, and to `HMCSampler()` in two.
         strict: Whether an invalid eta raises inside compiled programs too.
 
     Raises:
@@ -70,7 +69,7 @@ class Quadrature(AbstractTractableFamily):
         self.sampler = default_sampler(family) if sampler is None else sampler
 
     def _moments(self, eta: Float[Array, " eta_dim"]) -> QuadratureMoments:
-        found = _moments(self.family, self.points, eta)
+        found = quadrature_moments(self.family, eta, points=self.points)
         return check_concrete(
             found,
             jnp.isfinite(found.error),
@@ -90,30 +89,3 @@ class Quadrature(AbstractTractableFamily):
     ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
         found = self._moments(eta)
         return found.log_partition, found.mean
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _moments(
-    family: ExponentialFamily, points: int | None, eta: Float[Array, " eta_dim"]
-) -> QuadratureMoments:
-    """Returns `quadrature_moments`, whose derivatives are moments of the same grid."""
-    return quadrature_moments(family, eta, points=points)
-
-
-@_moments.defjvp
-def _moments_jvp(family, points, primals, tangents):
-    (eta,), (tangent,) = primals, tangents
-    found = _moments(family, points, eta)
-
-    def covariance(eta):
-        return quadrature_moments(family, eta, points=points).covariance
-
-    # Forward mode: the grid has points of zero density, where statistics may be infinite.
-    third = jnp.tensordot(jax.jacfwd(covariance)(eta), tangent, 1)
-    derivative = QuadratureMoments(
-        mean=found.covariance @ tangent,
-        covariance=third,
-        log_partition=jnp.sum(found.mean * tangent),
-        error=jnp.zeros_like(found.error),
-    )
-    return found, derivative

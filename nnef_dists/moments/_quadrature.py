@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -36,9 +37,8 @@ class QuadratureMoments(NamedTuple):
         covariance: Cov[T], `(eta_dim, eta_dim)`.
         log_partition: A(eta), in nats.
         error: An upper bound of the error of the mean, in z units, of the covariance, in units of
-            both sd(T), and of A, in nats: what the rule leaves, its tails, and rounding. In one
-            dimension A has the rounding error of eta . T at the mode besides, which is epsilon
-            times its size.
+            both sd(T), and of A, in nats: what the rule leaves, its tails, and rounding. A has
+            the rounding error of eta . T at the mode besides, which is epsilon times its size.
     """
 
     mean: Float[Array, " eta_dim"]
@@ -191,7 +191,13 @@ def _quadrature(
 ) -> QuadratureMoments:
     rule_of = line_rule if quadrature_dim(family) == 1 else plane_rule
     rule = rule_of(family, eta, points)
-    found = QuadratureMoments(rule.mean, rule.covariance, rule.log_partition, rule.error)
-    is_bad = ~(found.error <= _MOST_ERROR)
-    found = jax.tree.map(lambda leaf: jnp.where(is_bad, jnp.nan, leaf), found)
-    return found._replace(error=jnp.where(is_bad, jnp.inf, found.error))
+    error = lax.stop_gradient(rule.error)
+    is_bad = ~(error <= _MOST_ERROR)
+    # A factor, not a selection: derivatives are NaN too.
+    factor = jnp.where(is_bad, jnp.nan, 1).astype(eta.dtype)
+    return QuadratureMoments(
+        factor * rule.mean,
+        factor * rule.covariance,
+        factor * rule.log_partition,
+        jnp.where(is_bad, jnp.inf, error),
+    )

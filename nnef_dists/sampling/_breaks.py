@@ -64,7 +64,7 @@ def find_breaks(family: ExponentialFamily) -> tuple[tuple[float, float], ...]:
     with np.errstate(invalid="ignore"):
         moves = np.abs(x[1:] - x[:-1]) > _LEAST_CHANGE * largest
     moves &= (largest > _SMALLEST) & (largest < _LARGEST)
-    (found,) = np.nonzero(moves & (jump > _LEAST_JUMP) & (jump > 4 * noise))
+    (found,) = np.nonzero(moves & (jump > _LEAST_JUMP) & (jump / 4 > noise))
     return tuple((float(low[i]), float(high[i])) for i in found[:_MOST_BREAKS])
 
 
