@@ -78,6 +78,9 @@ class Quadrature(AbstractTractableFamily):
             "Increase points, use float64, or use an AmortizedFamily.",
         )
 
+    def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        return quadrature_moments(self.family, eta, points=self.points).error
+
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         return self._moments(eta).log_partition
 
