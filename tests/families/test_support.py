@@ -130,7 +130,8 @@ def test_coordinates_of_the_sphere(n):
         x, log_weight = at_angle(coordinates)
         assert_close(jnp.sum(x**2), 1.0)
         gram = np.asarray(jacobian(coordinates), np.float64)
-        assert_close(log_weight, np.linalg.slogdet(gram.T @ gram)[1] / 2, ulps=512)
+        exact = np.linalg.slogdet(gram.T @ gram)[1] / 2
+        np.testing.assert_allclose(log_weight, exact, atol=2e-4)
         turned = at_angle(coordinates.at[-1].add(2 * np.pi))[0]
         np.testing.assert_allclose(turned, x, atol=1e-5)
 
