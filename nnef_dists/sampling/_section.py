@@ -119,7 +119,7 @@ def _is_circle(family: ExponentialFamily) -> bool:
 @functools.cache
 def _shares(points: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mode of each point of a scan, and its distance in widths: for 1, 2, ... modes."""
-    number = np.zeros((modes, points), int)
+    number = np.zeros((modes, points), np.int32)
     distance = np.zeros((modes, points))
     far = 300.0
     for i in range(modes):
