@@ -30,7 +30,8 @@ class Quadrature(AbstractTractableFamily):
         `q = nd.Quadrature(nd.Polynomial1D((1, 2, 4)))`, then `q.mean(eta)`, `q.entropy(eta)`.
 
     Args:
-        family: An exponential family of one or two dimensions. A circle has one.
+        family: An exponential family of one or two dimensions. A circle has one, and the
+            sphere in R^3 two.
         points: Number of nodes, odd, at least 9; see `quadrature_moments`, which has the defaults.
             Memory and time per eta are proportional to it in one dimension, and to its square in
             two.

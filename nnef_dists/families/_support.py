@@ -46,14 +46,21 @@ class AbstractSupport(eqx.Module):
 
 
 class AbstractAngularSupport(AbstractSupport):
-    """A support that one angle covers, with period 2 pi: quadrature needs no auxiliary coordinate.
+    """A support that an angle and numbers cover: quadrature needs no auxiliary coordinate.
 
-    Every angle in R has a point, and those of one period cover the support once.
+    The angle has period 2 pi and is the last coordinate. The other coordinates cover the line.
+    Almost every point of the support has coordinates, unique up to the period. A circle has the
+    angle alone, a sphere or a cylinder one more coordinate.
+
+    Attributes:
+        coordinates: The number of coordinates.
     """
 
+    coordinates: eqx.AbstractVar[int]
+
     @abstractmethod
-    def at_angle(self, angle: Float[Array, ""]) -> tuple[Array, Float[Array, ""]]:
-        """Returns the point x of an angle, and the log Jacobian determinant, in nats."""
+    def at_angle(self, coordinates: Float[Array, " k"]) -> tuple[Array, Float[Array, ""]]:
+        """Returns the point x of coordinates, the angle last, and its log-weight, in nats."""
 
 
 Support: TypeAlias = AbstractBijection | AbstractSupport
@@ -68,6 +75,7 @@ class CircleProjection(AbstractAngularSupport):
     """
 
     shape: ClassVar[tuple[int, ...]] = (2,)
+    coordinates: ClassVar[int] = 1
 
     def transform_and_log_det(
         self, u: Float[Array, "2"]
@@ -75,18 +83,22 @@ class CircleProjection(AbstractAngularSupport):
         """Returns the angle of u, and the log-weight of u, in nats."""
         return jnp.atan2(u[1], u[0]), _log_radial_weight(u)[1]
 
-    def at_angle(self, angle: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def at_angle(self, coordinates: Float[Array, "1"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Returns the angle in (-pi, pi], and 0."""
+        (angle,) = coordinates
         turns = jnp.round(angle / (2 * math.pi))
         return angle - 2 * math.pi * turns, jnp.zeros_like(angle)
 
 
 @final
-class SphereProjection(AbstractSupport):
+class SphereProjection(AbstractAngularSupport):
     """The unit sphere in R^n: x = u / |u| for u in R^n.
 
     Densities are with respect to the surface measure. The radius |u| is auxiliary: log |u| is
     normal, so that the density of u is smooth on the whole of R^n.
+
+    The coordinates of quadrature are those of Mercator's map: heights t and an angle. The last
+    entry of x is tanh(t), and the others are a point of the next smaller sphere over cosh(t).
 
     Args:
         n: The dimension of the space around the sphere, at least 2.
@@ -105,12 +117,30 @@ class SphereProjection(AbstractSupport):
         """The shape of u: `(n,)`."""
         return (self.n,)
 
+    @property
+    def coordinates(self) -> int:
+        """The dimension of the sphere, n - 1."""
+        return self.n - 1
+
     def transform_and_log_det(
         self, u: Float[Array, " n"]
     ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
         """Returns the direction of u, `(n,)`, and the log-weight of u, in nats."""
         radius, log_weight = _log_radial_weight(u)
         return u / radius, log_weight
+
+    def at_angle(
+        self, coordinates: Float[Array, " k"]
+    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+        """Returns the point of heights and an angle, `(n,)`, and their log-weight, in nats."""
+        *heights, angle = coordinates
+        x = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        log_det = jnp.zeros_like(angle)
+        for dim, height in enumerate(reversed(heights), start=2):
+            log_sech = math.log(2.0) - jnp.logaddexp(height, -height)
+            x = jnp.append(x * jnp.exp(log_sech), jnp.tanh(height))
+            log_det = log_det + dim * log_sech
+        return x, log_det
 
 
 @final

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from nnef_dists.families import AbstractNamedFamily, ExponentialFamily, ProductDomain, support_dim
+from nnef_dists.families import AbstractNamedFamily, ExponentialFamily, ProductDomain
 from nnef_dists.moments._family_faults import find_faults
 from nnef_dists.moments._family_finding import FamilyFinding
 from nnef_dists.moments._family_probes import probe_family
 from nnef_dists.moments._quadrature import quadrature_moments
+from nnef_dists.sampling import quadrature_dim
 
 # Etas at most: random ones, corners of the ranges, and valid ones beyond the ranges.
 _RANDOM, _CORNERS, _BEYOND = 10, 8, 6
@@ -230,7 +231,7 @@ def _closed_form_findings(family: Any, etas: Array, probes: Any) -> list[FamilyF
             )
 
     compare(gradient, 1e-4, "the gradient of log_partition")
-    if support_dim(family) > 2:
+    if quadrature_dim(family) > 2:
         # The walkers of the ensemble are autocorrelated: a standard error of about 0.06 sd(T).
         compare(np.mean(stats, axis=1), 0.5, "the mean of approximate draws")
         return found

@@ -13,13 +13,13 @@ from tqdm.auto import tqdm
 
 from nnef_dists._checks import as_key, as_rows, check_instance
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily, support_dim
+from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._dataset import MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel
 from nnef_dists.moments._label import label_chains
 from nnef_dists.moments._ladder import climb
 from nnef_dists.moments._quadrature import compare_with_quadrature
-from nnef_dists.sampling import HMCConfig, sample_chains
+from nnef_dists.sampling import HMCConfig, quadrature_dim, sample_chains
 
 
 def estimate_moments(
@@ -148,7 +148,7 @@ def label_etas(
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + len(etas)))
     labels = climb(family, config, etas, keys, on_tile)
-    if config.quadrature and support_dim(family) <= 2:
+    if config.quadrature and quadrature_dim(family) <= 2:
         labels = compare_with_quadrature(family, np.asarray(etas), labels)
     return labels
 

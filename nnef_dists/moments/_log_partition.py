@@ -10,9 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
-from nnef_dists.families import AbstractNamedFamily, ExponentialFamily, support_dim
+from nnef_dists.families import AbstractNamedFamily, ExponentialFamily
 from nnef_dists.moments._quadrature import quadrature_moments
-from nnef_dists.sampling import HMCConfig, Modes, sample_chains, tempered_chains
+from nnef_dists.sampling import (
+    HMCConfig,
+    Modes,
+    quadrature_dim,
+    sample_chains,
+    tempered_chains,
+)
 
 # A population has a quarter of the draws in particles: 16 populations of 1,000.
 _DRAWS = 4000
@@ -107,7 +113,7 @@ def exact_log_partition(
     if isinstance(family, AbstractNamedFamily):
         value = family.log_partition(eta)
         return LogPartitionEstimate(eta, value, jnp.zeros_like(value), "closed form")
-    if support_dim(family) > 2:
+    if quadrature_dim(family) > 2:
         return None
     found = quadrature_moments(family, eta)
     if not found.error < _MOST_ERROR:

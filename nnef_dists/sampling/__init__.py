@@ -1,4 +1,4 @@
-"""Draws from one density, by Hamiltonian Monte Carlo, importance, tempering; quadrature's grids."""
+"""Draws from one density, by Hamiltonian Monte Carlo, importance, tempering; quadrature's rules."""
 
 from nnef_dists.sampling._chains import Chains as Chains
 from nnef_dists.sampling._chains import Modes as Modes
@@ -13,13 +13,11 @@ from nnef_dists.sampling._importance import importance_chains as importance_chai
 from nnef_dists.sampling._importance import pareto_k
 from nnef_dists.sampling._line import quadrature_dim as quadrature_dim
 from nnef_dists.sampling._line import transform as transform
+from nnef_dists.sampling._plane import plane_rule as plane_rule
 from nnef_dists.sampling._proposal import Whitening as Whitening
 from nnef_dists.sampling._proposal import cholesky as cholesky
 from nnef_dists.sampling._proposal import inverse_factor as inverse_factor
 from nnef_dists.sampling._proposal import solve_definite as solve_definite
-from nnef_dists.sampling._quadrature import QuadratureGrid as QuadratureGrid
-from nnef_dists.sampling._quadrature import on_grid as on_grid
-from nnef_dists.sampling._quadrature import quadrature_grids as quadrature_grids
 from nnef_dists.sampling._rule import line_quantiles as line_quantiles
 from nnef_dists.sampling._rule import line_rule as line_rule
 from nnef_dists.sampling._sampler import AbstractSampler

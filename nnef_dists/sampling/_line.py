@@ -77,16 +77,18 @@ class Line(NamedTuple):
         )
 
 
-def transform(family: ExponentialFamily, u: Float[Array, ""]) -> tuple[Array, Float[Array, ""]]:
-    """Returns the point x of a coordinate, and log|dx/du|, in nats."""
+def transform(
+    family: ExponentialFamily, u: Float[Array, "*coordinates"]
+) -> tuple[Array, Float[Array, ""]]:
+    """Returns the point x of the coordinates of quadrature, and log|dx/du|, in nats."""
     support = family.support
     if isinstance(support, AbstractAngularSupport):
-        return support.at_angle(u)
+        return support.at_angle(u.reshape(support.coordinates))
     return support.transform_and_log_det(u.reshape(support.shape))
 
 
 def quadrature_dim(family: ExponentialFamily) -> int:
-    """Returns the number of coordinates that quadrature needs: one for an angle."""
+    """Returns the number of coordinates that quadrature needs, without auxiliary ones."""
     if isinstance(family.support, AbstractAngularSupport):
-        return 1
+        return family.support.coordinates
     return math.prod(family.support.shape)

@@ -117,3 +117,29 @@ class TestSimplex:
 def test_fewer_than_two_dimensions_are_refused(cls):
     with pytest.raises(ValueError, match=">= 2; got 1"):
         cls(1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_coordinates_of_the_sphere(n):
+    """The log-weight of quadrature's coordinates is the surface element's."""
+    support = nd.families.SphereProjection(n)
+    assert support.coordinates == n - 1
+    at_angle = jax.jit(support.at_angle)
+    jacobian = jax.jit(jax.jacfwd(lambda coordinates: support.at_angle(coordinates)[0]))
+    for coordinates in 2 * jax.random.normal(jax.random.key(5), (5, n - 1)):
+        x, log_weight = at_angle(coordinates)
+        assert_close(jnp.sum(x**2), 1.0)
+        gram = np.asarray(jacobian(coordinates), np.float64)
+        exact = np.linalg.slogdet(gram.T @ gram)[1] / 2
+        np.testing.assert_allclose(log_weight, exact, atol=2e-4)
+        turned = at_angle(coordinates.at[-1].add(2 * np.pi))[0]
+        np.testing.assert_allclose(turned, x, atol=1e-5)
+
+
+def test_coordinate_of_the_circle():
+    support = nd.families.CircleProjection()
+    for angle in (-2.0, 0.5, 3.0):
+        for turns in (-1, 0, 2):
+            x, log_weight = support.at_angle(array([angle + 2 * np.pi * turns]))
+            np.testing.assert_allclose(x, angle, atol=1e-5)
+            assert log_weight == 0

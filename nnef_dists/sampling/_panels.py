@@ -1,0 +1,162 @@
+"""Panels of Gauss-Legendre nodes on the pieces of a line, shared out among those in use."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from nnef_dists.sampling._pieces import Pieces, move
+from nnef_dists.sampling._rule import _legendre
+
+# Times the distance of one nat: where the body of a piece ends at most.
+_LONGEST_BODY = 8.0
+# The logarithm of distance over which a tail's nodes are even at first.
+_DENSE_TAIL = 3.0
+# How many of the last Legendre coefficients bound the error, and how far they may be off.
+_LAST, _SAFETY = 2, 4.0
+# Roundings by which T may be off: log Gamma is known to some.
+_ROUNDINGS = 3.0
+
+
+class Panels(NamedTuple):
+    """Panels of nodes on the pieces of a line.
+
+    Attributes:
+        piece: The piece of each panel, `(panels,)`.
+        is_used: Whether a panel stands for a part of a piece, `(panels,)`.
+        ends_piece: Whether it is the last one of an open piece, `(panels,)`.
+        u: The nodes, `(panels, nodes)`.
+        distance: Their distances from the start of the piece.
+        stretch: The lengths that nodes stand for, in units of the weights of a rule on (0, 1).
+        fits: Whether each piece in use has panels.
+    """
+
+    piece: Int[Array, " panels"]
+    is_used: Bool[Array, " panels"]
+    ends_piece: Bool[Array, " panels"]
+    u: Float[Array, "panels nodes"]
+    distance: Float[Array, "panels nodes"]
+    stretch: Float[Array, "panels nodes"]
+    fits: Bool[Array, ""]
+
+
+def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
+    """Shares panels out among the pieces in use: a third of each piece's to its tail.
+
+    In the body the distance of a node from the start is w expm1(a t) / expm1(a), with t in (0, 1)
+    and a such that a third of the nodes lie within one nat. In the tail its logarithm is a
+    quadratic function of t.
+
+    Args:
+        pieces: The pieces.
+        panels: The number of panels.
+        points: Nodes in each.
+
+    Returns:
+        The panels.
+    """
+    dtype = pieces.start.dtype
+    node = jnp.asarray(_legendre(points).node, dtype)
+    is_used = pieces.is_used
+    used = jnp.sum(is_used)
+    share = jnp.maximum(panels // jnp.maximum(used, 1), 2)
+    in_tail = (share + 1) // 3
+    in_body = share - in_tail
+    index = np.arange(panels)
+    rank, within = index // share, index % share
+    is_tail = within >= in_body
+    count = jnp.where(is_tail, in_tail, in_body)[:, None]
+    piece = jnp.argmax(is_used & (jnp.cumsum(is_used) == rank[:, None] + 1), 1)
+    holds = used > rank
+
+    t = (jnp.where(is_tail, within - in_body, within)[:, None] + node) / count
+    width, bulk = pieces.width[piece][:, None], pieces.bulk[piece][:, None]
+    ratio = jnp.maximum(width / bulk, 1)
+    body = jnp.minimum(jnp.sqrt(ratio), _LONGEST_BODY)
+    nat = (jnp.sqrt(4 * body - 3) - 1) / 2
+    alpha = 3 * jnp.log(jnp.maximum(nat, 0.5))
+    alpha = jnp.where(jnp.abs(alpha) < 1e-3, 1e-3, alpha)
+    inner = width * body / ratio
+    length = inner / jnp.expm1(alpha)
+    # What a long tail begins with takes more nodes than the rest of it.
+    decades = jnp.log(ratio / body)
+    rate = jnp.minimum(decades, _DENSE_TAIL)
+    tail = inner * jnp.exp(rate * t + (decades - rate) * t**2)
+    is_tail = is_tail[:, None]
+    distance = jnp.where(is_tail, tail, length * jnp.expm1(alpha * t))
+    steps = tail * (rate + 2 * (decades - rate) * t), length * alpha * jnp.exp(alpha * t)
+    start, direction, end = (
+        part[piece][:, None] for part in (pieces.start, pieces.direction, pieces.end)
+    )
+    return Panels(
+        piece,
+        holds,
+        holds & pieces.is_open[piece] & (within == share - 1),
+        move(start, direction, end, distance),
+        distance,
+        jnp.where(holds[:, None], jnp.where(is_tail, *steps) / count, 0),
+        used <= panels // 2,
+    )
+
+
+def panel_logs(pieces: Pieces, panels: Panels, at) -> Float[Array, "panels nodes"]:
+    """Returns the log-density at the nodes, from the highest start on, in nats.
+
+    It is the integral of the slope, which keeps its digits where the log-density is large, as far
+    as the rounding of the log-density allows.
+
+    Args:
+        pieces: The pieces.
+        panels: Their panels.
+        at: The density at the nodes, `OnLine`.
+    """
+    dtype = at.logs.dtype
+    piece = panels.piece
+    rule = _legendre(at.logs.shape[-1])
+    slopes = pieces.direction[piece][:, None] * at.slopes * panels.stretch
+    whole = slopes @ jnp.asarray(rule.weight, dtype)
+    index = np.arange(len(piece))
+    is_before = (piece[:, None] == piece) & (index < index[:, None])
+    change = slopes @ jnp.asarray(rule.cumulative.T, dtype)
+    change = change + jnp.sum(jnp.where(is_before, whole, 0), 1)[:, None]
+    start = pieces.at_start
+    direct = at.logs - start.logs[piece][:, None]
+    rounding = _ROUNDINGS * (at.rounding + start.rounding[piece][:, None])
+    change = jnp.clip(change, direct - rounding, direct + rounding)
+    logs = change + (start.logs - pieces.highest)[piece][:, None]
+    exists = panels.is_used[:, None] & ~at.is_nowhere & (panels.stretch > 0)
+    return jnp.where(exists, logs, -jnp.inf)
+
+
+def falls(panels: Panels, bulk: Array, logs: Float[Array, "panels nodes"]) -> Array:
+    """Returns how far the density per log distance is below its highest at the open ends."""
+    ends = -logs[:, -1] - jnp.log1p(panels.distance[:, -1] / bulk[panels.piece])
+    return jnp.where(panels.ends_piece, ends, jnp.inf)
+
+
+def remainder(values: Float[Array, "*n nodes"], scale: float | Array = 0.0) -> Float[Array, "*n"]:
+    """Bounds what a Gauss-Legendre rule leaves of integrals over (0, 1).
+
+    n nodes integrate polynomials of degree 2 n - 1, so that the Legendre coefficients of the
+    integrand, which fall as far as n, are extrapolated to 2 n.
+
+    Args:
+        values: Integrands at the nodes.
+        scale: Their rounding errors, relative to the largest value.
+
+    Returns:
+        The bounds.
+    """
+    dtype, points = values.dtype, values.shape[-1]
+    rule = _legendre(points)
+
+    def largest(start):
+        rows = jnp.asarray(rule.coefficients[start:].T, dtype)
+        return jnp.maximum(jnp.max(jnp.abs(values @ rows), -1), jnp.finfo(dtype).tiny)
+
+    last = largest(points - _LAST)
+    # Coefficients of rounding errors do not fall.
+    floor = scale * jnp.max(jnp.abs(values), -1)
+    decay = jnp.minimum((last / largest(points // 2)) ** 2, last / largest(0))
+    return _SAFETY * jnp.maximum(last - floor, 0) * decay
