@@ -242,7 +242,9 @@ NETWORKS = (
     ),
     NetworkCase(
         "LogPartitionNetwork",
-        lambda family, data, key: nd.LogPartitionNetwork(family, data, width=8, depth=2, key=key),
+        lambda family, data, key: nd.LogPartitionNetwork(
+            family, data, base=None, width=8, depth=2, key=key
+        ),
     ),
     NetworkCase(
         "ConvexLogPartitionNetwork",
