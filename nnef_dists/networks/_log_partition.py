@@ -118,7 +118,8 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     family: ExponentialFamily = eqx.field(static=True)
     standardization: Standardization
     base: AbstractBase | None
-    start: LinearCorrection | QuadraticPotential
+    correction: LinearCorrection | None
+    quadratic: QuadraticPotential | None
     mlp: BayesianMLP
 
     def __init__(
@@ -137,13 +138,13 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         self.standardization = standardize(family, data, width=width, depth=depth)
         if not isinstance(base, AbstractBase | None):
             base = base(family, data)
-        self.base = base
+        self.base, self.correction, self.quadratic = base, None, None
         if base is None:
-            self.start = QuadraticPotential.fit(data, self.standardization)
+            self.quadratic = QuadraticPotential.fit(data, self.standardization)
             input_dim = self.standardization.input_dim
         else:
-            self.start = LinearCorrection.fit(expand_labels(base, data))
-            input_dim = self.start.shift.tree.shape[0]
+            self.correction = LinearCorrection.fit(expand_labels(base, data))
+            input_dim = self.correction.shift.tree.shape[0]
         self.mlp = BayesianMLP(
             input_dim,
             1,
@@ -162,9 +163,9 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
     def unused_features(self) -> int:
         """Returns how many features the fit of the quadratic has left out; 0 with a base."""
-        if isinstance(self.start, LinearCorrection):
+        if self.quadratic is None:
             return 0
-        return int(np.sum(np.asarray(self.start.features.tree) == 0))
+        return int(np.sum(np.asarray(self.quadratic.features.tree) == 0))
 
     def batch(self, data: MomentDataset) -> MomentBatch:
         """Returns the valid labels, with the base computed; see `AbstractMomentNetwork`."""
@@ -181,13 +182,13 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
         if self.base is not None:
             return self._corrected(self.base(eta))
+        assert self.quadratic is not None
         x = self.standardization.inputs(eta)
-        quadratic = self.start(eta, x, self.family.convex_features(eta))
-        return quadratic + self._rest(x)
+        rest = paramax.unwrap(self.quadratic.residual_scale) * self.mlp(x)[0]
+        return self.quadratic(eta, x, self.family.convex_features(eta)) + rest
 
     def _corrected(self, terms: BaseTerms) -> Float[Array, ""]:
-        x = self.start.standardized(terms.inputs)
-        return terms.value + terms.scale * (self.start(x) + self._rest(x))
-
-    def _rest(self, x: Float[Array, " m"]) -> Float[Array, ""]:
-        return paramax.unwrap(self.start.residual_scale) * self.mlp(x)[0]
+        assert self.correction is not None
+        x = self.correction.standardized(terms.inputs)
+        rest = paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]
+        return terms.value + terms.scale * (self.correction(x) + rest)

@@ -78,7 +78,7 @@ class _State(NamedTuple):
     step: Float[Array, " n"]
     decrement: Float[Array, ""]
     is_definite: Bool[Array, ""]
-    count: Array
+    steps: Array
 
 
 def _climb(
@@ -100,7 +100,7 @@ def _climb(
 
     def is_far(state):
         near = state.is_definite & (state.decrement < _CLOSE)
-        return ~near & (state.count < _MOST_STEPS) & jnp.isfinite(state.decrement)
+        return ~near & (state.steps < _MOST_STEPS) & jnp.isfinite(state.decrement)
 
     def climb(state):
         points = state.point + lengths[:, None] * state.step
@@ -114,11 +114,11 @@ def _climb(
         point = jnp.where(newton, state.point + state.step, higher)
         # A climb that cannot get higher has ended, whether at a mode or not.
         stuck = jnp.all(point == state.point)
-        return look(point, jnp.where(stuck, _MOST_STEPS, state.count + 1))
+        return look(point, jnp.where(stuck, _MOST_STEPS, state.steps + 1))
 
     state = lax.while_loop(is_far, climb, look(start, jnp.zeros((), jnp.int32)))
     for _ in range(_POLISH):
-        state = look(state.point + state.step, state.count)
+        state = look(state.point + state.step, state.steps)
     found = state.is_definite & (state.decrement < _MODE)
     nan = jnp.asarray(jnp.nan, eta.dtype)
     return _End(jnp.where(found, state.point, nan), jnp.where(found, state.height, -jnp.inf), found)
