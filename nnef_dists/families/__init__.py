@@ -28,6 +28,7 @@ from nnef_dists.families._polynomial import Polynomial1D
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
 from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions
 from nnef_dists.families._support import (
+    AbstractAngularSupport,
     AbstractSupport,
     AdditiveLogRatio,
     CircleProjection,
@@ -40,6 +41,7 @@ from nnef_dists.families._unconstrained import (
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 
 __all__ = [
+    "AbstractAngularSupport",
     "AbstractConstraint",
     "AbstractDomain",
     "AbstractNamedFamily",

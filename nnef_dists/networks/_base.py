@@ -90,6 +90,10 @@ class AbstractMomentNetwork(Module):
         """
         return self
 
+    def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether a valid eta, `(eta_dim,)`, is where the network has been trained."""
+        return self.standardization.is_inside(self.standardization.inputs(eta))
+
 
 class AbstractDirectNetwork(AbstractMomentNetwork):
     """A network whose outputs stand for the moments: mu(eta) = standardization(body(inputs)).
