@@ -82,7 +82,7 @@ def fit_means(
     network, data, key, *, loss=map_loss, steps=24000, batch_size=256, learning_rate=3e-3
 ):
     """Stage 1, MAP: all means, by least squares. Returns the network and losses."""
-    labels = data.batch()
+    labels = network.batch(data)
     dynamic, static = nd.freeze_stdvs(network)
 
     def loss_of_batch(dynamic, rest, key):
@@ -108,8 +108,8 @@ def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, l
     Returns:
         The network, and the losses in nats for each label.
     """
-    labels = data.batch()
-    unseen = calibration.batch()
+    labels = network.batch(data)
+    unseen = network.batch(calibration)
     dynamic, static = nd.freeze_means(network)
 
     def loss(dynamic, rest, key):

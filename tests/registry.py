@@ -242,7 +242,9 @@ NETWORKS = (
     ),
     NetworkCase(
         "LogPartitionNetwork",
-        lambda family, data, key: nd.LogPartitionNetwork(family, data, width=8, depth=2, key=key),
+        lambda family, data, key: nd.LogPartitionNetwork(
+            family, data, base=None, width=8, depth=2, key=key
+        ),
     ),
     NetworkCase(
         "ConvexLogPartitionNetwork",
@@ -262,6 +264,8 @@ PARTS = (
     nd.flows.DropoutConditioner,
     nd.flows.FlowSampler,
     nd.flows.FourierFeatures,
+    nd.networks.LaplaceBase,
+    nd.networks.LinearCorrection,
     nd.diagnostics.LocalC2ST,
     nd.posterior.Mixture,
     nd.posterior.Normal,
@@ -272,6 +276,7 @@ PARTS = (
     nd.posterior.SetEmbedding,
     nd.families.SphereProjection,
     nd.networks.Standardization,
+    nd.networks.TaylorBase,
     nd.networks.TrainingRegion,
     nd.posterior.TruncatedNormal,
     nd.posterior.TruncatedPrior,

@@ -42,7 +42,8 @@ HOST = {
     """,
     "looks at the structure of a pytree alone": """
         AbstractMomentNetwork.unused_features AbstractDirectNetwork.unused_features
-        LogPartitionNetwork.unused_features
+        LogPartitionNetwork.unused_features AbstractMomentNetwork.near LogPartitionNetwork.near
+        TaylorBase.check_source
         check_whole freeze_means freeze_params freeze_stdvs get_parameter_count
         get_parameter_groups get_parameters is_parameter partition_trainable unfreeze_all
         Module.get_parameters SteinFunctions.take
@@ -58,6 +59,7 @@ HOST = {
         MomentDataset.concatenate MomentDataset.only_ok MomentDataset.open MomentDataset.save
         MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
         Simulations.split Standardization.fit QuadraticPotential.fit
+        LinearCorrection.fit AbstractMomentNetwork.batch LogPartitionNetwork.batch choose_base
     """,
     "chooses what to compile by values": """
         acquire estimate_log_partition estimate_moments
@@ -287,6 +289,16 @@ def networks() -> Iterator[Call]:
     potential = nd.networks.QuadraticPotential.fit(data, coordinates)
     features = GAUSSIAN.convex_features(eta)
     yield from every_method(potential, eta=eta, inputs=inputs, features=features)
+    network = nd.LogPartitionNetwork(
+        GAUSSIAN, data, base=nd.networks.LaplaceBase(GAUSSIAN), width=4, key=KEY
+    )
+    yield from every_method(network, eta=eta, key=KEY)
+    yield from every_method(network.base, eta=eta)
+    label = network.batch(data)[0]
+    yield from every_method(label.base, eta=eta)
+    terms = network.base(eta)
+    yield from every_method(network.correction, x=terms.inputs, inputs=terms.inputs)
+    yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, network.batch(data), KEY)
 
 
 def distributions() -> Iterator[Call]:

@@ -44,7 +44,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         network: A moment network of that family.
         anchor: A at some eta, from `estimate_log_partition`. None computes it at `center`, the
             medoid of the training etas, where that takes no sampling: for closed forms and in one
-            and two dimensions.
+            and two dimensions. A network with a base needs none, and gets none.
         sampler: The sampler of `sample`. Defaults to `HMCSampler()`.
         strict: Whether an eta outside the training region is an error.
 
@@ -88,7 +88,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
             raise ValueError(f"Expected a network of {family!r}; got one of {network.family!r}")
         self.family, self.network, self.strict = family, network, strict
         self.sampler = HMCSampler() if sampler is None else sampler
-        if anchor is None and isinstance(network, AbstractLogPartitionNetwork):
+        if anchor is None and _lacks_constant(network):
             anchor = exact_log_partition(family, self.center)
         if isinstance(anchor, LogPartitionEstimate):
             anchor = paramax.NonTrainable(anchor)
@@ -132,6 +132,8 @@ class AmortizedFamily(AbstractTractableFamily, Module):
 
     def _constant(self) -> Float[Array, ""]:
         network, anchor = self._log_partition_network(), paramax.unwrap(self.anchor)
+        if anchor is None and network.is_absolute:
+            return jnp.zeros((), self.center.dtype)
         if anchor is None:
             raise ValueError(
                 f"Expected an anchor of A for {self.family!r}; got none. Build the AmortizedFamily "
@@ -172,6 +174,10 @@ class AmortizedFamily(AbstractTractableFamily, Module):
                 f"{type(self.network).__name__}, which predicts only moments."
             )
         return self.network
+
+
+def _lacks_constant(network: AbstractMomentNetwork) -> bool:
+    return isinstance(network, AbstractLogPartitionNetwork) and not network.is_absolute
 
 
 def _is_concrete(network: AbstractMomentNetwork) -> bool:

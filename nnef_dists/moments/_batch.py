@@ -24,6 +24,8 @@ class MomentBatch(eqx.Module):
         covariance: Cov[T], `(n, eta_dim, eta_dim)`.
         standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`.
         covariance_error: Standard error of each entry of the covariance, `(n, eta_dim, eta_dim)`.
+        base: What a network has computed per label, a pytree with the same leading axis, from
+            `network.batch(data)`; None without it.
     """
 
     eta: Float[Array, "n eta_dim"]
@@ -31,6 +33,7 @@ class MomentBatch(eqx.Module):
     covariance: Float[Array, "n eta_dim eta_dim"]
     standard_error: Float[Array, "n eta_dim"]
     covariance_error: Float[Array, "n eta_dim eta_dim"]
+    base: Any = None
 
     def __len__(self) -> int:
         return self.eta.shape[0]

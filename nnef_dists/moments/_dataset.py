@@ -252,7 +252,8 @@ class MomentDataset:
                 )
             # Concrete arrays, also if a compiled program that is being traced asks first.
             with jax.ensure_compile_time_eval():
-                names = (field.name for field in dataclasses.fields(MomentBatch))
+                names = [field.name for field in dataclasses.fields(MomentBatch)]
+                names.remove("base")
                 self._batch = MomentBatch(*(jnp.asarray(getattr(ok, name)) for name in names))
         return self._batch
 

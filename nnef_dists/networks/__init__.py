@@ -7,12 +7,10 @@ from nnef_dists.networks._base import (
 )
 from nnef_dists.networks._calibration import calibration_ratio
 from nnef_dists.networks._convex import ConvexLogPartitionNetwork
+from nnef_dists.networks._correction import LinearCorrection
 from nnef_dists.networks._gated import GLUMomentNetwork, QuadraticMomentNetwork
-from nnef_dists.networks._log_partition import (
-    AbstractLogPartitionNetwork,
-    LogPartitionNetwork,
-    QuadraticPotential,
-)
+from nnef_dists.networks._laplace import AbstractBase, BaseTerms, LaplaceBase
+from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork, LogPartitionNetwork
 from nnef_dists.networks._losses import (
     entropy_loss,
     moment_loss,
@@ -21,21 +19,29 @@ from nnef_dists.networks._losses import (
     sobolev_loss,
 )
 from nnef_dists.networks._mlp import MLPMomentNetwork
+from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._region import TrainingRegion
+from nnef_dists.networks._taylor import TaylorBase, choose_base
 
 __all__ = [
+    "AbstractBase",
     "AbstractDirectNetwork",
     "AbstractLogPartitionNetwork",
     "AbstractMomentNetwork",
+    "BaseTerms",
     "ConvexLogPartitionNetwork",
     "GLUMomentNetwork",
+    "LaplaceBase",
+    "LinearCorrection",
     "LogPartitionNetwork",
     "MLPMomentNetwork",
     "QuadraticMomentNetwork",
     "QuadraticPotential",
     "Standardization",
+    "TaylorBase",
     "TrainingRegion",
     "calibration_ratio",
+    "choose_base",
     "entropy_loss",
     "moment_loss",
     "negative_elbo",

@@ -1,6 +1,7 @@
 """What a moment network is, and the standardization that all of them share."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, final
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from nnef_dists._checks import check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import MomentDataset
+from nnef_dists.moments import MomentBatch, MomentDataset
 from nnef_dists.networks._region import TrainingRegion
 
 # Of the training etas, for whoever needs a point near some moments.
@@ -61,6 +62,33 @@ class AbstractMomentNetwork(Module):
     def unused_features(self) -> int:
         """Returns how many convex features of the natural domain do not enter the prediction."""
         return 0
+
+    def batch(self, data: MomentDataset) -> MomentBatch:
+        """Returns the valid labels for a training loop, with what this network computes once.
+
+        Args:
+            data: Moment data of the network's family.
+
+        Returns:
+            The batch: `data.batch()`, whose field `base` is set if the network has a base.
+
+        Raises:
+            ValueError: If no label is valid, or the base does not exist at one of them.
+        """
+        return data.batch()
+
+    def near(self, label: MomentBatch) -> Callable[[Array], Array]:
+        """Returns the moment map near one label, for losses.
+
+        Args:
+            label: One label, from a batch without its leading axis.
+
+        Returns:
+            A function from eta to moments, both `(eta_dim,)`. At the label's eta it and its
+            Jacobian agree with the network at the weights' means. It costs less if the label is
+            from `batch`.
+        """
+        return self
 
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether a valid eta, `(eta_dim,)`, is where the network has been trained."""
@@ -259,3 +287,8 @@ def standardize(
 def _nonzero(scale: np.ndarray) -> np.ndarray:
     """Replaces zeros by ones, which leaves a constant column unscaled."""
     return np.where(scale > 0, scale, 1.0)
+
+
+def moments_at(network: AbstractMomentNetwork, labels: MomentBatch) -> Float[Array, "n eta_dim"]:
+    """Returns the network's moments at the weights' means for all labels, `(n, eta_dim)`."""
+    return jax.vmap(lambda label: network.near(label)(label.eta))(labels)

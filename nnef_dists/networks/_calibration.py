@@ -2,14 +2,13 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import optimistix
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import predictive_moments
 from nnef_dists.moments import MomentBatch
-from nnef_dists.networks._base import AbstractMomentNetwork
+from nnef_dists.networks._base import AbstractMomentNetwork, moments_at
 
 _LOG_LARGEST = math.log(1e4)
 _HALVINGS = 40
@@ -55,10 +54,10 @@ def calibration_ratio(
     Raises:
         ValueError: For fewer than 2 samples.
     """
-    _, stdv = predictive_moments(network, lambda drawn: jax.vmap(drawn)(batch.eta), key, samples)
+    _, stdv = predictive_moments(network, lambda drawn: moments_at(drawn, batch), key, samples)
     variance, noise = stdv**2, batch.standard_error**2
     tiny = jnp.finfo(stdv.dtype).tiny
-    squared = (jax.vmap(network)(batch.eta) - batch.mean) ** 2
+    squared = (moments_at(network, batch) - batch.mean) ** 2
 
     def excess(middle, _):
         # Both may be zero, and so may the error.

@@ -6,22 +6,18 @@ from typing import final
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import paramax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, draw_or_mean
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import MomentDataset
+from nnef_dists.moments import MomentBatch, MomentDataset
 from nnef_dists.networks._base import AbstractMomentNetwork, Standardization, standardize
-
-# Of the curvatures in the fit of the quadratic, relative to their mean square.
-_RIDGE = 1e-6
-# In z units: a network beside a fit that leaves less still has some weight, and is uncertain.
-_LEAST_RESIDUAL = 1e-3
-# What is left with features has to be less than this part of what is left without.
-_GAIN = 0.1
+from nnef_dists.networks._correction import LinearCorrection
+from nnef_dists.networks._laplace import AbstractBase, BaseTerms
+from nnef_dists.networks._quadratic_potential import QuadraticPotential
+from nnef_dists.networks._taylor import choose_base, expand_labels
 
 
 class AbstractLogPartitionNetwork(AbstractMomentNetwork):
@@ -34,6 +30,11 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
     Attributes:
         family: The family whose log-partition is learned.
     """
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether A has no unknown constant. False unless overridden."""
+        return False
 
     @abstractmethod
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
@@ -80,118 +81,29 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
 
 
 @final
-class QuadraticPotential(eqx.Module):
-    """The simple function whose gradient is nearest to moment data; never trained.
-
-        Q(eta) = a . eta + b . x + x^T C x / 2 + c . phi(eta)
-
-    with x the standardized inputs of eta and phi the convex features of the natural domain, fitted
-    by least squares of (grad Q - mu) / sd(T). The features make it exact for Gaussians; where they
-    do not explain nearly all, c is zero, for what they leave is steep toward the domain's edge.
-    The rest is for a network.
-
-    `QuadraticPotential.fit(data, standardization)` returns the one of some data.
-
-    Attributes:
-        linear: a, `(eta_dim,)`.
-        slope: b, `(m,)`.
-        curvature: C, symmetric, `(m, m)`.
-        features: c, `(k,)`.
-        residual_scale: A function of x has to be of about this size, for its gradient to be what
-            the quadratic leaves.
-    """
-
-    linear: paramax.NonTrainable[Array]
-    slope: paramax.NonTrainable[Array]
-    curvature: paramax.NonTrainable[Array]
-    features: paramax.NonTrainable[Array]
-    residual_scale: paramax.NonTrainable[Array]
-
-    @classmethod
-    def fit(cls, data: MomentDataset, standardization: Standardization) -> "QuadraticPotential":
-        """Fits the function to moment data.
-
-        Args:
-            data: Moment data, of which the valid labels are used.
-            standardization: The coordinates x.
-
-        Returns:
-            The function.
-        """
-        labels = data.batch()
-        dtype = labels.eta.dtype
-        n, d = labels.eta.shape
-        m = standardization.input_dim
-        x = np.asarray(jax.vmap(standardization.inputs)(labels.eta), np.float64)
-        slopes = np.asarray(jax.vmap(jax.jacfwd(standardization.inputs))(labels.eta), np.float64)
-        sd = np.asarray(labels.sd, np.float64)
-        features = jax.vmap(jax.jacfwd(data.family.convex_features))(labels.eta)
-        rows, columns = np.triu_indices(m)
-        # d(x_i x_j) / d eta, and half of it on the diagonal.
-        products = x[:, rows, None] * slopes[:, columns] + x[:, columns, None] * slopes[:, rows]
-        products[:, rows == columns] /= 2
-        parts = [np.broadcast_to(np.eye(d), (n, d, d)), slopes, products, features]
-        gradients = np.concatenate(parts, 1, dtype=np.float64)
-        design = (gradients / sd[:, None]).transpose(0, 2, 1).reshape(n * d, -1)
-        target = (np.asarray(labels.mean) / sd).reshape(-1)
-        end = d + m + len(rows)
-        coefficients, left = _least_squares(design[:, :end], target)
-        coefficients = np.pad(coefficients, (0, design.shape[1] - end))
-        with_features, less = _least_squares(design, target)
-        if less < _GAIN * left:
-            coefficients, left = with_features, less
-        steepness = np.sqrt(np.mean(np.sum((slopes / sd[:, None]) ** 2, 1)))
-        curvature = np.zeros((m, m))
-        curvature[rows, columns] = coefficients[d + m : end]
-        curvature = curvature + curvature.T - np.diag(np.diagonal(curvature))
-
-        def to_buffer(leaf) -> paramax.NonTrainable[Array]:
-            return paramax.NonTrainable(jnp.asarray(leaf, dtype))
-
-        return cls(
-            linear=to_buffer(coefficients[:d]),
-            slope=to_buffer(coefficients[d : d + m]),
-            curvature=to_buffer(curvature),
-            features=to_buffer(coefficients[end:]),
-            residual_scale=to_buffer(max(left, _LEAST_RESIDUAL) / steepness),
-        )
-
-    def __call__(
-        self,
-        eta: Float[Array, " eta_dim"],
-        inputs: Float[Array, " m"],
-        features: Float[Array, " k"],
-    ) -> Float[Array, ""]:
-        """Returns Q, in nats, at eta, whose inputs and convex features are given."""
-        fixed = paramax.unwrap(self)
-        quadratic = inputs @ fixed.curvature @ inputs / 2
-        linear = fixed.linear @ eta + fixed.slope @ inputs
-        return linear + quadratic + fixed.features @ features
-
-
-def _least_squares(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns coefficients of a hardly regularized fit, and the rms of what it leaves."""
-    size = np.sqrt(np.mean(design**2, 0))
-    size = np.where(size > 0, size, 1.0)
-    penalty = np.diag(np.full(len(size), (_RIDGE * len(target)) ** 0.5))
-    rows = np.concatenate([design / size, penalty])
-    values = np.concatenate([target, np.zeros(len(size))])
-    coefficients = np.linalg.lstsq(rows, values, rcond=None)[0] / size
-    return coefficients, float(np.sqrt(np.mean((target - design @ coefficients) ** 2)))
-
-
-@final
 class LogPartitionNetwork(AbstractLogPartitionNetwork):
-    """A multilayer perceptron of Bayesian layers for the log-partition.
+    """A multilayer perceptron of Bayesian layers that corrects a base of the log-partition.
 
-        A(eta) = Q(eta) + s f(x(eta)),    mu(eta) = grad A(eta)
+        A(eta) = A_B(eta) + s(eta) (a + b . x + c f(x)),    mu(eta) = grad A(eta)
 
-    with x the standardized coordinates of eta, Q the `QuadraticPotential` of the data, f a
-    perceptron and s the size of what Q leaves.
+    with A_B the computed log-partition of the base, s its scale, x its inputs, standardized, a and
+    b the `LinearCorrection` of the data, f a perceptron and c the size of what the linear
+    correction leaves. Where the base becomes exact, as `LaplaceBase` does for the posteriors of
+    many observations, s vanishes, and with it all of the correction.
+
+    `choose_base` chooses no base where Laplace's approximation is far off. Without a base
+
+        A(eta) = Q(eta) + c f(x(eta))
+
+    up to a constant, with x the standardized coordinates of eta and Q the `QuadraticPotential`.
+
+    A base takes longer to compute than a perceptron. For training `batch(data)` computes it once
+    per label.
 
     Args:
         family: The exponential family.
-        data: Moment data of that family, from which coordinates and quadratic are set.
+        data: Moment data of that family, from which coordinates and start are set.
+        base: The base, None for none, or a function of family and data that returns one of both.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: The activation of the hidden layers; twice differentiable.
@@ -199,12 +111,15 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         key: PRNG key for the weights' means.
 
     Raises:
-        ValueError: For data of another family, and for sizes below 1.
+        ValueError: For data of another family, for sizes below 1, and if the base does not exist at
+            the eta of a valid label.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
     standardization: Standardization
-    quadratic: QuadraticPotential
+    base: AbstractBase | None
+    correction: LinearCorrection | None
+    quadratic: QuadraticPotential | None
     mlp: BayesianMLP
 
     def __init__(
@@ -212,6 +127,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         family: ExponentialFamily,
         data: MomentDataset,
         *,
+        base: AbstractBase | Callable[..., AbstractBase | None] | None = choose_base,
         width: int = 64,
         depth: int = 3,
         activation: Callable[[Array], Array] = jax.nn.silu,
@@ -220,9 +136,17 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     ):
         self.family = family
         self.standardization = standardize(family, data, width=width, depth=depth)
-        self.quadratic = QuadraticPotential.fit(data, self.standardization)
+        if not isinstance(base, AbstractBase | None):
+            base = base(family, data)
+        self.base, self.correction, self.quadratic = base, None, None
+        if base is None:
+            self.quadratic = QuadraticPotential.fit(data, self.standardization)
+            input_dim = self.standardization.input_dim
+        else:
+            self.correction = LinearCorrection.fit(expand_labels(base, data))
+            input_dim = self.correction.shift.tree.shape[0]
         self.mlp = BayesianMLP(
-            self.standardization.input_dim,
+            input_dim,
             1,
             width,
             depth,
@@ -232,12 +156,39 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
             key=key,
         )
 
+    @property
+    def is_absolute(self) -> bool:
+        """Whether A has no unknown constant: with a base."""
+        return self.base is not None
+
     def unused_features(self) -> int:
-        """Returns how many features the fit of the quadratic has left out."""
+        """Returns how many features the fit of the quadratic has left out; 0 with a base."""
+        if self.quadratic is None:
+            return 0
         return int(np.sum(np.asarray(self.quadratic.features.tree) == 0))
+
+    def batch(self, data: MomentDataset) -> MomentBatch:
+        """Returns the valid labels, with the base computed; see `AbstractMomentNetwork`."""
+        return data.batch() if self.base is None else expand_labels(self.base, data)
+
+    def near(self, label: MomentBatch) -> Callable[[Array], Array]:
+        """Returns the moment map near a label; see `AbstractMomentNetwork`."""
+        if self.base is None or label.base is None:
+            return self
+        label.base.check_source(self.base, self.family)
+        return jax.grad(lambda eta: self._corrected(label.base(eta)))
 
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
-        inputs = self.standardization.inputs(eta)
-        rest = paramax.unwrap(self.quadratic.residual_scale) * self.mlp(inputs)[0]
-        return self.quadratic(eta, inputs, self.family.convex_features(eta)) + rest
+        if self.base is not None:
+            return self._corrected(self.base(eta))
+        assert self.quadratic is not None
+        x = self.standardization.inputs(eta)
+        rest = paramax.unwrap(self.quadratic.residual_scale) * self.mlp(x)[0]
+        return self.quadratic(eta, x, self.family.convex_features(eta)) + rest
+
+    def _corrected(self, terms: BaseTerms) -> Float[Array, ""]:
+        assert self.correction is not None
+        x = self.correction.standardized(terms.inputs)
+        rest = paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]
+        return terms.value + terms.scale * (self.correction(x) + rest)

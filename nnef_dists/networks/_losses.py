@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
 from nnef_dists.moments import MomentBatch
-from nnef_dists.networks._base import AbstractMomentNetwork
+from nnef_dists.networks._base import AbstractMomentNetwork, moments_at
 
 # Standard error of a covariance label, in z units, at which the label counts half.
 _COVARIANCE_ERROR = 0.1
@@ -41,7 +41,7 @@ def moment_loss(
         (1989).
     """
     network = draw_or_mean(network, key=key)
-    z = (jax.vmap(network)(batch.eta) - batch.mean) / batch.sd
+    z = (moments_at(network, batch) - batch.mean) / batch.sd
     return jnp.mean(jnp.log1p(z**2))
 
 
@@ -78,10 +78,10 @@ def sobolev_loss(
     scale = batch.sd
     directions = jax.random.rademacher(key, batch.eta.shape, batch.eta.dtype) / scale
 
-    def along(eta, direction):
-        return jax.jvp(network, (eta,), (direction,))
+    def along(label, direction):
+        return jax.jvp(network.near(label), (label.eta,), (direction,))
 
-    mu, slopes = jax.vmap(along)(batch.eta, directions)
+    mu, slopes = jax.vmap(along)(batch, directions)
     expected = jnp.einsum("nij,nj->ni", batch.covariance, directions)
     moments = jnp.mean(jnp.log1p(((mu - batch.mean) / scale) ** 2))
     # The variance of (C v)_i / sd_i, of entries whose errors are independent.
@@ -116,7 +116,7 @@ def entropy_loss(
         A scalar, to be added to `moment_loss` or `sobolev_loss`. An eta of zero adds none.
     """
     network = draw_or_mean(network, key=key)
-    error = jnp.sum(batch.eta * (jax.vmap(network)(batch.eta) - batch.mean), axis=1)
+    error = jnp.sum(batch.eta * (moments_at(network, batch) - batch.mean), axis=1)
     variance = jnp.einsum("ni,nij,nj->n", batch.eta, batch.covariance, batch.eta)
     # No less than the rounding of its terms.
     rounding = jnp.finfo(variance.dtype).eps * jnp.sum(jnp.abs(batch.eta) * batch.sd, axis=1) ** 2
@@ -159,7 +159,7 @@ def negative_elbo(
 
     def one(key):
         drawn = sample_all_parameters(network, key)
-        residuals = (jax.vmap(drawn)(batch.eta) - batch.mean) / scale
+        residuals = (moments_at(drawn, batch) - batch.mean) / scale
         misfit_nats = jnp.sum(residuals**2 / 2 + jnp.log(scale), axis=1)
         return jnp.mean(misfit_nats), drawn.compute_prior()
 
@@ -203,11 +203,11 @@ def negative_log_predictive(
         Jankowiak, Pleiss and Gardner, *Parametric Gaussian process regressors*, ICML 2020, for the
         objective in Gaussian processes.
     """
-    mu = jax.vmap(network)(batch.eta)
+    mu = moments_at(network, batch)
 
     def one(key):
         drawn = sample_all_parameters(network, key)
-        return (jax.vmap(drawn)(batch.eta) - mu) ** 2, drawn.compute_prior()
+        return (moments_at(drawn, batch) - mu) ** 2, drawn.compute_prior()
 
     deviations, prior = jax.vmap(one)(jax.random.split(key, samples))
     # An exact label of a network that is certain would have an infinite density.

@@ -1,0 +1,90 @@
+"""The linear part of what a network adds to its base."""
+
+from typing import final
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jaxtyping import Array, Float
+
+from nnef_dists.moments import MomentBatch
+from nnef_dists.networks._quadratic_potential import LEAST_RESIDUAL, least_squares
+
+# Of standardized inputs that are nearly constant.
+_LEAST_SCALE = 1e-6
+
+
+@final
+class LinearCorrection(eqx.Module):
+    """The linear function of a base's inputs whose correction is nearest to labels; never trained.
+
+        A(eta) = A_B + s (a + b . x),    x = (inputs - shift) / scale
+
+    fitted by least squares of (grad A - mu) / sd(T). Labels at which the base has a large error z
+    weigh 1 / (1 + z^2). The rest is for a perceptron of x.
+
+    `LinearCorrection.fit(labels)` returns the one of labels with a base.
+
+    Attributes:
+        shift: Means of the inputs, `(m,)`.
+        scale: Their standard deviations, `(m,)`.
+        intercept: a.
+        slope: b, `(m,)`.
+        residual_scale: A function of x has to be of about this size, for the gradient of its
+            correction to be what the linear one leaves; at most 1.
+    """
+
+    shift: paramax.NonTrainable[Array]
+    scale: paramax.NonTrainable[Array]
+    intercept: paramax.NonTrainable[Array]
+    slope: paramax.NonTrainable[Array]
+    residual_scale: paramax.NonTrainable[Array]
+
+    @classmethod
+    def fit(cls, labels: MomentBatch) -> "LinearCorrection":
+        """Fits the correction.
+
+        Args:
+            labels: Valid labels with a base.
+
+        Returns:
+            The correction.
+        """
+        values, gradients = (
+            np.asarray(leaf, np.float64) for leaf in (labels.base.values, labels.base.gradients)
+        )
+        s, inputs = values[:, 1, None, None], values[:, 2:]
+        shift, scale = inputs.mean(0), np.maximum(inputs.std(0), _LEAST_SCALE)
+        x = (inputs - shift) / scale
+        sd = np.asarray(labels.sd, np.float64)
+        target = (np.asarray(labels.mean, np.float64) - gradients[:, 0]) / sd
+        # Gradients of s and of s x.
+        products = s * gradients[:, 2:] / scale[:, None] + x[:, :, None] * gradients[:, 1, None]
+        design = np.concatenate([gradients[:, 1, None], products], 1) / sd[:, None]
+        weight = 1 / np.sqrt(1 + target**2)
+        design = (design * weight[:, None]).transpose(0, 2, 1).reshape(target.size, -1)
+        coefficients, left = least_squares(design, (target * weight).reshape(-1))
+        steepness = np.sqrt(np.mean(np.sum(design[:, 1:] ** 2, 1)))
+        size = min(1.0, max(left, LEAST_RESIDUAL) / max(steepness, LEAST_RESIDUAL))
+
+        def to_buffer(leaf) -> paramax.NonTrainable[Array]:
+            return paramax.NonTrainable(jnp.asarray(leaf, labels.eta.dtype))
+
+        return cls(
+            shift=to_buffer(shift),
+            scale=to_buffer(scale),
+            intercept=to_buffer(coefficients[0]),
+            slope=to_buffer(coefficients[1:]),
+            residual_scale=to_buffer(size),
+        )
+
+    def standardized(self, inputs: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Returns x, `(m,)`, of the base's inputs, `(m,)`."""
+        fixed = paramax.unwrap(self)
+        return (inputs - fixed.shift) / fixed.scale
+
+    def __call__(self, x: Float[Array, " m"]) -> Float[Array, ""]:
+        """Returns a + b . x."""
+        fixed = paramax.unwrap(self)
+        return fixed.intercept + fixed.slope @ x
