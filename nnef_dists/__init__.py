@@ -69,6 +69,7 @@ from nnef_dists.families import (
     negative,
     negative_definite,
     positive,
+    posterior_etas,
 )
 from nnef_dists.generation import (
     generate_moments,
@@ -177,6 +178,7 @@ __all__ = [
     "nll_loss",
     "partition_trainable",
     "positive",
+    "posterior_etas",
     "quadrature_moments",
     "sample_all_parameters",
     "save",

@@ -64,6 +64,9 @@ HOST = {
         mean_or_oracle simulate check_family validate ObservationRegion.concrete_scores
         ValidationReport.summary ValidationReport.complaint check_energy
     """,
+    "declares where etas come from, before any is drawn": """
+        ellipsoid_etas nearby_etas posterior_etas
+    """,
     "is a protocol": """
         PosteriorDensity.log_prob PosteriorSampler.sample Prior.log_prob Prior.sample
     """,

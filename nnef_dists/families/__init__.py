@@ -15,6 +15,15 @@ from nnef_dists.families._constraints import (
 from nnef_dists.families._dirichlet import Dirichlet
 from nnef_dists.families._dirichlet_prior import DirichletPrior
 from nnef_dists.families._domain import AbstractDomain, CoupledDomain, ProductDomain, domain
+from nnef_dists.families._eta_law import (
+    AbstractEtaLaw,
+    ellipsoid_etas,
+    nearby_etas,
+    posterior_etas,
+)
+from nnef_dists.families._eta_law import EtaLaw as EtaLaw
+from nnef_dists.families._eta_law import RangeEtas as RangeEtas
+from nnef_dists.families._eta_law import as_eta_law as as_eta_law
 from nnef_dists.families._fisher_bingham import FisherBingham
 from nnef_dists.families._gamma import Gamma
 from nnef_dists.families._gamma_shape_prior import GammaShapePrior
@@ -42,6 +51,7 @@ from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 __all__ = [
     "AbstractConstraint",
     "AbstractDomain",
+    "AbstractEtaLaw",
     "AbstractNamedFamily",
     "AbstractSteinFamily",
     "AbstractSupport",
@@ -71,10 +81,13 @@ __all__ = [
     "SteinFunctions",
     "VonMisesHarmonic",
     "domain",
+    "ellipsoid_etas",
     "half_space",
     "interval",
+    "nearby_etas",
     "negative",
     "negative_definite",
     "positive",
+    "posterior_etas",
     "real",
 ]
