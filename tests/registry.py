@@ -221,6 +221,12 @@ DOMAINS = (
         {"a": (), "b": (2,)},
         {"a": (-2.0, 2.0), "b": (-3.0, 1.0)},
     ),
+    DomainCase(
+        "ClosedDomain",
+        lambda: nd.domain(b=nd.negative) | nd.edge(a=nd.positive, b=0.0),
+        {"a": (2,), "b": ()},
+        {"a": (-2.0, 2.0), "b": (-3.0, -0.5)},
+    ),
 )
 
 NETWORKS = (

@@ -33,9 +33,10 @@ ROOMS = (
 
 HOST = {
     "takes no arrays": """
-        Distribution.to_numpyro domain half_space interval drawing_key
+        Distribution.to_numpyro domain edge half_space interval drawing_key
         AbstractParameter.law_name
         CoupledDomain.check_statistics CoupledDomain.expectation CoupledDomain.unconstrained_dim
+        ClosedDomain.check_statistics ClosedDomain.expectation ClosedDomain.unconstrained_dim
         Polyhedron.check_statistics Polyhedron.expectation Polyhedron.unconstrained_dim
         ProductDomain.check_statistics ProductDomain.expectation ProductDomain.unconstrained_dim
         IntervalConstraint.unconstrained_dim DefiniteConstraint.unconstrained_dim conditioner_size

@@ -15,6 +15,9 @@ from nnef_dists.families._constraints import (
 from nnef_dists.families._dirichlet import Dirichlet
 from nnef_dists.families._dirichlet_prior import DirichletPrior
 from nnef_dists.families._domain import AbstractDomain, CoupledDomain, ProductDomain, domain
+from nnef_dists.families._edges import ClosedDomain, edge
+from nnef_dists.families._edges import edge_charts as edge_charts
+from nnef_dists.families._edges import unconstrain_etas as unconstrain_etas
 from nnef_dists.families._eta_law import (
     AbstractEtaLaw,
     ellipsoid_etas,
@@ -59,6 +62,7 @@ __all__ = [
     "BaseMeasureAsStatistic",
     "Beta",
     "CircleProjection",
+    "ClosedDomain",
     "CoupledDomain",
     "DefiniteConstraint",
     "Dirichlet",
@@ -81,6 +85,7 @@ __all__ = [
     "SteinFunctions",
     "VonMisesHarmonic",
     "domain",
+    "edge",
     "ellipsoid_etas",
     "half_space",
     "interval",
