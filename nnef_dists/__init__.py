@@ -45,6 +45,7 @@ from nnef_dists.distributions import (
     AmortizedFamily,
     ClosedForm,
     Quadrature,
+    Symmetric,
     mean_or_oracle,
     validate,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "RectifiedGaussian",
     "Simulations",
     "Status",
+    "Symmetric",
     "VonMisesHarmonic",
     "bayesianize",
     "check_family",

@@ -40,11 +40,16 @@ from nnef_dists.families._polynomial import Polynomial1D
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
 from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions
 from nnef_dists.families._support import (
+    AbstractAngularSupport,
     AbstractSupport,
     AdditiveLogRatio,
     CircleProjection,
     SphereProjection,
 )
+from nnef_dists.families._symmetries import LocationScale, Permutation, Scaling, SignFlip
+from nnef_dists.families._symmetry import AbstractSymmetry, check_symmetry
+from nnef_dists.families._symmetry import Transformation as Transformation
+from nnef_dists.families._symmetry import transformation as transformation
 from nnef_dists.families._unconstrained import support_dim as support_dim
 from nnef_dists.families._unconstrained import (
     unconstrained_logdensity as unconstrained_logdensity,
@@ -52,12 +57,14 @@ from nnef_dists.families._unconstrained import (
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 
 __all__ = [
+    "AbstractAngularSupport",
     "AbstractConstraint",
     "AbstractDomain",
     "AbstractEtaLaw",
     "AbstractNamedFamily",
     "AbstractSteinFamily",
     "AbstractSupport",
+    "AbstractSymmetry",
     "AdditiveLogRatio",
     "BaseMeasureAsStatistic",
     "Beta",
@@ -75,15 +82,20 @@ __all__ = [
     "IntervalConstraint",
     "LaplaceProduct",
     "LatticePhi4",
+    "LocationScale",
     "MinimalMultivariateNormal",
     "MultivariateNormal",
+    "Permutation",
     "Polyhedron",
     "Polynomial1D",
     "ProductDomain",
     "RectifiedGaussian",
+    "Scaling",
+    "SignFlip",
     "SphereProjection",
     "SteinFunctions",
     "VonMisesHarmonic",
+    "check_symmetry",
     "domain",
     "edge",
     "ellipsoid_etas",
