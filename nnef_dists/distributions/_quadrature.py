@@ -78,7 +78,7 @@ class Quadrature(AbstractTractableFamily):
         )
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        return _moments(self.family, self.points, eta).error
+        return quadrature_moments(self.family, eta, points=self.points).error
 
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         return self._moments(eta).log_partition
