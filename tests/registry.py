@@ -258,6 +258,9 @@ NETWORKS = (
 
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
+    nd.families.Permutation,
+    nd.families.Scaling,
+    nd.families.SignFlip,
     nd.families.AdditiveLogRatio,
     nd.families.BaseMeasureAsStatistic,
     nd.flows.BoundedScale,
@@ -269,6 +272,7 @@ PARTS = (
     nd.flows.FlowSampler,
     nd.flows.FourierFeatures,
     nd.diagnostics.LocalC2ST,
+    nd.families.LocationScale,
     nd.posterior.Mixture,
     nd.posterior.Normal,
     nd.posterior.ObservationRegion,

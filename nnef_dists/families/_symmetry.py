@@ -16,6 +16,8 @@ from nnef_dists._checks import check_instance
 _ELEMENTS = 6
 # Largest misfit of a closed group, in standard deviations of the statistics at the probe points.
 _TOLERANCE = 1e-9
+# Effects of this many roundings, relative to the largest, are rounding.
+_ROUNDINGS = 256
 
 
 class AbstractSymmetry(eqx.Module):
@@ -79,13 +81,17 @@ def transformation(
         g: An element.
         dtype: Floating dtype of the result.
     """
-    points, inverse, kept = _probes(family, symmetry)
+    points, inverse, scale, used = _probes(family, symmetry)
     z = jnp.asarray(points, dtype)
     moved = jax.vmap(functools.partial(symmetry.act, g))(z)
     stats = jax.vmap(family.sufficient_statistics)(moved)
     # Highest precision: an accelerator would round the factors to fewer digits.
     found = jnp.matmul(jnp.asarray(inverse, dtype), stats, precision="highest")
-    found = jnp.where(jnp.asarray(kept), found, 0)
+    # Rounding is not to leak into entries that are zero, as from a large eta into a small one.
+    effect = jnp.abs(found) * jnp.asarray(scale, dtype)[:, None]
+    rounding = _ROUNDINGS * jnp.finfo(dtype).eps.astype(dtype)
+    noticed = effect > rounding * jnp.max(effect, 0)
+    found = jnp.where(jnp.asarray(used) | noticed, found, 0)
     log_h = jax.vmap(family.log_base_measure)
     constant = jnp.asarray(symmetry.log_det(g), dtype) + jnp.mean(log_h(moved) - log_h(z))
     return Transformation(found[:-1].T, found[-1], constant)
@@ -116,7 +122,7 @@ def _check(family: Any, symmetry: AbstractSymmetry) -> float:
         fresh = _points(family, 1)
         worst, where = 0.0, ""
         log_h = jax.vmap(family.log_base_measure)
-        for g in _elements(family, symmetry):
+        for g in _elements(family, symmetry, 1):
             matrix, shift, _ = transformation(family, symmetry, g, jnp.float64)
             moved = jax.vmap(functools.partial(symmetry.act, g))(fresh)
             stats = np.asarray(jax.vmap(family.sufficient_statistics)(moved))
@@ -153,21 +159,25 @@ def _check_log_det(symmetry: AbstractSymmetry, g: Any, z: Array) -> None:
 
 
 @functools.cache
-def _probes(family: Any, symmetry: AbstractSymmetry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns probe points, the least-squares inverse, and the coefficients that are not zero."""
+def _probes(family: Any, symmetry: AbstractSymmetry) -> tuple[np.ndarray, ...]:
+    """Returns probe points, the least-squares inverse, sizes of T and 1, and the entries used.
+
+    An entry that a few random elements use counts, however small it is for another element. One
+    that they do not use, as with permutations, counts where it is above rounding.
+    """
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         points = _points(family, 0)
         stats = np.asarray(jax.vmap(family.sufficient_statistics)(points))
-        scale = np.max(np.abs(stats), 0)
-        design = np.column_stack([stats / scale, np.ones(len(stats))])
-        inverse = np.linalg.pinv(design) / np.append(scale, 1)[:, None]
+        scale = np.append(np.max(np.abs(stats), 0), 1)
+        design = np.column_stack([stats, np.ones(len(stats))]) / scale
+        inverse = np.linalg.pinv(design) / scale[:, None]
         sizes = np.zeros((family.eta_dim + 1, family.eta_dim))
-        for g in _elements(family, symmetry):
+        for g in _elements(family, symmetry, 0):
             moved = jax.vmap(functools.partial(symmetry.act, g))(points)
             found = inverse @ np.asarray(jax.vmap(family.sufficient_statistics)(moved))
-            effect = np.abs(found) * np.append(scale, 1)[:, None]
+            effect = np.abs(found) * scale[:, None]
             sizes = np.maximum(sizes, effect / np.max(effect, 0))
-        return np.asarray(points), inverse, sizes > _TOLERANCE
+        return np.asarray(points), inverse, scale, sizes > _TOLERANCE
 
 
 def _points(family: Any, seed: int) -> Array:
@@ -176,8 +186,8 @@ def _points(family: Any, seed: int) -> Array:
     return jax.vmap(family.support.transform)(jnp.asarray(u, jnp.float64))
 
 
-def _elements(family: Any, symmetry: AbstractSymmetry) -> list[Any]:
-    keys = jax.random.split(jax.random.key(0), _ELEMENTS)
+def _elements(family: Any, symmetry: AbstractSymmetry, seed: int) -> list[Any]:
+    keys = jax.random.split(jax.random.key(seed), _ELEMENTS)
     return [symmetry.random(key, family, jnp.float64) for key in keys]
 
 
