@@ -221,6 +221,12 @@ DOMAINS = (
         {"a": (), "b": (2,)},
         {"a": (-2.0, 2.0), "b": (-3.0, 1.0)},
     ),
+    DomainCase(
+        "ClosedDomain",
+        lambda: nd.domain(b=nd.negative) | nd.edge(a=nd.positive, b=0.0),
+        {"a": (2,), "b": ()},
+        {"a": (-2.0, 2.0), "b": (-3.0, -0.5)},
+    ),
 )
 
 NETWORKS = (
@@ -254,6 +260,9 @@ NETWORKS = (
 
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
+    nd.families.Permutation,
+    nd.families.Scaling,
+    nd.families.SignFlip,
     nd.families.AdditiveLogRatio,
     nd.families.BaseMeasureAsStatistic,
     nd.flows.BoundedScale,
@@ -267,6 +276,7 @@ PARTS = (
     nd.networks.LaplaceBase,
     nd.networks.LinearCorrection,
     nd.diagnostics.LocalC2ST,
+    nd.families.LocationScale,
     nd.posterior.Mixture,
     nd.posterior.Normal,
     nd.posterior.ObservationRegion,

@@ -33,9 +33,10 @@ ROOMS = (
 
 HOST = {
     "takes no arrays": """
-        Distribution.to_numpyro domain half_space interval drawing_key
+        Distribution.to_numpyro domain edge half_space interval drawing_key
         AbstractParameter.law_name
         CoupledDomain.check_statistics CoupledDomain.expectation CoupledDomain.unconstrained_dim
+        ClosedDomain.check_statistics ClosedDomain.expectation ClosedDomain.unconstrained_dim
         Polyhedron.check_statistics Polyhedron.expectation Polyhedron.unconstrained_dim
         ProductDomain.check_statistics ProductDomain.expectation ProductDomain.unconstrained_dim
         IntervalConstraint.unconstrained_dim DefiniteConstraint.unconstrained_dim conditioner_size
@@ -63,8 +64,12 @@ HOST = {
     """,
     "chooses what to compile by values": """
         acquire estimate_log_partition estimate_moments
-        mean_or_oracle simulate check_family validate ObservationRegion.concrete_scores
+        mean_or_oracle simulate check_family check_symmetry orbit validate
+        ObservationRegion.concrete_scores
         ValidationReport.summary ValidationReport.complaint check_energy
+    """,
+    "declares where etas come from, before any is drawn": """
+        ellipsoid_etas nearby_etas posterior_etas
     """,
     "is a protocol": """
         PosteriorDensity.log_prob PosteriorSampler.sample Prior.log_prob Prior.sample
@@ -212,6 +217,14 @@ def parts_of_families() -> Iterator[Call]:
         nd.families.AdditiveLogRatio(3),
     ):
         yield from every_method(support, u=floats(*support.shape), angle=floats())
+    for symmetry, family, g, z in (
+        (nd.families.Scaling(x2=2), GAUSSIAN, floats(), floats()),
+        (nd.families.LocationScale(), GAUSSIAN, floats(2), floats()),
+        (nd.families.SignFlip("x"), GAUSSIAN, floats(), floats()),
+        (nd.families.Permutation("log_x", 2), nd.Dirichlet(2), jnp.arange(2), floats(2)),
+    ):
+        values = {"g": g, "z": z, "key": KEY, "dtype": jnp.float32, "eta": floats(2)}
+        yield from every_method(symmetry, family=family, **values)
     functions = eqx.filter_eval_shape(nd.LatticePhi4(4).stein_functions, floats(4))
     yield from every_method(functions, other=functions, score=floats(4))
 
@@ -310,7 +323,8 @@ def distributions() -> Iterator[Call]:
         q = dataclasses.replace(q, sampler=sampler)
         yield from every_method(q, **values, key=KEY, n=4)
         yield from every_method(sampler, family=GAUSSIAN, eta=eta, key=KEY, n=4)
-    for source in (q, nd.ClosedForm(GAUSSIAN), nd.Quadrature(GAUSSIAN, points=101)):
+    symmetric = nd.Symmetric(nd.ClosedForm(GAUSSIAN), nd.families.LocationScale())
+    for source in (q, nd.ClosedForm(GAUSSIAN), nd.Quadrature(GAUSSIAN, points=101), symmetric):
         yield from every_method(source, **values, key=KEY, n=4)
         for method in (source.log_partition, source.entropy, source.mean):
             yield method.func.__qualname__, jax.jacrev(method), (eta,)

@@ -10,6 +10,7 @@ from nnef_dists.distributions._oracle import OracleReport, mean_or_oracle
 from nnef_dists.distributions._quadrature import Quadrature
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.distributions._sampler import HMCSampler, QuadratureSampler
+from nnef_dists.distributions._symmetric import Symmetric
 from nnef_dists.distributions._validation import ValidationWarning, validate
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "OracleReport",
     "Quadrature",
     "QuadratureSampler",
+    "Symmetric",
     "ValidationReport",
     "ValidationWarning",
     "acquire",

@@ -5,14 +5,13 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._checks import guard
 from nnef_dists._ranges import check_integer
 from nnef_dists.distributions._accuracy import rounding_of_mean
-from nnef_dists.distributions._curvature import covariance_and_mean, is_definite
+from nnef_dists.distributions._curvature import covariance_and_mean, directions, is_definite
 from nnef_dists.distributions._distribution import Distribution
 from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._method import compiled
@@ -193,7 +192,7 @@ class AbstractTractableFamily(eqx.Module):
         Returns:
             A scalar.
         """
-        tangents = jax.jacfwd(self.family.constrain_eta)(self.family.unconstrain_eta(eta))
+        tangents = directions(self.family, eta)
         return is_definite(tangents.T @ covariance_and_mean(self, eta)[0] @ tangents)
 
     @compiled

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists.families import ExponentialFamily
+
 if TYPE_CHECKING:
     from nnef_dists.distributions._base import AbstractTractableFamily
 
@@ -29,6 +31,16 @@ def covariance_and_mean(
 
     jacobian, mean = jax.jacfwd(twice, has_aux=True)(eta)
     return (jacobian + jacobian.T) / 2, mean
+
+
+def directions(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"]
+) -> Float[Array, "eta_dim m"]:
+    """Returns the directions in which eta can move, as columns with a largest entry of 1."""
+    u = family.unconstrain_eta(eta)
+    # An edge has no coordinates. The directions there are those of any eta inside.
+    tangents = jax.jacfwd(family.constrain_eta)(jnp.where(jnp.isfinite(u), u, 0))
+    return tangents / jnp.max(jnp.abs(tangents), 0)
 
 
 def is_definite(information: Float[Array, "m m"]) -> Bool[Array, ""]:

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.distributions._curvature import covariance_and_mean
+from nnef_dists.families import edge_charts
 from nnef_dists.networks import AbstractMomentNetwork
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ _LEAST_DAMPING = 1e-3
 _LARGEST_DAMPING = 1e6
 # Size of the slope at the end of a step, relative to that at its start, beyond which it is undone.
 _OVERSHOOT = 0.9
+# Factor by which a step may change the size of d eta / d u.
+_MOST_STRETCH = 20.0
+# Part of the way from an edge to the middle of the domain, where a second search starts.
+_BESIDE = 1e-4
 # Errors of mu, in units of eps (sd(T) + |mu|), that are its rounding.
 _ROUNDINGS = 4.0
 # Weight of one unit of distance to the training region, in whitened z units.
@@ -33,6 +39,7 @@ class _Point(NamedTuple):
     Attributes:
         place: Coordinates in which the function is convex, or nearly so.
         gradient: Its gradient in these.
+        stretch: Size of d eta / d u, for each entry of u.
         hessian: Its second derivative in u, at a solution.
         misfit: The largest |mu(eta) - mu| over its rounding.
         found: Whether mu(eta) is mu within sqrt(eps), in z units.
@@ -40,6 +47,7 @@ class _Point(NamedTuple):
 
     place: Float[Array, " k"]
     gradient: Float[Array, " k"]
+    stretch: Float[Array, " m"]
     hessian: Float[Array, "m m"]
     misfit: Float[Array, ""]
     found: Bool[Array, ""]
@@ -82,6 +90,10 @@ class _DampedNewton(optx.AbstractRootFinder):
         before, after = jnp.sum(move * best.gradient), jnp.sum(move * here.gradient)
         falls = (before < 0) & (after <= -_OVERSHOOT * before)
         falls |= here.misfit < best.misfit / 2
+        # A long step along a coordinate such as a logarithm would end at an edge, or far beyond.
+        ratio = here.stretch / best.stretch
+        falls &= jnp.all((ratio < _MOST_STRETCH) & (ratio > 1 / _MOST_STRETCH))
+        falls |= jnp.isinf(best.misfit)
         kept = falls & jnp.all(jnp.isfinite(slope)) & jnp.all(jnp.isfinite(here.hessian))
 
         def pick(new, old):
@@ -119,6 +131,8 @@ def invert_mean(
         K^T (mu(eta(u)) - mu) = 0,    K = d eta / d u
 
     with the curvature K^T Cov K. The derivative in mu is that of the implicit function theorem.
+    Each declared edge of the natural domain is searched too, in its own coordinates, and the
+    solution that meets mu best counts.
 
     Args:
         q: A tractable family whose A is convex.
@@ -133,17 +147,59 @@ def invert_mean(
         for the convex dual.
     """
     family = q.family
+    charts = [(family.unconstrained_dim, family.constrain_eta), *edge_charts(family)]
 
-    def stationarity(u, mu):
-        eta, tangents = family.constrain_eta(u), jax.jacfwd(family.constrain_eta)(u)
-        covariance, mean = covariance_and_mean(q, eta)
-        gradient = mean - mu
-        hessian = tangents.T @ covariance @ tangents
-        fit = _fit(gradient, jnp.sqrt(jnp.diagonal(covariance)), mu)
-        return tangents.T @ gradient, _Point(eta, gradient, hessian, *fit)
+    def stationarity_of(constrain):
+        def stationarity(u, mu):
+            eta, tangents = constrain(u), jax.jacfwd(constrain)(u)
+            covariance, mean = covariance_and_mean(q, eta)
+            gradient = mean - mu
+            hessian = tangents.T @ covariance @ tangents
+            stretch = jnp.max(jnp.abs(tangents), 0)
+            fit = _fit(gradient, jnp.sqrt(jnp.diagonal(covariance)), mu)
+            return tangents.T @ gradient, _Point(eta, gradient, stretch, hessian, *fit)
 
-    u, point = _solve(stationarity, jnp.zeros(family.unconstrained_dim, mu.dtype), mu)
-    return family.constrain_eta(u), point.found
+        return stationarity
+
+    # Not the derivative of the root-finding problem, which fails where one chart has no solution.
+    @jax.custom_jvp
+    def search(mu):
+        edges = [
+            _solve(stationarity_of(constrain), jnp.zeros(size, mu.dtype), mu)
+            for size, constrain in charts[1:]
+        ]
+        origin = jnp.zeros(family.unconstrained_dim, mu.dtype)
+        starts = [origin]
+        for (u, _), (_, constrain) in zip(edges, charts[1:], strict=True):
+            beside = (1 - _BESIDE) * constrain(u) + _BESIDE * family.constrain_eta(origin)
+            starts.append(family.unconstrain_eta(beside))
+        inner = stationarity_of(family.constrain_eta)
+        us, points = jax.vmap(lambda u: _solve(inner, u, mu))(jnp.stack(starts))
+        best = jnp.argmin(_misfit(points))
+        found = [jax.tree.map(lambda leaf: leaf[best], (us, points)), *edges]
+        misfits = jnp.stack([_misfit(point) for _, point in found])
+        choice = jnp.argmin(misfits)
+        # The coordinates of other solutions may be infinite.
+        us = [jnp.where(choice == number, u, 0) for number, (u, _) in enumerate(found)]
+        return us, choice, jnp.any(jnp.isfinite(misfits))
+
+    @search.defjvp
+    def _(primals, tangents):
+        us, choice, found = search(*primals)
+        changes = []
+        for number, (u, (_, constrain)) in enumerate(zip(us, charts, strict=True)):
+            point = stationarity_of(constrain)(u, primals[0])[1]
+            chosen = (choice == number) & found
+            hessian = jnp.where(chosen, point.hessian, jnp.eye(len(u), dtype=u.dtype))
+            slope = jax.jacfwd(constrain)(u).T @ tangents[0]
+            change = jnp.where(chosen, jnp.linalg.solve(hessian, slope), 0)
+            changes.append(change * jnp.where(found, 1, jnp.nan).astype(u.dtype))
+        zero: Any = np.zeros((), jax.dtypes.float0)
+        return (us, choice, found), (changes, zero, zero)
+
+    us, choice, found = search(mu)
+    etas = [constrain(u) for u, (_, constrain) in zip(us, charts, strict=True)]
+    return jax.lax.select_n(choice, *etas) if len(etas) > 1 else etas[0], found
 
 
 def invert_network(
@@ -179,7 +235,7 @@ def invert_network(
         slope = tangents.T @ (mean - mu) + _WALL**2 * (excess @ walls)
         hessian = tangents.T @ covariance @ tangents + _WALL**2 * (walls.T @ walls)
         fit = _fit(mean - mu, coordinates.rough_sd(x), mu)
-        return slope, _Point(x, slope, hessian, *fit)
+        return slope, _Point(x, slope, jnp.ones_like(x), hessian, *fit)
 
     start = _start(*jax.lax.stop_gradient((network, mu)))
     x, point = _solve(stationarity, start, (q, mu))
@@ -198,6 +254,11 @@ def _solve(stationarity, start, args):
         throw=False,
     )
     return solution.value, solution.aux
+
+
+def _misfit(point: _Point) -> Float[Array, "*n"]:
+    """Returns the misfit of a solution, infinite if it is none."""
+    return jnp.where(point.found, point.misfit, jnp.inf)
 
 
 def _fit(

@@ -15,6 +15,18 @@ from nnef_dists.families._constraints import (
 from nnef_dists.families._dirichlet import Dirichlet
 from nnef_dists.families._dirichlet_prior import DirichletPrior
 from nnef_dists.families._domain import AbstractDomain, CoupledDomain, ProductDomain, domain
+from nnef_dists.families._edges import ClosedDomain, edge
+from nnef_dists.families._edges import edge_charts as edge_charts
+from nnef_dists.families._edges import unconstrain_etas as unconstrain_etas
+from nnef_dists.families._eta_law import (
+    AbstractEtaLaw,
+    ellipsoid_etas,
+    nearby_etas,
+    posterior_etas,
+)
+from nnef_dists.families._eta_law import EtaLaw as EtaLaw
+from nnef_dists.families._eta_law import RangeEtas as RangeEtas
+from nnef_dists.families._eta_law import as_eta_law as as_eta_law
 from nnef_dists.families._fisher_bingham import FisherBingham
 from nnef_dists.families._gamma import Gamma
 from nnef_dists.families._gamma_shape_prior import GammaShapePrior
@@ -34,6 +46,10 @@ from nnef_dists.families._support import (
     CircleProjection,
     SphereProjection,
 )
+from nnef_dists.families._symmetries import LocationScale, Permutation, Scaling, SignFlip
+from nnef_dists.families._symmetry import AbstractSymmetry, check_symmetry
+from nnef_dists.families._symmetry import Transformation as Transformation
+from nnef_dists.families._symmetry import transformation as transformation
 from nnef_dists.families._unconstrained import support_dim as support_dim
 from nnef_dists.families._unconstrained import (
     unconstrained_logdensity as unconstrained_logdensity,
@@ -44,13 +60,16 @@ __all__ = [
     "AbstractAngularSupport",
     "AbstractConstraint",
     "AbstractDomain",
+    "AbstractEtaLaw",
     "AbstractNamedFamily",
     "AbstractSteinFamily",
     "AbstractSupport",
+    "AbstractSymmetry",
     "AdditiveLogRatio",
     "BaseMeasureAsStatistic",
     "Beta",
     "CircleProjection",
+    "ClosedDomain",
     "CoupledDomain",
     "DefiniteConstraint",
     "Dirichlet",
@@ -63,20 +82,29 @@ __all__ = [
     "IntervalConstraint",
     "LaplaceProduct",
     "LatticePhi4",
+    "LocationScale",
     "MinimalMultivariateNormal",
     "MultivariateNormal",
+    "Permutation",
     "Polyhedron",
     "Polynomial1D",
     "ProductDomain",
     "RectifiedGaussian",
+    "Scaling",
+    "SignFlip",
     "SphereProjection",
     "SteinFunctions",
     "VonMisesHarmonic",
+    "check_symmetry",
     "domain",
+    "edge",
+    "ellipsoid_etas",
     "half_space",
     "interval",
+    "nearby_etas",
     "negative",
     "negative_definite",
     "positive",
+    "posterior_etas",
     "real",
 ]

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from flowjax.bijections import Identity
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from nnef_dists._checks import as_array, as_key, as_point, as_vector, guard
-from nnef_dists.families._declaration import check_declaration, check_drawn, find_stat_shapes
+from nnef_dists.families._declaration import check_declaration, find_stat_shapes
 from nnef_dists.families._domain import AbstractDomain
+from nnef_dists.families._eta_law import EtaLaw, as_eta_law, draw_etas
 from nnef_dists.families._support import Support
 
 _REMEDY = "Test eta with family.is_valid_eta, or draw valid ones with family.sample_eta."
@@ -253,12 +253,12 @@ class ExponentialFamily(eqx.Module):
         self,
         key: PRNGKeyArray,
         n: int,
-        ranges: Mapping[str, tuple],
+        ranges: EtaLaw,
         *,
         first: int | Int[Array, ""] = 0,
         dtype: DTypeLike | None = None,
     ) -> Float[Array, "n eta_dim"]:
-        """Draws random valid etas within ranges, one range for each statistic.
+        """Draws random valid etas, from ranges for each statistic or another distribution.
 
         Eta number i depends on the key and on i alone, not on `n`.
 
@@ -267,28 +267,21 @@ class ExponentialFamily(eqx.Module):
             n: How many etas.
             ranges: By statistic, `(low, high)` (uniform) or `(low, high, "log")` (log-uniform,
                 bounds of one sign), with scalar bounds or bounds that broadcast to the
-                statistic's shape; for a negative definite matrix the range of its eigenvalues.
+                statistic's shape; for a negative definite matrix the range of its eigenvalues. Or
+                an `AbstractEtaLaw`, such as `posterior_etas(...)`; or a function from a key to one
+                flat eta.
             first: The number of the first eta drawn: a long sequence can be drawn in parts.
             dtype: Floating dtype; None is JAX's default.
 
         Returns:
-            Flat etas, `(n, eta_dim)`.
+            Flat etas, `(n, eta_dim)`. Inside a compiled program an invalid eta is NaN.
 
         Raises:
-            ValueError: For missing or unknown names, and ranges outside the domain.
+            ValueError: For missing or unknown names, ranges outside the domain, and invalid draws
+                of another distribution, which are neither dropped nor changed.
         """
-        shapes = self.stat_shapes
-        if set(ranges) != set(shapes):
-            raise ValueError(f"Expected ranges for {list(shapes)}; got {list(ranges)}")
         dtype = jnp.result_type(float) if dtype is None else dtype
-
-        def one(key):
-            parts = self.natural_domain.sample(key, shapes, ranges, dtype)
-            return self.flatten_stats_or_eta(parts)
-
-        key = as_key(key)
-        etas = jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(first + jnp.arange(n))
-        return check_drawn(etas, repr(self), self.natural_domain.expectation(next(iter(shapes))))
+        return draw_etas(as_eta_law(ranges), self, as_key(key), first, n, dtype)
 
     @property
     @final

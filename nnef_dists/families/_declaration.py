@@ -1,4 +1,4 @@
-"""Checks of what a family declares, and of what is drawn from its domain."""
+"""Checks of what a family declares."""
 
 import dataclasses
 import functools
@@ -8,9 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from nnef_dists._checks import check_concrete
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._support import Support
 
@@ -94,28 +92,3 @@ def find_stat_shapes(family: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
             "x, by NumPy, float(x) or a Python `if`. Use jax.numpy, such as jnp.sin and jnp.where."
         ) from error
     return tuple(found)
-
-
-def check_drawn(
-    etas: Float[Array, "n eta_dim"], family: str, expectation: str
-) -> Float[Array, "n eta_dim"]:
-    """Returns etas that were drawn from ranges.
-
-    Args:
-        etas: The etas: NaN where a domain whose statistics couple has found no valid one.
-        family: The family, for messages.
-        expectation: What its domain expects.
-
-    Returns:
-        The same etas.
-
-    Raises:
-        ValueError: If concrete etas are not finite.
-    """
-    return check_concrete(
-        etas,
-        jnp.all(jnp.isfinite(etas)),
-        f"Expected ranges that meet the natural domain of {family} ({expectation})",
-        "none valid in 1,000 draws",
-        "Move or widen the ranges.",
-    )

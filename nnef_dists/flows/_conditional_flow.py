@@ -11,7 +11,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, unconstrain_etas
 from nnef_dists.flows._importance import ImportanceEstimate, importance_estimate
 
 
@@ -76,7 +76,7 @@ class ConditionalFlow(eqx.Module):
             raise ValueError(f"Expected etas of shape (n, {family.eta_dim}); got {etas.shape}")
         if not bool(jnp.all(jax.vmap(family.is_valid_eta)(etas))):
             raise ValueError(f"Expected valid etas of {family!r}; got some that are not")
-        coordinates = jax.vmap(family.unconstrain_eta)(etas)
+        coordinates = unconstrain_etas(family, etas)
         self.family, self.bijection = family, bijection
         self.low = paramax.NonTrainable(jnp.min(coordinates, 0))
         self.high = paramax.NonTrainable(jnp.max(coordinates, 0))

@@ -1,11 +1,11 @@
 """Where the etas of generated data come from: an array, or random draws made as needed."""
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +13,14 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import AbstractEtaLaw, EtaLaw, ExponentialFamily, RangeEtas, as_eta_law
 from nnef_dists.moments import check_etas
 from nnef_dists.storage import KeyData, pack_key, unpack_key
+
+# Etas that are drawn at once where only their validity counts.
+_CHECKED = 4096
+# Etas that identify a distribution, beside its arrays.
+_PROBES = 8
 
 
 class RandomEtas(NamedTuple):
@@ -26,13 +31,14 @@ class RandomEtas(NamedTuple):
     Attributes:
         key: A `jax.random.key`.
         n: How many etas.
-        ranges: By statistic, `(low, high)` or `(low, high, "log")`.
+        ranges: By statistic, `(low, high)` or `(low, high, "log")`; or another distribution of
+            etas that `sample_eta` takes, such as `posterior_etas(...)`.
         dtype: Floating dtype; None is JAX's default.
     """
 
     key: PRNGKeyArray
     n: int
-    ranges: Mapping[str, Any]
+    ranges: EtaLaw
     dtype: DTypeLike | None = None
 
 
@@ -71,17 +77,22 @@ class GivenSource:
 
 @dataclasses.dataclass(frozen=True)
 class RandomSource:
-    """Etas drawn from ranges: `RandomEtas` as plain data."""
+    """Etas drawn from a distribution: `RandomEtas` as plain data."""
 
     key: KeyData
     n: int
-    ranges: tuple[tuple[str, tuple], ...]
+    law: AbstractEtaLaw
+    probe: tuple[str, ...]
     dtype: str
 
     def describe(self) -> dict[str, Any]:
         """Describes the etas by what they are drawn from."""
-        ranges = {name: list(spec) for name, spec in self.ranges}
-        return {"kind": "random", "n": self.n, "key": self.key, "ranges": ranges}
+        described = {"kind": "random", "n": self.n, "key": self.key}
+        if isinstance(self.law, RangeEtas):
+            ranges = {name: list(spec) for name, spec in self.law.ranges.items()}
+            return described | {"ranges": ranges}
+        law = {"class": type(self.law).__qualname__, "sha256": _digest(self.law)}
+        return described | {"law": law, "probe": list(self.probe)}
 
     def part(
         self, family: ExponentialFamily, tile: int, start: int, stop: int
@@ -89,7 +100,7 @@ class RandomSource:
         """Returns etas number `start` to `stop`: whole tiles, so that chunks change no bit."""
         key = unpack_key(self.key)
         tiles = [
-            _draw_tile(family, tile, self.ranges, self.dtype, key, first)
+            _draw_tile(family, tile, self.law, self.dtype, key, first)
             for first in range(start, stop, tile)
         ]
         return check_etas(family, jnp.concatenate(tiles)[: stop - start], first=start)
@@ -112,10 +123,10 @@ def eta_source(
         The source of etas.
 
     Raises:
-        ValueError: For invalid etas or ranges.
+        ValueError: For invalid etas, ranges or draws.
     """
-    # A tuple of rows is an array, one with ranges is not.
-    if not isinstance(etas, tuple) or not any(isinstance(part, Mapping) for part in etas[2:3]):
+    # A tuple of rows is an array, one with a distribution is not.
+    if not isinstance(etas, tuple) or not any(map(_is_law, etas[2:3])):
         return GivenSource(np.asarray(check_etas(family, etas)))
     fields: Any = etas
     random = RandomEtas(*fields)
@@ -124,8 +135,65 @@ def eta_source(
     dtype = jnp.dtype(jnp.result_type(float) if random.dtype is None else random.dtype)
     # Ranges are checked when traced.
     jax.eval_shape(lambda key: family.sample_eta(key, 1, random.ranges, dtype=dtype), random.key)
-    ranges = tuple((name, _plain_range(random.ranges[name])) for name in family.stat_shapes)
-    return RandomSource(pack_key(random.key), int(random.n), ranges, dtype.name)
+    law, n, probe = as_eta_law(random.ranges), int(random.n), ()
+    if isinstance(law, RangeEtas):
+        law = RangeEtas({name: _plain_range(law.ranges[name]) for name in family.stat_shapes})
+    else:
+        probe = _check_draws(family, law, dtype.name, random.key, n)
+    return RandomSource(pack_key(random.key), n, law, probe, dtype.name)
+
+
+def law_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Lists where the first draws of two descriptions differ, beyond rounding."""
+    one, two = (np.asarray(etas.get("probe", []), float) for etas in (stored, asked))
+    if one.shape == two.shape and np.allclose(one, two, 1e-3, 1e-6):
+        return []
+    return ["etas: the first draws; the distribution of etas has changed"]
+
+
+def check_law_importable(etas: GivenSource | RandomSource) -> None:
+    """Checks that another process can import the functions of a distribution of etas.
+
+    Raises:
+        ValueError: If it cannot; with advice.
+    """
+    leaves = jax.tree.leaves(etas.law) if isinstance(etas, RandomSource) else []
+    for leaf in leaves:
+        name = getattr(leaf, "__qualname__", "") if callable(leaf) else ""
+        if "<" in name or (name and leaf.__module__ == "__main__"):
+            raise ValueError(
+                f"Expected functions of etas that workers can import; got {name}. Move it to the "
+                "top level of a module, or draw the etas by family.sample_eta and pass the array"
+            )
+
+
+def _is_law(value: Any) -> bool:
+    return isinstance(value, Mapping | AbstractEtaLaw) or callable(value)
+
+
+def _check_draws(family, law, dtype, key, n) -> tuple[str, ...]:
+    """Returns the first draws as text; raises if any of the n draws is invalid."""
+    size = min(n, _CHECKED)
+    probe: tuple[str, ...] = ()
+    for first in range(0, n, size):
+        count = min(size, n - first)
+        etas = np.asarray(_draw_tile(family, size, law, dtype, key, first))[:count]
+        if not np.isfinite(etas).all():
+            # Outside a compiled program the error counts what is invalid.
+            family.sample_eta(key, count, law, first=first, dtype=dtype)
+        probe = probe or tuple(f"{value:.6e}" for value in etas[:_PROBES].ravel())
+    return probe
+
+
+def _digest(law: AbstractEtaLaw) -> str:
+    """Returns a digest of the arrays and numbers of a law; functions count by name."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(law):
+        if callable(leaf):
+            digest.update(getattr(leaf, "__qualname__", type(leaf).__qualname__).encode())
+        else:
+            digest.update(np.asarray(leaf, np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def _plain_range(spec: Sequence[Any]) -> tuple:
@@ -135,6 +203,6 @@ def _plain_range(spec: Sequence[Any]) -> tuple:
     return (*(tuples(np.asarray(bound, float).tolist()) for bound in spec[:2]), *spec[2:])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _draw_tile(family, tile, ranges, dtype, key, first):
-    return family.sample_eta(key, tile, dict(ranges), first=first, dtype=dtype)
+@eqx.filter_jit
+def _draw_tile(family, tile, law, dtype, key, first):
+    return family.sample_eta(key, tile, law, first=first, dtype=dtype)

@@ -13,7 +13,14 @@ from tqdm.auto import tqdm
 from nnef_dists._checks import as_key, check_instance
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.generation._chunk_task import ChunkTask, refuse_environment, write_chunk
-from nnef_dists.generation._etas import GivenSource, RandomEtas, RandomSource, eta_source
+from nnef_dists.generation._etas import (
+    GivenSource,
+    RandomEtas,
+    RandomSource,
+    check_law_importable,
+    eta_source,
+    law_differences,
+)
 from nnef_dists.generation._pool import opened_pool
 from nnef_dists.moments import MOMENT_DATA, MomentDataset, missing_labels
 from nnef_dists.sampling import HMCConfig
@@ -87,9 +94,10 @@ def generate_moments(
     path = Path(path).absolute()
     if chunk is not None and (chunk < 1 or chunk % config.tile):
         raise ValueError(f"Expected chunk to be a multiple of the tile, {config.tile}; got {chunk}")
+    source = eta_source(family, etas)
     if executor is not None:
         check_importable(family)
-    source = eta_source(family, etas)
+        check_law_importable(source)
     spec = {
         "family": describe_family(family),
         "config": dataclasses.asdict(config),
@@ -152,6 +160,9 @@ def _refuse_differences(store: Store, spec: Spec, chunk: int | None) -> None:
     stored, asked = ({name: s[name] for name in compared} for s in (store.spec, spec))
     if chunk is not None:
         stored["chunk"], asked["chunk"] = store.chunk, chunk
+    found += law_differences(stored["etas"], asked["etas"])
+    for etas in (stored, asked):
+        etas["etas"] = {name: v for name, v in etas["etas"].items() if name != "probe"}
     found += differences(stored, asked)
     if found:
         raise ValueError(

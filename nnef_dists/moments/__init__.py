@@ -14,6 +14,7 @@ from nnef_dists.moments._family_finding import FamilyFinding as FamilyFinding
 from nnef_dists.moments._files import MOMENT_DATA as MOMENT_DATA
 from nnef_dists.moments._log_partition import LogPartitionEstimate, estimate_log_partition
 from nnef_dists.moments._log_partition import exact_log_partition as exact_log_partition
+from nnef_dists.moments._orbit import orbit
 from nnef_dists.moments._quadrature import QuadratureMoments as QuadratureMoments
 from nnef_dists.moments._quadrature import quadrature_moments
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_family",
     "estimate_log_partition",
     "estimate_moments",
+    "orbit",
     "quadrature_moments",
     "sample_hmc",
     "to_xarray",

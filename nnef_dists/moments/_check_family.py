@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from nnef_dists.families import AbstractNamedFamily, ExponentialFamily, ProductDomain
+from nnef_dists.families import (
+    AbstractNamedFamily,
+    ClosedDomain,
+    ExponentialFamily,
+    ProductDomain,
+)
 from nnef_dists.moments._family_faults import find_faults
 from nnef_dists.moments._family_finding import FamilyFinding
 from nnef_dists.moments._family_probes import probe_family
@@ -19,6 +24,8 @@ from nnef_dists.sampling import quadrature_dim
 
 # Etas at most: random ones, corners of the ranges, and valid ones beyond the ranges.
 _RANDOM, _CORNERS, _BEYOND = 10, 8, 6
+# Etas on each declared edge of the natural domain.
+_ON_EDGE = 3
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -69,7 +76,7 @@ def check_family(
     - shapes, dtypes, and the support's map and log-determinant;
     - that T and log h are finite around typical points and up to the edge of the support;
     - that the density can be normalized: along rays in unconstrained coordinates, at random etas,
-      at corners of the ranges, and at valid etas beyond them;
+      at corners of the ranges, at valid etas beyond them, and on declared edges of the domain;
     - heavy tails, kinks and jumps, hard edges, loss of digits in float32;
     - linear dependence of the statistics;
     - a closed form, by its gradient and by quadrature or approximate draws.
@@ -167,6 +174,12 @@ def _choose_etas(
     coordinates = jax.vmap(family.unconstrain_eta)(drawn[: _BEYOND // few])
     shifts = 1.5 * jax.random.rademacher(beyond_key, coordinates.shape, jnp.float64)
     beyond = jax.vmap(family.constrain_eta)(coordinates + shifts)
+    domain = family.natural_domain
+    edges = domain.edges if isinstance(domain, ClosedDomain) else ()
+    for edge in edges:
+        parts = jax.vmap(family.unflatten_stats_or_eta)(drawn[:_ON_EDGE])
+        on_edge = jax.vmap(lambda p, edge=edge: family.flatten_stats_or_eta(edge.project(p)))(parts)
+        corners = jnp.concatenate([corners, on_edge])
     etas = jnp.concatenate([drawn, corners, beyond])
     etas = etas.astype(jnp.float32).astype(jnp.float64)
     is_beyond = np.arange(len(etas)) >= len(etas) - len(beyond)
@@ -182,13 +195,14 @@ def _corners(
 
     In a coupled domain some of them may be invalid.
     """
-    names = list(family.stat_shapes)
+    names, domain = list(family.stat_shapes), family.natural_domain
+    domain = domain.inside if isinstance(domain, ClosedDomain) else domain
     random = jax.random.bernoulli(key, shape=(count - 2, len(names)))
     sides = [[0] * len(names), [1] * len(names), *np.asarray(random, int).tolist()]
     found = []
     for side in sides:
         ends = {name: ranges[name][end] for name, end in zip(names, side, strict=True)}
-        if isinstance(family.natural_domain, ProductDomain):
+        if isinstance(domain, ProductDomain):
             box = {name: (end, end) for name, end in ends.items()}
             found.append(family.sample_eta(key, 1, box, dtype=jnp.float64)[0])
         else:

@@ -15,7 +15,7 @@ from nnef_dists import families
 from nnef_dists._checks import check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, unconstrain_etas
 from nnef_dists.moments import MomentBatch, MomentDataset
 from nnef_dists.networks._region import TrainingRegion
 
@@ -181,10 +181,11 @@ class Standardization(eqx.Module):
             The coordinates.
 
         Raises:
-            ValueError: If there are fewer valid labels than `m + 2`.
+            ValueError: If there are fewer valid labels than `m + 2`, or an eta is on an edge of the
+                natural domain.
         """
         labels = data.batch()
-        inputs = np.asarray(jax.vmap(data.family.unconstrain_eta)(labels.eta), np.float64)
+        inputs = np.asarray(unconstrain_etas(data.family, labels.eta), np.float64)
         n, m = inputs.shape
         if n < m + 2:
             raise ValueError(f"Expected at least {m + 2} good labels; got {n} of {len(data)}")

@@ -22,9 +22,11 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 GAUSSIAN, GAMMA = nd.GaussianNatural1D(), nd.Gamma()
 QUARTIC = nd.Quadrature(nd.Polynomial1D((1, 2, 4)), points=401)
+SYMMETRIES = {"GaussianNatural1D": nd.families.LocationScale(), "Gamma": nd.families.Scaling(x=1)}
 SOURCES = {
     "closed": lambda name: nd.ClosedForm(CASES[name][0]),
     "quadrature": lambda name: nd.Quadrature(CASES[name][0], points=401),
+    "symmetric": lambda name: nd.Symmetric(nd.ClosedForm(CASES[name][0]), SYMMETRIES[name]),
     "network": lambda name: family_of(name, sampler=nd.distributions.QuadratureSampler()),
 }
 each = pytest.mark.parametrize("name", ["GaussianNatural1D", "Gamma"])

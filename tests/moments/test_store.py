@@ -22,6 +22,15 @@ from tests.moments.stores import (
 )
 
 
+def posteriors(high=10.0, change=0.0, statistics=None):
+    rows = jnp.array([[0.5, -1.0], [1.0, -2.0], [0.0 + change, -0.5]])
+    return nd.posterior_etas([0.0, -1.0], rows if statistics is None else statistics, (1, high))
+
+
+def a_function(key):
+    return jnp.array([0.5, -1.0]) * jax.random.uniform(key, minval=1.0, maxval=2.0)
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A finished store, not to be written."""
@@ -144,6 +153,35 @@ class TestReuse:
         with pytest.raises(ValueError, match=message):
             generate(store, **changes)
         assert files(store) == before
+
+    def test_other_distributions_of_etas_are_compared(self, tmp_path):
+        def etas(*arguments):
+            return nd.generation.RandomEtas(jax.random.key(1), 20, posteriors(*arguments))
+
+        data = generate(tmp_path / "s", etas())
+        assert np.allclose(data.eta, GAUSSIAN.sample_eta(jax.random.key(1), 20, posteriors()))
+        assert_same(generate(tmp_path / "s", etas()), data)
+        # A row that the first draws may not use counts, and so does what a function returns.
+        for changed in (etas(100), etas(10, 1e-5), etas(10, 0, a_function)):
+            with pytest.raises(ValueError, match=r"etas.law.sha256"):
+                generate(tmp_path / "s", changed)
+        one, other = ((lambda key, s=s: s * a_function(key)) for s in (1.0, 1.1))
+        generate(tmp_path / "f", nd.generation.RandomEtas(jax.random.key(1), 4, one))
+        with pytest.raises(ValueError, match="the distribution of etas has changed"):
+            generate(tmp_path / "f", nd.generation.RandomEtas(jax.random.key(1), 4, other))
+
+    def test_invalid_draws_are_refused_before_anything_is_sampled(self, tmp_path, no_sampling):
+        etas = nd.generation.RandomEtas(
+            jax.random.key(1), 200, lambda key: jnp.array([1.0, 1.0]) * jax.random.normal(key)
+        )
+        with pytest.raises(ValueError, match=r"invalid of 200: the first, number \d+"):
+            generate(tmp_path / "s", etas)
+        assert not (tmp_path / "s").exists()
+
+    def test_functions_that_workers_cannot_import_are_refused(self, tmp_path):
+        etas = nd.generation.RandomEtas(jax.random.key(1), 4, lambda key: a_function(key))
+        with pytest.raises(ValueError, match=r"functions of etas that workers can import.*lambda"):
+            generate(tmp_path / "s", etas, executor=lambda: None)
 
     def test_given_etas_are_compared(self, tmp_path):
         etas = np.array([[0.0, -1.0], [0.5, -1.0]])

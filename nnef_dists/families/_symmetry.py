@@ -1,0 +1,196 @@
+"""Groups that act on x and map the statistics of a family to affine functions of themselves."""
+
+import functools
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+
+from nnef_dists._checks import check_instance
+
+# Random elements of the group by which closure is verified.
+_ELEMENTS = 6
+# Largest misfit of a closed group, in standard deviations of the statistics at the probe points.
+_TOLERANCE = 1e-9
+# Effects of this many roundings, relative to the largest, are rounding.
+_ROUNDINGS = 256
+
+
+class AbstractSymmetry(eqx.Module):
+    """A group whose elements g act on x, such that the statistics of a family are closed under it.
+
+        T(g z) = M(g) T(z) + c(g)
+
+    You declare the action. The library finds M and c by least squares, and verifies that they
+    exist. An element g is an array, or a pytree of arrays. A symmetry is static, like a family: its
+    fields are numbers, strings and tuples.
+
+    `Scaling`, `LocationScale`, `SignFlip` and `Permutation` are ready-made.
+    """
+
+    @abstractmethod
+    def act(self, g: Any, z: Array) -> Array:
+        """Returns the point g z."""
+
+    @abstractmethod
+    def log_det(self, g: Any) -> Float[Array, ""]:
+        """Returns the log absolute Jacobian determinant of z -> g z, which no z may change."""
+
+    @abstractmethod
+    def frame(self, family: Any, eta: Float[Array, " eta_dim"]) -> Any:
+        """Returns the element for which M(g)^T eta is the canonical eta of the orbit.
+
+        Args:
+            family: The exponential family.
+            eta: Valid natural parameters, `(eta_dim,)`.
+        """
+
+    @abstractmethod
+    def random(self, key: PRNGKeyArray, family: Any, dtype: Any) -> Any:
+        """Returns a random element, for verification and for `orbit`."""
+
+
+class Transformation(NamedTuple):
+    """The effect of an element g on the statistics and the log-partition.
+
+        mu(eta) = M mu(M^T eta) + c,    A(eta) = A(M^T eta) + eta . c + constant
+
+    Attributes:
+        matrix: M, `(eta_dim, eta_dim)`.
+        shift: c, `(eta_dim,)`.
+        constant: log |det d(g z) / dz| + log h(g z) - log h(z), in nats.
+    """
+
+    matrix: Float[Array, "eta_dim eta_dim"]
+    shift: Float[Array, " eta_dim"]
+    constant: Float[Array, ""]
+
+
+def transformation(
+    family: Any, symmetry: AbstractSymmetry, g: Any, dtype: DTypeLike
+) -> Transformation:
+    """Returns the effect of an element of a symmetry of a family.
+
+    Args:
+        family: The exponential family.
+        symmetry: A symmetry that `check_symmetry` accepts.
+        g: An element.
+        dtype: Floating dtype of the result.
+    """
+    points, inverse, scale, used = _probes(family, symmetry)
+    z = jnp.asarray(points, dtype)
+    moved = jax.vmap(functools.partial(symmetry.act, g))(z)
+    stats = jax.vmap(family.sufficient_statistics)(moved)
+    # Highest precision: an accelerator would round the factors to fewer digits.
+    found = jnp.matmul(jnp.asarray(inverse, dtype), stats, precision="highest")
+    # Rounding is not to leak into entries that are zero, as from a large eta into a small one.
+    effect = jnp.abs(found) * jnp.asarray(scale, dtype)[:, None]
+    rounding = _ROUNDINGS * jnp.finfo(dtype).eps.astype(dtype)
+    noticed = effect > rounding * jnp.max(effect, 0)
+    found = jnp.where(jnp.asarray(used) | noticed, found, 0)
+    log_h = jax.vmap(family.log_base_measure)
+    constant = jnp.asarray(symmetry.log_det(g), dtype) + jnp.mean(log_h(moved) - log_h(z))
+    return Transformation(found[:-1].T, found[-1], constant)
+
+
+def check_symmetry(family: Any, symmetry: AbstractSymmetry) -> float:
+    """Verifies that the statistics of a family are closed under a symmetry.
+
+    Args:
+        family: The exponential family.
+        symmetry: The symmetry.
+
+    Returns:
+        The largest misfit of T(g z) = M T(z) + c at fresh points, in standard deviations of T:
+        about 1e-15 if the statistics are closed.
+
+    Raises:
+        ValueError: If the misfit is above 1e-9, the base measure changes by more than a constant,
+            or `log_det` is not that of `act`.
+    """
+    check_instance(symmetry, AbstractSymmetry, "symmetry")
+    return _check(family, symmetry)
+
+
+@functools.cache
+def _check(family: Any, symmetry: AbstractSymmetry) -> float:
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+        fresh = _points(family, 1)
+        worst, where = 0.0, ""
+        log_h = jax.vmap(family.log_base_measure)
+        for g in _elements(family, symmetry, 1):
+            matrix, shift, _ = transformation(family, symmetry, g, jnp.float64)
+            moved = jax.vmap(functools.partial(symmetry.act, g))(fresh)
+            stats = np.asarray(jax.vmap(family.sufficient_statistics)(moved))
+            fitted = jax.vmap(family.sufficient_statistics)(fresh) @ matrix.T + shift
+            misfit = np.max(np.abs(stats - np.asarray(fitted)), 0) / _spread(stats)
+            if not np.max(misfit) <= worst:
+                worst = float(np.max(misfit))
+                where = family.stat_names[int(np.argmax(misfit))]
+            change = np.asarray(log_h(moved) - log_h(fresh))
+            if not np.ptp(change) <= _TOLERANCE * max(1.0, np.max(np.abs(change))):
+                raise ValueError(
+                    f"Expected a base measure of {family!r} that {symmetry!r} changes by a "
+                    f"constant; got changes of log h that differ by {np.ptp(change):.2g} nats"
+                )
+            # Of a simplex, for example, the Jacobian is not that of x.
+            if family.support.shape == family.x_shape:
+                _check_log_det(symmetry, g, fresh[0])
+    if not worst <= _TOLERANCE:
+        raise ValueError(
+            f"Expected statistics of {family!r} that {symmetry!r} maps to affine functions of "
+            f"themselves; got a misfit of {worst:.2g} standard deviations of {where!r}. Add the "
+            "statistics that are missing, or declare a smaller group"
+        )
+    return worst
+
+
+def _check_log_det(symmetry: AbstractSymmetry, g: Any, z: Array) -> None:
+    jacobian = jax.jacfwd(lambda z: jnp.ravel(symmetry.act(g, z)))(z).reshape(z.size, z.size)
+    exact, declared = float(jnp.linalg.slogdet(jacobian)[1]), float(symmetry.log_det(g))
+    if not abs(exact - declared) <= _TOLERANCE * max(1.0, abs(exact)):
+        raise ValueError(
+            f"Expected log_det of {symmetry!r} to be that of act, {exact:.6g}; got {declared:.6g}"
+        )
+
+
+@functools.cache
+def _probes(family: Any, symmetry: AbstractSymmetry) -> tuple[np.ndarray, ...]:
+    """Returns probe points, the least-squares inverse, sizes of T and 1, and the entries used.
+
+    An entry that a few random elements use counts, however small it is for another element. One
+    that they do not use, as with permutations, counts where it is above rounding.
+    """
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+        points = _points(family, 0)
+        stats = np.asarray(jax.vmap(family.sufficient_statistics)(points))
+        scale = np.append(np.max(np.abs(stats), 0), 1)
+        design = np.column_stack([stats, np.ones(len(stats))]) / scale
+        inverse = np.linalg.pinv(design) / scale[:, None]
+        sizes = np.zeros((family.eta_dim + 1, family.eta_dim))
+        for g in _elements(family, symmetry, 0):
+            moved = jax.vmap(functools.partial(symmetry.act, g))(points)
+            found = inverse @ np.asarray(jax.vmap(family.sufficient_statistics)(moved))
+            effect = np.abs(found) * scale[:, None]
+            sizes = np.maximum(sizes, effect / np.max(effect, 0))
+        return np.asarray(points), inverse, scale, sizes > _TOLERANCE
+
+
+def _points(family: Any, seed: int) -> Array:
+    """Returns points of the support, spread in unconstrained coordinates."""
+    u = np.random.default_rng(seed).normal(size=(8 * family.eta_dim + 16, *family.support.shape))
+    return jax.vmap(family.support.transform)(jnp.asarray(u, jnp.float64))
+
+
+def _elements(family: Any, symmetry: AbstractSymmetry, seed: int) -> list[Any]:
+    keys = jax.random.split(jax.random.key(seed), _ELEMENTS)
+    return [symmetry.random(key, family, jnp.float64) for key in keys]
+
+
+def _spread(stats: np.ndarray) -> np.ndarray:
+    sd = np.std(stats, 0)
+    return np.where(sd > 0, sd, 1)
