@@ -26,7 +26,11 @@ from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, 
 from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 from nnef_dists.families._polynomial import Polynomial1D
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
-from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions
+from nnef_dists.families._stein_functions import (
+    AbstractFlipFamily,
+    AbstractSteinFamily,
+    SteinFunctions,
+)
 from nnef_dists.families._support import (
     AbstractSupport,
     AdditiveLogRatio,
@@ -42,6 +46,7 @@ from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 __all__ = [
     "AbstractConstraint",
     "AbstractDomain",
+    "AbstractFlipFamily",
     "AbstractNamedFamily",
     "AbstractSteinFamily",
     "AbstractSupport",

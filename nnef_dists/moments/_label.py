@@ -60,7 +60,7 @@ def label_chains(
         sd = jnp.sqrt(jnp.diagonal(label.covariance))
         sd = jnp.where(sd > 0, sd, 1)
         validity = find_validity(density, chains.whitening, chains.z, highest, sd)
-        features = draw_features(density, chains.whitening, validity)
+        features = draw_features(density, chains.whitening, validity, label.mean)
         wide = WideDraws.of(density, chains)
         label = correct_label(label, stats, features, validity.flux, rounding, chains, wide)
     # A covariance is that around the estimated mean, whose error counts twice.
