@@ -209,7 +209,7 @@ def parts_of_families() -> Iterator[Call]:
         nd.families.SphereProjection(3),
         nd.families.AdditiveLogRatio(3),
     ):
-        yield from every_method(support, u=floats(*support.shape))
+        yield from every_method(support, u=floats(*support.shape), angle=floats())
     functions = eqx.filter_eval_shape(nd.LatticePhi4(4).stein_functions, floats(4))
     yield from every_method(functions, score=floats(4))
 

@@ -61,7 +61,7 @@ TAKES_ETA = {
     "quadrature_moments": lambda eta: nd.quadrature_moments(GAUSSIAN, eta, points=101),
     "exact_log_partition": lambda eta: nd.moments.exact_log_partition(GAUSSIAN, eta).value,
     "estimate_log_partition": lambda eta: nd.moments.estimate_log_partition(GAUSSIAN, eta).value,
-    "q.is_inside": lambda eta: q().is_inside(eta),
+    "q.accuracy": lambda eta: q().accuracy(eta),
     "q.mean": lambda eta: q().mean(eta),
     "q.covariance": lambda eta: q().covariance(eta),
     "q.is_positive_definite": lambda eta: q().is_positive_definite(eta),

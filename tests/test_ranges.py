@@ -213,7 +213,6 @@ NUMBERS = {
     "lower bound": (lambda v: nd.interval(v, 1.0), math.nan),
     "upper bound": (lambda v: nd.interval(0.0, v), math.nan),
     "bound of a scale": (lambda v: nd.flows.BoundedScale(1.0, v), 0.5),
-    "reach": (lambda v: nd.quadrature_moments(nd.Gamma(), jnp.array([1.0, -1]), reach=v), -1.0),
 }
 
 

@@ -4,13 +4,16 @@ from typing import ClassVar, final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import paramax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
 from nnef_dists.bayes import Module, check_whole, predictive_moments
+from nnef_dists.distributions._accuracy import rounding_of_mean, spread_of_mean
 from nnef_dists.distributions._base import AbstractTractableFamily
+from nnef_dists.distributions._curvature import covariance_and_mean
 from nnef_dists.distributions._inverse import invert_network
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.distributions._sampler import HMCSampler
@@ -34,7 +37,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
 
     An eta outside the natural domain raises. Inside a compiled program the result is NaN. An eta
     outside the training region issues an `ExtrapolationWarning`. A compiled program cannot warn:
-    use `is_inside`, or `strict=True`, which raises in all cases.
+    use `accuracy`, or `strict=True`, which raises in all cases.
 
     Args:
         family: The exponential family.
@@ -150,8 +153,17 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         return invert_network(self, self.network, mu)
 
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        coordinates = self.network.standardization
-        return coordinates.is_inside(coordinates.inputs(eta))
+        return self.network.is_inside(eta)
+
+    def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        if self.report is None:
+            return jnp.full((), jnp.inf, eta.dtype)
+        report = paramax.unwrap(self.report)
+        covariance, mean = covariance_and_mean(self, eta)
+        scale = jnp.sqrt(jnp.diagonal(covariance))
+        spread = jnp.max(spread_of_mean(self.network, eta) / scale)
+        limit = report.accuracy_factor * jnp.hypot(spread, report.accuracy_floor)
+        return jnp.maximum(limit, rounding_of_mean(covariance, mean))
 
     def _log_partition_network(self) -> AbstractLogPartitionNetwork:
         if not isinstance(self.network, AbstractLogPartitionNetwork):

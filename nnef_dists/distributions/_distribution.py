@@ -31,7 +31,7 @@ class Distribution(eqx.Module):
 
     Raises:
         ValueError: If eta is outside the natural domain, or q is strict and eta is outside the
-            region of `q.is_inside`.
+            training region.
     """
 
     q: "AbstractTractableFamily"
@@ -47,6 +47,10 @@ class Distribution(eqx.Module):
     def covariance(self) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T], `(eta_dim, eta_dim)`."""
         return self.q.covariance(self.eta)
+
+    def accuracy(self) -> Float[Array, ""]:
+        """Returns the largest error of the mean, in z units; see `q.accuracy`."""
+        return self.q.accuracy(self.eta)
 
     def entropy(self) -> Float[Array, ""]:
         """Returns the differential entropy, in nats; see `AbstractTractableFamily.entropy`."""

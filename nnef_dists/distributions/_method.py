@@ -37,7 +37,7 @@ class compiled(Generic[_Self, _P, _R]):  # noqa: N801
 
     Args:
         function: The method. It calls no other compiled method.
-        within: Where each eta has to be: in the "region" of `is_inside`, where the method raises
+        within: Where each eta has to be: in the training "region", where the method raises
             or warns otherwise, in the natural "domain", or anywhere in "space".
     """
 

@@ -1,10 +1,8 @@
 """Moments from the network where it is sure, and from sampling where it is not."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -21,8 +19,8 @@ class OracleReport(NamedTuple):
     """Where the network was not trusted, and what was found instead.
 
     Attributes:
-        predicted_z: The network's standard deviations of mu, in z units, `(n, eta_dim)`.
-        outside: Which etas are outside the training region, `(n,)`.
+        accuracy: What `q.accuracy` returns, the limit of errors in z units, `(n,)`; infinite where
+            nothing is known.
         indefinite: Where the network's covariance is not positive definite, `(n,)`.
         asked: Which etas were sampled, `(n,)`.
         failed: Those of them whose labels are not good, and whose means are NaN, `(n,)`.
@@ -30,8 +28,7 @@ class OracleReport(NamedTuple):
             None if there were none.
     """
 
-    predicted_z: np.ndarray
-    outside: np.ndarray
+    accuracy: np.ndarray
     indefinite: np.ndarray
     asked: np.ndarray
     failed: np.ndarray
@@ -44,22 +41,19 @@ def mean_or_oracle(
     key: PRNGKeyArray,
     tolerance: float,
     *,
-    samples: int = 64,
     config: HMCConfig | None = None,
 ) -> tuple[np.ndarray, OracleReport]:
-    """Returns E[T | eta] of many etas: the network's, or sampled where the network is not sure.
+    """Returns E[T | eta] of many etas: those of q, or sampled where q is not accurate enough.
 
-    An eta is sampled if the network's standard deviation of any moment, over draws of its weights,
-    is above the tolerance in z units, if it is outside the training region, or if the
-    covariance there is not positive definite. A source without a network is sampled only where its
-    mean is not finite. Runs on the host.
+    An eta is sampled if `q.accuracy(eta)` is above the tolerance, or if the covariance there is not
+    positive definite. A network without a report of `nd.validate` has an accuracy that is not
+    known, so that all etas are sampled. Runs on the host.
 
     Args:
         q: The tractable family.
         etas: Valid natural parameters, `(n, eta_dim)`.
         key: PRNG key.
-        tolerance: The largest standard deviation that is accepted, in z units, positive.
-        samples: How many sets of weights are drawn, at least 2.
+        tolerance: The largest error that is accepted, in z units, positive.
         config: How to sample; None is `HMCConfig()`.
 
     Returns:
@@ -70,31 +64,23 @@ def mean_or_oracle(
     """
     tolerance = check_number("tolerance", tolerance, 0.0)
     etas = check_etas(q.family, etas)
-    key_weights, key_labels = jax.random.split(key)
-    predicted = _predict(q, etas, key_weights, samples)
-    mean, predicted_z, inside, definite = (np.array(leaf) for leaf in predicted)
+    mean, accuracy, definite = (np.array(leaf) for leaf in _predict(q, etas))
     # A comparison that NaN fails.
-    sure = (predicted_z <= tolerance).all(1) & np.isfinite(mean).all(1)
-    asked = ~(sure & inside & definite)
+    asked = ~((accuracy <= tolerance) & np.isfinite(mean).all(1) & definite)
     failed = np.zeros_like(asked)
     data = None
     if asked.any():
-        data = estimate_moments(q.family, etas[asked], key_labels, config)
+        data = estimate_moments(q.family, etas[asked], key, config)
         mean[asked] = data.mean
         failed[asked] = ~data.ok
-    return mean, OracleReport(predicted_z, ~inside, ~definite, asked, failed, data)
+    return mean, OracleReport(accuracy, ~definite, asked, failed, data)
 
 
-@partial(jax.jit, static_argnames="samples")
+@jax.jit
 def _predict(
-    q: AbstractTractableFamily, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray, samples: int
-) -> tuple[
-    Float[Array, "n eta_dim"], Float[Array, "n eta_dim"], Bool[Array, " n"], Bool[Array, " n"]
-]:
+    q: AbstractTractableFamily, etas: Float[Array, "n eta_dim"]
+) -> tuple[Float[Array, "n eta_dim"], Float[Array, " n"], Bool[Array, " n"]]:
     def one(eta):
-        # The same draws of the weights for all etas.
-        _, sd = q.predictive(eta, key, samples)
-        predicted_z = sd / jnp.sqrt(jnp.diagonal(q.covariance(eta)))
-        return q.mean(eta), predicted_z, q.is_inside(eta), q.is_positive_definite(eta)
+        return q.mean(eta), q.accuracy(eta), q.is_positive_definite(eta)
 
     return jax.lax.map(one, etas, batch_size=_BATCH)

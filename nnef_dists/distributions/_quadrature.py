@@ -1,10 +1,8 @@
 """Families whose A and mu are integrals in one or two dimensions."""
 
-import functools
 from typing import final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,31 +10,32 @@ from nnef_dists._checks import check_concrete, check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._sampler import default_sampler
-from nnef_dists.families import ExponentialFamily, support_dim
+from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import QuadratureMoments, quadrature_moments
-from nnef_dists.sampling import AbstractSampler
+from nnef_dists.sampling import AbstractSampler, quadrature_dim
 
 
 @final
 class Quadrature(AbstractTractableFamily):
-    """A family of one or two dimensions, whose log-partition and mean are integrals on a grid.
+    """A family of one or two dimensions, whose log-partition and mean are integrals.
 
-    No training is needed. See `quadrature_moments` for the rule and its error bound, which is below
-    1e-3 nats and z units, and usually at the rounding of eta's dtype. If the bound is larger, the
-    call raises. Inside a compiled program the result is NaN.
+    No training is needed. See `quadrature_moments` for the rules and their error bound, which is
+    below 1e-3 nats and z units, and usually at the rounding of eta's dtype. If the bound is larger,
+    the call raises. Inside a compiled program the result is NaN.
 
-    All derivatives in eta are exact up to the same error: the derivative of A is the mean, and the
-    derivative of the mean is the covariance, from the same grid.
+    All derivatives in eta are those of the same sum at fixed nodes: the derivative of A is the
+    mean, the derivative of the mean is the covariance, and so on to any order.
 
     Example:
         `q = nd.Quadrature(nd.Polynomial1D((1, 2, 4)))`, then `q.mean(eta)`, `q.entropy(eta)`.
 
     Args:
-        family: An exponential family of one or two dimensions.
-        points: Number of grid points in each dimension, odd, at least 9. Defaults to 2,001 in one
-            dimension and 301 in two. Memory and time per eta are proportional to it.
+        family: An exponential family of one or two dimensions. A circle has one.
+        points: Number of nodes, odd, at least 9; see `quadrature_moments`, which has the defaults.
+            Memory and time per eta are proportional to it in one dimension, and to its square in
+            two.
         sampler: The sampler that `sample` uses. Defaults to `QuadratureSampler()` in one dimension
-            and to `HMCSampler()` in two.
+            and on circles, and to `HMCSampler()` in two.
         strict: Whether an invalid eta raises inside compiled programs too.
 
     Raises:
@@ -57,7 +56,7 @@ class Quadrature(AbstractTractableFamily):
         strict: bool = False,
     ):
         check_instance(family, ExponentialFamily, "family")
-        dim = support_dim(family)
+        dim = quadrature_dim(family)
         if dim not in (1, 2):
             raise ValueError(
                 f"Expected a family of one or two dimensions; {family!r} has {dim}. Use a trained "
@@ -69,7 +68,7 @@ class Quadrature(AbstractTractableFamily):
         self.sampler = default_sampler(family) if sampler is None else sampler
 
     def _moments(self, eta: Float[Array, " eta_dim"]) -> QuadratureMoments:
-        found = _moments(self.family, self.points, eta)
+        found = quadrature_moments(self.family, eta, points=self.points)
         return check_concrete(
             found,
             jnp.isfinite(found.error),
@@ -77,6 +76,9 @@ class Quadrature(AbstractTractableFamily):
             f"a larger error bound at {eta}",
             "Increase points, use float64, or use an AmortizedFamily.",
         )
+
+    def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
+        return quadrature_moments(self.family, eta, points=self.points).error
 
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         return self._moments(eta).log_partition
@@ -89,30 +91,3 @@ class Quadrature(AbstractTractableFamily):
     ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
         found = self._moments(eta)
         return found.log_partition, found.mean
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _moments(
-    family: ExponentialFamily, points: int | None, eta: Float[Array, " eta_dim"]
-) -> QuadratureMoments:
-    """Returns `quadrature_moments`, whose derivatives are moments of the same grid."""
-    return quadrature_moments(family, eta, points=points)
-
-
-@_moments.defjvp
-def _moments_jvp(family, points, primals, tangents):
-    (eta,), (tangent,) = primals, tangents
-    found = _moments(family, points, eta)
-
-    def covariance(eta):
-        return quadrature_moments(family, eta, points=points).covariance
-
-    # Forward mode: the grid has points of zero density, where statistics may be infinite.
-    third = jnp.tensordot(jax.jacfwd(covariance)(eta), tangent, 1)
-    derivative = QuadratureMoments(
-        mean=found.covariance @ tangent,
-        covariance=third,
-        log_partition=jnp.sum(found.mean * tangent),
-        error=jnp.zeros_like(found.error),
-    )
-    return found, derivative

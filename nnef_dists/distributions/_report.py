@@ -39,6 +39,9 @@ class ValidationReport(eqx.Module):
         rms_ratio: z_rms_limit over its bound, the larger of 3 label_z_rms and the tolerance.
         largest_ratio: The largest |z| over its bound, which is the larger of 6 standard errors of
             its label and 5 tolerances.
+        accuracy_factor: Factor c of the limit c sqrt(spread^2 + b^2) of errors, in which the spread
+            is that of drawn weights, in z units.
+        accuracy_floor: Its b, in z units.
     """
 
     n_labels: Float[Array, ""]
@@ -57,6 +60,8 @@ class ValidationReport(eqx.Module):
     tolerance: Float[Array, ""]
     rms_ratio: Float[Array, ""]
     largest_ratio: Float[Array, ""]
+    accuracy_factor: Float[Array, ""]
+    accuracy_floor: Float[Array, ""]
 
     @property
     def overconfident(self) -> Bool[Array, ""]:

@@ -10,9 +10,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import guard
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily, support_dim
+from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import Status, sample_hmc
-from nnef_dists.sampling import AbstractSampler, HMCConfig, quadrature_grids
+from nnef_dists.sampling import (
+    AbstractSampler,
+    HMCConfig,
+    line_quantiles,
+    quadrature_dim,
+    transform,
+)
 
 
 @final
@@ -59,13 +65,13 @@ class HMCSampler(AbstractSampler):
 
 @final
 class QuadratureSampler(AbstractSampler):
-    """Draws in one dimension by inverting the distribution function on a grid.
+    """Draws in one dimension by inverting the distribution function.
 
-    The grid is the stretched one of `quadrature_moments`; between its points the distribution
-    function is linear. It is fast, and fine under `jax.vmap`: many etas, a few draws of each.
+    The nodes are those of `quadrature_moments`; between them the distribution function is linear.
+    It is fast, and fine under `jax.vmap`: many etas, a few draws of each.
 
     Args:
-        points: Grid points, an odd number, at least 9.
+        points: Nodes of each half of a piece, an odd number, at least 9.
 
     Raises:
         ValueError: For any other number.
@@ -73,7 +79,7 @@ class QuadratureSampler(AbstractSampler):
 
     points: int = eqx.field(static=True)
 
-    def __init__(self, points: int = 1001):
+    def __init__(self, points: int = 65):
         self.points = check_integer("points", points, 1)
         if self.points % 2 == 0 or self.points < 9:
             raise ValueError(f"Expected an odd number of points >= 9; got {points}")
@@ -84,26 +90,22 @@ class QuadratureSampler(AbstractSampler):
         """Draws n points; see `AbstractSampler`.
 
         Raises:
-            RuntimeError: If the density goes on beyond the first grid. Inside a compiled program
-                the draws are NaN.
+            RuntimeError: If the density does not fall before numbers overflow, or has too many
+                modes. Inside a compiled program the draws are NaN.
             ValueError: If n < 1, or the family has more than one dimension.
         """
         n = check_integer("n", n, 1)
-        if support_dim(family) != 1:
+        if quadrature_dim(family) != 1:
             raise ValueError(f"Expected a family of one dimension; got {family!r}")
-        grid, _ = quadrature_grids(family, eta, points=self.points)
-        logs = grid.logs + grid.log_weights
-        axis, density = grid.axes[0], jnp.exp(logs - jnp.max(logs))
-        steps = (density[1:] + density[:-1]) / 2
-        cumulative = jnp.concatenate([jnp.zeros((1,), steps.dtype), jnp.cumsum(steps)])
-        uniform = jax.random.uniform(key, (n,), axis.dtype)
-        u = jnp.interp(uniform * cumulative[-1], cumulative, axis)
-        x = jax.vmap(family.support.transform)(u.reshape(n, *family.support.shape))
+        table = line_quantiles(family, eta, self.points)
+        uniform = jax.random.uniform(key, (n,), table.u.dtype)
+        u = jnp.interp(uniform, table.cumulative, table.u)
+        x = jax.vmap(lambda u: transform(family, u)[0])(u)
         return guard(
             x,
-            grid.held,
-            "Expected a density that the first grid holds",
-            f"one of {family!r} that goes on beyond it",
+            table.is_held,
+            "Expected a density whose modes and tails are found",
+            f"one of {family!r} that is not",
             "Use HMCSampler.",
             error=RuntimeError,
         )
@@ -111,7 +113,7 @@ class QuadratureSampler(AbstractSampler):
 
 def default_sampler(family: ExponentialFamily) -> AbstractSampler:
     """Returns the fastest sampler: by quadrature in one dimension, by HMC otherwise."""
-    return QuadratureSampler() if support_dim(family) == 1 else HMCSampler()
+    return QuadratureSampler() if quadrature_dim(family) == 1 else HMCSampler()
 
 
 class _StatusName:

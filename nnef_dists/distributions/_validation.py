@@ -10,12 +10,14 @@ import paramax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists.bayes import predictive_moments
+from nnef_dists.distributions._accuracy import calibrate_limit, spread_of_mean
 from nnef_dists.distributions._amortized import AmortizedFamily
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks import AbstractMomentNetwork
 
-_LEAST_LABELS = 16
+# One in twenty of them may exceed the limit of errors.
+_LEAST_LABELS = 20
 _SAMPLES = 64
 # Normal quantiles of central 50 % and 90 % intervals.
 _QUANTILES = (0.6745, 1.6449)
@@ -50,9 +52,10 @@ def validate(
     - |z_ni| <= 1.645 sqrt(sd_ni^2 + floor_ni^2 + tolerance^2) for fewer than 70 % of all n and i,
       with sd the standard deviation of z over draws of the weights
 
-    The report also has the coverage of 50 % and 90 % intervals without the tolerance, if weights
-    are uncertain. The printed verdict mentions intervals that are too narrow, as they may be before
-    the scales of the weights are trained. The floor is the error of the labels: a network
+    The report also has the limit of errors that `q.accuracy(eta)` returns, which includes the
+    errors of the labels. It has the coverage of 50 % and 90 % intervals without the tolerance, if
+    weights are uncertain. The printed verdict mentions intervals that are too narrow, as they may
+    be before the scales of the weights are trained. The floor is the error of the labels: a network
     cannot be shown to be more accurate than that, and labels with a floor above the tolerance are
     too noisy to show an accuracy of `tolerance`.
 
@@ -72,7 +75,7 @@ def validate(
 
     Args:
         q: The family and its trained network.
-        held_out: Labels of the same family at etas that were not trained on, at least 16 of them
+        held_out: Labels of the same family at etas that were not trained on, at least 20 of them
             valid. Rejected labels are left out and counted.
         tolerance: The rms error, in z units, that is good enough if labels are more accurate;
             positive. Defaults to 0.02.
@@ -85,7 +88,7 @@ def validate(
         ValidationWarning: If the network fails.
 
     Raises:
-        ValueError: If the labels are of another family, fewer than 16 are valid, a valid label is
+        ValueError: If the labels are of another family, fewer than 20 are valid, a valid label is
             not finite or has a variance that is not positive, or the tolerance is not positive.
     """
     if not isinstance(held_out, MomentDataset):
@@ -118,7 +121,7 @@ def validate(
 
     key = jax.random.key(0) if key is None else key
     found = _predict(q.network, jnp.asarray(labels.eta), key)
-    predicted, spread, inside, seen = (np.asarray(leaf) for leaf in found)
+    predicted, spread, inside, seen, drawn = (np.asarray(leaf) for leaf in found)
     scale = np.sqrt(variances.astype(np.float64))
     z, floor = np.abs(predicted - mean) / scale, error / scale
     z = np.where(np.isfinite(z), z, np.inf)
@@ -132,6 +135,7 @@ def validate(
     by_label = np.mean(z**2, 1)
     with np.errstate(invalid="ignore"):
         limit_of_rms = np.sqrt(by_label.mean() + 2 * by_label.std(ddof=1) / np.sqrt(len(labels)))
+    factor, least_spread = calibrate_limit(z.max(1), (drawn / scale).max(1))
     row, statistic = np.unravel_index(np.argmax(z), z.shape)
 
     def to_array(value) -> Array:
@@ -154,6 +158,8 @@ def validate(
         z_rms_limit=to_array(limit_of_rms),
         rms_ratio=to_array(limit_of_rms / max(_FLOOR_FACTOR * label_z, tolerance)),
         largest_ratio=to_array(np.max(z / limit)),
+        accuracy_factor=to_array(factor),
+        accuracy_floor=to_array(least_spread),
     )
     if not report.passed:
         warnings.warn(report.complaint(q.family.stat_names), ValidationWarning, stacklevel=2)
@@ -166,13 +172,21 @@ def validate(
 def _predict(
     network: AbstractMomentNetwork, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray
 ) -> tuple[
-    Float[Array, "n eta_dim"], Float[Array, "n eta_dim"], Bool[Array, " n"], Bool[Array, " n"]
+    Float[Array, "n eta_dim"],
+    Float[Array, "n eta_dim"],
+    Bool[Array, " n"],
+    Bool[Array, " n"],
+    Float[Array, "n eta_dim"],
 ]:
-    """Returns moments, their standard deviations, which etas are inside, and which are examples."""
+    """Returns moments, their standard deviations, which etas are inside, and which are examples.
+
+    The last are the standard deviations that `accuracy` uses.
+    """
     coordinates = network.standardization
     inputs = jax.vmap(coordinates.inputs)(etas)
     examples = coordinates.examples
     close = 16 * jnp.finfo(inputs.dtype).eps * (1 + jnp.abs(inputs))
     seen = jax.vmap(lambda x, r: jnp.any(jnp.all(jnp.abs(examples - x) <= r, 1)))(inputs, close)
     _, spread = predictive_moments(network, lambda drawn: jax.vmap(drawn)(etas), key, _SAMPLES)
-    return jax.vmap(network)(etas), spread, jax.vmap(coordinates.is_inside)(inputs), seen
+    drawn = jax.vmap(lambda eta: spread_of_mean(network, eta))(etas)
+    return jax.vmap(network)(etas), spread, jax.vmap(network.is_inside)(etas), seen, drawn

@@ -32,6 +32,7 @@ from nnef_dists.families._stein_functions import (
     SteinFunctions,
 )
 from nnef_dists.families._support import (
+    AbstractAngularSupport,
     AbstractSupport,
     AdditiveLogRatio,
     CircleProjection,
@@ -44,6 +45,7 @@ from nnef_dists.families._unconstrained import (
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 
 __all__ = [
+    "AbstractAngularSupport",
     "AbstractConstraint",
     "AbstractDomain",
     "AbstractFlipFamily",

@@ -45,11 +45,22 @@ class AbstractSupport(eqx.Module):
         return self.transform_and_log_det(u)[0]
 
 
+class AbstractAngularSupport(AbstractSupport):
+    """A support that one angle covers, with period 2 pi: quadrature needs no auxiliary coordinate.
+
+    Every angle in R has a point, and those of one period cover the support once.
+    """
+
+    @abstractmethod
+    def at_angle(self, angle: Float[Array, ""]) -> tuple[Array, Float[Array, ""]]:
+        """Returns the point x of an angle, and the log Jacobian determinant, in nats."""
+
+
 Support: TypeAlias = AbstractBijection | AbstractSupport
 
 
 @final
-class CircleProjection(AbstractSupport):
+class CircleProjection(AbstractAngularSupport):
     """The circle, by its angle in (-pi, pi]: theta = atan2(u1, u0) for u in R^2.
 
     Densities are with respect to d theta. The radius |u| is auxiliary: log |u| is normal, so that
@@ -63,6 +74,11 @@ class CircleProjection(AbstractSupport):
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Returns the angle of u, and the log-weight of u, in nats."""
         return jnp.atan2(u[1], u[0]), _log_radial_weight(u)[1]
+
+    def at_angle(self, angle: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns the angle in (-pi, pi], and 0."""
+        turns = jnp.round(angle / (2 * math.pi))
+        return angle - 2 * math.pi * turns, jnp.zeros_like(angle)
 
 
 @final

@@ -62,6 +62,10 @@ class AbstractMomentNetwork(Module):
         """Returns how many convex features of the natural domain do not enter the prediction."""
         return 0
 
+    def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether a valid eta, `(eta_dim,)`, is where the network has been trained."""
+        return self.standardization.is_inside(self.standardization.inputs(eta))
+
 
 class AbstractDirectNetwork(AbstractMomentNetwork):
     """A network whose outputs stand for the moments: mu(eta) = standardization(body(inputs)).

@@ -1,4 +1,4 @@
-"""Grids for quadrature in one and two dimensions: all of a density that matters."""
+"""Grids for quadrature in two dimensions: all of a density that matters."""
 
 import functools
 import math
@@ -21,8 +21,10 @@ _FAR = 20.0
 # What is within so many nats of the maximum sets the scale of the last grid.
 _BULK_NATS = 1.0
 # How many times fewer points those grids have that look for the place of the last one.
-_SCAN = {1: 4, 2: 2}
-_LEAST_SCAN = {1: 200, 2: 70}
+_SCAN = 2
+_LEAST_SCAN = 70
+# How often the box of the bulk is refined, and how far the first grid is dense either way.
+_ZOOMS, _REACH = 4, 1e4
 
 
 class QuadratureGrid(NamedTuple):
@@ -63,8 +65,6 @@ def quadrature_grids(
     eta: Float[Array, " eta_dim"],
     *,
     points: int,
-    zooms: int = 4,
-    reach: float = 1e4,
 ) -> tuple[QuadratureGrid, QuadratureGrid]:
     """Finds the grids of `quadrature_moments`: one with sinh spacing, one with even spacing.
 
@@ -72,14 +72,12 @@ def quadrature_grids(
         family: The exponential family.
         eta: Natural parameters, not checked.
         points: Grid points in each dimension.
-        zooms: How often the box is refined.
-        reach: How far the first grid is dense either way.
 
     Returns:
         Both grids.
     """
     dim, dtype = support_dim(family), eta.dtype
-    scan = max(points // _SCAN[dim] // 2 * 2, _LEAST_SCAN[dim]) + 1
+    scan = max(points // _SCAN // 2 * 2, _LEAST_SCAN) + 1
 
     def logs_on(axes):
         return finite_or_lowest(
@@ -104,9 +102,9 @@ def quadrature_grids(
         return box
 
     # The bulk first, from a grid that is dense near 0 and thin up to the largest numbers.
-    near = np.arcsinh(reach) * np.linspace(-1, 1, scan)
+    near = np.arcsinh(_REACH) * np.linspace(-1, 1, scan)
     far = math.log(float(jnp.finfo(dtype).max)) / 6
-    stretched = near + (far - np.arcsinh(reach)) * (near / np.arcsinh(reach)) ** 9
+    stretched = near + (far - np.arcsinh(_REACH)) * (near / np.arcsinh(_REACH)) ** 9
     axes = [jnp.sinh(jnp.asarray(stretched, dtype))] * dim
     box = box_of(axes, logs_on(axes), _BULK_NATS)
 
@@ -115,7 +113,7 @@ def quadrature_grids(
         return box_of(axes, logs_on(axes), _BULK_NATS)
 
     # Loops, so that the density is compiled fewer times.
-    box = jax.lax.fori_loop(0, zooms - 1, zoom, box)
+    box = jax.lax.fori_loop(0, _ZOOMS - 1, zoom, box)
     center = [(low + high) / 2 for low, high in box]
     scale = [jnp.maximum((high - low) / 2, jnp.finfo(dtype).tiny) for low, high in box]
     # Then everything that matters, from the bulk outwards, as far as numbers go.

@@ -70,7 +70,7 @@ def bench(name: str) -> None:
         "log_prob": lambda: q.log_prob(x, eta),
         "natural_parameters": lambda: q.natural_parameters(mu),
         "is_positive_definite": lambda: q.is_positive_definite(eta),
-        "is_inside": lambda: q.is_inside(eta),
+        "accuracy": lambda: q.accuracy(eta),
         "sample": lambda: q.sample(key, eta, 100),
         "at": lambda: q.at(eta),
     }

@@ -155,8 +155,8 @@ class TestLeavingTheBox:
 
     def test_training_etas_are_inside(self):
         q = family_of("GaussianNatural1D")
-        assert jax.vmap(q.is_inside)(etas_of("GaussianNatural1D")).all()
-        assert not q.is_inside(jnp.array(self.FAR))
+        assert jax.vmap(q.network.is_inside)(etas_of("GaussianNatural1D")).all()
+        assert not q.network.is_inside(jnp.array(self.FAR))
 
     def test_it_is_warned_of(self):
         q, far = family_of("GaussianNatural1D"), jnp.array(self.FAR)

@@ -38,7 +38,7 @@ def evaluated(name):
             "mean": q.mean(eta),
             "covariance": q.covariance(eta),
             "definite": q.is_positive_definite(eta),
-            "inside": q.is_inside(eta),
+            "inside": q.network.is_inside(eta),
             "log_partition": q.log_partition(eta),
             "entropy": q.entropy(eta),
             "kl": q.kl(eta, other),

@@ -21,7 +21,7 @@ def test_an_over_complete_family_gets_the_symmetric_eta():
     etas, mu = held_out("MultivariateNormal")
     q = family_of("MultivariateNormal")
     found = inverted(q, mu)
-    inside = np.asarray(jax.vmap(q.is_inside)(etas))
+    inside = np.asarray(jax.vmap(q.network.is_inside)(etas))
     assert inside.mean() > 0.9
     assert np.max(relative_error(found, etas)[inside]) < 3e3 * epsilon(etas)
     matrices = np.asarray(found)[inside][:, 2:].reshape(-1, 2, 2)
@@ -60,7 +60,7 @@ class TestTrained:
         """The etas of held-out moments come back, for 99 % of them within 1e-3."""
         q = trained()
         etas, _ = held_out("GaussianNatural1D", 200)
-        etas = etas[np.asarray(jax.vmap(q.is_inside)(etas))]
+        etas = etas[np.asarray(jax.vmap(q.network.is_inside)(etas))]
         found = inverted(q, jax.jit(jax.vmap(q.mean))(etas))
         assert np.mean(relative_error(found, etas) < 1e-3) >= 0.99
 

@@ -173,8 +173,8 @@ class TestRefusals:
 
     def test_too_few_valid_labels(self):
         none = changed(held_out(), status=np.full(64, NOT_OK, np.int8))
-        self.refused(none, "at least 16 valid held-out labels; got 0 of 64")
-        self.refused(held_out()[:15], "got 15 of 15")
+        self.refused(none, "at least 20 valid held-out labels; got 0 of 64")
+        self.refused(held_out()[:19], "got 19 of 19")
 
     @pytest.mark.parametrize("name", ["mean", "standard_error", "covariance"])
     def test_valid_labels_that_are_not_finite(self, name):

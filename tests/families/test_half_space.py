@@ -178,6 +178,6 @@ class TestFamilies:
             data = nd.estimate_moments(family, etas, jax.random.key(3))
         network = nd.LogPartitionNetwork(family, data, width=8, depth=1, key=jax.random.key(4))
         q = nd.AmortizedFamily(family, network)
-        assert np.all(jax.vmap(q.is_inside)(jnp.asarray(data.only_ok().eta)))
+        assert np.all(jax.vmap(q.network.is_inside)(jnp.asarray(data.only_ok().eta)))
         assert np.isfinite(q.mean(etas[0])).all()
-        assert not q.is_inside(jnp.array([0.0, 500.0]))
+        assert not q.network.is_inside(jnp.array([0.0, 500.0]))

@@ -10,10 +10,22 @@ import scipy.integrate
 import scipy.special
 
 import nnef_dists as nd
+from nnef_dists.moments._quadrature import double_quadrature
 from tests.moments.user_families import GammaPair, MatrixNormal
 from tests.numerics import assert_close, epsilon
 from tests.registry import FAMILIES
-from tests.strangers import DECLARED, Stranger
+from tests.strangers import DECLARED, Stranger, etas_of
+
+
+class Comb(nd.ExponentialFamily):
+    """Teeth of equal distance under a normal density."""
+
+    x_shape = ()
+    natural_domain = nd.domain(x2=nd.negative)
+
+    def compute_stats(self, x):
+        return {"cos": jnp.cos(12 * x), "x2": x**2}
+
 
 QUARTIC = nd.Polynomial1D((1, 2, 4))
 GAUSSIAN = nd.GaussianNatural1D()
@@ -163,12 +175,35 @@ def test_points_that_are_matrices():
 
 
 class TestErrorEstimate:
-    def test_it_bounds_the_error_of_a_coarse_rule(self):
-        """Kinks: the rule converges with the square of the spacing alone."""
-        family, exact = Stranger("kinks, undeclared"), DECLARED["kinks, undeclared"].exact
-        eta = np.array([0.3, -1.5])
-        coarse = nd.quadrature_moments(family, array(eta), points=401)
-        assert 1e-7 < z_error(coarse, exact(eta)[0]) <= coarse.error < 1e-3
+    @pytest.mark.parametrize(
+        ("name", "points"), [("steep walls", 21), ("student", 17), ("minor modes", 13)]
+    )
+    def test_it_bounds_the_error_of_a_coarse_rule(self, name, points):
+        etas = np.asarray(etas_of(name, jax.random.key(2), 32), np.float64)
+        coarse, fine = (double_quadrature(Stranger(name), etas, points) for points in (points, 65))
+        sd = np.sqrt(np.diagonal(fine.covariance, axis1=1, axis2=2))
+        z = np.max(np.abs(coarse.mean - fine.mean) / sd, 1)
+        known = np.isfinite(coarse.error)
+        assert np.isfinite(fine.error).all()
+        assert known.sum() >= 8
+        assert np.max(z[known]) > 1e-10
+        assert (z <= coarse.error)[known].all()
+
+    @pytest.mark.parametrize("name", ["kinks, undeclared", "a jump", "a wall in the base measure"])
+    def test_kinks_and_jumps_are_found(self, name):
+        etas = np.asarray(etas_of(name, jax.random.key(2), 8), np.float64)
+        found = double_quadrature(Stranger(name), etas)
+        for eta, mean, covariance in zip(etas, found.mean, found.covariance, strict=True):
+            exact, exact_covariance = DECLARED[name].exact(eta)
+            sd = np.sqrt(np.diag(exact_covariance))
+            assert np.max(np.abs(mean - exact) / sd) < 1e-7
+            assert np.max(np.abs(covariance - exact_covariance) / np.outer(sd, sd)) < 1e-7
+
+    def test_more_modes_than_are_integrated(self):
+        """A comb of some 30 modes within 40 nats."""
+        found = nd.quadrature_moments(Comb(), array([20.0, -0.5]))
+        assert np.isnan(found.mean).all()
+        assert np.isinf(found.error)
 
     def test_what_has_not_converged_is_nan(self):
         found = nd.quadrature_moments(QUARTIC, array((0.0, -1.0, -1.0)), points=9)
@@ -193,6 +228,7 @@ class TestErrorEstimate:
     @pytest.mark.parametrize("eta", [-3.0, -1.0, -0.75, -0.6])
     def test_heavy_tails(self, eta):
         found = nd.quadrature_moments(Stranger("student"), array([eta]))
+        eta = float(array(eta))
         exact = scipy.special.digamma(-eta) - scipy.special.digamma(-eta - 0.5)
         assert z_error(found, np.array([exact])) < 2 * found.error < 1e-3
 
@@ -202,6 +238,46 @@ class TestErrorEstimate:
             found = nd.quadrature_moments(declared, array([eta]))
             assert np.isnan(found.mean).all()
             assert np.isinf(found.error)
+
+    @pytest.mark.parametrize("n", [1e2, 1e4, 1e6])
+    def test_large_exponents_in_single_precision(self, n):
+        """Posteriors of n observations: eta . T is of order n, sd(T) of order 1 / sqrt(n)."""
+        family = nd.GammaShapePrior()
+        eta = np.asarray([1.1 * n, -n], np.float32)
+        exact = double_quadrature(family, eta[None].astype(np.float64))
+        found = jax.jit(lambda eta: nd.quadrature_moments(family, eta))(eta)
+        sd = np.sqrt(np.diagonal(exact.covariance[0]))
+        assert np.max(np.abs(found.mean - exact.mean[0]) / sd) < 3e-3
+        scale = max(1, abs(float(exact.log_partition[0])))
+        assert abs(found.log_partition - exact.log_partition[0]) < 2e-6 * scale
+
+    def test_derivatives_are_moments(self):
+        """The gradient of A is E[T], its derivative Cov[T], and so on."""
+
+        @jax.jit
+        def derivatives(eta):
+            def log_partition(eta):
+                return nd.quadrature_moments(QUARTIC, eta).log_partition
+
+            def covariance(eta):
+                return nd.quadrature_moments(QUARTIC, eta).covariance
+
+            found = nd.quadrature_moments(QUARTIC, eta)
+            third = jax.jacfwd(jax.hessian(log_partition))(eta), jax.jacrev(covariance)(eta)
+            forward = jax.jvp(jax.grad(log_partition), (eta,), (jnp.ones_like(eta),))[1]
+            return (
+                found,
+                jax.grad(log_partition)(eta),
+                jax.hessian(log_partition)(eta),
+                third,
+                (forward),
+            )
+
+        found, gradient, hessian, third, forward = derivatives(array((0.3, 2.0, -0.5)))
+        assert_close(gradient, np.asarray(found.mean), scale=10.0)
+        assert_close(hessian, np.asarray(found.covariance), scale=100.0)
+        assert_close(forward, np.asarray(found.covariance.sum(1)), scale=100.0)
+        assert_close(third[0], np.asarray(third[1]), scale=1000.0)
 
     def test_wells_of_any_depth(self):
         """Two narrow wells, 10,000 nats deep: their distance is known."""

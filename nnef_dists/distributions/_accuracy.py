@@ -1,0 +1,75 @@
+"""An upper limit of a network's errors, from the spread of its draws and held-out labels."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nnef_dists.bayes import predictive_moments
+from nnef_dists.networks import AbstractMomentNetwork
+
+_COVERAGE = 0.95
+# Errors of a mean, in units of its rounding.
+_ROUNDINGS = 4.0
+# The draws are the same for all etas, at calibration and afterwards.
+_SAMPLES, _SEED = 32, 0
+# Floors of the spread, in units of its median over etas; the last one makes the limit constant.
+_FLOORS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e4)
+
+
+def spread_of_mean(
+    network: AbstractMomentNetwork, eta: Float[Array, " eta_dim"]
+) -> Float[Array, " eta_dim"]:
+    """Returns the standard deviation of mu(eta) over draws of the weights, `(eta_dim,)`."""
+    key = jax.random.key(_SEED)
+    return predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)[1]
+
+
+def calibrate_limit(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, float]:
+    """Fits factor and floor of the limit that 95 % of errors do not exceed.
+
+        limit = factor sqrt(spread^2 + floor^2)
+
+    The factor is the conformal quantile of the ratios of errors to sqrt(spread^2 + floor^2), so
+    that the limit covers 95 % of fresh errors of the same distribution, whatever the spread is
+    worth. Of several floors the one is taken with the least median limit.
+
+    Args:
+        errors: Absolute errors, `(n,)`, in z units.
+        spreads: Their standard deviations over draws of the weights, `(n,)`, in z units.
+
+    Returns:
+        Factor and floor; the factor is infinite if there are too few errors or one in twenty is not
+        finite.
+
+    Reference:
+        Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, *Distribution-free predictive inference for
+        regression*, JASA 113 (2018), section 5.2.
+    """
+    n = len(errors)
+    rank = math.ceil(_COVERAGE * (n + 1))
+    spreads = np.where(np.isfinite(spreads), spreads, np.inf)
+    unit = np.median(spreads)
+    unit = unit if 0 < unit < np.inf else 1.0
+    fits = []
+    for floor in unit * np.asarray(_FLOORS):
+        widths = np.hypot(spreads, floor)
+        # Without any width at all there is no limit.
+        usable = (widths > 0) & (widths < np.inf) & np.isfinite(errors)
+        ratios = np.where(usable, errors, np.inf) / np.where(usable, widths, 1)
+        factor = np.sort(ratios)[rank - 1] if rank <= n else np.inf
+        median = factor * np.median(widths) if factor < np.inf else np.inf
+        fits.append((float(median), float(factor), float(floor)))
+    _, factor, floor = min(fits)
+    return factor, floor
+
+
+def rounding_of_mean(
+    covariance: Float[Array, "eta_dim eta_dim"], mean: Float[Array, " eta_dim"]
+) -> Float[Array, ""]:
+    """Returns the rounding error of mean parameters, in z units, the largest over statistics."""
+    eps = jnp.finfo(mean.dtype).eps
+    # Floats next to the mean are at least eps / 2 of it away; sums of terms lose a few more.
+    return _ROUNDINGS * eps * (1 + jnp.max(jnp.abs(mean) / jnp.sqrt(jnp.diagonal(covariance))))

@@ -1,0 +1,92 @@
+"""The log-density of a family of one dimension along its coordinate, with its slope."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.families import AbstractAngularSupport, ExponentialFamily
+
+# Log-density, in nats, of points without density: far below any other, and finite.
+NOWHERE = -1e30
+
+
+class OnLine(NamedTuple):
+    """A log-density and its parts at points of a line.
+
+    Attributes:
+        stats: T, `(eta_dim, *points)`; 0 without density.
+        logs: eta . T + log h + log|dx/du|, in nats, `(*points,)`; `NOWHERE` without density.
+        slopes: The derivative of `logs` in u, `(*points,)`; 0 without density.
+        rounding: The rounding error of `logs`, in nats, `(*points,)`.
+        slope_rounding: The rounding error of `slopes`, `(*points,)`.
+    """
+
+    stats: Float[Array, "eta_dim *points"]
+    logs: Float[Array, "*points"]
+    slopes: Float[Array, "*points"]
+    rounding: Float[Array, "*points"]
+    slope_rounding: Float[Array, "*points"]
+
+    @property
+    def is_nowhere(self) -> Bool[Array, "*points"]:
+        """Whether there is no density."""
+        return self.logs <= NOWHERE
+
+
+class Line(NamedTuple):
+    """A family of one dimension at one eta, in a coordinate u.
+
+    Attributes:
+        family: The exponential family.
+        eta: Natural parameters, `(eta_dim,)`.
+    """
+
+    family: ExponentialFamily
+    eta: Float[Array, " eta_dim"]
+
+    def __call__(self, u: Float[Array, "*points"]) -> OnLine:
+        """Returns statistics, log-density and slope at all points u."""
+        dtype = self.eta.dtype
+
+        def parts(u):
+            x, log_det = transform(self.family, u)
+            base = (self.family.log_base_measure(x) + log_det).astype(dtype)
+            return self.family.sufficient_statistics(x), base
+
+        def with_slopes(u):
+            return jax.jvp(parts, (u,), (jnp.ones_like(u),))
+
+        (stats, base), slopes = jax.vmap(with_slopes, out_axes=-1)(u.ravel())
+        terms, slope_terms = self.eta[:, None] * stats, self.eta[:, None] * slopes[0]
+        logs, slope = jnp.sum(terms, 0) + base, jnp.sum(slope_terms, 0) + slopes[1]
+        exists = jnp.isfinite(logs) & jnp.isfinite(slope)
+        eps = jnp.finfo(dtype).eps
+
+        def where_exists(values, otherwise=0.0):
+            return jnp.where(exists, values, otherwise).reshape(*values.shape[:-1], *u.shape)
+
+        return OnLine(
+            where_exists(stats),
+            where_exists(jnp.maximum(logs, NOWHERE), NOWHERE),
+            where_exists(slope),
+            where_exists(eps * (jnp.sum(jnp.abs(terms), 0) + jnp.abs(base))),
+            where_exists(eps * (jnp.sum(jnp.abs(slope_terms), 0) + jnp.abs(slopes[1]))),
+        )
+
+
+def transform(family: ExponentialFamily, u: Float[Array, ""]) -> tuple[Array, Float[Array, ""]]:
+    """Returns the point x of a coordinate, and log|dx/du|, in nats."""
+    support = family.support
+    if isinstance(support, AbstractAngularSupport):
+        return support.at_angle(u)
+    return support.transform_and_log_det(u.reshape(support.shape))
+
+
+def quadrature_dim(family: ExponentialFamily) -> int:
+    """Returns the number of coordinates that quadrature needs: one for an angle."""
+    if isinstance(family.support, AbstractAngularSupport):
+        return 1
+    return math.prod(family.support.shape)

@@ -1,0 +1,289 @@
+"""Pieces of a line that hold all of a density that matters, on each of which it falls."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from nnef_dists.families import AbstractAngularSupport
+from nnef_dists.sampling._breaks import find_breaks
+from nnef_dists.sampling._line import Line, OnLine
+from nnef_dists.sampling._roots import find_root
+
+# Beyond this many nats under the maximum, exp() is below float64's relative rounding.
+_NEGLIGIBLE_NATS = 45.0
+# Points of a scan that are so many nats under the maximum may lie beyond all pieces.
+_UNCOVERED_NATS = 40.0
+# Modes between two breaks whose pieces are kept.
+_MODES = 4
+# Each scan has as many points either way, dense as far as this: in u, in widths of a mode.
+_FIRST_SCAN, _FIRST_REACH = 48, 1e4
+_SECOND_SCAN, _SECOND_REACH = 20, 50.0
+# Root finding halves brackets in each step, but for one.
+_MODE_STEPS, _WIDTH_STEPS = 16, 12
+# The part of a bracket where the search for a width begins.
+_NARROW = 1e-7
+# Of epsilon: how far off a break may be in another precision.
+_BREAK_ROUNDINGS = 1
+
+
+class Pieces(NamedTuple):
+    """Pieces of a line: from its start on, in one direction, the density falls.
+
+    Attributes:
+        start: The higher end, `(pieces,)`.
+        at_start: The log-density there.
+        direction: 1 or -1, `(pieces,)`.
+        end: The valley, the break or the end of the scan in this direction, `(pieces,)`.
+        width: The length, `(pieces,)`; 0 for a piece that is not used.
+        bulk: The distance at which the density has fallen by one nat, `(pieces,)`.
+        is_open: Whether neither a valley nor a break ends the piece, `(pieces,)`.
+        uncovered: The highest log-density found outside of all pieces, in nats, `(1,)`.
+    """
+
+    start: Float[Array, " pieces"]
+    at_start: OnLine
+    direction: Float[Array, " pieces"]
+    end: Float[Array, " pieces"]
+    width: Float[Array, " pieces"]
+    bulk: Float[Array, " pieces"]
+    is_open: Bool[Array, " pieces"]
+    uncovered: Float[Array, " 1"]
+
+    @property
+    def is_used(self) -> Bool[Array, " pieces"]:
+        """Whether a piece holds a part of the density."""
+        return self.width > 0
+
+    @property
+    def highest(self) -> Float[Array, ""]:
+        """The highest log-density at any start, in nats."""
+        return jnp.max(jnp.where(self.is_used, self.at_start.logs, -jnp.inf))
+
+    @property
+    def is_whole(self) -> Bool[Array, ""]:
+        """Whether all points of the scans that matter are inside of pieces."""
+        is_covered = jnp.max(self.uncovered) < self.highest - _UNCOVERED_NATS
+        return is_covered & jnp.any(self.is_used)
+
+
+def find_pieces(line: Line) -> Pieces:
+    """Finds the pieces between modes, valleys, breaks and ends of a density.
+
+    Two scans evaluate the slope of the log-density: the first everywhere, the second around each
+    mode, in units of its width. A slope that changes its sign from + to - brackets a mode, however
+    narrow it is.
+
+    Args:
+        line: The density.
+
+    Returns:
+        Two pieces for each of the highest modes between two breaks.
+    """
+    dtype = line.eta.dtype
+    if isinstance(line.family.support, AbstractAngularSupport):
+        grid = 2 * math.pi * np.arange(2 * _FIRST_SCAN + 1) / (2 * _FIRST_SCAN)
+        first = jnp.asarray(grid, dtype)
+        first = first + first[jnp.argmin(line(first).logs)]
+        return _on_segment(line, first, first[0], first[-1], (False, False))
+    gap = _BREAK_ROUNDINGS * float(jnp.finfo(dtype).eps)
+    breaks = find_breaks(line.family)
+    lows = (-math.inf, *(after + gap * abs(after) for _, after in breaks))
+    highs = (*(before - gap * abs(before) for before, _ in breaks), math.inf)
+    parts = []
+    for low, high in zip(lows, highs, strict=True):
+        first = jnp.asarray(_first_scan(low, high, dtype), dtype)
+        ends = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
+        parts.append(_on_segment(line, first, *ends, (math.isinf(low), math.isinf(high))))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, -1), *parts)
+
+
+def _first_scan(low: float, high: float, dtype) -> np.ndarray:
+    """Returns points of a segment, whose ends are included if they are finite."""
+    far = math.log(float(jnp.finfo(dtype).max)) / 6
+    if math.isfinite(low) and math.isfinite(high):
+        return np.linspace(low, high, 2 * _FIRST_SCAN)
+    points = 2 * _FIRST_SCAN if math.isfinite(low) or math.isfinite(high) else _FIRST_SCAN
+    scan = _sinh_scan(points, np.arcsinh(_FIRST_REACH), far)
+    if math.isfinite(low):
+        return low + np.append(0, scan[points:])
+    return high - np.append(0, scan[points:])[::-1] if math.isfinite(high) else scan
+
+
+def _sinh_scan(points: int, near: float, far: float) -> np.ndarray:
+    """Returns points on either side of 0: sinh of an even grid to `near`, thinner to `far`."""
+    t = np.arange(0.5, points) / (points - 0.5)
+    # Two thirds of the points are as dense as an even grid to `near` would be.
+    t = 1.5 * near * t + (far - 1.5 * near) * t**7
+    return np.sinh(np.concatenate([-t[::-1], t]))
+
+
+def _evaluate(line: Line, scan: Float[Array, " n"]) -> OnLine:
+    at = line(scan)
+    # What is evaluated once shall not be evaluated again by each that uses it.
+    logs, slopes = lax.optimization_barrier((at.logs, at.slopes))
+    return at._replace(logs=logs, slopes=slopes)
+
+
+def _on_segment(
+    line: Line,
+    first: Float[Array, " n"],
+    low: Float[Array, ""],
+    high: Float[Array, ""],
+    is_infinite: tuple[bool, bool],
+) -> Pieces:
+    at = _evaluate(line, first)
+    mode, _, _ = _find_modes(line, first, at)
+    start, direction = _both_ways(mode)
+    logs = line(start).logs
+    away = direction * (first[:, None] - start)
+    limit = jnp.minimum(_nearest(away, logs - at.logs[:, None] > 1), jnp.max(away, 0))
+    end = jnp.where(direction > 0, first[-1], first[0])
+    width = _distance(line, (start, direction, end), logs, 1.0, limit).reshape(2, -1)
+    # A mode at an end has one side.
+    scale = jnp.prod(jnp.sqrt(jnp.maximum(width, 1e-3 * jnp.max(width, 0))), 0)
+    # Each mode has its part of the second scan, which ends halfway to the next one.
+    middle = (mode[1:] + mode[:-1]) / 2
+    lows, highs = jnp.append(low, middle), jnp.append(middle, high)
+    far = math.log(float(jnp.finfo(low.dtype).max)) / 2
+    t = jnp.asarray(_sinh_scan(_SECOND_SCAN, np.arcsinh(_SECOND_REACH), far), low.dtype)
+    scan = jnp.clip(mode[:, None] + scale[:, None] * t, lows[:, None], highs[:, None]).ravel()
+    return _pieces_of(line, scan, is_infinite)
+
+
+def _pieces_of(line: Line, scan: Float[Array, " n"], is_infinite: tuple[bool, bool]) -> Pieces:
+    at = _evaluate(line, scan)
+    mode, cell, exists = _find_modes(line, scan, at)
+    rises = _rises(at)
+    is_valley = jnp.append(~rises[:-1] & rises[1:], False)[:, None]
+    index = np.arange(len(scan))[:, None]
+    high = jnp.min(jnp.where(is_valley & (index > cell), scan[:, None], jnp.inf), 0)
+    low = jnp.max(jnp.where(is_valley & (index < cell), scan[:, None], -jnp.inf), 0)
+    is_open = jnp.append(jnp.isinf(high) & is_infinite[1], jnp.isinf(low) & is_infinite[0])
+    high, low = jnp.minimum(high, scan[-1]), jnp.maximum(low, scan[0])
+    start, direction = _both_ways(mode)
+    at_start = line(start)
+    logs = at_start.logs
+    end = jnp.append(high, low)
+    length = direction * (end - start)
+    exists = jnp.tile(exists, 2) & ~at_start.is_nowhere & (length > 0)
+    highest = jnp.max(jnp.where(exists, logs, -jnp.inf))
+    nats = _NEGLIGIBLE_NATS - (highest - logs)
+    is_used = exists & (nats > 0)
+    nats = jnp.clip(nats, 1, _NEGLIGIBLE_NATS)
+    away = direction * (scan[:, None] - start)
+    fall = logs - at.logs[:, None]
+    where = start, direction, end
+    bulk = _distance(line, where, logs, 1.0, jnp.minimum(_nearest(away, fall > 1), length))
+    fall = fall - jnp.log1p(jnp.maximum(away, 0) / bulk)
+    limit = jnp.minimum(_nearest(away, fall > nats), length)
+    width = jnp.where(is_used, _distance(line, where, logs, nats, limit, bulk), 0)
+    is_inside = jnp.any((away >= 0) & (away <= width * (1 + _NARROW)), 1)
+    uncovered = jnp.max(jnp.where(is_inside, -jnp.inf, at.logs), keepdims=True)
+    return Pieces(start, at_start, direction, end, width, bulk, is_open, uncovered)
+
+
+def _rises(at: OnLine) -> Bool[Array, " n"]:
+    """Returns whether the log-density rises: without density, toward the highest point."""
+    toward = np.arange(len(at.logs)) < jnp.argmax(at.logs)
+    rises = jnp.where(at.is_nowhere, toward, at.slopes > 0)
+    # So that there is a mode at an end where the density is highest.
+    return jnp.concatenate([jnp.array([True]), rises[1:-1], jnp.array([False])])
+
+
+def _find_modes(
+    line: Line, scan: Float[Array, " n"], at: OnLine
+) -> tuple[Float[Array, " modes"], Int[Array, " modes"], Bool[Array, " modes"]]:
+    """Returns the highest modes in order, the cells that hold them, and which of them exist."""
+    rises = _rises(at)
+    step = scan[1:] - scan[:-1]
+    slopes, logs = at.slopes, at.logs
+    # Tangents from both ends meet above the mode.
+    bend = slopes[:-1] - slopes[1:]
+    meet = (logs[1:] - logs[:-1] - slopes[1:] * step) / jnp.where(bend > 0, bend, 1)
+    height = jnp.maximum(logs[:-1] + slopes[:-1] * jnp.clip(meet, 0, step), logs[1:])
+    height = jnp.where(rises[:-1] & ~rises[1:], height, -jnp.inf)
+    cells, exists = [], []
+    for _ in range(_MODES):
+        cell = jnp.argmax(height)
+        exists.append(height[cell] > -jnp.inf)
+        cells.append(jnp.where(exists[-1], cell, cells[0] if cells else cell))
+        height = jnp.where(np.arange(len(height)) == cell, -jnp.inf, height)
+    cell, exists = lax.sort((jnp.stack(cells), jnp.stack(exists)), num_keys=1)
+    low, high = scan[cell], scan[cell + 1]
+    # Without density the slope leads toward the other end.
+    nowhere = at.is_nowhere[cell], at.is_nowhere[cell + 1]
+    steepest = jnp.maximum(jnp.abs(slopes[cell]), jnp.abs(slopes[cell + 1]))
+    beyond = jnp.where(nowhere[0], steepest, -steepest)
+    at_low = jnp.where(nowhere[0], beyond, slopes[cell])
+    at_high = jnp.where(nowhere[1], beyond, slopes[cell + 1])
+
+    def slope(u):
+        found = line(u)
+        return jnp.where(found.is_nowhere, beyond, found.slopes)
+
+    mode = find_root(slope, (low, high), (at_low, at_high), _MODE_STEPS)
+    mode = jnp.where(at_low <= 0, low, jnp.where(at_high > 0, high, mode))
+    return mode, cell, exists
+
+
+def _both_ways(mode: Float[Array, " modes"]) -> tuple[Array, Array]:
+    """Returns starts and directions of the pieces of modes."""
+    one = jnp.ones_like(mode)
+    return jnp.tile(mode, 2), jnp.append(one, -one)
+
+
+def _nearest(away: Float[Array, "n pieces"], holds: Bool[Array, "n pieces"]) -> Array:
+    """Returns how far away the first point of a scan is where something holds."""
+    return jnp.min(jnp.where((away > 0) & holds, away, jnp.inf), 0)
+
+
+def move(
+    start: Array, direction: Array, end: Array, distance: Float[Array, "*n pieces"]
+) -> Float[Array, "*n pieces"]:
+    """Returns the points so far from starts, never beyond the ends."""
+    u = start + direction * distance
+    return jnp.where(direction > 0, jnp.minimum(u, end), jnp.maximum(u, end))
+
+
+def _distance(
+    line: Line,
+    where: tuple[Array, Array, Array],
+    logs: Float[Array, " pieces"],
+    nats: Float[Array, " pieces"] | float,
+    limit: Float[Array, " pieces"],
+    bulk: Float[Array, " pieces"] | None = None,
+) -> Float[Array, " pieces"]:
+    """Returns the distance at which a log-density has fallen by so many nats.
+
+    With `bulk` it is the density per unit of log distance that falls, so that the tails that are
+    left out are negligible, however heavy they are.
+
+    Args:
+        line: The density.
+        where: Starts, directions and ends of pieces.
+        logs: The log-density at the starts.
+        nats: How far it falls.
+        limit: The largest distance; the result if the fall is less there.
+        bulk: The distance of one nat, and the least one.
+
+    Returns:
+        The distances.
+    """
+
+    def excess(log_distance):
+        distance = jnp.exp(log_distance)
+        fall = logs - line(move(*where, distance)).logs
+        fall = fall if bulk is None else fall - jnp.log1p(distance / bulk)
+        return jnp.log(jnp.maximum(fall, 1e-3) / nats)
+
+    limit = jnp.maximum(limit, jnp.finfo(limit.dtype).tiny / _NARROW)
+    least = _NARROW * limit if bulk is None else jnp.minimum(bulk, limit)
+    ends = jnp.log(least), jnp.log(limit)
+    values = excess(jnp.stack(ends))
+    found = jnp.exp(find_root(excess, ends, (values[0], values[1]), _WIDTH_STEPS))
+    return jnp.where(values[1] <= 0, limit, jnp.where(values[0] < 0, found, least))

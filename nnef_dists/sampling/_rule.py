@@ -1,0 +1,295 @@
+"""Gauss-Legendre rules on the pieces of a line: integrals right at any scale, in float32 too."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.sampling._line import Line
+from nnef_dists.sampling._pieces import Pieces, find_pieces, move
+
+# The density has to fall by so many nats, or by some of the digits, before numbers overflow.
+_LEAST_FALL = 32.0
+_LEAST_FALL_OF_DIGITS = 0.75
+# Times the distance of one nat: where the body of a piece ends at most.
+_LONGEST_BODY = 8.0
+# The logarithm of distance over which a tail's nodes are even at first.
+_DENSE_TAIL = 3.0
+# How many of the last Legendre coefficients bound the error, and how far they may be off.
+_LAST, _SAFETY = 4, 4.0
+# Roundings by which T may be off: log Gamma is known to some.
+_ROUNDINGS = 3.0
+
+
+class LineRule(NamedTuple):
+    """A rule for the integral of a density of one dimension, and its nodes.
+
+    Derivatives in eta of whatever is computed by it are those at fixed nodes: `log_partition` has
+    the gradient E[T], and so on to any order.
+
+    Attributes:
+        stats: T at the nodes from `origin` on, `(eta_dim, n)`.
+        logs: Logarithms of weight times density, from the highest density on, `(n,)`.
+        origin: T at the highest mode, `(eta_dim,)`.
+        highest: The log-density there, in nats.
+        error: An upper bound of the error of A, in nats, of means, in z units, and of covariances,
+            in units of both sd(T); without the rounding of the log-density itself, which A has.
+            Infinite if the density does not fall before numbers overflow, or has more modes.
+    """
+
+    stats: Float[Array, "eta_dim n"]
+    logs: Float[Array, " n"]
+    origin: Float[Array, " eta_dim"]
+    highest: Float[Array, ""]
+    error: Float[Array, ""]
+
+    @property
+    def log_partition(self) -> Float[Array, ""]:
+        """A(eta), in nats."""
+        return self.highest + jax.nn.logsumexp(self.logs)
+
+    @property
+    def mean(self) -> Float[Array, " eta_dim"]:
+        """E[T], `(eta_dim,)`."""
+        return self.origin + jnp.sum(self.stats * jax.nn.softmax(self.logs), 1)
+
+    @property
+    def covariance(self) -> Float[Array, "eta_dim eta_dim"]:
+        """Cov[T], `(eta_dim, eta_dim)`."""
+        weights = jax.nn.softmax(self.logs)
+        centered = self.stats - jnp.sum(self.stats * weights, 1, keepdims=True)
+        return (centered * weights) @ centered.T
+
+
+class Nodes(NamedTuple):
+    """Nodes on pieces of a line, each of which has a body and a tail: `(2, pieces, nodes)`.
+
+    Attributes:
+        edges: Where the body begins, where it ends and where the tail ends.
+        u: The nodes.
+        stats: T there, `(eta_dim, 2, pieces, nodes)`.
+        logs: Logarithms of the density, from the highest start on, in nats.
+        stretch: The lengths that nodes stand for, in units of the weights of a rule on (0, 1).
+        end: How far the density per unit of log distance has fallen at the last node, in nats,
+            `(pieces,)`.
+    """
+
+    edges: Float[Array, "3 pieces"]
+    u: Float[Array, "2 pieces nodes"]
+    stats: Float[Array, "eta_dim 2 pieces nodes"]
+    logs: Float[Array, "2 pieces nodes"]
+    stretch: Float[Array, "2 pieces nodes"]
+    end: Float[Array, " pieces"]
+
+
+class _Legendre(NamedTuple):
+    """A rule on (0, 1): nodes, weights, and of values there integrals and Legendre coefficients."""
+
+    node: np.ndarray
+    weight: np.ndarray
+    cumulative: np.ndarray
+    coefficients: np.ndarray
+
+
+@functools.cache
+def _legendre(points: int) -> _Legendre:
+    node, weight = np.polynomial.legendre.leggauss(points)
+    values = np.polynomial.legendre.legvander(node, points)
+    norm = 2 * np.arange(points) + 1
+    coefficients = (norm[:, None] / 2) * values[:, :points].T * weight
+    # The integral of P_k from -1 on is (P_{k+1} - P_{k-1}) / (2 k + 1).
+    integrals = np.empty((points, points))
+    integrals[:, 0] = node + 1
+    integrals[:, 1:] = (values[:, 2:] - values[:, : points - 1]) / norm[1:]
+    return _Legendre((node + 1) / 2, weight / 2, integrals @ coefficients / 2, coefficients)
+
+
+def line_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: int) -> LineRule:
+    """Returns the rule for one eta.
+
+    Args:
+        family: A family of one dimension.
+        eta: Natural parameters, not checked.
+        points: Nodes in each half of a piece.
+
+    Returns:
+        The rule, in the dtype of eta.
+    """
+    fixed = lax.stop_gradient(eta)
+    line = Line(family, fixed)
+    pieces = find_pieces(line)
+    nodes = _place_nodes(line, pieces, points)
+    weight = jnp.asarray(_legendre(points).weight, eta.dtype)
+    best = jnp.argmax(jnp.where(pieces.is_used, pieces.at_start.logs, -jnp.inf))
+    origin = pieces.at_start.stats[:, best]
+    stats = nodes.stats - origin[:, None, None, None]
+    stats = jnp.where(jnp.isneginf(nodes.logs), 0, stats)
+    logs = nodes.logs + jnp.log(weight * nodes.stretch)
+    error = _error(pieces, nodes, stats, logs, origin)
+    # Nothing but eta varies: values are 0, derivatives those of eta . T.
+    change = eta - fixed
+    stats = stats.reshape(len(eta), -1)
+    return LineRule(
+        stats,
+        logs.ravel() + change @ stats,
+        origin,
+        pieces.highest + change @ origin,
+        error,
+    )
+
+
+class Quantiles(NamedTuple):
+    """A distribution function as a table.
+
+    Attributes:
+        cumulative: Probabilities, rising from 0 to 1, `(n,)`.
+        u: The coordinates, `(n,)`: they need not rise from one piece to the next.
+        is_held: Whether all that matters of the density is in the table.
+    """
+
+    cumulative: Float[Array, " n"]
+    u: Float[Array, " n"]
+    is_held: Bool[Array, ""]
+
+
+def line_quantiles(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: int
+) -> Quantiles:
+    """Returns the distribution function of one eta at the ends and nodes of all pieces.
+
+    Args:
+        family: A family of one dimension.
+        eta: Natural parameters, not checked.
+        points: Nodes in each half of a piece.
+
+    Returns:
+        The table, in the dtype of eta.
+    """
+    line = Line(family, lax.stop_gradient(eta))
+    pieces = find_pieces(line)
+    nodes, rule = _place_nodes(line, pieces, points), _legendre(points)
+    density = jnp.exp(nodes.logs) * jnp.where(jnp.isneginf(nodes.logs), 0, nodes.stretch)
+    within = density @ jnp.asarray(rule.cumulative.T, eta.dtype)
+    mass = density @ jnp.asarray(rule.weight, eta.dtype)
+    within = jnp.clip(within, 0, mass[..., None])
+    table = jnp.concatenate([jnp.zeros_like(mass)[..., None], within, mass[..., None]], -1)
+    before = jnp.cumsum(mass.ravel()).reshape(mass.shape) - mass
+    u = jnp.concatenate([nodes.edges[:2, :, None], nodes.u, nodes.edges[1:, :, None]], -1)
+    cumulative = lax.cummax((before[..., None] + table).ravel())
+    return Quantiles(cumulative / cumulative[-1], u.ravel(), _is_held(pieces, nodes))
+
+
+def _place_nodes(line: Line, pieces: Pieces, points: int) -> Nodes:
+    """Places nodes on all pieces.
+
+    In the body the distance of a node from the start is w expm1(a t) / expm1(a), with t in (0, 1)
+    and a such that a third of the nodes lie within one nat. In the tail its logarithm is a
+    quadratic function of t. The log-density at the nodes is the integral of its slope, which keeps
+    its digits where the log-density is large, as far as its rounding allows.
+
+    Args:
+        line: The density.
+        pieces: Its pieces.
+        points: Nodes in each half of a piece.
+
+    Returns:
+        The nodes.
+    """
+    rule = _legendre(points)
+    dtype = line.eta.dtype
+    t = jnp.asarray(rule.node, dtype)
+    ratio = jnp.maximum(pieces.width / pieces.bulk, 1)
+    body = jnp.minimum(jnp.sqrt(ratio), _LONGEST_BODY)
+    within = (jnp.sqrt(4 * body - 3) - 1) / 2
+    within = 3 * jnp.log(jnp.maximum(within, 0.5))
+    alpha = jnp.where(jnp.abs(within) < 1e-3, 1e-3, within)[:, None]
+    inner = pieces.width * body / ratio
+    length = inner[:, None] / jnp.expm1(alpha)
+    # What a long tail begins with takes more nodes than the rest of it.
+    decades = jnp.log(ratio / body)[:, None]
+    rate = jnp.minimum(decades, _DENSE_TAIL)
+    tail = inner[:, None] * jnp.exp(rate * t + (decades - rate) * t**2)
+    distance = jnp.stack([length * jnp.expm1(alpha * t), tail])
+    stretch = [length * alpha * jnp.exp(alpha * t), tail * (rate + 2 * (decades - rate) * t)]
+    stretch = jnp.stack(stretch)
+    where = pieces.start[:, None], pieces.direction[:, None], pieces.end[:, None]
+    u = move(*where, distance)
+    at, start = line(u), pieces.at_start
+    slopes = pieces.direction[:, None] * at.slopes * stretch
+    change = slopes @ jnp.asarray(rule.cumulative.T, dtype)
+    whole = slopes[0] @ jnp.asarray(rule.weight, dtype)
+    change = change + jnp.stack([jnp.zeros_like(whole), whole])[..., None]
+    direct = at.logs - start.logs[:, None]
+    rounding = _ROUNDINGS * (at.rounding + start.rounding[:, None])
+    change = jnp.clip(change, direct - rounding, direct + rounding)
+    logs = change + (start.logs - pieces.highest)[:, None]
+    exists = pieces.is_used[:, None] & ~at.is_nowhere & (stretch > 0)
+    end = -change[1, :, -1] - jnp.log1p(distance[1, :, -1] / pieces.bulk)
+    edges = jnp.stack([jnp.zeros_like(inner), inner, pieces.width])
+    edges = move(pieces.start, pieces.direction, pieces.end, edges)
+    return Nodes(edges, u, at.stats, jnp.where(exists, logs, -jnp.inf), stretch, end)
+
+
+def _error(
+    pieces: Pieces, nodes: Nodes, stats: Array, logs: Array, origin: Float[Array, " eta_dim"]
+) -> Float[Array, ""]:
+    """Returns the bound of a rule: what its polynomials leave, its tails, and rounding."""
+    dtype = logs.dtype
+    points = logs.shape[-1]
+    rule = _legendre(points)
+    shape = (len(stats), 2, -1, points)
+    weights = jax.nn.softmax(logs.ravel()).reshape(logs.shape)
+    mean = jnp.sum(stats * weights, (1, 2, 3), keepdims=True)
+    sd = jnp.sqrt(jnp.sum((stats - mean) ** 2 * weights, (1, 2, 3), keepdims=True))
+    z = ((stats - mean) / sd).reshape(shape)
+    values = jnp.concatenate([weights[None], weights * z, weights * z**2])
+    values = values / jnp.asarray(rule.weight, dtype)
+
+    heights = pieces.at_start.logs - pieces.highest
+    eps = float(jnp.finfo(dtype).eps) / 2
+    at = pieces.at_start
+    # Of the log-density within one nat, of the nodes, and of T itself.
+    rounding = jnp.minimum(at.rounding, at.slope_rounding * pieces.bulk) / 2
+    rounding = jnp.maximum(rounding, eps * jnp.abs(pieces.start) / pieces.bulk)
+    # Between modes whole log-densities are compared.
+    best = pieces.start[jnp.argmax(jnp.where(pieces.is_used, heights, -jnp.inf))]
+    rounding = jnp.where(pieces.start == best, rounding, jnp.maximum(rounding, at.rounding / 2))
+    rounding = jnp.max(jnp.where(pieces.is_used, rounding * jnp.exp(heights), 0))
+    rounding = jnp.maximum(rounding, eps * jnp.max(jnp.abs(origin) / sd.ravel()))
+
+    def largest(stop):
+        rows = jnp.asarray(rule.coefficients[stop - _LAST : stop].T, dtype)
+        return jnp.maximum(jnp.max(jnp.abs(values @ rows), -1), jnp.finfo(dtype).tiny)
+
+    # n nodes integrate polynomials of degree 2 n - 1: coefficients go on falling as they do.
+    last = largest(points)
+    # Coefficients of rounding errors do not fall.
+    floor = _SAFETY * rounding * jnp.max(jnp.abs(values), -1)
+    decay = jnp.minimum(
+        (last / largest(points // 2)) ** 2, (last / largest(points - _LAST)) ** (points / _LAST)
+    )
+    left = _SAFETY * jnp.max(jnp.sum(jnp.maximum(last - floor, 0) * jnp.minimum(decay, 1), (1, 2)))
+    is_open = pieces.is_used & pieces.is_open
+    decays = jnp.maximum(jnp.log1p(pieces.width / pieces.bulk), 1)
+    farthest = 1 + jnp.max(jnp.abs(z[:, 1, :, -1]), 0) ** 2
+    tails = jnp.exp(heights - nodes.end) * decays * farthest
+    tails = jnp.sum(jnp.where(is_open, tails, 0))
+    # Each weight is an exponential, whose argument is rounded.
+    depth = 2 * _ROUNDINGS * jnp.where(weights > 0, jnp.abs(nodes.logs), 0)
+    rounding = rounding + eps * jnp.max(jnp.sum(weights * z**2 * depth, (1, 2, 3)))
+    error = left + tails + rounding
+    return jnp.where(_is_held(pieces, nodes) & jnp.isfinite(error), error, jnp.inf)
+
+
+def _is_held(pieces: Pieces, nodes: Nodes) -> Bool[Array, ""]:
+    """Returns whether the density is negligible beyond the pieces."""
+    digits = -math.log(float(jnp.finfo(nodes.logs.dtype).eps))
+    least = min(_LEAST_FALL, _LEAST_FALL_OF_DIGITS * digits)
+    depth = nodes.end + pieces.highest - pieces.at_start.logs
+    return jnp.all(~(pieces.is_used & pieces.is_open) | (depth > least)) & pieces.is_whole

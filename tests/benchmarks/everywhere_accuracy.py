@@ -1,0 +1,98 @@
+"""What `accuracy` says beside the errors of networks, in the box of the training etas and outside.
+
+    python tests/benchmarks/everywhere_accuracy.py [--jobs NAME ...] [--seeds 1] [--steps 0.25]
+
+An error is the largest over statistics, in z units. An eta with an infinite accuracy is refused. Of
+the others `accuracy` should cover 95 %, with a median of at most 5 times the error; of the etas in
+the box at most 5 % should be refused. Etas outside are those in the box times a random factor.
+Every second row is a sceptic's: twice the spread of the network's own draws, nothing refused.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import training
+
+from nnef_dists.distributions import AmortizedFamily
+from tests.benchmarks.bench_networks import labels
+from tests.benchmarks.jobs import JOBS
+
+LABELS, CALIBRATION, FRESH = 1024, 256, 512
+# Factors of the etas, beyond 1 all outside of the box.
+FACTORS = {
+    "in the box": (1.0, 1.0),
+    "times 1 to 2": (1.0, 2.0),
+    "times 2 to 5": (2.0, 5.0),
+    "times 10 to 50": (10.0, 50.0),
+}
+
+
+def trained(job, seed, options):
+    """A network after both stages, validated."""
+    data = labels(job, seed, LABELS)
+    unseen = labels(job, 100 + seed, 2 * CALIBRATION, draws=2000).only_ok()
+    network = nd.LogPartitionNetwork(job.family, data, key=jax.random.key(4000 + seed))
+    steps = round(24000 * options.steps)
+    network, _ = training.fit_means(network, data, jax.random.key(5000 + seed), steps=steps)
+    network, _ = training.fit_widths(
+        network, data, unseen[::2], jax.random.key(7000 + seed), steps=round(1500 * options.steps)
+    )
+    return nd.validate(AmortizedFamily(job.family, network), unseen[1::2])
+
+
+def compare(q, job, seed):
+    """Prints coverage, size and refusals of each region."""
+    evaluate = jax.jit(jax.vmap(lambda eta: (q.mean(eta), q.accuracy(eta))))
+    spread = jax.jit(jax.vmap(lambda eta: q.predictive(eta, jax.random.key(1))[1]))
+    for number, (where, (low, high)) in enumerate(FACTORS.items()):
+        key_etas, key_factors = jax.random.split(jax.random.key(3000 + 10 * seed + number))
+        etas = job.family.sample_eta(key_etas, FRESH, job.ranges)
+        factors = jax.random.uniform(key_factors, (FRESH, 1), minval=low, maxval=high)
+        etas = etas * factors
+        etas = etas[np.asarray(jax.vmap(job.family.is_valid_eta)(etas))]
+        mean, limit = (np.asarray(leaf, np.float64) for leaf in evaluate(etas))
+        exact, covariance = job.exact(np.asarray(etas, np.float64))
+        scale = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        error = np.max(np.abs(mean - exact) / scale, 1)
+        own = 2 * np.max(np.asarray(spread(etas)) / scale, 1)
+        known = np.isfinite(limit)
+        print(f"  {where:15s}{describe(error, limit, known)}")
+        print(f"  {'twice the spread':>15s}{describe(error, own, np.ones_like(known))}", flush=True)
+
+
+def describe(error, limit, known):
+    if not known.any():
+        return f"  all of {len(known)} refused; largest error {error.max():.2g}"
+    covered = np.mean(error[known] <= limit[known])
+    within = np.mean(error[known] <= 3 * limit[known])
+    ratio = np.median(limit[known]) / np.median(error[known])
+    return (
+        f"  refused {np.mean(~known):6.1%}; of the others covered {covered:6.1%}, within 3 times "
+        f"{within:6.1%}; median accuracy {np.median(limit[known]):.2g}, {ratio:.1f} times the error"
+    )
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--jobs", nargs="*", choices=list(JOBS), default=["quartic", "lattice10"])
+    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--steps", type=float, default=0.25, help="of the examples' steps")
+    options = options.parse_args()
+    for name in options.jobs:
+        for seed in range(options.seeds):
+            print(f"{name}, seed {seed}", flush=True)
+            q = trained(JOBS[name], seed, options)
+            print(f"  {q}", flush=True)
+            compare(q, JOBS[name], seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The limit of errors that a tractable family states, against errors that are known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from nnef_dists.distributions._accuracy import calibrate_limit
+from tests.networks.data import exact_data
+from tests.networks.exact import CASES, STDV, etas_of, family_of, moments_of, potential_of
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+GAUSSIAN = CASES["GaussianNatural1D"][0]
+FAR = (0.5, -40.0)
+
+
+def labels(n=100, seed=8):
+    """Exact labels at etas of the training ranges."""
+    return exact_data(GAUSSIAN, etas_of("GaussianNatural1D", n, seed=seed))
+
+
+def largest_error(q, etas):
+    """The largest error of the mean over statistics, in z units, in double precision."""
+    mean = np.asarray(jax.vmap(q.mean)(etas), np.float64)
+    exact = np.asarray(jax.vmap(GAUSSIAN.mean)(etas), np.float64)
+    covariance = np.asarray(jax.vmap(GAUSSIAN.covariance)(etas), np.float64)
+    return np.max(np.abs(mean - exact) / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), 1)
+
+
+def test_it_covers_errors_that_vary_with_eta():
+    """Of a network that is off by a fixed shift, and of one whose weights are certain."""
+    net = potential_of("GaussianNatural1D")
+    shift = net.shift.mean + jnp.asarray([0.003, -0.002], net.shift.mean.dtype)
+    sure = nd.DeterministicParameter(shift)
+    unsure = nd.GaussianParameter.from_stdv(shift, STDV)
+    etas = etas_of("GaussianNatural1D", 2000, seed=5)
+    medians = []
+    for law in (unsure, sure):
+        q = nd.AmortizedFamily(GAUSSIAN, dataclasses.replace(net, shift=law))
+        q = nd.validate(q, labels())
+        limit = np.asarray(jax.vmap(q.accuracy)(etas))
+        known = np.isfinite(limit)
+        assert known.mean() > 0.97
+        error = largest_error(q, etas)[known]
+        # By chance the coverage of 100 held-out labels has a standard deviation of 2 %.
+        assert 0.88 < np.mean(error <= limit[known]) <= 1.0
+        medians.append(np.median(limit[known] / error))
+    # The spread knows how errors vary, a constant does not.
+    assert medians[0] < 1.6
+    assert medians[0] < medians[1] < 5
+
+
+@pytest.mark.parametrize("exact", [potential_of, moments_of])
+def test_of_an_exact_network_it_is_small_and_not_zero(exact):
+    network = exact("GaussianNatural1D")
+    certain = dataclasses.replace(network, shift=nd.DeterministicParameter(network.shift.mean))
+    q = nd.validate(nd.AmortizedFamily(GAUSSIAN, certain), labels())
+    etas = etas_of("GaussianNatural1D", 50, seed=5)
+    limit = np.asarray(jax.vmap(q.accuracy)(etas))
+    assert np.all(limit > 0)
+    assert np.all(limit < 200 * np.finfo(limit.dtype).eps * 10)
+    assert np.all(largest_error(q, etas) <= limit)
+
+
+def test_outside_nothing_is_known():
+    q = nd.validate(family_of("GaussianNatural1D"), labels())
+    far = jnp.asarray(FAR)
+    assert q.accuracy(far) == jnp.inf
+    assert jax.jit(q.accuracy)(far) == jnp.inf
+    inside = q.accuracy(etas_of("GaussianNatural1D")[0])
+    assert inside < 1
+    assert q.at(etas_of("GaussianNatural1D")[0]).accuracy() == inside
+
+
+def test_without_a_report_nothing_is_known():
+    assert family_of("GaussianNatural1D").accuracy(etas_of("GaussianNatural1D")[0]) == jnp.inf
+
+
+@pytest.mark.parametrize("source", [nd.ClosedForm, nd.Quadrature, family_of])
+def test_of_an_invalid_eta_it_is_infinite(source):
+    q = source(GAUSSIAN) if source is not family_of else family_of("GaussianNatural1D")
+    invalid = jnp.asarray([[0.5, 1.0], [jnp.nan, -1.0], [0.5, 0.0]])
+    assert np.all(np.asarray(jax.jit(jax.vmap(q.accuracy))(invalid)) == np.inf)
+
+
+@pytest.mark.parametrize("source", [nd.ClosedForm, nd.Quadrature])
+def test_of_formulas_it_is_the_rounding(source):
+    """Concentrated or far from 0, where digits are lost."""
+    q = source(GAUSSIAN)
+    etas = jnp.asarray([[0.3, -0.5], [1e4, -0.5e4], [-300.0, -0.5]])
+    limit = np.asarray(jax.jit(jax.vmap(q.accuracy))(etas))
+    assert np.all(largest_error(q, etas) <= limit)
+    assert np.all(limit < 1e-2)
+
+
+class TestCalibration:
+    RNG = np.random.default_rng(0)
+
+    def test_95_percent_are_covered_on_average(self):
+        """Whether or not the spread knows anything of the errors."""
+        covered = []
+        for _ in range(300):
+            sizes, noise = np.exp(self.RNG.normal(size=(2, 80)))
+            errors = np.abs(sizes * self.RNG.normal(size=80))
+            factor, floor = calibrate_limit(errors[:40], (sizes * noise)[:40])
+            limit = factor * np.hypot((sizes * noise)[40:], floor)
+            covered.append(np.mean(errors[40:] <= limit))
+        # The best of seven floors costs a part of the coverage.
+        assert 0.92 < np.mean(covered) < 0.98
+
+    def test_a_spread_that_knows_is_used(self):
+        sizes = np.exp(2 * self.RNG.normal(size=400))
+        errors = np.abs(sizes * self.RNG.normal(size=400))
+        factor, floor = calibrate_limit(errors, sizes)
+        assert abs(factor / 1.96 - 1) < 0.2
+        assert floor < np.median(sizes) / 2
+
+    def test_one_that_does_not_is_not(self):
+        errors = np.abs(self.RNG.normal(size=400))
+        factor, floor = calibrate_limit(errors, np.exp(2 * self.RNG.normal(size=400)))
+        assert abs(factor * floor / 1.96 - 1) < 0.2
+
+    def test_no_spread_at_all(self):
+        factor, floor = calibrate_limit(np.arange(100.0), np.zeros(100))
+        assert factor * floor == pytest.approx(95)
+
+    @pytest.mark.parametrize("errors", [np.full(100, np.inf), np.arange(18.0)])
+    def test_errors_that_say_nothing(self, errors):
+        assert calibrate_limit(errors, np.ones(len(errors)))[0] == np.inf
