@@ -1,6 +1,7 @@
 """Functions of mean zero that a family declares: what control variates are made of."""
 
 from abc import abstractmethod
+from typing import final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
+@final
 class SteinFunctions(eqx.Module):
     """Smooth functions phi_1, ..., phi_k of a point u in R^n, with two derivatives at that point.
 
