@@ -252,6 +252,7 @@ NETWORKS = (
 
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
+    nd.families.SteinFunctions,
     nd.families.AdditiveLogRatio,
     nd.families.BaseMeasureAsStatistic,
     nd.flows.BoundedScale,
