@@ -190,4 +190,5 @@ def draw(history):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -224,4 +224,5 @@ def draw_consistency(found, learned, losses):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -187,4 +187,5 @@ def draw_spiral(flow, nll, key):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -38,6 +38,7 @@ from nnef_dists.bayes import (
     sample_all_parameters,
     unfreeze_all,
 )
+from nnef_dists.generation import keep_compiled
 from nnef_dists.saving import load, save
 
 NOISE = 0.1
@@ -255,4 +256,5 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    keep_compiled()
     main()

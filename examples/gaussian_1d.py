@@ -42,4 +42,5 @@ def draw(history):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     closed_form.main(__doc__, FAMILY, draw, config="gaussian_1d", out="artifacts/gaussian_1d")

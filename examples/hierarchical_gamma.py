@@ -244,4 +244,5 @@ def main():
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -195,4 +195,5 @@ def draw_pinwheel(flow, key):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

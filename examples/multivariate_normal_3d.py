@@ -64,6 +64,7 @@ def covariance_of(moments):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     closed_form.main(
         __doc__, FAMILY, draw, config="multivariate_3d", out="artifacts/multivariate_normal_3d"
     )

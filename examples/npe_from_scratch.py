@@ -303,4 +303,5 @@ def draw_overlay(data, posteriors):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -186,4 +186,5 @@ def draw_predictions(theta, exact, observed):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -156,4 +156,5 @@ def four_etas(etas):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -36,6 +36,7 @@ from nnef_dists.bayes import (
     sample_all_parameters,
     unfreeze_all,
 )
+from nnef_dists.generation import keep_compiled
 from nnef_dists.saving import load, save
 
 DEGREE = 5
@@ -299,4 +300,5 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    keep_compiled()
     main()

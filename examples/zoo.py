@@ -144,4 +144,5 @@ def learn(name, args):
 
 
 if __name__ == "__main__":
+    nd.generation.keep_compiled()
     main()

@@ -21,6 +21,7 @@ from nnef_dists.generation import (
     generate_moments,
     job_of,
     job_parser,
+    keep_compiled,
     verify_moments,
 )
 from nnef_dists.moments import MomentDataset
@@ -106,6 +107,7 @@ def _inspect_parser() -> ArgumentParser:
 
 
 def _generate(job: Job, options: Any) -> int:
+    keep_compiled()
     out, workers = options.get("out"), options.get("workers", 0)
     if out is None and options.config:
         out = Path("data") / Path(options.config[-1]).stem

@@ -263,6 +263,7 @@ PARTS = (
     nd.families.Permutation,
     nd.families.Scaling,
     nd.families.SignFlip,
+    nd.families.SteinFunctions,
     nd.families.AdditiveLogRatio,
     nd.families.BaseMeasureAsStatistic,
     nd.flows.BoundedScale,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -304,3 +305,54 @@ class TestProcess:
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
+
+    @pytest.mark.slow
+    def test_a_second_run_compiles_nothing(self, tmp_path, job):
+        code = """
+import sys
+import jax
+from nnef_dists.__main__ import main
+
+assert jax.config.jax_compilation_cache_dir is None
+events = []
+jax.monitoring.register_event_listener(lambda name, **_: events.append(name.rpartition("/")[2]))
+assert main(sys.argv[1:]) == 0
+print(events.count("cache_hits"), events.count("cache_misses"))
+"""
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE"))
+        }
+        environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+        counts = []
+        for out in ("first", "second"):
+            options = ["--config", job.name, "--progress=false", *SAMPLING, "--out", out]
+            done = subprocess.run(
+                [sys.executable, "-c", code, "generate", *options],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            counts.append(tuple(map(int, done.stdout.split()[-2:])))
+        (_, first_misses), (second_hits, second_misses) = counts
+        assert first_misses > 0
+        assert second_misses == 0
+        assert second_hits > 0
+        assert len(list((tmp_path / "cache" / "nnef_dists").glob("compiled-*/*"))) > 0
+        one, two = (
+            nd.MomentDataset.open(tmp_path / o / "training.zarr") for o in ("first", "second")
+        )
+        assert np.array_equal(one.mean, two.mean, equal_nan=True)
+
+
+def test_compiled_programs_are_kept_where_the_environment_says():
+    """What is set stays, here all of it by the configuration of the tests."""
+    before = {name: value for name, value in jax.config.values.items() if "cache" in name}
+    nd.generation.keep_compiled()
+    assert before == {name: value for name, value in jax.config.values.items() if "cache" in name}
+    assert jax.config.jax_compilation_cache_dir == os.environ["JAX_COMPILATION_CACHE_DIR"]

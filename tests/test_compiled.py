@@ -47,7 +47,7 @@ HOST = {
         TaylorBase.check_source
         check_whole freeze_means freeze_params freeze_stdvs get_parameter_count
         get_parameter_groups get_parameters is_parameter partition_trainable unfreeze_all
-        Module.get_parameters SteinFunctions.take
+        Module.get_parameters
     """,
     "makes a model, before training": """
         AbstractParameter.from_value DeterministicParameter.from_value bayesianize make_parameter
@@ -59,7 +59,7 @@ HOST = {
         save load read_job open_simulations generate_moments verify_moments MomentDataset.batch
         MomentDataset.concatenate MomentDataset.only_ok MomentDataset.open MomentDataset.save
         MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
-        Simulations.split Standardization.fit QuadraticPotential.fit
+        Simulations.split Standardization.fit QuadraticPotential.fit keep_compiled
         LinearCorrection.fit AbstractMomentNetwork.batch LogPartitionNetwork.batch choose_base
     """,
     "chooses what to compile by values": """
@@ -226,7 +226,7 @@ def parts_of_families() -> Iterator[Call]:
         values = {"g": g, "z": z, "key": KEY, "dtype": jnp.float32, "eta": floats(2)}
         yield from every_method(symmetry, family=family, **values)
     functions = eqx.filter_eval_shape(nd.LatticePhi4(4).stein_functions, floats(4))
-    yield from every_method(functions, other=functions, score=floats(4))
+    yield from every_method(functions, score=floats(4))
 
 
 def bayes() -> Iterator[Call]:

@@ -38,7 +38,11 @@ from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, 
 from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 from nnef_dists.families._polynomial import Polynomial1D
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
-from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions
+from nnef_dists.families._stein_functions import (
+    AbstractFlipFamily,
+    AbstractSteinFamily,
+    SteinFunctions,
+)
 from nnef_dists.families._support import (
     AbstractAngularSupport,
     AbstractSupport,
@@ -61,6 +65,7 @@ __all__ = [
     "AbstractConstraint",
     "AbstractDomain",
     "AbstractEtaLaw",
+    "AbstractFlipFamily",
     "AbstractNamedFamily",
     "AbstractSteinFamily",
     "AbstractSupport",

@@ -1,10 +1,8 @@
 """A chain of coupled quartic sites."""
 
-from collections.abc import Callable
 from typing import ClassVar, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,11 +10,17 @@ from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
-from nnef_dists.families._stein_functions import AbstractSteinFamily, SteinFunctions
+from nnef_dists.families._stein_functions import (
+    AbstractFlipFamily,
+    AbstractSteinFamily,
+    SteinFunctions,
+)
+
+_HIGHEST_POWER = 6
 
 
 @final
-class LatticePhi4(ExponentialFamily, AbstractSteinFamily):
+class LatticePhi4(ExponentialFamily, AbstractSteinFamily, AbstractFlipFamily):
     """The phi^4 model on an open chain of n sites: four statistics in any dimension.
 
         p(x | eta) proportional to exp(sum_i (eta1 x_i + eta2 x_i^2 + eta4 x_i^4)
@@ -68,52 +72,68 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily):
 
     def stein_functions(self, u: Float[Array, " n"]) -> SteinFunctions:
         """Returns sums over sites and bonds, and products of the sums that order the chain."""
-        power = [_sites(lambda u, k=k: u**k, u) for k in range(1, 7)]
-        order = [_sites(lambda u, k=k: jnp.tanh(k * u), u) for k in (1, 2)]
-        both = _stack(*power[:4], *order, _bonds(1, 1, 1, u))
-        local = _stack(
-            *power[4:],
-            *(_bonds(p, q, 1, u) for p, q in ((1, 3), (2, 2), (1, 2))),
-            *(_bonds(1, 1, distance, u) for distance in (2, 3, 4)),
+        power = [jnp.ones_like(u)]
+        for _ in range(_HIGHEST_POWER):
+            power.append(power[-1] * u)
+        sites = [_power_sum(power, k) for k in range(1, _HIGHEST_POWER + 1)]
+        order = [_order_sum(u, k) for k in (1, 2)]
+        both = [*sites[:4], *order, _bond_sum(power, 1, 1, 1)]
+        local = [
+            *sites[4:],
+            *(_bond_sum(power, p, q, 1) for p, q in ((1, 3), (2, 2), (1, 2))),
+            *(_bond_sum(power, 1, 1, distance) for distance in (2, 3, 4)),
+        ]
+        columns = zip(*both, *local, strict=True)
+        return SteinFunctions(*(jnp.stack(column) for column in columns), multiplied=len(both))
+
+    def flips(self, x: Float[Array, " n"]) -> tuple[dict[str, Array], ...]:
+        """Returns the changes by the sign of single sites, and of all sites up to or from one."""
+        left, right = jnp.pad(x, (1, 0))[:-1], jnp.pad(x, (0, 1))[1:]
+        up_to = jnp.cumsum(x)
+        beyond = up_to[-1] - up_to[:-1]
+        bond = x * right
+        return (
+            {"x": -2 * x, "neighbors": -2 * x * (left + right)},
+            {
+                "x": -2 * jnp.concatenate([up_to, beyond]),
+                "neighbors": -2 * jnp.concatenate([bond, bond[:-1]]),
+            },
         )
-        return both.join(both.products()).join(local)
 
 
-def _stack(*functions: SteinFunctions) -> SteinFunctions:
-    """Joins single functions."""
-    return SteinFunctions(*(jnp.stack(parts) for parts in zip(*functions, strict=True)))
+# A function of u: its value, gradient and Laplacian.
+_Function = tuple[Float[Array, ""], Float[Array, " n"], Float[Array, ""]]
 
 
-def _sites(f: Callable[[Array], Array], u: Float[Array, " n"]) -> SteinFunctions:
-    """Returns the sum of f over the sites, for an elementwise f."""
-
-    def slope(u):
-        return jax.jvp(f, (u,), (jnp.ones_like(u),))
-
-    (value, first), (_, second) = jax.jvp(slope, (u,), (jnp.ones_like(u),))
-    return SteinFunctions(jnp.sum(value), first, jnp.sum(second))
+def _power_sum(power: list[Array], k: int) -> _Function:
+    """Returns the sum of u_i^k over the sites."""
+    return jnp.sum(power[k]), _slope(power, k), jnp.sum(_curvature(power, k))
 
 
-def _bonds(p: int, q: int, distance: int, u: Float[Array, " n"]) -> SteinFunctions:
+def _order_sum(u: Float[Array, " n"], k: int) -> _Function:
+    """Returns the sum of tanh(k u_i) over the sites."""
+    value = jnp.tanh(k * u)
+    slope = k * (1 - value**2)
+    return jnp.sum(value), slope, jnp.sum(-2 * k * value * slope)
+
+
+def _bond_sum(power: list[Array], p: int, q: int, distance: int) -> _Function:
     """Returns the sum of u_i^p u_j^q + u_i^q u_j^p over all j = i + distance."""
-    left, right = u[:-distance], u[distance:]
+    left, right = [a[:-distance] for a in power], [a[distance:] for a in power]
+    value = left[p] * right[q] + left[q] * right[p]
+    by_left = _slope(left, p) * right[q] + _slope(left, q) * right[p]
+    by_right = left[p] * _slope(right, q) + left[q] * _slope(right, p)
+    curvature = _curvature(left, p) * right[q] + _curvature(left, q) * right[p]
+    curvature += left[p] * _curvature(right, q) + left[q] * _curvature(right, p)
+    # A chain may be shorter than the distance.
+    shift = min(distance, len(power[0]))
+    gradient = jnp.pad(by_left, (0, shift)) + jnp.pad(by_right, (shift, 0))
+    return jnp.sum(value), gradient, jnp.sum(curvature)
 
-    def bond(a, b):
-        return a**p * b**q + a**q * b**p
 
-    def slopes(a, b):
-        ones = jnp.ones_like(a)
-        return jax.jvp(lambda a: bond(a, b), (a,), (ones,))[1], jax.jvp(
-            lambda b: bond(a, b), (b,), (ones,)
-        )[1]
+def _slope(power: list[Array], k: int) -> Array:
+    return k * power[k - 1]
 
-    ones = jnp.ones_like(left)
-    by_left, by_right = slopes(left, right)
-    curved_left = jax.jvp(lambda a: slopes(a, right)[0], (left,), (ones,))[1]
-    curved_right = jax.jvp(lambda b: slopes(left, b)[1], (right,), (ones,))[1]
-    gradient = jnp.pad(by_left, (0, min(distance, len(u)))) + jnp.pad(
-        by_right, (min(distance, len(u)), 0)
-    )
-    return SteinFunctions(
-        jnp.sum(bond(left, right)), gradient, jnp.sum(curved_left) + jnp.sum(curved_right)
-    )
+
+def _curvature(power: list[Array], k: int) -> Array:
+    return k * (k - 1) * power[max(k - 2, 0)]

@@ -1,60 +1,53 @@
-"""Functions whose Stein transforms have mean zero: what control variates are made of."""
+"""Functions of mean zero that a family declares: what control variates are made of."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import final
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
-class SteinFunctions(NamedTuple):
+@final
+class SteinFunctions(eqx.Module):
     """Smooth functions phi_1, ..., phi_k of a point u in R^n, with two derivatives at that point.
 
     Attributes:
         value: phi(u), `(k,)`.
         gradient: The gradients, `(k, n)`.
         laplacian: The sums of the second derivatives, `(k,)`.
+        multiplied: Number of the first functions whose pairwise products are used as well.
+            Defaults to 0.
     """
 
     value: Float[Array, " k"]
     gradient: Float[Array, "k n"]
     laplacian: Float[Array, " k"]
+    multiplied: int = eqx.field(static=True, default=0)
 
-    def stein(self, score: Float[Array, " n"]) -> Float[Array, " k"]:
-        """Returns `laplacian + gradient . score`, which has mean zero under the density.
+    def stein(self, score: Float[Array, " n"]) -> Float[Array, " features"]:
+        """Returns the Stein transforms, which have mean zero under the density.
+
+        The transform of phi is A phi = laplacian + gradient . score. Its mean is zero because it is
+        div(p grad phi) / p, where p grad phi vanishes at infinity. Of a product it is
+        A(phi psi) = phi A psi + psi A phi + 2 grad phi . grad psi.
 
         Args:
             score: The gradient of the log-density at u, `(n,)`.
 
         Returns:
-            One number for each function. Its mean is zero because it is div(p grad phi) / p,
-            where p grad phi vanishes at infinity.
+            One number for each function, then for each product phi_i phi_j with
+            i <= j < `multiplied`.
         """
-        return self.laplacian + jnp.sum(self.gradient * score, -1)
-
-    def times(self, other: "SteinFunctions") -> "SteinFunctions":
-        """Returns the products phi_i psi_i with another set of as many functions."""
-        return SteinFunctions(
-            self.value * other.value,
-            self.value[:, None] * other.gradient + other.value[:, None] * self.gradient,
-            self.value * other.laplacian
-            + other.value * self.laplacian
-            + 2 * jnp.sum(self.gradient * other.gradient, -1),
-        )
-
-    def products(self) -> "SteinFunctions":
-        """Returns all products phi_i phi_j, i <= j: k (k + 1) / 2 of them."""
-        i, j = jnp.triu_indices(len(self.value))
-        return self.take(i).times(self.take(j))
-
-    def take(self, which: Array) -> "SteinFunctions":
-        """Returns the functions of the given indices."""
-        return SteinFunctions(self.value[which], self.gradient[which], self.laplacian[which])
-
-    def join(self, other: "SteinFunctions") -> "SteinFunctions":
-        """Returns the functions of both sets."""
-        return SteinFunctions(*(jnp.concatenate(parts) for parts in zip(self, other, strict=True)))
+        transforms = self.laplacian + self.gradient @ score
+        i, j = np.triu_indices(self.multiplied)
+        if not len(i):
+            return transforms
+        gradient = self.gradient[: self.multiplied]
+        mixed = jnp.outer(self.value, transforms)[: self.multiplied, : self.multiplied]
+        products = mixed + mixed.T + 2 * gradient @ gradient.T
+        return jnp.concatenate([transforms, products[i, j]])
 
 
 class AbstractSteinFamily(eqx.Module):
@@ -74,6 +67,36 @@ class AbstractSteinFamily(eqx.Module):
 
         Returns:
             The functions, which with their gradients may grow like any power of |u|. Their scales
-            do not matter. They stand in place of the statistics and their products; name these,
-            too, where they are worth having.
+            do not matter. They replace the functions that the library would use: monomials of u,
+            the statistics and their products. Include these if they are useful.
+        """
+
+
+class AbstractFlipFamily(eqx.Module):
+    """A family that names flips, which lead from one mode to another.
+
+    A flip is a map g of the space that is its own inverse and leaves h(x) dx unchanged, such as a
+    change of the sign of some coordinates. It need not leave the density unchanged. With
+    a(x) = p(g x) / (p(x) + p(g x)), which is the logistic function of eta . (T(g x) - T(x)), the
+    mean of a(x) (f(g x) - f(x)) is zero for any f: x and g x contribute the opposite. Control
+    variates of this form correct the weights of modes, which those of gradients cannot.
+
+    Reference:
+        Dellaportas and Kontoyiannis, *Control variates for estimation based on reversible Markov
+        chain Monte Carlo samplers*, J. R. Statist. Soc. B 74 (2012); Barker, *Monte Carlo
+        calculations of the radial distribution functions for a proton-electron plasma*, Aust. J.
+        Phys. 18 (1965), for the probability a.
+    """
+
+    @abstractmethod
+    def flips(self, x: Array) -> tuple[dict[str, Array], ...]:
+        """Returns the changes T(g x) - T(x) of the statistics by flips g, kind by kind.
+
+        Args:
+            x: One point of the support.
+
+        Returns:
+            One dict per kind, from the name of a statistic to its changes by the m flips of this
+            kind, `(m, *shape)`. Statistics that no flip of a kind changes are left out. The control
+            variates are sums over a kind, so that their number does not grow with m.
         """

@@ -1,6 +1,7 @@
 """Moment data made to disk: in parts, on workers, as a call or a YAML file asks."""
 
 from nnef_dists.generation._advice import explain as explain
+from nnef_dists.generation._compiled import keep_compiled
 from nnef_dists.generation._etas import RandomEtas
 from nnef_dists.generation._generate import generate_moments
 from nnef_dists.generation._job import Job as Job
@@ -14,6 +15,7 @@ from nnef_dists.generation._verify import verify_moments
 __all__ = [
     "RandomEtas",
     "generate_moments",
+    "keep_compiled",
     "read_job",
     "verify_moments",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nnef_dists.moments._diagnostics import MomentLabel, Status, largest_share, refuse
-from nnef_dists.moments._features import quadratics
+from nnef_dists.moments._features import Features
 from nnef_dists.sampling import (
     ROUNDING,
     Chains,
@@ -198,7 +198,7 @@ def correct_means(
 def correct_label(
     label: MomentLabel,
     stats: Float[Array, "chains draws eta_dim"],
-    features: Callable[..., Float[Array, " k"]],
+    features: Features,
     flux: Float[Array, ""],
     rounding: Float[Array, ""],
     chains: Chains,
@@ -209,7 +209,7 @@ def correct_label(
     Args:
         label: What plain averages of the draws say.
         stats: T at the draws, `(chains, draws, eta_dim)`.
-        features: A function of z, score and log-density of a draw, with mean zero.
+        features: The features of a draw.
         flux: How far from zero these means may be.
         rounding: What rounding does to the log-density, in nats.
         chains: The draws.
@@ -232,11 +232,11 @@ def correct_label(
 
     corrected, plain = correct_means(
         target,
-        lambda _, *draw: features(*draw),
+        lambda _, *draw: features.of_draw(*draw),
         (stats, chains.z, chains.score, chains.log_density),
         (wide.stats, wide.z, wide.score, wide.log_density),
         wide.weights,
-        quadratics(chains.z.shape[-1]),
+        features.simple,
     )
     mean = label.mean + sd * corrected.mean[:eta_dim]
     # The terms of eta . T cancel in the score, which is known to epsilon times their square root.

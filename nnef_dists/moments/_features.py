@@ -2,14 +2,20 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nnef_dists.families import AbstractSteinFamily, SteinFunctions
+from nnef_dists.families import (
+    AbstractFlipFamily,
+    AbstractSteinFamily,
+    ExponentialFamily,
+    SteinFunctions,
+)
 from nnef_dists.moments._validity import Validity
 from nnef_dists.sampling import Density, Whitening, inverse_factor
 
@@ -24,7 +30,7 @@ _SPLINE_REACH = 6.0
 
 
 def statistics_functions(density: Density, u: Float[Array, " n"]) -> SteinFunctions | None:
-    """Returns the family's own functions, or its statistics and their products.
+    """Returns the statistics, with their products where they are few.
 
     Args:
         density: A density of the family.
@@ -34,8 +40,6 @@ def statistics_functions(density: Density, u: Float[Array, " n"]) -> SteinFuncti
         The functions; None where a kink or the cost forbids them.
     """
     family = density.family
-    if isinstance(family, AbstractSteinFamily):
-        return family.stein_functions(u)
     if not family.is_smooth or family.eta_dim * len(u) > _MOST_DERIVATIVES:
         return None
 
@@ -44,11 +48,57 @@ def statistics_functions(density: Density, u: Float[Array, " n"]) -> SteinFuncti
         return jax.jvp(lambda u: jax.jvp(density.stats, (u,), (direction,))[1], (u,), (direction,))
 
     first, second = jax.vmap(along)(jnp.eye(len(u), dtype=u.dtype))
-    functions = SteinFunctions(density.stats(u), first.T, jnp.sum(second, 0))
     # On the line the splines do better, and products of high powers only fit the tails' noise.
-    if len(u) == 1 or family.eta_dim > _MOST_STATISTICS:
-        return functions
-    return functions.join(functions.products())
+    multiplied = 0 if len(u) == 1 or family.eta_dim > _MOST_STATISTICS else family.eta_dim
+    return SteinFunctions(density.stats(u), first.T, jnp.sum(second, 0), multiplied)
+
+
+def flip_features(
+    family: ExponentialFamily,
+    flips: tuple[dict[str, Array], ...],
+    eta: Float[Array, " eta_dim"],
+    centered: Float[Array, " eta_dim"],
+) -> Float[Array, " k"]:
+    """Returns the sums of a(x) (f(g x) - f(x)) over each kind of flips g.
+
+    Args:
+        family: The exponential family.
+        flips: The changes T(g x) - T(x), from `AbstractFlipFamily.flips`.
+        eta: Natural parameters, `(eta_dim,)`.
+        centered: T(x) minus about its mean, `(eta_dim,)`.
+
+    Returns:
+        One number for each kind and each f: the centered statistics that flips of this kind change,
+        and their products with each other and with the others.
+    """
+    features = []
+    for changes in flips:
+        # Entry by entry: stacked, the entries would be computed again for each of their products.
+        change = dict(_columns(family, changes))
+        accept = jax.nn.sigmoid(sum(eta[i] * change[i] for i in change))
+        weighted = {i: accept * change[i] for i in change}
+        single = {i: jnp.sum(weighted[i]) for i in change}
+        features += single.values()
+        for i, j in itertools.combinations_with_replacement(range(len(eta)), 2):
+            products = [centered[a] * single[b] for a, b in ((i, j), (j, i)) if b in change]
+            if i in change and j in change:
+                products.append(jnp.sum(weighted[i] * change[j]))
+            if products:
+                features.append(sum(products))
+    return jnp.stack(features)
+
+
+def _columns(
+    family: ExponentialFamily, changes: dict[str, Array]
+) -> Iterator[tuple[int, Float[Array, " m"]]]:
+    """Yields the index of each entry of T that flips change, and its changes."""
+    first = 0
+    for name, shape in family.stat_shapes.items():
+        size = math.prod(shape)
+        if name in changes:
+            columns = jnp.reshape(changes[name], (-1, size))
+            yield from ((first + k, columns[:, k]) for k in range(size))
+        first += size
 
 
 def monomial_features(z: Float[Array, " n"], score: Float[Array, " n"]) -> Float[Array, " k"]:
@@ -129,41 +179,63 @@ def spline_features(
     return features
 
 
+class Features(NamedTuple):
+    """All features of one density.
+
+    Attributes:
+        of_draw: A function of z, of the gradient of its log-density, and of its log-density:
+            numbers whose mean is zero under the density.
+        simple: How many of the first ones are Stein transforms of linear and quadratic functions.
+    """
+
+    of_draw: Callable[[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]], Array]
+    simple: int
+
+
 def draw_features(
-    density: Density, whitening: Whitening, validity: Validity
-) -> Callable[[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]], Float[Array, " k"]]:
-    """Returns the map from a draw to all its features, each of mean zero under the density.
+    density: Density,
+    whitening: Whitening,
+    validity: Validity,
+    center: Float[Array, " eta_dim"],
+) -> Features:
+    """Returns the map from a draw to all its features.
 
     Args:
         density: The density, in coordinates u.
         whitening: How z and u are related.
         validity: Which control variates have mean zero; the others are zero.
+        center: The mean of T, about.
 
     Returns:
-        A function of z, of the gradient of its log-density, and of its log-density.
+        The features. Functions that the family declares replace monomials and statistics.
     """
     dtype = whitening.center.dtype
-    n = len(whitening.center)
+    family, n = density.family, len(whitening.center)
     inverse = inverse_factor(whitening.factor)
     splines = None
     if n == 1:
         splines = spline_features(lambda z: density(whitening.to_u(z[None])), dtype)
-    statistics = validity.statistics
-    if isinstance(density.family, AbstractSteinFamily):
-        # Its functions are those of coordinates that nothing compresses.
-        statistics = validity.polynomials & ~jnp.any(density.tails.is_heavy)
+    # Functions that a family declares are those of coordinates that nothing compresses.
+    own = validity.polynomials & ~jnp.any(density.tails.is_heavy)
 
-    def features(z, score, log_p):
-        found = [jnp.where(validity.polynomials, monomial_features(z, score), 0)]
-        functions = statistics_functions(density, whitening.to_u(z))
-        if functions is not None:
-            stein = functions.stein(jnp.sum(inverse * score[:, None], 0))
-            found.append(jnp.where(statistics, stein, 0))
+    def of_draw(z, score, log_p):
+        u, score_u = whitening.to_u(z), jnp.sum(inverse * score[:, None], 0)
+        if isinstance(family, AbstractSteinFamily):
+            found = [jnp.where(own, family.stein_functions(u).stein(score_u), 0)]
+        else:
+            found = [jnp.where(validity.polynomials, monomial_features(z, score), 0)]
+            functions = statistics_functions(density, u)
+            if functions is not None:
+                found.append(jnp.where(validity.statistics, functions.stein(score_u), 0))
         if splines is not None:
             found.append(splines(z[0], log_p))
+        if isinstance(family, AbstractFlipFamily):
+            flips = family.flips(density.point(u))
+            centered = density.stats(u) - center
+            found.append(flip_features(family, flips, density.eta, centered))
         return jnp.concatenate(found)
 
-    return features
+    return Features(of_draw, 0 if isinstance(family, AbstractSteinFamily) else quadratics(n))
 
 
 def _monomial_tables(n: int):

@@ -60,7 +60,7 @@ def label_chains(
         sd = jnp.sqrt(jnp.diagonal(label.covariance))
         sd = jnp.where(sd > 0, sd, 1)
         validity = find_validity(density, chains.whitening, chains.z, highest, sd)
-        features = draw_features(density, chains.whitening, validity)
+        features = draw_features(density, chains.whitening, validity, label.mean)
         wide = WideDraws.of(density, chains)
         label = correct_label(label, stats, features, validity.flux, rounding, chains, wide)
     # A covariance is that around the estimated mean, whose error counts twice.
@@ -79,10 +79,12 @@ def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> M
     visits that has hardly any refuses the label.
     """
     modes, dtype = density.modes, chains.z.dtype
-    u = jax.vmap(jax.vmap(chains.whitening.to_u))(chains.z).reshape(-1, modes.point.shape[1])
+    u = jax.vmap(chains.whitening.to_u)(chains.z.reshape(-1, modes.point.shape[1]))
     inverse = inverse_factor(modes.factor)
-    distance = jnp.sum(((u[:, None] - modes.point) @ inverse.T) ** 2, -1)
-    nearest = jnp.argmin(jnp.where(modes.mass > 0, distance, jnp.inf), 1)
+    points = (modes.point - modes.point[0]) @ inverse.T
+    # |a - b|^2 / 2 up to a term that all modes share: one product of matrices.
+    nearness = (u - modes.point[0]) @ inverse.T @ points.T - jnp.sum(points**2, 1) / 2
+    nearest = jnp.argmax(jnp.where(modes.mass > 0, nearness, -jnp.inf), 1)
     n = u.shape[0]
     visits = jnp.sum(jax.nn.one_hot(nearest, len(modes.mass), dtype=dtype), 0) / n
     is_rare = (modes.mass > 0) & (modes.mass < _RARE)

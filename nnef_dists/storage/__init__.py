@@ -9,6 +9,7 @@ from nnef_dists.storage._record import differences as differences
 from nnef_dists.storage._record import join_lines as join_lines
 from nnef_dists.storage._record import pack_key as pack_key
 from nnef_dists.storage._record import unpack_key as unpack_key
+from nnef_dists.storage._record import visible_cpus as visible_cpus
 from nnef_dists.storage._store import Spec as Spec
 from nnef_dists.storage._store import Store as Store
 from nnef_dists.storage._store import StoreError as StoreError

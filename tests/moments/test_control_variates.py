@@ -28,18 +28,20 @@ class TestSteinFunctions:
             return jnp.stack([u[0], jnp.sin(u[1]) * u[0], jnp.sum(u**3)])
 
         def products(u):
-            i, j = np.triu_indices(3)
-            return phi(u)[i] * phi(u)[j]
+            i, j = np.triu_indices(2)
+            return jnp.concatenate([phi(u), phi(u)[i] * phi(u)[j]])
 
-        u = jnp.array([0.3, -1.2])
-        ours, exact = jax.jit(
-            lambda u: (
-                nd.families.SteinFunctions(*derivatives(phi, u)).products(),
-                derivatives(products, u),
-            )
-        )(u)
-        for got, expected in zip(ours, exact, strict=True):
-            assert np.allclose(got, expected, rtol=1e-5, atol=1e-5)
+        u, score = jnp.array([0.3, -1.2]), jnp.array([0.7, 2.0])
+
+        @jax.jit
+        def both(u, score):
+            functions = nd.families.SteinFunctions(*derivatives(phi, u), multiplied=2)
+            _, gradient, laplacian = derivatives(products, u)
+            return functions.stein(score), laplacian + gradient @ score
+
+        ours, exact = both(u, score)
+        assert ours.shape == (3 + 3,)
+        assert np.allclose(ours, exact, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("n", [2, 5])
     def test_those_of_the_lattice(self, n):
@@ -47,7 +49,7 @@ class TestSteinFunctions:
         u = jax.random.normal(jax.random.key(0), (n,))
         ours = jax.jit(family.stein_functions)(u)
         expected = jax.jit(lambda u: derivatives(lambda u: family.stein_functions(u).value, u))(u)
-        for got, true in zip(ours, expected, strict=True):
+        for got, true in zip(jax.tree.leaves(ours), expected, strict=True):
             assert np.allclose(got, true, rtol=2e-4, atol=2e-4)
 
     @pytest.mark.parametrize(("n", "count"), [(1, 4), (2, 14), (3, 34), (12, 90), (13, 13)])
@@ -94,7 +96,7 @@ def test_all_features_have_mean_zero(eta):
             return density(whitening.to_u(z))
 
         everything = Validity(jnp.asarray(True), jnp.asarray(True), jnp.zeros(()))
-        features = draw_features(density, whitening, everything)
+        features = draw_features(density, whitening, everything, jnp.zeros(3)).of_draw
         logs, scores = jax.vmap(jax.value_and_grad(log_density))(z)
         values = jax.vmap(features)(z, scores, logs)
         weights = jax.nn.softmax(logs)
@@ -104,6 +106,47 @@ def test_all_features_have_mean_zero(eta):
     # The splines' grid is that of the log-density: some must be kept, and none be all zero.
     assert np.sum(scale > 0) >= 4 + 3 + 3
     assert np.max(np.abs(mean)[scale > 0] / scale[scale > 0]) < 1e-4
+
+
+class TestFlips:
+    @pytest.mark.parametrize("n", [2, 5])
+    def test_those_of_the_lattice(self, n):
+        family = nd.LatticePhi4(n)
+        x = jax.random.normal(jax.random.key(3), (n,))
+        site = np.arange(n)
+        sites = [np.where(site == i, -1, 1) for i in range(n)]
+        domains = [np.where(site <= i, -1, 1) for i in range(n)]
+        domains += [np.where(site > i, -1, 1) for i in range(n - 1)]
+        for changes, signs in zip(jax.jit(family.flips)(x), (sites, domains), strict=True):
+            flipped = jax.vmap(family.sufficient_statistics)(np.array(signs) * x)
+            exact = flipped - family.sufficient_statistics(x)
+            assert np.allclose(changes["x"], exact[:, 0], atol=1e-5)
+            assert np.allclose(changes["neighbors"], exact[:, 3], atol=1e-5)
+            assert np.allclose(exact[:, 1:3], 0, atol=1e-4)
+
+    def test_features_have_mean_zero(self):
+        """By quadrature in the plane, where flips lead between four modes of unequal masses."""
+        family, eta = nd.LatticePhi4(2), jnp.array([0.3, 1.5, -0.5, 0.4])
+        axis = jnp.linspace(-4, 4, 161)
+        u = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
+
+        @jax.jit
+        def moments(u):
+            density = Density.unconstrained(family, eta)
+            logs, scores = jax.vmap(jax.value_and_grad(density))(u)
+            everything = Validity(jnp.asarray(True), jnp.asarray(True), jnp.zeros(()))
+            identity = Whitening.identity(2, u.dtype)
+            features = draw_features(density, identity, everything, jnp.ones(4))
+            values = jax.vmap(features.of_draw)(u, scores, logs)
+            weights = jax.nn.softmax(logs)
+            return weights @ values, jnp.sqrt(weights @ values**2)
+
+        mean, scale = moments(u)
+        # Of both kinds: two statistics, and seven products with one of them.
+        assert len(mean) == 15 + 28 + 2 * (2 + 7)
+        # The two sites are no neighbors at distances from 2 on.
+        assert np.sum(scale > 0) == len(mean) - 3
+        assert np.max(np.abs(mean)[scale > 0] / scale[scale > 0]) < 1e-4
 
 
 def test_features_without_use_do_no_harm():
