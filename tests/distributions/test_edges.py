@@ -59,7 +59,9 @@ CASES = {
 POINTS = [(q, limit, eta) for q, limit, etas in CASES.values() for eta in etas]
 
 
-@pytest.mark.parametrize(("q", "limit", "eta"), POINTS, ids=str)
+@pytest.mark.parametrize(
+    ("q", "limit", "eta"), POINTS, ids=[f"{limit.__name__}{eta}" for _, limit, eta in POINTS]
+)
 @pytest.mark.parametrize("beside", [0.0, -1e-30, -1e-12])
 def test_both_sides_agree_with_the_closed_form(q, limit, eta, beside, strict_promotion):
     A, mu, cov = limit(eta)
