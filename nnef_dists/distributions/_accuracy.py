@@ -19,26 +19,42 @@ _SAMPLES, _SEED = 32, 0
 _FLOORS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e4)
 
 
-def spread_of_mean(
-    network: AbstractMomentNetwork, eta: Float[Array, " eta_dim"]
-) -> Float[Array, " eta_dim"]:
-    """Returns the standard deviation of mu(eta) over draws of the weights, `(eta_dim,)`."""
+def error_sizes(
+    network: AbstractMomentNetwork, eta: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Returns what the size of errors depends on.
+
+    Args:
+        network: The network.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        scale: sd(T | eta), `(eta_dim,)`.
+
+    Returns:
+        In z units, the largest over statistics, the spread of mu over draws of the weights and the
+        part of mu without any label's support; between them the size of errors, relative to that at
+        a typical training eta.
+    """
     key = jax.random.key(_SEED)
-    return predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)[1]
+    _, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
+    size, unsupported = network.unlearned(eta)
+    return jnp.max(spread / scale), size, jnp.max(jnp.abs(unsupported) / scale)
 
 
-def calibrate_limit(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, float]:
+def calibrate_limit(
+    errors: np.ndarray, spreads: np.ndarray, sizes: np.ndarray
+) -> tuple[float, float]:
     """Fits factor and floor of the limit that 95 % of errors do not exceed.
 
-        limit = factor sqrt(spread^2 + floor^2)
+        limit = factor sqrt(spread^2 + (floor size)^2)
 
-    The factor is the conformal quantile of the ratios of errors to sqrt(spread^2 + floor^2), so
-    that the limit covers 95 % of fresh errors of the same distribution, whatever the spread is
-    worth. Of several floors the one is taken with the least median limit.
+    The factor is the conformal quantile of the ratios of errors to that root, so that the limit
+    covers 95 % of fresh errors of the same distribution, whatever the spread is worth. Of several
+    floors the one is taken with the least median limit.
 
     Args:
         errors: Absolute errors, `(n,)`, in z units.
         spreads: Their standard deviations over draws of the weights, `(n,)`, in z units.
+        sizes: Sizes of errors as far as they are known, relative to those at typical etas, `(n,)`.
 
     Returns:
         Factor and floor; the factor is infinite if there are too few errors or one in twenty is not
@@ -51,11 +67,11 @@ def calibrate_limit(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, flo
     n = len(errors)
     rank = math.ceil(_COVERAGE * (n + 1))
     spreads = np.where(np.isfinite(spreads), spreads, np.inf)
-    unit = np.median(spreads)
+    unit = np.median(spreads) / max(np.median(sizes), np.finfo(np.float64).tiny)
     unit = unit if 0 < unit < np.inf else 1.0
     fits = []
     for floor in unit * np.asarray(_FLOORS):
-        widths = np.hypot(spreads, floor)
+        widths = np.hypot(spreads, floor * sizes)
         # Without any width at all there is no limit.
         usable = (widths > 0) & (widths < np.inf) & np.isfinite(errors)
         ratios = np.where(usable, errors, np.inf) / np.where(usable, widths, 1)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
 from nnef_dists.bayes import Module, check_whole, predictive_moments
-from nnef_dists.distributions._accuracy import rounding_of_mean, spread_of_mean
+from nnef_dists.distributions._accuracy import error_sizes, rounding_of_mean
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._curvature import covariance_and_mean
 from nnef_dists.distributions._inverse import invert_network
@@ -163,9 +163,9 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         report = paramax.unwrap(self.report)
         covariance, mean = covariance_and_mean(self, eta)
         scale = jnp.sqrt(jnp.diagonal(covariance))
-        spread = jnp.max(spread_of_mean(self.network, eta) / scale)
-        limit = report.accuracy_factor * jnp.hypot(spread, report.accuracy_floor)
-        return jnp.maximum(limit, rounding_of_mean(covariance, mean))
+        spread, floor, unsupported = error_sizes(self.network, eta, scale)
+        limit = report.accuracy_factor * jnp.hypot(spread, report.accuracy_floor * floor)
+        return limit + unsupported + rounding_of_mean(covariance, mean)
 
     def _log_partition_network(self) -> AbstractLogPartitionNetwork:
         if not isinstance(self.network, AbstractLogPartitionNetwork):

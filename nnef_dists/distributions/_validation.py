@@ -1,5 +1,6 @@
 """Errors of a trained network on labels that it was not trained on."""
 
+import functools
 import warnings
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import paramax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists.bayes import predictive_moments
-from nnef_dists.distributions._accuracy import calibrate_limit, spread_of_mean
+from nnef_dists.distributions._accuracy import calibrate_limit, error_sizes
 from nnef_dists.distributions._amortized import AmortizedFamily
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.moments import MomentDataset
@@ -120,8 +121,8 @@ def validate(
         )
 
     key = jax.random.key(0) if key is None else key
-    found = _predict(q.network, jnp.asarray(labels.eta), key)
-    predicted, spread, inside, seen, drawn = (np.asarray(leaf) for leaf in found)
+    found = _predict(q.network, jnp.asarray(labels.eta), jnp.sqrt(jnp.asarray(variances)), key)
+    predicted, spread, inside, seen, (drawn, sizes, unsupported) = jax.tree.map(np.asarray, found)
     scale = np.sqrt(variances.astype(np.float64))
     z, floor = np.abs(predicted - mean) / scale, error / scale
     z = np.where(np.isfinite(z), z, np.inf)
@@ -135,7 +136,8 @@ def validate(
     by_label = np.mean(z**2, 1)
     with np.errstate(invalid="ignore"):
         limit_of_rms = np.sqrt(by_label.mean() + 2 * by_label.std(ddof=1) / np.sqrt(len(labels)))
-    factor, least_spread = calibrate_limit(z.max(1), (drawn / scale).max(1))
+    learned = np.maximum(z.max(1) - unsupported, 0)
+    factor, least_spread = calibrate_limit(learned, drawn, sizes)
     row, statistic = np.unravel_index(np.argmax(z), z.shape)
 
     def to_array(value) -> Array:
@@ -170,17 +172,20 @@ def validate(
 
 @eqx.filter_jit
 def _predict(
-    network: AbstractMomentNetwork, etas: Float[Array, "n eta_dim"], key: PRNGKeyArray
+    network: AbstractMomentNetwork,
+    etas: Float[Array, "n eta_dim"],
+    scales: Float[Array, "n eta_dim"],
+    key: PRNGKeyArray,
 ) -> tuple[
     Float[Array, "n eta_dim"],
     Float[Array, "n eta_dim"],
     Bool[Array, " n"],
     Bool[Array, " n"],
-    Float[Array, "n eta_dim"],
+    tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, " n"]],
 ]:
     """Returns moments, their standard deviations, which etas are inside, and which are examples.
 
-    The last are the standard deviations that `accuracy` uses.
+    The last are the sizes of errors that `accuracy` uses.
     """
     coordinates = network.standardization
     inputs = jax.vmap(coordinates.inputs)(etas)
@@ -188,5 +193,5 @@ def _predict(
     close = 16 * jnp.finfo(inputs.dtype).eps * (1 + jnp.abs(inputs))
     seen = jax.vmap(lambda x, r: jnp.any(jnp.all(jnp.abs(examples - x) <= r, 1)))(inputs, close)
     _, spread = predictive_moments(network, lambda drawn: jax.vmap(drawn)(etas), key, _SAMPLES)
-    drawn = jax.vmap(lambda eta: spread_of_mean(network, eta))(etas)
-    return jax.vmap(network)(etas), spread, jax.vmap(network.is_inside)(etas), seen, drawn
+    sizes = jax.vmap(functools.partial(error_sizes, network))(etas, scales)
+    return jax.vmap(network)(etas), spread, jax.vmap(network.is_inside)(etas), seen, sizes

@@ -19,9 +19,6 @@ from nnef_dists.families import ExponentialFamily, unconstrain_etas
 from nnef_dists.moments import MomentBatch, MomentDataset
 from nnef_dists.networks._region import TrainingRegion
 
-# Of the training etas, for whoever needs a point near some moments.
-_EXAMPLES = 512
-
 
 class AbstractMomentNetwork(Module):
     """A learned moment map, eta -> E[T | eta], with uncertain weights.
@@ -93,6 +90,20 @@ class AbstractMomentNetwork(Module):
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether a valid eta, `(eta_dim,)`, is where the network has been trained."""
         return self.standardization.is_inside(self.standardization.inputs(eta))
+
+    def unlearned(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
+        """Returns what is known of the network's errors at a valid eta, before any validation.
+
+        Args:
+            eta: Natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The factor by which errors are larger there than at a typical training eta, as far as it
+            is known, and the part of the moments that no training label supports, `(eta_dim,)`.
+        """
+        return jnp.ones((), eta.dtype), jnp.zeros_like(eta)
 
 
 class AbstractDirectNetwork(AbstractMomentNetwork):
@@ -199,8 +210,7 @@ class Standardization(eqx.Module):
         def to_buffer(leaf: np.ndarray) -> paramax.NonTrainable[Array]:
             return paramax.NonTrainable(jnp.asarray(leaf, labels.eta.dtype))
 
-        rows = np.linspace(0, n - 1, min(n, _EXAMPLES)).astype(int)
-        region = TrainingRegion(inputs, inputs[rows], labels.eta.dtype)
+        region = TrainingRegion.around(inputs, labels.eta.dtype)
         medoid = np.argmin(np.abs(inputs - np.asarray(region.medoid)).max(1))
         return cls(
             family=data.family,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._quadratic_potential import LEAST_RESIDUAL, least_squares
+from nnef_dists.networks._region import TrainingRegion
 
 # Of standardized inputs that are nearly constant.
 _LEAST_SCALE = 1e-6
@@ -33,6 +34,8 @@ class LinearCorrection(eqx.Module):
         slope: b, `(m,)`.
         residual_scale: A function of x has to be of about this size, for the gradient of its
             correction to be what the linear one leaves; at most 1.
+        region: Where x of the labels are.
+        scales: The median and the largest s of the labels, `(2,)`.
     """
 
     shift: paramax.NonTrainable[Array]
@@ -40,6 +43,8 @@ class LinearCorrection(eqx.Module):
     intercept: paramax.NonTrainable[Array]
     slope: paramax.NonTrainable[Array]
     residual_scale: paramax.NonTrainable[Array]
+    region: TrainingRegion
+    scales: paramax.NonTrainable[Array]
 
     @classmethod
     def fit(cls, labels: MomentBatch) -> "LinearCorrection":
@@ -77,12 +82,24 @@ class LinearCorrection(eqx.Module):
             intercept=to_buffer(coefficients[0]),
             slope=to_buffer(coefficients[1:]),
             residual_scale=to_buffer(size),
+            region=TrainingRegion.around(x, labels.eta.dtype),
+            scales=to_buffer([np.median(s), np.max(s)]),
         )
 
     def standardized(self, inputs: Float[Array, " m"]) -> Float[Array, " m"]:
         """Returns x, `(m,)`, of the base's inputs, `(m,)`."""
         fixed = paramax.unwrap(self)
         return (inputs - fixed.shift) / fixed.scale
+
+    @property
+    def typical_scale(self) -> Float[Array, ""]:
+        """The median s of the labels."""
+        return paramax.unwrap(self.scales)[0]
+
+    @property
+    def largest_scale(self) -> Float[Array, ""]:
+        """The largest s of the labels."""
+        return paramax.unwrap(self.scales)[1]
 
     def __call__(self, x: Float[Array, " m"]) -> Float[Array, ""]:
         """Returns a + b . x."""

@@ -6,9 +6,10 @@ from typing import final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import paramax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, draw_or_mean
 from nnef_dists.families import ExponentialFamily
@@ -170,6 +171,38 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     def batch(self, data: MomentDataset) -> MomentBatch:
         """Returns the valid labels, with the base computed; see `AbstractMomentNetwork`."""
         return data.batch() if self.base is None else expand_labels(self.base, data)
+
+    def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether eta, `(eta_dim,)`, is where A is known.
+
+        With a base this is wherever the base exists and is at least as exact as at some training
+        eta, by its scale; without one it is where the network has been trained.
+        """
+        if self.base is None or self.correction is None:
+            return self.standardization.is_inside(self.standardization.inputs(eta))
+        terms = self.base(eta)
+        return jnp.isfinite(terms.value) & (terms.scale <= self.correction.largest_scale)
+
+    def unlearned(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
+        """Returns what is known of errors; see `AbstractMomentNetwork`.
+
+        With a base, errors are proportional to its scale. Where its inputs are unlike those of all
+        training etas, the whole correction is unsupported.
+        """
+        if self.base is None or self.correction is None:
+            return super().unlearned(eta)
+        base, correction = self.base, self.correction
+
+        def added(eta):
+            terms = base(eta)
+            x = correction.standardized(terms.inputs)
+            return self._corrected(terms) - terms.value, (terms.scale, x)
+
+        gradient, (scale, x) = jax.grad(added, has_aux=True)(eta)
+        supported = correction.region.contains(x)
+        return scale / correction.typical_scale, jnp.where(supported, 0, gradient)
 
     def near(self, label: MomentBatch) -> Callable[[Array], Array]:
         """Returns the moment map near a label; see `AbstractMomentNetwork`."""

@@ -8,6 +8,8 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float
 
+# Of the training etas, for whoever needs a point near some moments.
+_EXAMPLES = 512
 # The neighbor whose distance is the radius of an example, and the factor of that radius.
 _NEIGHBOR = 5
 _REACH = 1.5
@@ -83,6 +85,12 @@ class TrainingRegion(eqx.Module):
         self.whitening = to_buffer(whitening)
         self.examples, self.whitened = to_buffer(examples), to_buffer(whitened)
         self.radii = to_buffer(np.stack([_radii(examples), _radii(whitened)]))
+
+    @classmethod
+    def around(cls, inputs: np.ndarray, dtype: np.dtype) -> "TrainingRegion":
+        """Returns the region of inputs, `(n, m)`, with at most 512 of them as examples."""
+        rows = np.linspace(0, len(inputs) - 1, min(len(inputs), _EXAMPLES)).astype(int)
+        return cls(inputs, inputs[rows], dtype)
 
     @property
     def medoid(self) -> Array:

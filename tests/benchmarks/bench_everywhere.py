@@ -1,4 +1,4 @@
-"""A log-partition that is right everywhere: quadrature, networks on a base, and what is said of them.
+"""A log-partition that is right everywhere: quadrature, networks on a base, their accuracy.
 
     python tests/benchmarks/bench_everywhere.py [line] [plane] [network] [accuracy]
 

@@ -106,7 +106,7 @@ class TestCalibration:
         for _ in range(300):
             sizes, noise = np.exp(self.RNG.normal(size=(2, 80)))
             errors = np.abs(sizes * self.RNG.normal(size=80))
-            factor, floor = calibrate_limit(errors[:40], (sizes * noise)[:40])
+            factor, floor = calibrate_limit(errors[:40], (sizes * noise)[:40], np.ones(40))
             limit = factor * np.hypot((sizes * noise)[40:], floor)
             covered.append(np.mean(errors[40:] <= limit))
         # The best of seven floors costs a part of the coverage.
@@ -115,19 +115,26 @@ class TestCalibration:
     def test_a_spread_that_knows_is_used(self):
         sizes = np.exp(2 * self.RNG.normal(size=400))
         errors = np.abs(sizes * self.RNG.normal(size=400))
-        factor, floor = calibrate_limit(errors, sizes)
+        factor, floor = calibrate_limit(errors, sizes, np.ones(400))
         assert abs(factor / 1.96 - 1) < 0.2
         assert floor < np.median(sizes) / 2
 
     def test_one_that_does_not_is_not(self):
         errors = np.abs(self.RNG.normal(size=400))
-        factor, floor = calibrate_limit(errors, np.exp(2 * self.RNG.normal(size=400)))
+        factor, floor = calibrate_limit(errors, np.exp(2 * self.RNG.normal(size=400)), np.ones(400))
         assert abs(factor * floor / 1.96 - 1) < 0.2
 
     def test_no_spread_at_all(self):
-        factor, floor = calibrate_limit(np.arange(100.0), np.zeros(100))
+        factor, floor = calibrate_limit(np.arange(100.0), np.zeros(100), np.ones(100))
         assert factor * floor == pytest.approx(95)
 
     @pytest.mark.parametrize("errors", [np.full(100, np.inf), np.arange(18.0)])
     def test_errors_that_say_nothing(self, errors):
-        assert calibrate_limit(errors, np.ones(len(errors)))[0] == np.inf
+        assert calibrate_limit(errors, np.ones(len(errors)), np.ones(len(errors)))[0] == np.inf
+
+    def test_sizes_that_know_are_used(self):
+        sizes = np.exp(2 * self.RNG.normal(size=400))
+        factor, floor = calibrate_limit(
+            np.abs(sizes * self.RNG.normal(size=400)), np.zeros(400), sizes
+        )
+        assert abs(factor * floor / 1.96 - 1) < 0.2
