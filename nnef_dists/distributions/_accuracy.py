@@ -35,9 +35,11 @@ def error_sizes(
         a typical training eta.
     """
     key = jax.random.key(_SEED)
-    _, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
+    mean, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
     size, unsupported = network.unlearned(eta)
-    return jnp.max(spread / scale), size, jnp.max(jnp.abs(unsupported) / scale)
+    # Draws of weights that are nearly certain differ by rounding, which grows with eta.
+    spread = jnp.maximum(jnp.max(spread / scale) - _rounding(mean, scale), 0)
+    return spread, size, jnp.max(jnp.abs(unsupported) / scale)
 
 
 def calibrate_limit(
@@ -86,6 +88,10 @@ def rounding_of_mean(
     covariance: Float[Array, "eta_dim eta_dim"], mean: Float[Array, " eta_dim"]
 ) -> Float[Array, ""]:
     """Returns the rounding error of mean parameters, in z units, the largest over statistics."""
+    return _rounding(mean, jnp.sqrt(jnp.diagonal(covariance)))
+
+
+def _rounding(mean: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]) -> Float[Array, ""]:
     eps = jnp.finfo(mean.dtype).eps
     # Floats next to the mean are at least eps / 2 of it away; sums of terms lose a few more.
-    return _ROUNDINGS * eps * (1 + jnp.max(jnp.abs(mean) / jnp.sqrt(jnp.diagonal(covariance))))
+    return _ROUNDINGS * eps * (1 + jnp.max(jnp.abs(mean) / scale))

@@ -14,7 +14,7 @@ from nnef_dists.bayes import Module, check_whole, predictive_moments
 from nnef_dists.distributions._accuracy import error_sizes, rounding_of_mean
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._curvature import covariance_and_mean
-from nnef_dists.distributions._inverse import invert_network
+from nnef_dists.distributions._inverse import invert_mean, invert_network
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.distributions._sampler import HMCSampler
 from nnef_dists.families import ExponentialFamily
@@ -152,6 +152,10 @@ class AmortizedFamily(AbstractTractableFamily, Module):
     def _invert(
         self, mu: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
+        if isinstance(self.network, AbstractLogPartitionNetwork) and self.network.is_absolute:
+            # A is known far from all training etas.
+            eta, found = invert_mean(self, mu)
+            return eta, found & self.network.is_inside(eta)
         return invert_network(self, self.network, mu)
 
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import paramax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._quadratic_potential import LEAST_RESIDUAL, least_squares
@@ -14,6 +14,8 @@ from nnef_dists.networks._region import TrainingRegion
 
 # Of standardized inputs that are nearly constant.
 _LEAST_SCALE = 1e-6
+# How much less exact than at all labels a base may be, and what counts as exact.
+_MARGIN, _ROUNDING = 1.25, 1e-6
 
 
 @final
@@ -35,7 +37,7 @@ class LinearCorrection(eqx.Module):
         residual_scale: A function of x has to be of about this size, for the gradient of its
             correction to be what the linear one leaves; at most 1.
         region: Where x of the labels are.
-        scales: The median and the largest s of the labels, `(2,)`.
+        scales: The median s of the labels, and 1.25 times the largest, `(2,)`.
     """
 
     shift: paramax.NonTrainable[Array]
@@ -83,7 +85,7 @@ class LinearCorrection(eqx.Module):
             slope=to_buffer(coefficients[1:]),
             residual_scale=to_buffer(size),
             region=TrainingRegion.around(x, labels.eta.dtype),
-            scales=to_buffer([np.median(s), np.max(s)]),
+            scales=to_buffer([np.median(s), _MARGIN * np.max(s) + _ROUNDING]),
         )
 
     def standardized(self, inputs: Float[Array, " m"]) -> Float[Array, " m"]:
@@ -91,15 +93,13 @@ class LinearCorrection(eqx.Module):
         fixed = paramax.unwrap(self)
         return (inputs - fixed.shift) / fixed.scale
 
-    @property
-    def typical_scale(self) -> Float[Array, ""]:
-        """The median s of the labels."""
-        return paramax.unwrap(self.scales)[0]
+    def is_inside(self, scale: Float[Array, ""]) -> Bool[Array, ""]:
+        """Returns whether the base is about as exact as at a label, or more, by its scale."""
+        return scale <= paramax.unwrap(self.scales)[1]
 
-    @property
-    def largest_scale(self) -> Float[Array, ""]:
-        """The largest s of the labels."""
-        return paramax.unwrap(self.scales)[1]
+    def relative_scale(self, scale: Float[Array, ""]) -> Float[Array, ""]:
+        """Returns a scale over the median of the labels; 1 where both are rounding."""
+        return (scale + _ROUNDING) / (paramax.unwrap(self.scales)[0] + _ROUNDING)
 
     def __call__(self, x: Float[Array, " m"]) -> Float[Array, ""]:
         """Returns a + b . x."""

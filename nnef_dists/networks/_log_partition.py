@@ -20,6 +20,9 @@ from nnef_dists.networks._laplace import AbstractBase, BaseTerms
 from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._taylor import choose_base, expand_labels
 
+# Of errors where the inputs of a base are unlike those of all training etas.
+_EXTRAPOLATED = 4.0
+
 
 class AbstractLogPartitionNetwork(AbstractMomentNetwork):
     """A learned log-partition A(eta), up to a constant, whose gradient is the moment map.
@@ -175,13 +178,13 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether eta, `(eta_dim,)`, is where A is known.
 
-        With a base this is wherever the base exists and is at least as exact as at some training
-        eta, by its scale; without one it is where the network has been trained.
+        With a base this is wherever the base exists and is about as exact as at some training eta,
+        or more, by its scale. Without one it is where the network has been trained.
         """
         if self.base is None or self.correction is None:
             return self.standardization.is_inside(self.standardization.inputs(eta))
         terms = self.base(eta)
-        return jnp.isfinite(terms.value) & (terms.scale <= self.correction.largest_scale)
+        return jnp.isfinite(terms.value) & self.correction.is_inside(terms.scale)
 
     def unlearned(
         self, eta: Float[Array, " eta_dim"]
@@ -189,20 +192,22 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         """Returns what is known of errors; see `AbstractMomentNetwork`.
 
         With a base, errors are proportional to its scale. Where its inputs are unlike those of all
-        training etas, the whole correction is unsupported.
+        training etas, they are taken as 4 times as large, and all that the perceptron adds to the
+        linear correction is unsupported.
         """
         if self.base is None or self.correction is None:
             return super().unlearned(eta)
         base, correction = self.base, self.correction
 
-        def added(eta):
+        def learned(eta):
             terms = base(eta)
             x = correction.standardized(terms.inputs)
-            return self._corrected(terms) - terms.value, (terms.scale, x)
+            return terms.scale * self._rest(x), (terms.scale, x)
 
-        gradient, (scale, x) = jax.grad(added, has_aux=True)(eta)
+        gradient, (scale, x) = jax.grad(learned, has_aux=True)(eta)
         supported = correction.region.contains(x)
-        return scale / correction.typical_scale, jnp.where(supported, 0, gradient)
+        size = jnp.where(supported, 1, _EXTRAPOLATED) * correction.relative_scale(scale)
+        return size, jnp.where(supported, 0, gradient)
 
     def near(self, label: MomentBatch) -> Callable[[Array], Array]:
         """Returns the moment map near a label; see `AbstractMomentNetwork`."""
@@ -223,5 +228,9 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     def _corrected(self, terms: BaseTerms) -> Float[Array, ""]:
         assert self.correction is not None
         x = self.correction.standardized(terms.inputs)
-        rest = paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]
-        return terms.value + terms.scale * (self.correction(x) + rest)
+        return terms.value + terms.scale * (self.correction(x) + self._rest(x))
+
+    def _rest(self, x: Float[Array, " m"]) -> Float[Array, ""]:
+        """Returns what the perceptron adds to the linear correction."""
+        assert self.correction is not None
+        return paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]

@@ -318,6 +318,41 @@ def test_predictive_sd_vanishes_with_concentration():
 
         _, sd = nd.bayes.predictive_moments(network, predict, jax.random.key(0), 8)
         variances = jnp.diagonal(jax.vmap(jax.jacfwd(network))(etas), axis1=1, axis2=2)
-        z = sd / jnp.sqrt(variances)
+        z = np.asarray(sd / jnp.sqrt(variances))
     assert (z[0] > 0).all()
     assert (z[1] < z[0].max() / 100).all()
+
+
+@functools.cache
+def validated():
+    return nd.validate(nd.AmortizedFamily(FIELD, trained()), field_data(32, 5)[0])
+
+
+def test_accuracy_holds_inside_and_far_out():
+    q = validated()
+    limit = jax.jit(jax.vmap(q.accuracy))
+    fresh, _ = field_data(32, 7)
+    error = np.abs(moments(q.network, jnp.asarray(fresh.eta)) - fresh.mean) / fresh.batch().sd
+    inside = np.asarray(limit(jnp.asarray(fresh.eta)))
+    assert np.isfinite(inside).mean() > 0.9
+    assert np.mean(error.max(1) <= inside) > 0.85
+    far = posterior_etas([10.0, 30.0, 100.0, 1e3])
+    beyond = np.asarray(limit(far))
+    assert (np.abs(z_of(q.network, far)).max(1) <= beyond).all()
+    # What is not known shrinks with the scale of the base.
+    assert limit(posterior_etas([1e6]))[0] < np.median(inside[np.isfinite(inside)])
+
+
+def test_where_the_base_is_worse_than_at_all_labels_nothing_is_known():
+    flat = jnp.asarray([[0.02, 0.02, 0.02, -0.05, -0.05, -0.05, -0.001]])
+    assert np.isinf(jax.vmap(validated().accuracy)(flat)).all()
+    with pytest.warns(nd.distributions.ExtrapolationWarning):
+        validated().mean(flat[0])
+
+
+def test_the_inverse_finds_etas_far_from_all_labels():
+    q, etas = validated(), posterior_etas([3.0, 300.0])
+    mu = jax.vmap(q.mean)(etas)
+    found = jax.jit(jax.vmap(lambda mu: q.natural_parameters(mu, throw=False)))(mu)
+    z = (jax.vmap(q.mean)(found) - mu) / jnp.sqrt(_variances(etas))
+    assert np.abs(z).max() < 2e-3
