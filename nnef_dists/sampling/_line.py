@@ -53,7 +53,7 @@ class Line(NamedTuple):
 
         def parts(u):
             x, log_det = transform(self.family, u)
-            base = (self.family.log_base_measure(x) + log_det).astype(dtype)
+            base = jnp.asarray(self.family.log_base_measure(x), dtype) + log_det.astype(dtype)
             return self.family.sufficient_statistics(x), base
 
         def with_slopes(u):

@@ -63,14 +63,15 @@ def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
     share = jnp.maximum(panels // jnp.maximum(used, 1), 2)
     in_tail = (share + 1) // 3
     in_body = share - in_tail
-    index = np.arange(panels)
+    index = jnp.arange(panels, dtype=share.dtype)
     rank, within = index // share, index % share
     is_tail = within >= in_body
-    count = jnp.where(is_tail, in_tail, in_body)[:, None]
+    count = jnp.where(is_tail, in_tail, in_body)[:, None].astype(dtype)
     piece = jnp.argmax(is_used & (jnp.cumsum(is_used) == rank[:, None] + 1), 1)
     holds = used > rank
 
-    t = (jnp.where(is_tail, within - in_body, within)[:, None] + node) / count
+    place = jnp.where(is_tail, within - in_body, within).astype(dtype)
+    t = (place[:, None] + node) / count
     width, bulk = pieces.width[piece][:, None], pieces.bulk[piece][:, None]
     ratio = jnp.maximum(width / bulk, 1)
     body = jnp.minimum(jnp.sqrt(ratio), _LONGEST_BODY)

@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -105,9 +104,9 @@ def _next_lines(scan: Scan, number: Array) -> Float[Array, " n"]:
     brackets = find_brackets(scan, _MODES)
     pieces = pieces_of(scan, brackets, True)
     count = jnp.maximum(jnp.sum(brackets.exists), 1)
-    index = np.arange(_LINES)
-    mode, slot = index % count, index // count
-    share = _LINES // count + 1
+    index = jnp.arange(_LINES, dtype=count.dtype)
+    mode = index % count
+    slot, share = ((index // count).astype(u.dtype), (_LINES // count + 1).astype(u.dtype))
     cell = brackets.cell[mode]
     low, high = u[cell], u[cell + 1]
     a, b = at.slopes[cell], at.slopes[cell + 1]

@@ -77,7 +77,7 @@ class Section(NamedTuple):
 
         def parts(point):
             x, log_det = transform(family, point)
-            base = (family.log_base_measure(x) + log_det).astype(dtype)
+            base = jnp.asarray(family.log_base_measure(x), dtype) + log_det.astype(dtype)
             return family.sufficient_statistics(x), base
 
         def with_slopes(inner):
