@@ -94,9 +94,10 @@ def generate_moments(
     path = Path(path).absolute()
     if chunk is not None and (chunk < 1 or chunk % config.tile):
         raise ValueError(f"Expected chunk to be a multiple of the tile, {config.tile}; got {chunk}")
-    source = eta_source(family, etas)
     if executor is not None:
         check_importable(family)
+    source = eta_source(family, etas)
+    if executor is not None:
         check_law_importable(source)
     spec = {
         "family": describe_family(family),

@@ -19,8 +19,8 @@ from nnef_dists.sampling import line_rule, plane_rule, quadrature_dim
 
 # Above this error, in nats and z units, nothing is returned but NaN.
 _MOST_ERROR = 1e-3
-# Nodes of each half of a piece in single and in double precision; in two dimensions of a panel.
-_NODES, _DOUBLE_NODES = {1: 25, 2: 11}, {1: 33, 2: 11}
+# Nodes of each half of a piece in one dimension, of a panel in two.
+_NODES = {1: 33, 2: 11}
 # Etas of a compiled call, and how many of them at once.
 _BATCH = 64
 _AT_ONCE = {1: 64, 2: 8}
@@ -76,8 +76,8 @@ def quadrature_moments(
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
         points: An odd number, at least 9: in one dimension the nodes of each half of a piece, by
-            default 33, and 25 in single precision; in two the nodes of each panel, 11 by default. A
-            line has 12 panels, and the marginal density 16.
+            default 33; in two the nodes of each panel, 11 by default. A line has 12 panels, and the
+            marginal density 16.
 
     Returns:
         The moments, the log-partition and an error bound. If the bound is above 1e-3, all is NaN
@@ -94,8 +94,7 @@ def quadrature_moments(
         raise ValueError(f"Expected a family of one or two dimensions; {family!r} has {dim}")
     eta = family.check_eta(eta)
     if points is None:
-        is_single = isinstance(eta, Tracer) and eta.dtype != jnp.float64
-        points = (_NODES if is_single else _DOUBLE_NODES)[dim]
+        points = _NODES[dim]
     points = check_integer("points", points, 1)
     if points % 2 == 0 or points < 9:
         raise ValueError(f"Expected an odd number of points >= 9; got {points}")
@@ -125,7 +124,7 @@ def double_quadrature(
         The moments as NumPy arrays of doubles, with a leading axis of n.
     """
     if points is None:
-        points = _DOUBLE_NODES[quadrature_dim(family)]
+        points = _NODES[quadrature_dim(family)]
     size = min(_BATCH, len(etas))
     parts = []
     with jax.enable_x64(True):

@@ -111,12 +111,17 @@ class TestSplit:
             DATA.split(fractions, jax.random.key(0))
 
 
+# Of a batch; the base is a network's.
+ARRAYS = [f.name for f in dataclasses.fields(nd.MomentBatch) if f.name != "base"]
+
+
 class TestBatch:
     def test_it_has_the_valid_labels(self, data):
         with pytest.warns(UserWarning, match=r"3 of 50 .* left out: 3 low_ess.*only_ok"):
             batch = data[:].batch()
-        for field in dataclasses.fields(nd.MomentBatch):
-            assert np.array_equal(getattr(batch, field.name), getattr(GOOD, field.name))
+        for name in ARRAYS:
+            assert np.array_equal(getattr(batch, name), getattr(GOOD, name))
+        assert batch.base is None
         assert len(batch) == len(GOOD)
 
     def test_it_is_made_once_and_warns_once(self):
@@ -155,8 +160,8 @@ class TestBatch:
         rows = labels.batch_indices(jax.random.key(3), 8)
         for index, batch in zip(rows, labels.batches(jax.random.key(3), 8), strict=True):
             expected = GOOD[np.asarray(index)]
-            for field in dataclasses.fields(nd.MomentBatch):
-                assert np.array_equal(getattr(batch, field.name), getattr(expected, field.name))
+            for name in ARRAYS:
+                assert np.array_equal(getattr(batch, name), getattr(expected, name))
 
     def test_a_compiled_loop_over_epochs(self):
         labels = GOOD.batch()

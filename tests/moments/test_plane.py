@@ -35,8 +35,8 @@ def test_posteriors_of_strangers_families(name):
     for i, eta in enumerate(etas):
         exact = plane.exact(eta)
         size = max(1.0, np.sum(np.abs(eta * exact.mean)))
-        # eta . T is known to so many digits.
-        rounding = 1e-15 * size
+        # eta . T is known to so many digits; JAX's log Gamma loses more than one.
+        rounding = 5e-15 * size
         mean, covariance = errors(found, i, exact)
         assert mean < 1e-8 + 10 * rounding
         assert covariance < 1e-7 + 10 * rounding

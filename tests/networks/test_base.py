@@ -265,6 +265,7 @@ def test_gaussians_are_exact_and_have_no_correction():
     )
 
 
+@pytest.mark.slow
 def test_third_derivatives_of_a_closed_form():
     """The implicit function's derivatives nest; Laplace's gamma is Stirling's series."""
     with jax.enable_x64(True):
@@ -308,6 +309,7 @@ def test_files_hold_the_base(tmp_path):
     np.testing.assert_array_equal(moments(again, etas), moments(untrained(), etas))
 
 
+@pytest.mark.slow
 def test_predictive_sd_vanishes_with_concentration():
     """Uncertain weights matter where the correction does."""
     with jax.enable_x64(True):
@@ -328,6 +330,7 @@ def validated():
     return nd.validate(nd.AmortizedFamily(FIELD, trained()), field_data(32, 5)[0])
 
 
+@pytest.mark.slow
 def test_accuracy_holds_inside_and_far_out():
     q = validated()
     limit = jax.jit(jax.vmap(q.accuracy))
@@ -343,6 +346,7 @@ def test_accuracy_holds_inside_and_far_out():
     assert limit(posterior_etas([1e6]))[0] < np.median(inside[np.isfinite(inside)])
 
 
+@pytest.mark.slow
 def test_where_the_base_is_worse_than_at_all_labels_nothing_is_known():
     flat = jnp.asarray([[0.02, 0.02, 0.02, -0.05, -0.05, -0.05, -0.001]])
     assert np.isinf(jax.vmap(validated().accuracy)(flat)).all()
@@ -350,6 +354,7 @@ def test_where_the_base_is_worse_than_at_all_labels_nothing_is_known():
         validated().mean(flat[0])
 
 
+@pytest.mark.slow
 def test_the_inverse_finds_etas_far_from_all_labels():
     q, etas = validated(), posterior_etas([3.0, 300.0])
     mu = jax.vmap(q.mean)(etas)

@@ -136,6 +136,7 @@ def test_errors_without_a_base_are_reported():
     assert good.z_rms < bad.z_rms / 4
 
 
+@pytest.mark.slow
 def test_the_inverse_gaussian_is_learned_on_its_base():
     """By the defaults, five times as accurate as without a base in as many steps."""
     _, fresh = labels_of("inverse Gaussian")
