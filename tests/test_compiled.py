@@ -7,6 +7,7 @@ the host by design, is listed as such: a public callable that is in neither list
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,7 +61,8 @@ HOST = {
         MomentDataset.concatenate MomentDataset.only_ok MomentDataset.open MomentDataset.save
         MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
         Simulations.split Standardization.fit QuadraticPotential.fit keep_compiled
-        LinearCorrection.fit AbstractMomentNetwork.batch LogPartitionNetwork.batch choose_base
+        LinearCorrection.fit TrainingRegion.around AbstractMomentNetwork.batch
+        LogPartitionNetwork.batch choose_base
     """,
     "chooses what to compile by values": """
         acquire estimate_log_partition estimate_moments
@@ -216,7 +218,8 @@ def parts_of_families() -> Iterator[Call]:
         nd.families.SphereProjection(3),
         nd.families.AdditiveLogRatio(3),
     ):
-        yield from every_method(support, u=floats(*support.shape), angle=floats())
+        size = max(1, math.prod(support.shape) - 1)
+        yield from every_method(support, u=floats(*support.shape), coordinates=floats(size))
     for symmetry, family, g, z in (
         (nd.families.Scaling(x2=2), GAUSSIAN, floats(), floats()),
         (nd.families.LocationScale(), GAUSSIAN, floats(2), floats()),
@@ -310,7 +313,8 @@ def networks() -> Iterator[Call]:
     label = network.batch(data)[0]
     yield from every_method(label.base, eta=eta)
     terms = network.base(eta)
-    yield from every_method(network.correction, x=terms.inputs, inputs=terms.inputs)
+    values = {"x": terms.inputs, "inputs": terms.inputs, "scale": terms.scale}
+    yield from every_method(network.correction, **values)
     yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, network.batch(data), KEY)
 
 

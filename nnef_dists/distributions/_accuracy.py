@@ -12,7 +12,7 @@ from nnef_dists.networks import AbstractMomentNetwork
 
 _COVERAGE = 0.95
 # Errors of a mean, in units of its rounding.
-_ROUNDINGS = 4.0
+_ROUNDINGS = 16.0
 # The draws are the same for all etas, at calibration and afterwards.
 _SAMPLES, _SEED = 32, 0
 # Floors of the spread, in units of its median over etas; the last one makes the limit constant.

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import final
+from typing import Literal, final
 
 import equinox as eqx
 import jax
@@ -107,7 +107,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     Args:
         family: The exponential family.
         data: Moment data of that family, from which coordinates and start are set.
-        base: The base, None for none, or a function of family and data that returns one of both.
+        base: The base, or None for none; "auto" is the result of `choose_base`.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: The activation of the hidden layers; twice differentiable.
@@ -131,7 +131,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         family: ExponentialFamily,
         data: MomentDataset,
         *,
-        base: AbstractBase | Callable[..., AbstractBase | None] | None = choose_base,
+        base: AbstractBase | Literal["auto"] | None = "auto",
         width: int = 64,
         depth: int = 3,
         activation: Callable[[Array], Array] = jax.nn.silu,
@@ -140,8 +140,8 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     ):
         self.family = family
         self.standardization = standardize(family, data, width=width, depth=depth)
-        if not isinstance(base, AbstractBase | None):
-            base = base(family, data)
+        if base == "auto":
+            base = choose_base(family, data)
         self.base, self.correction, self.quadratic = base, None, None
         if base is None:
             self.quadratic = QuadraticPotential.fit(data, self.standardization)

@@ -176,7 +176,9 @@ class TestFamilies:
         etas = family.sample_eta(jax.random.key(2), 64, self.RANGES)
         with jax.numpy_dtype_promotion("standard"):
             data = nd.estimate_moments(family, etas, jax.random.key(3))
-        network = nd.LogPartitionNetwork(family, data, width=8, depth=1, key=jax.random.key(4))
+        network = nd.LogPartitionNetwork(
+            family, data, base=None, width=8, depth=1, key=jax.random.key(4)
+        )
         q = nd.AmortizedFamily(family, network)
         assert np.all(jax.vmap(q.network.is_inside)(jnp.asarray(data.only_ok().eta)))
         assert np.isfinite(q.mean(etas[0])).all()

@@ -152,7 +152,7 @@ class TestExponentialFamily:
         q = family_of("GaussianNatural1D")
         x = 1000 * jax.random.normal(jax.random.key(1), (64, 1))
         laws = jax.jit(jax.vmap(head.parameters))(x)
-        assert jax.jit(jax.vmap(q.is_inside))(laws.eta).all()
+        assert jax.jit(jax.vmap(q.network.is_inside))(laws.eta).all()
         assert np.all(laws.scale > 0)
 
     def test_the_family_is_no_part_of_the_weights(self):
