@@ -87,6 +87,18 @@ class AbstractMomentNetwork(Module):
         """
         return self
 
+    def level_error(self, label: MomentBatch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns the error of A at one label, in nats, at the weights' means.
+
+        Args:
+            label: One label, from a batch without its leading axis.
+
+        Returns:
+            A less an estimate of it, and the standard error of the estimate. This is infinite
+            without an estimate: without a base.
+        """
+        return jnp.zeros((), label.eta.dtype), jnp.full((), jnp.inf, label.eta.dtype)
+
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether a valid eta, `(eta_dim,)`, is where the network has been trained."""
         return self.standardization.is_inside(self.standardization.inputs(eta))

@@ -14,6 +14,8 @@ from nnef_dists.networks._region import TrainingRegion
 
 # Of standardized inputs that are nearly constant.
 _LEAST_SCALE = 1e-6
+# Standard error of a level of A, in nats, at which it counts half.
+_LEVEL_ERROR = 0.01
 # How much less exact than at all labels a base may be, and what counts as exact.
 _MARGIN, _ROUNDING = 1.25, 1e-6
 
@@ -25,7 +27,8 @@ class LinearCorrection(eqx.Module):
         A(eta) = A_B + s (a + b . x),    x = (inputs - shift) / scale
 
     fitted by least squares of (grad A - mu) / sd(T). Labels at which the base has a large error z
-    weigh 1 / (1 + z^2). The rest is for a perceptron of x.
+    weigh 1 / (1 + z^2). Where the base has estimated A, errors in nats count as errors in z units.
+    The rest is for a perceptron of x.
 
     `LinearCorrection.fit(labels)` returns the one of labels with a base.
 
@@ -71,7 +74,17 @@ class LinearCorrection(eqx.Module):
         design = np.concatenate([gradients[:, 1, None], products], 1) / sd[:, None]
         weight = 1 / np.sqrt(1 + target**2)
         design = (design * weight[:, None]).transpose(0, 2, 1).reshape(target.size, -1)
-        coefficients, left = least_squares(design, (target * weight).reshape(-1))
+        _, left = least_squares(design, (target * weight).reshape(-1))
+        # The level of A, in nats.
+        gap, error = (
+            np.asarray(leaf, np.float64) for leaf in (labels.base.gap, labels.base.gap_error)
+        )
+        certainty = 1 / np.hypot(1, error / _LEVEL_ERROR)
+        levels = (certainty * s[:, 0, 0])[:, None] * np.column_stack([np.ones(len(x)), x])
+        coefficients, _ = least_squares(
+            np.concatenate([design, levels]),
+            np.concatenate([(target * weight).reshape(-1), certainty * gap]),
+        )
         steepness = np.sqrt(np.mean(np.sum(design[:, 1:] ** 2, 1)))
         size = min(1.0, max(left, LEAST_RESIDUAL) / max(steepness, LEAST_RESIDUAL))
 

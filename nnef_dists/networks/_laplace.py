@@ -1,5 +1,6 @@
 """Log-partitions that are computed, for a network to correct."""
 
+import functools
 import math
 from abc import abstractmethod
 from typing import NamedTuple, final
@@ -19,6 +20,9 @@ _NODES = 48
 _TIMES = 3
 # Correlations of at most this many statistics are inputs: their number grows with the square.
 _MOST_CORRELATED = 16
+# Estimates of A: blocks of Sobol points, the binary logarithm of their size, and how much wider
+# than the base's normal density the one is from which they are drawn.
+_REPLICATES, _LOG_POINTS, _WIDER = 16, 6, 1.15
 
 
 class BaseTerms(NamedTuple):
@@ -41,6 +45,19 @@ class AbstractBase(eqx.Module):
     @abstractmethod
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
         """Returns the terms at eta, `(eta_dim,)`; NaN where the approximation does not exist."""
+
+    def estimate_gap(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Estimates A - A_B at eta, in nats, to train on; not differentiable.
+
+        Args:
+            eta: Natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The estimate and its standard error, which is infinite by default: nothing is known.
+        """
+        return jnp.zeros((), eta.dtype), jnp.full((), jnp.inf, eta.dtype)
 
 
 @final
@@ -88,6 +105,49 @@ class LaplaceBase(AbstractBase):
 
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
         """Returns the terms at eta; NaN where the log-density has no mode."""
+        return self._terms(eta)[0]
+
+    def estimate_gap(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Estimates A - A_B at eta, by importance sampling from a wider normal than q.
+
+        Its 16 x 64 nodes are those of scrambled Sobol sequences, the same for all eta. The standard
+        error is that of the 16 averages, and the rounding of the log-density.
+
+        Args:
+            eta: Natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The estimate and its standard error.
+
+        Reference:
+            Owen, *Scrambled net variance for integrals of smooth functions*, Annals of Statistics
+            25 (1997).
+        """
+        family, n = self.family, support_dim(self.family)
+        terms, height, factor, log_det = self._terms(eta)
+        mode = find_mode(family, eta)
+        nodes = jnp.asarray(_sobol_normal(n), eta.dtype)
+        moved = jax.scipy.linalg.solve_triangular(factor, nodes.T, lower=True, trans=1).T
+        logs = jax.vmap(lambda u: unconstrained_logdensity(family, eta, u))(mode + _WIDER * moved)
+        logs = logs - height + jnp.sum(nodes**2, 1) / 2
+        logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf).reshape(_REPLICATES, -1)
+        highest = jnp.max(logs)
+        averages = jnp.mean(jnp.exp(logs - highest), 1)
+        average = jnp.mean(averages)
+        relative = jnp.std(averages) / average / math.sqrt(_REPLICATES - 1)
+        gaussian = n * math.log(_WIDER * math.sqrt(2 * math.pi)) - log_det
+        rounding = jnp.finfo(eta.dtype).eps * jnp.abs(height)
+        gap = highest + jnp.log(average) + gaussian - (terms.value - height)
+        error = jnp.hypot(relative, rounding)
+        known = jnp.isfinite(gap) & jnp.isfinite(error)
+        return jnp.where(known, gap, 0), jnp.where(known, error, jnp.inf)
+
+    def _terms(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[BaseTerms, Float[Array, ""], Float[Array, "n n"], Float[Array, ""]]:
+        """Returns the terms, l(u*), the Cholesky factor of its curvature, and half its log det."""
         family, n, dtype = self.family, support_dim(self.family), eta.dtype
         mode = find_mode(family, eta)
         height, curvature = _height_and_curvature(family, eta, mode)
@@ -131,7 +191,8 @@ class LaplaceBase(AbstractBase):
             correlations = covariance[rows, columns] / (sd[rows] * sd[columns])
             parts.append(jnp.arctanh(correlations * (1 - 1e-6)))
         parts.append(jnp.log(second + 1e-8)[None])
-        return BaseTerms(value, second / (1 + second), jnp.concatenate(parts))
+        terms = BaseTerms(value, second / (1 + second), jnp.concatenate(parts))
+        return terms, height, factor, log_det
 
 
 def _height_and_curvature(family, eta, mode):
@@ -170,3 +231,12 @@ def _sphere_rule(n: int) -> tuple[np.ndarray, float]:
     axes = [np.linalg.qr(rng.normal(size=(n, n)))[0] for _ in range(frames)]
     nodes = np.concatenate([sign * axis for axis in axes for sign in (1, -1)])
     return nodes * math.sqrt(n + 2), n / (n + 2) / len(nodes)
+
+
+@functools.cache
+def _sobol_normal(n: int) -> np.ndarray:
+    """Returns nodes of standard normal variables, `(k, n)`: scrambled Sobol points, in blocks."""
+    from scipy.stats import norm, qmc
+
+    blocks = [qmc.Sobol(n, rng=np.random.default_rng(seed)) for seed in range(_REPLICATES)]
+    return norm.ppf(np.concatenate([block.random_base2(_LOG_POINTS) for block in blocks]))

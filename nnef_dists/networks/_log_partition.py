@@ -216,6 +216,12 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         label.base.check_source(self.base, self.family)
         return jax.grad(lambda eta: self._corrected(label.base(eta)))
 
+    def level_error(self, label: MomentBatch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns the error of A at a label; see `AbstractMomentNetwork`."""
+        if label.base is None:
+            return super().level_error(label)
+        return self._added(label.base(label.eta)) - label.base.gap, label.base.gap_error
+
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
         if self.base is not None:
@@ -226,9 +232,13 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         return self.quadratic(eta, x, self.family.convex_features(eta)) + rest
 
     def _corrected(self, terms: BaseTerms) -> Float[Array, ""]:
+        return terms.value + self._added(terms)
+
+    def _added(self, terms: BaseTerms) -> Float[Array, ""]:
+        """Returns the correction of the base, in nats."""
         assert self.correction is not None
         x = self.correction.standardized(terms.inputs)
-        return terms.value + terms.scale * (self.correction(x) + self._rest(x))
+        return terms.scale * (self.correction(x) + self._rest(x))
 
     def _rest(self, x: Float[Array, " m"]) -> Float[Array, ""]:
         """Returns what the perceptron adds to the linear correction."""

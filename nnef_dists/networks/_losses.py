@@ -10,6 +10,8 @@ from nnef_dists.networks._base import AbstractMomentNetwork, moments_at
 
 # Standard error of a covariance label, in z units, at which the label counts half.
 _COVARIANCE_ERROR = 0.1
+# Standard error of a level of A, in nats, at which the label counts half.
+_LEVEL_ERROR = 0.01
 
 
 def moment_loss(
@@ -21,6 +23,12 @@ def moment_loss(
 
         mean over labels n and statistics i of log(1 + z_ni^2),
         z_ni = (mu_i(eta_n) - label_ni) / sd(T_i | eta_n)
+
+    For networks with a base it adds the error of A in nats, l_n, where the base has estimated it,
+
+        mean over labels n of c_n log(1 + l_n^2),    c_n = 1 / (1 + error_n^2 / 0.01^2),
+
+    since moments alone hardly determine the level of A.
 
     Errors far below 1 count as their squares, which makes it the mean squared error. The weight of
     a larger error in the gradient falls as 1 / (1 + z^2), that of least squares for Student's t
@@ -42,7 +50,7 @@ def moment_loss(
     """
     network = draw_or_mean(network, key=key)
     z = (moments_at(network, batch) - batch.mean) / batch.sd
-    return jnp.mean(jnp.log1p(z**2))
+    return jnp.mean(jnp.log1p(z**2)) + _level_loss(network, batch)
 
 
 def sobolev_loss(
@@ -88,7 +96,14 @@ def sobolev_loss(
     error = batch.covariance_error / (scale[:, :, None] * scale[:, None])
     confidence = 1 / (1 + jnp.sum(error**2, 2) / _COVARIANCE_ERROR**2)
     jacobian = jnp.log1p(((slopes - expected) / scale) ** 2)
-    return moments + weight * jnp.mean(confidence * jacobian)
+    return moments + weight * jnp.mean(confidence * jacobian) + _level_loss(network, batch)
+
+
+def _level_loss(network: AbstractMomentNetwork, batch: MomentBatch) -> Float[Array, ""]:
+    """Returns the error of A, in nats, squared where it is small."""
+    error, standard_error = jax.vmap(network.level_error)(batch)
+    confidence = 1 / (1 + (standard_error / _LEVEL_ERROR) ** 2)
+    return jnp.mean(confidence * jnp.log1p(error**2))
 
 
 def entropy_loss(

@@ -39,6 +39,8 @@ class TaylorBase(AbstractBase):
         values: A_B, the scale and the inputs, in one vector, `(k,)`.
         gradients: Their derivatives, `(k, eta_dim)`.
         hessians: Their second derivatives, `(k, eta_dim, eta_dim)`.
+        gap: The base's estimate of A - A_B at that eta, in nats.
+        gap_error: Its standard error, infinite if there is no estimate.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -47,6 +49,8 @@ class TaylorBase(AbstractBase):
     values: Float[Array, "*n k"]
     gradients: Float[Array, "*n k eta_dim"]
     hessians: Float[Array, "*n k eta_dim eta_dim"]
+    gap: Float[Array, "*n"]
+    gap_error: Float[Array, "*n"]
 
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
         """Returns the model's terms at eta."""
@@ -130,13 +134,13 @@ def _expand(
     n = len(etas)
     rows = jnp.minimum(jnp.arange(-(-n // _TILE) * _TILE), n - 1).reshape(-1, _TILE)
     tiles = [_expand_tile(base, etas[tile]) for tile in rows]
-    values, gradients, hessians = (jnp.concatenate(parts)[:n] for parts in zip(*tiles, strict=True))
-    return TaylorBase(family, type(base), etas, values, gradients, hessians)
+    parts = (jnp.concatenate(parts)[:n] for parts in zip(*tiles, strict=True))
+    return TaylorBase(family, type(base), etas, *parts)
 
 
 @eqx.filter_jit
-def _expand_tile(base: AbstractBase, etas: Float[Array, "n eta_dim"]) -> tuple[Any, Any, Any]:
-    """Returns values, gradients and Hessians of all terms, from one trace of the base."""
+def _expand_tile(base: AbstractBase, etas: Float[Array, "n eta_dim"]) -> tuple[Any, ...]:
+    """Returns values, gradients and Hessians of all terms, from one trace of the base; the gap."""
 
     def values(eta):
         terms = base(eta)
@@ -149,6 +153,6 @@ def _expand_tile(base: AbstractBase, etas: Float[Array, "n eta_dim"]) -> tuple[A
 
     def expand(eta):
         hessians, (gradients, found) = jax.jacfwd(slopes, has_aux=True)(eta)
-        return found, gradients, hessians
+        return found, gradients, hessians, *base.estimate_gap(eta)
 
     return lax.map(expand, etas, batch_size=_TOGETHER)
