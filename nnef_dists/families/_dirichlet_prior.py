@@ -109,7 +109,8 @@ class _GapBelowOne(AbstractBijection):
 
     With n = exp(last coordinate) and g(v) = n log sum_i exp(v_i / n), which is negative in the
     domain and moves along with a shift of all v_i: the mean of the other coordinates w is the log
-    of -g(eta), and their deviations from it are those of eta.
+    of -g(eta), and their deviations from it are those of eta / n, which keep their digits beside it
+    however large n is.
     """
 
     k: int = eqx.field(static=True)
@@ -130,8 +131,8 @@ class _GapBelowOne(AbstractBijection):
         w, log_n = x[:-1], x[-1]
         n, log_gap = jnp.exp(log_n), jnp.mean(w)
         deviations = w - log_gap
-        eta = deviations - n * jax.nn.logsumexp(deviations / n) - jnp.exp(log_gap)
-        return jnp.append(eta, -n), log_n + log_gap
+        eta = n * (deviations - jax.nn.logsumexp(deviations)) - jnp.exp(log_gap)
+        return jnp.append(eta, -n), self.k * log_n + log_gap
 
     def inverse_and_log_det(
         self, y: ArrayLike, condition: ArrayLike | None = None
@@ -139,5 +140,5 @@ class _GapBelowOne(AbstractBijection):
         y = jnp.asarray(y)
         eta, n = y[:-1], -y[-1]
         log_n, log_gap = jnp.log(n), jnp.log(-n * jax.nn.logsumexp(eta / n))
-        w = eta - jnp.mean(eta) + log_gap
-        return jnp.append(w, log_n), -log_n - log_gap
+        w = (eta - jnp.mean(eta)) / n + log_gap
+        return jnp.append(w, log_n), -self.k * log_n - log_gap

@@ -44,6 +44,20 @@ def test_quadrature(eta):
     assert_quadrature_agrees(nd.DirichletPrior(2), eta, truth.dirichlet_prior)
 
 
+@pytest.mark.parametrize("n", [1.0, 1e3, 1e6])
+def test_posteriors_of_many_observations_are_valid(n):
+    """In float32 too, and what is as far beyond the edge is not."""
+    family, direction = nd.DirichletPrior(3), (-1.0, -2.0, -1.5)
+    on_edge = edge(direction, n)
+    inside, beyond = (
+        on_edge + sign * 0.01 * n * np.array([1.0, 1.0, 1.0, 0.0]) for sign in (-1, 1)
+    )
+    assert family.is_valid_eta(array(inside))
+    assert not family.is_valid_eta(array(beyond))
+    back = np.asarray(family.constrain_eta(family.unconstrain_eta(array(inside))))
+    np.testing.assert_allclose(back, inside, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_hmc_with_three_entries():
     assert_hmc_agrees(
