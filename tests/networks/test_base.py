@@ -157,8 +157,9 @@ def test_the_log_partition_needs_no_anchor():
 
 def test_the_correction_vanishes_with_concentration():
     """Of value, and of the gradient in z units, faster than the number of observations grows."""
+    narrow = trained()
     with jax.enable_x64(True):
-        network = in_float64(trained())
+        network = in_float64(narrow)
         ns = np.array([1e2, 1e4, 1e6])
         etas = posterior_etas(ns)
 
@@ -312,8 +313,9 @@ def test_files_hold_the_base(tmp_path):
 @pytest.mark.slow
 def test_predictive_sd_vanishes_with_concentration():
     """Uncertain weights matter where the correction does."""
+    narrow = untrained()
     with jax.enable_x64(True):
-        network, etas = in_float64(untrained()), posterior_etas([1.0, 1e4])
+        network, etas = in_float64(narrow), posterior_etas([1.0, 1e4])
 
         def predict(network):
             return jax.vmap(network)(etas)
