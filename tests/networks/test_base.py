@@ -363,3 +363,26 @@ def test_the_inverse_finds_etas_far_from_all_labels():
     found = jax.jit(jax.vmap(lambda mu: q.natural_parameters(mu, throw=False)))(mu)
     z = (jax.vmap(q.mean)(found) - mu) / jnp.sqrt(_variances(etas))
     assert np.abs(z).max() < 2e-3
+
+
+@pytest.mark.slow
+def test_the_inverse_is_differentiable_in_moments_and_in_weights():
+    """By the implicit function theorem, d eta = Cov^-1 (d mu - d mean)."""
+    base = nd.networks.LaplaceBase(GAMMA)
+    network = nd.LogPartitionNetwork(GAMMA, gamma_data(), base=base, width=4, key=jax.random.key(0))
+    q, eta = nd.AmortizedFamily(GAMMA, network), jnp.asarray(gamma_data().eta[0])
+    mu, inverse = q.mean(eta), jnp.linalg.inv(q.covariance(eta))
+    np.testing.assert_allclose(jax.jacfwd(q.natural_parameters)(mu), inverse, rtol=1e-3)
+
+    def gradients(function):
+        return [eqx.filter_grad(lambda q, i=i: function(q)[i])(q) for i in range(2)]
+
+    found = gradients(lambda q: q.natural_parameters(mu))
+    of_mean = gradients(lambda q: q.mean(eta))
+    for *of_eta, first, second in zip(
+        *(jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)) for tree in found + of_mean),
+        strict=True,
+    ):
+        for row, gradient in zip(inverse, of_eta, strict=True):
+            expected = -(row[0] * first + row[1] * second)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-2, atol=1e-5)
