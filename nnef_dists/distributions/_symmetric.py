@@ -107,7 +107,7 @@ class Symmetric(AbstractTractableFamily):
         return self.q._is_inside(self._canonical(eta)[0])
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns that of the canonical eta, for the largest combination of its errors."""
+        """Returns the accuracy at the canonical eta, for the largest combination of its errors."""
         canonical, effect = self._canonical(eta)
         inner = jnp.sqrt(jnp.diagonal(covariance_and_mean(self.q, canonical)[0]))
         outer = jnp.sqrt(jnp.diagonal(covariance_and_mean(self, eta)[0]))

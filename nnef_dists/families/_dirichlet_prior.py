@@ -109,8 +109,8 @@ class _GapBelowOne(AbstractBijection):
 
     With n = exp(last coordinate) and g(v) = n log sum_i exp(v_i / n), which is negative in the
     domain and moves along with a shift of all v_i: the mean of the other coordinates w is the log
-    of -g(eta), and their deviations from it are those of eta / n, which keep their digits beside it
-    however large n is.
+    of -g(eta), and w - log(-g) has the deviations of eta / n from its mean. Both are of order one
+    or logarithmic, so that float32 keeps their digits for large n.
     """
 
     k: int = eqx.field(static=True)

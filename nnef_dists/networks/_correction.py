@@ -1,4 +1,4 @@
-"""The linear part of what a network adds to its base."""
+"""The linear correction of a base."""
 
 from typing import final
 
@@ -14,7 +14,7 @@ from nnef_dists.networks._region import TrainingRegion
 
 # Of standardized inputs that are nearly constant.
 _LEAST_SCALE = 1e-6
-# How much less exact than at all labels a base may be, and what counts as exact.
+# Largest scale inside, relative to the labels, and the scale that rounding alone may give.
 _MARGIN, _ROUNDING = 1.25, 1e-6
 
 
@@ -34,8 +34,8 @@ class LinearCorrection(eqx.Module):
         scale: Their standard deviations, `(m,)`.
         intercept: a.
         slope: b, `(m,)`.
-        residual_scale: A function of x has to be of about this size, for the gradient of its
-            correction to be what the linear one leaves; at most 1.
+        residual_scale: Size of a function of x whose correction has gradients as large as the
+            residuals of the linear fit; at most 1.
         region: Where x of the labels are.
         scales: The median s of the labels, and 1.25 times the largest, `(2,)`.
     """

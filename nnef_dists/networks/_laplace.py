@@ -22,7 +22,7 @@ _MOST_CORRELATED = 16
 
 
 class BaseTerms(NamedTuple):
-    """What a base computes for one eta, all of it twice differentiable.
+    """The terms of a base at one eta, all twice differentiable.
 
     Attributes:
         value: The base's log-partition A_B, in nats.
@@ -36,7 +36,7 @@ class BaseTerms(NamedTuple):
 
 
 class AbstractBase(eqx.Module):
-    """A computed approximation of the log-partition, and what a correction of it depends on."""
+    """A computed approximation of the log-partition, with the inputs of its correction."""
 
     @abstractmethod
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
@@ -162,7 +162,7 @@ def _sphere_rule(n: int) -> tuple[np.ndarray, float]:
     """Returns nodes of a rule for normal expectations of functions that vanish at the origin.
 
     The nodes, `(k, n)`, are plus and minus the axes of fixed random frames, at the distance
-    sqrt(n + 2), and all have the returned weight; the origin has what is left to 1. Cubic
+    sqrt(n + 2), and all have the returned weight. The origin has the rest of the total of 1. Cubic
     polynomials, and even ones of degree four in the distance, are integrated exactly.
     """
     frames = 1 if n == 1 else max(2, _NODES // (2 * n))

@@ -111,7 +111,7 @@ class Weighted(nd.ExponentialFamily):
         (EVEN, LocationScale(), "misfit of .* standard deviations of 'x4'.*Add the statistics"),
         (TwoScales(), Scaling(x=1), "misfit of .* standard deviations of 'e'"),
         (nd.GammaShapePrior(), Scaling(alpha=1), "misfit"),
-        (EVEN, WrongDeterminant(), "log_det of WrongDeterminant.*to be that of act"),
+        (EVEN, WrongDeterminant(), "log_det of WrongDeterminant.*as the log-determinant of act"),
         (Weighted(), Scaling(x2=2), "base measure.*changes by a constant"),
     ],
     ids=lambda value: type(value).__name__,
