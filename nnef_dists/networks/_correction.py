@@ -25,7 +25,8 @@ class LinearCorrection(eqx.Module):
         A(eta) = A_B + s (a + b . x),    x = (inputs - shift) / scale
 
     fitted by least squares of (grad A - mu) / sd(T). Labels at which the base has a large error z
-    weigh 1 / (1 + z^2). The rest is for a perceptron of x.
+    weigh 1 / (1 + z^2), and labels at which s is rounding nothing: where the base is exact at all
+    labels, a and b are 0. The rest is for a perceptron of x.
 
     `LinearCorrection.fit(labels)` returns the one of labels with a base.
 
@@ -69,7 +70,7 @@ class LinearCorrection(eqx.Module):
         # Gradients of s and of s x.
         products = s * gradients[:, 2:] / scale[:, None] + x[:, :, None] * gradients[:, 1, None]
         design = np.concatenate([gradients[:, 1, None], products], 1) / sd[:, None]
-        weight = 1 / np.sqrt(1 + target**2)
+        weight = (s[..., 0] > _ROUNDING) / np.sqrt(1 + target**2)
         design = (design * weight[:, None]).transpose(0, 2, 1).reshape(target.size, -1)
         coefficients, left = least_squares(design, (target * weight).reshape(-1))
         steepness = np.sqrt(np.mean(np.sum(design[:, 1:] ** 2, 1)))
