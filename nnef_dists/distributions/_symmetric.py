@@ -56,7 +56,8 @@ class Symmetric(AbstractTractableFamily):
         `nd.Symmetric(nd.Quadrature(family), nd.families.Scaling(x=1, inverse=-1))`
 
     Args:
-        q: A tractable family. `Symmetric` can be nested for products of groups.
+        q: A tractable family. `Symmetric` can be nested for products of groups, as by
+            `functools.reduce(nd.Symmetric, family.symmetries, q)`.
         symmetry: A symmetry of its family.
 
     Raises:

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._domain import CoupledDomain
+from nnef_dists.families._symmetries import Permutation
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -81,6 +83,11 @@ class DirichletPrior(ExponentialFamily):
             "with log_beta = -n < 0 and sum_i exp(alpha_i / n) < 1",
             _convex_features,
         )
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Permutations of the entries."""
+        return (Permutation("alpha", self.k),)
 
     def compute_stats(self, x: Float[Array, " k"]) -> dict[str, Array]:
         """Returns alpha and log B(alpha)."""
