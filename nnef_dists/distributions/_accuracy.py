@@ -11,7 +11,7 @@ from nnef_dists.bayes import predictive_moments
 from nnef_dists.networks import AbstractMomentNetwork
 
 _COVERAGE = 0.95
-# Errors of a mean, in units of its rounding.
+# Rounding error of a mean, in units of its last digit.
 _ROUNDINGS = 16.0
 # The draws are the same for all etas, at calibration and afterwards.
 _SAMPLES, _SEED = 32, 0
@@ -22,7 +22,7 @@ _FLOORS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e4)
 def error_sizes(
     network: AbstractMomentNetwork, eta: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Returns what the size of errors depends on.
+    """Returns the predictors of the size of errors at one eta.
 
     Args:
         network: The network.
@@ -30,9 +30,9 @@ def error_sizes(
         scale: sd(T | eta), `(eta_dim,)`.
 
     Returns:
-        In z units, the largest over statistics, the spread of mu over draws of the weights and the
-        part of mu without any label's support; between them the size of errors, relative to that at
-        a typical training eta.
+        Three scalars. The first is the standard deviation of mu over draws of the weights. The
+        second is the size of errors relative to a typical training eta. The third is the part of mu
+        that no label supports. The first and the third are in z units, the largest over statistics.
     """
     key = jax.random.key(_SEED)
     mean, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
@@ -45,22 +45,22 @@ def error_sizes(
 def calibrate_limit(
     errors: np.ndarray, spreads: np.ndarray, sizes: np.ndarray
 ) -> tuple[float, float]:
-    """Fits factor and floor of the limit that 95 % of errors do not exceed.
+    """Fits factor and floor of the limit that 95% of errors do not exceed.
 
         limit = factor sqrt(spread^2 + (floor size)^2)
 
     The factor is the conformal quantile of the ratios of errors to that root, so that the limit
-    covers 95 % of fresh errors of the same distribution, whatever the spread is worth. Of several
-    floors the one is taken with the least median limit.
+    covers 95% of new errors of the same distribution, for calibrated and other spreads. Of several
+    floors, the fit takes the one with the least median limit.
 
     Args:
         errors: Absolute errors, `(n,)`, in z units.
         spreads: Their standard deviations over draws of the weights, `(n,)`, in z units.
-        sizes: Sizes of errors as far as they are known, relative to those at typical etas, `(n,)`.
+        sizes: Expected sizes of errors relative to a typical training eta, `(n,)`.
 
     Returns:
-        Factor and floor; the factor is infinite if there are too few errors or one in twenty is not
-        finite.
+        Factor and floor. The factor is infinite for fewer than 19 errors, and if one in twenty is
+        not finite.
 
     Reference:
         Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, *Distribution-free predictive inference for
@@ -93,5 +93,5 @@ def rounding_of_mean(
 
 def _rounding(mean: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]) -> Float[Array, ""]:
     eps = jnp.finfo(mean.dtype).eps
-    # Floats next to the mean are at least eps / 2 of it away; sums of terms lose a few more.
+    # A sum over terms and draws loses a few digits more than its result.
     return _ROUNDINGS * eps * (1 + jnp.max(jnp.abs(mean) / scale))

@@ -39,7 +39,7 @@ class AbstractTractableFamily(eqx.Module):
     Attributes:
         family: The exponential family.
         sampler: The sampler of `sample`.
-        strict: Whether an eta that is invalid, or outside the training region, raises inside
+        strict: Whether an invalid eta, or one outside the training region, also raises inside
             compiled programs, by `equinox.error_if`, which is a host callback.
     """
 
@@ -140,7 +140,7 @@ class AbstractTractableFamily(eqx.Module):
             max over statistics i of |mu_i(eta) - E[T_i | eta]| / sd(T_i | eta) <= accuracy(eta)
 
         It is the rounding for closed forms, and the error bound for `Quadrature`. For an
-        `AmortizedFamily` it is calibrated by `nd.validate`, to hold for 95 % of etas. It is
+        `AmortizedFamily` it is calibrated by `nd.validate`, to hold for 95% of etas. It is
         infinite where nothing is known: outside the training region, and before `nd.validate`.
 
         Args:
@@ -172,7 +172,7 @@ class AbstractTractableFamily(eqx.Module):
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T | eta], the symmetric part of the Jacobian of `mean`.
 
-        That of a network may be indefinite; see `is_positive_definite`.
+        The covariance of a network may be indefinite; see `is_positive_definite`.
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.

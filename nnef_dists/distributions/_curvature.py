@@ -38,7 +38,7 @@ def directions(
 ) -> Float[Array, "eta_dim m"]:
     """Returns the directions in which eta can move, as columns with a largest entry of 1."""
     u = family.unconstrain_eta(eta)
-    # An edge has no coordinates. The directions there are those of any eta inside.
+    # An edge has no coordinates. Any eta inside has the same directions.
     tangents = jax.jacfwd(family.constrain_eta)(jnp.where(jnp.isfinite(u), u, 0))
     return tangents / jnp.max(jnp.abs(tangents), 0)
 

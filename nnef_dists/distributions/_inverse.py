@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from nnef_dists.distributions._curvature import covariance_and_mean
 from nnef_dists.families import edge_charts
@@ -130,7 +130,8 @@ def invert_mean(
 
         K^T (mu(eta(u)) - mu) = 0,    K = d eta / d u
 
-    with the curvature K^T Cov K. The derivative in mu is that of the implicit function theorem.
+    with the curvature K^T Cov K. Derivatives in mu and in arrays of q follow from the implicit
+    function theorem.
     Each declared edge of the natural domain is searched too, in its own coordinates, and the
     solution that meets mu best counts.
 
@@ -146,60 +147,79 @@ def invert_mean(
         *Graphical Models, Exponential Families, and Variational Inference* (2008), section 3.6,
         for the convex dual.
     """
-    family = q.family
-    charts = [(family.unconstrained_dim, family.constrain_eta), *edge_charts(family)]
-
-    def stationarity_of(constrain):
-        def stationarity(u, mu):
-            eta, tangents = constrain(u), jax.jacfwd(constrain)(u)
-            covariance, mean = covariance_and_mean(q, eta)
-            gradient = mean - mu
-            hessian = tangents.T @ covariance @ tangents
-            stretch = jnp.max(jnp.abs(tangents), 0)
-            fit = _fit(gradient, jnp.sqrt(jnp.diagonal(covariance)), mu)
-            return tangents.T @ gradient, _Point(eta, gradient, stretch, hessian, *fit)
-
-        return stationarity
-
-    # Not the derivative of the root-finding problem, which fails where one chart has no solution.
-    @jax.custom_jvp
-    def search(mu):
-        edges = [
-            _solve(stationarity_of(constrain), jnp.zeros(size, mu.dtype), mu)
-            for size, constrain in charts[1:]
-        ]
-        origin = jnp.zeros(family.unconstrained_dim, mu.dtype)
-        starts = [origin]
-        for (u, _), (_, constrain) in zip(edges, charts[1:], strict=True):
-            beside = (1 - _BESIDE) * constrain(u) + _BESIDE * family.constrain_eta(origin)
-            starts.append(family.unconstrain_eta(beside))
-        inner = stationarity_of(family.constrain_eta)
-        us, points = jax.vmap(lambda u: _solve(inner, u, mu))(jnp.stack(starts))
-        best = jnp.argmin(_misfit(points))
-        found = [jax.tree.map(lambda leaf: leaf[best], (us, points)), *edges]
-        misfits = jnp.stack([_misfit(point) for _, point in found])
-        choice = jnp.argmin(misfits)
-        # The coordinates of other solutions may be infinite.
-        us = [jnp.where(choice == number, u, 0) for number, (u, _) in enumerate(found)]
-        return us, choice, jnp.any(jnp.isfinite(misfits))
-
-    @search.defjvp
-    def _(primals, tangents):
-        us, choice, found = search(*primals)
-        changes = []
-        for number, (u, (_, constrain)) in enumerate(zip(us, charts, strict=True)):
-            point = stationarity_of(constrain)(u, primals[0])[1]
-            chosen = (choice == number) & found
-            hessian = jnp.where(chosen, point.hessian, jnp.eye(len(u), dtype=u.dtype))
-            slope = jax.jacfwd(constrain)(u).T @ tangents[0]
-            change = jnp.where(chosen, jnp.linalg.solve(hessian, slope), 0)
-            changes.append(change * jnp.where(found, 1, jnp.nan).astype(u.dtype))
-        zero: Any = np.zeros((), jax.dtypes.float0)
-        return (us, choice, found), (changes, zero, zero)
-
-    us, choice, found = search(mu)
+    us, choice, found = _search(q, mu)
+    charts = _charts(q)
     etas = [constrain(u) for u, (_, constrain) in zip(us, charts, strict=True)]
     return jax.lax.select_n(choice, *etas) if len(etas) > 1 else etas[0], found
+
+
+_Chart = tuple[int, Callable[[Array], Array]]
+
+
+def _charts(q: "AbstractTractableFamily") -> list[_Chart]:
+    """Returns the coordinates of the domain and of its edges: numbers, and maps to eta."""
+    return [(q.family.unconstrained_dim, q.family.constrain_eta), *edge_charts(q.family)]
+
+
+def _stationarity(q: "AbstractTractableFamily", constrain: Callable[[Array], Array]) -> Callable:
+    """Returns the root-finding problem in the coordinates of a chart."""
+
+    def stationarity(u, mu):
+        eta, tangents = constrain(u), jax.jacfwd(constrain)(u)
+        covariance, mean = covariance_and_mean(q, eta)
+        gradient = mean - mu
+        hessian = tangents.T @ covariance @ tangents
+        stretch = jnp.max(jnp.abs(tangents), 0)
+        fit = _fit(gradient, jnp.sqrt(jnp.diagonal(covariance)), mu)
+        return tangents.T @ gradient, _Point(eta, gradient, stretch, hessian, *fit)
+
+    return stationarity
+
+
+# The derivative of the root-finding problem would fail where one chart has no solution.
+@eqx.filter_custom_jvp
+def _search(
+    q: "AbstractTractableFamily", mu: Float[Array, " eta_dim"]
+) -> tuple[list[Array], Int[Array, ""], Bool[Array, ""]]:
+    """Returns coordinates in each chart, the chart that counts, and whether mu is met there."""
+    family, charts = q.family, _charts(q)
+    edges = [
+        _solve(_stationarity(q, constrain), jnp.zeros(size, mu.dtype), mu)
+        for size, constrain in charts[1:]
+    ]
+    origin = jnp.zeros(family.unconstrained_dim, mu.dtype)
+    starts = [origin]
+    for (u, _), (_, constrain) in zip(edges, charts[1:], strict=True):
+        beside = (1 - _BESIDE) * constrain(u) + _BESIDE * family.constrain_eta(origin)
+        starts.append(family.unconstrain_eta(beside))
+    inner = _stationarity(q, family.constrain_eta)
+    us, points = jax.vmap(lambda u: _solve(inner, u, mu))(jnp.stack(starts))
+    best = jnp.argmin(_misfit(points))
+    found = [jax.tree.map(lambda leaf: leaf[best], (us, points)), *edges]
+    misfits = jnp.stack([_misfit(point) for _, point in found])
+    choice = jnp.argmin(misfits)
+    # The coordinates of other solutions may be infinite.
+    us = [jnp.where(choice == number, u, 0) for number, (u, _) in enumerate(found)]
+    return us, choice, jnp.any(jnp.isfinite(misfits))
+
+
+@_search.def_jvp
+def _search_jvp(primals, tangents):
+    (q, mu), (q_tangent, mu_tangent) = primals, tangents
+    us, choice, found = _search(q, mu)
+    changes = []
+    for number, (u, (_, constrain)) in enumerate(zip(us, _charts(q), strict=True)):
+        point = _stationarity(q, constrain)(u, mu)[1]
+        eta, chosen = constrain(u), (choice == number) & found
+        mean_tangent = eqx.filter_jvp(lambda q, eta=eta: q._mean(eta), (q,), (q_tangent,))[1]
+        # None is a tangent of zero.
+        slope = jnp.zeros_like(mu) if mu_tangent is None else mu_tangent
+        slope = slope if mean_tangent is None else slope - mean_tangent
+        slope = jax.jacfwd(constrain)(u).T @ slope
+        hessian = jnp.where(chosen, point.hessian, jnp.eye(len(u), dtype=u.dtype))
+        change = jnp.where(chosen, jnp.linalg.solve(hessian, slope), 0)
+        changes.append(change * jnp.where(found, 1, jnp.nan).astype(u.dtype))
+    return (us, choice, found), (changes, None, None)
 
 
 def invert_network(

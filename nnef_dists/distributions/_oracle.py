@@ -19,8 +19,7 @@ class OracleReport(NamedTuple):
     """Where the network was not trusted, and what was found instead.
 
     Attributes:
-        accuracy: What `q.accuracy` returns, the limit of errors in z units, `(n,)`; infinite where
-            nothing is known.
+        accuracy: The limits of errors that `q.accuracy` returns, in z units, `(n,)`.
         indefinite: Where the network's covariance is not positive definite, `(n,)`.
         asked: Which etas were sampled, `(n,)`.
         failed: Those of them whose labels are not good, and whose means are NaN, `(n,)`.
@@ -43,7 +42,7 @@ def mean_or_oracle(
     *,
     config: HMCConfig | None = None,
 ) -> tuple[np.ndarray, OracleReport]:
-    """Returns E[T | eta] of many etas: those of q, or sampled where q is not accurate enough.
+    """Returns E[T | eta] of many etas, from q or, if q is not accurate enough, from samples.
 
     An eta is sampled if `q.accuracy(eta)` is above the tolerance, or if the covariance there is not
     positive definite. A network without a report of `nd.validate` has an accuracy that is not

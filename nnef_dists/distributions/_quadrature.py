@@ -23,7 +23,7 @@ class Quadrature(AbstractTractableFamily):
     below 1e-3 nats and z units, and usually at the rounding of eta's dtype. If the bound is larger,
     the call raises. Inside a compiled program the result is NaN.
 
-    All derivatives in eta are those of the same sum at fixed nodes: the derivative of A is the
+    All derivatives in eta differentiate the same sum at fixed nodes: the derivative of A is the
     mean, the derivative of the mean is the covariance, and so on to any order.
 
     Example:

@@ -39,9 +39,10 @@ class ValidationReport(eqx.Module):
         rms_ratio: z_rms_limit over its bound, the larger of 3 label_z_rms and the tolerance.
         largest_ratio: The largest |z| over its bound, which is the larger of 6 standard errors of
             its label and 5 tolerances.
-        accuracy_factor: Factor c of the limit c sqrt(spread^2 + (b size)^2) of errors, in which the
-            spread is that of drawn weights, in z units, and the size 1 at typical etas.
-        accuracy_floor: Its b, in z units.
+        accuracy_factor: Factor c of the limit c sqrt(spread^2 + (b size)^2) of errors. The spread
+            is the standard deviation over draws of the weights, in z units. The size is 1 at
+            typical etas.
+        accuracy_floor: The floor b of this limit, in z units.
     """
 
     n_labels: Float[Array, ""]

@@ -56,7 +56,8 @@ class Symmetric(AbstractTractableFamily):
         `nd.Symmetric(nd.Quadrature(family), nd.families.Scaling(x=1, inverse=-1))`
 
     Args:
-        q: A tractable family. `Symmetric` can be nested for products of groups.
+        q: A tractable family. `Symmetric` can be nested for products of groups, as by
+            `functools.reduce(nd.Symmetric, family.symmetries, q)`.
         symmetry: A symmetry of its family.
 
     Raises:
@@ -107,7 +108,7 @@ class Symmetric(AbstractTractableFamily):
         return self.q._is_inside(self._canonical(eta)[0])
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns that of the canonical eta, for the largest combination of its errors."""
+        """Returns the accuracy at the canonical eta, for the largest combination of its errors."""
         canonical, effect = self._canonical(eta)
         inner = jnp.sqrt(jnp.diagonal(covariance_and_mean(self.q, canonical)[0]))
         outer = jnp.sqrt(jnp.diagonal(covariance_and_mean(self, eta)[0]))

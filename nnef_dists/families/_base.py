@@ -17,6 +17,7 @@ from nnef_dists.families._declaration import check_declaration, find_stat_shapes
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._eta_law import EtaLaw, as_eta_law, draw_etas
 from nnef_dists.families._support import Support
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 _REMEDY = "Test eta with family.is_valid_eta, or draw valid ones with family.sample_eta."
 
@@ -91,6 +92,14 @@ class ExponentialFamily(eqx.Module):
     def is_smooth(self) -> bool:
         """Whether the log-density is differentiable everywhere: True unless overridden."""
         return True
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Groups under which the statistics are closed: none unless overridden.
+
+        `functools.reduce(nd.Symmetric, family.symmetries, q)` uses all of them.
+        """
+        return ()
 
     @property
     @final

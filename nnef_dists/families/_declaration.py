@@ -1,4 +1,4 @@
-"""Checks of what a family declares."""
+"""Checks of the declaration of a family."""
 
 import dataclasses
 import functools

@@ -13,6 +13,8 @@ from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._gamma_functions import log_multivariate_beta, mean_log_share
 from nnef_dists.families._support import AdditiveLogRatio
+from nnef_dists.families._symmetries import Permutation
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -50,6 +52,11 @@ class Dirichlet(AbstractNamedFamily):
     def support(self) -> AdditiveLogRatio:
         """The simplex."""
         return AdditiveLogRatio(self.k)
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Permutations of the entries."""
+        return (Permutation("log_x", self.k),)
 
     def compute_stats(self, x: Float[Array, " k"]) -> dict[str, Array]:
         """Returns the logarithm of every entry."""

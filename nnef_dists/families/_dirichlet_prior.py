@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._domain import CoupledDomain
+from nnef_dists.families._symmetries import Permutation
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -82,6 +84,11 @@ class DirichletPrior(ExponentialFamily):
             _convex_features,
         )
 
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Permutations of the entries."""
+        return (Permutation("alpha", self.k),)
+
     def compute_stats(self, x: Float[Array, " k"]) -> dict[str, Array]:
         """Returns alpha and log B(alpha)."""
         return {"alpha": x, "log_beta": jnp.sum(gammaln(x)) - gammaln(jnp.sum(x))}
@@ -109,8 +116,8 @@ class _GapBelowOne(AbstractBijection):
 
     With n = exp(last coordinate) and g(v) = n log sum_i exp(v_i / n), which is negative in the
     domain and moves along with a shift of all v_i: the mean of the other coordinates w is the log
-    of -g(eta), and their deviations from it are those of eta / n, which keep their digits beside it
-    however large n is.
+    of -g(eta), and w - log(-g) has the deviations of eta / n from its mean. Both are of order one
+    or logarithmic, so that float32 keeps their digits for large n.
     """
 
     k: int = eqx.field(static=True)

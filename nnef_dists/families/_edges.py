@@ -63,7 +63,10 @@ class Edge(eqx.Module):
         return {name: {**free, **fixed}[name] for name in shapes}
 
     def project(self, parts: dict[str, Array]) -> dict[str, Array]:
-        """Returns an eta on this edge with as many parts of another eta as it can have."""
+        """Returns the eta on this edge that keeps each free part of eta that the edge allows.
+
+        Other free parts take the values of the middle of the edge.
+        """
         shapes = {name: value.shape for name, value in parts.items()}
         size = self.domain.unconstrained_dim(self.free_shapes(shapes))
         middle = self.constrain(jnp.zeros(size, next(iter(parts.values())).dtype), shapes)
@@ -80,9 +83,10 @@ class Edge(eqx.Module):
 class ClosedDomain(AbstractDomain):
     """An open domain with parts of its edge: `domain | edge`.
 
-    Only an eta of the open domain has unconstrained coordinates and convex features. On an edge
-    they raise, and are NaN inside a compiled program. Networks and flows of natural parameters
-    need these. Samplers, quadrature and closed forms do not.
+    Unconstrained coordinates and convex features exist inside the open domain. For an eta on an
+    edge, `unconstrain` and `convex_features` raise, or return NaN inside a compiled program.
+    Networks and flows of natural parameters need both. Samplers, quadrature and closed forms need
+    neither.
 
     Attributes:
         inside: The open domain.
@@ -102,20 +106,20 @@ class ClosedDomain(AbstractDomain):
         return {name: valid | on_edge for name, valid in self.inside.contains(parts).items()}
 
     def expectation(self, name: str) -> str:
-        """Returns what the open domain expects of a part, and the edges that name it."""
+        """Returns the expectation of the open domain for a part, and the edges that name it."""
         edges = [f"({e.description})" for e in self.edges if name in e.fixed or name == "eta"]
         return " or on the edge ".join([self.inside.expectation(name), *edges])
 
     def unconstrained_dim(self, shapes: Shapes) -> int:
-        """Returns that of the open domain."""
+        """Returns the number of unconstrained coordinates of the open domain."""
         return self.inside.unconstrained_dim(shapes)
 
     def constrain(self, u: Float[Array, " m"], shapes: Shapes) -> dict[str, Array]:
-        """Returns the eta of the open domain with unconstrained coordinates `u`, `(m,)`."""
+        """Returns the eta inside the open domain with unconstrained coordinates `u`, `(m,)`."""
         return self.inside.constrain(u, shapes)
 
     def unconstrain(self, parts: dict[str, Array]) -> Float[Array, " m"]:
-        """Returns the unconstrained coordinates, `(m,)`, of an eta of the open domain."""
+        """Returns the unconstrained coordinates, `(m,)`, of an eta inside the open domain."""
         return self._inner(self.inside.unconstrain(parts), parts)
 
     def sample(
@@ -125,7 +129,7 @@ class ClosedDomain(AbstractDomain):
         return self.inside.sample(key, shapes, ranges, dtype)
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
-        """Returns those of the open domain, for an eta of the open domain."""
+        """Returns the convex features, `(k,)`, of an eta inside the open domain."""
         return self._inner(self.inside.convex_features(parts), parts)
 
     def _inner(self, value: Array, parts: dict[str, Array]) -> Array:
@@ -198,8 +202,8 @@ def edge_charts(family: Any) -> list[tuple[int, Callable[[Array], Array]]]:
         family: The exponential family.
 
     Returns:
-        For each edge the number k of coordinates, and the map from `(k,)` to the flat eta. None if
-        the natural domain is open.
+        For each edge, the number k of coordinates and the map from `(k,)` to the flat eta. An empty
+        list if no edge is declared.
     """
     domain, shapes = family.natural_domain, family.stat_shapes
     if not isinstance(domain, ClosedDomain):

@@ -19,8 +19,8 @@ from nnef_dists._ranges import check_range
 class AbstractEtaLaw(eqx.Module):
     """A distribution of natural parameters, for `family.sample_eta` and `RandomEtas`.
 
-    `posterior_etas`, `ellipsoid_etas` and `nearby_etas` make some. Ranges by statistic, and a
-    function from a key to an eta, are converted to one.
+    `posterior_etas`, `ellipsoid_etas` and `nearby_etas` return instances. `sample_eta` also
+    converts ranges by statistic, and functions that map a key to one flat eta.
     """
 
     @abstractmethod
@@ -243,10 +243,11 @@ def as_eta_law(etas: Any) -> AbstractEtaLaw:
     """Returns a distribution of etas.
 
     Args:
-        etas: Ranges by statistic, an `AbstractEtaLaw`, or a function from a key to an eta.
+        etas: Ranges by statistic, an `AbstractEtaLaw`, or a function that maps a key to one flat
+            eta.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If `etas` has another type.
     """
     if isinstance(etas, AbstractEtaLaw):
         return etas

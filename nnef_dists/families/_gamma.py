@@ -17,6 +17,8 @@ from nnef_dists.families._gamma_functions import (
     log_gamma_remainder,
     log_ratio,
 )
+from nnef_dists.families._symmetries import Scaling
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -39,6 +41,11 @@ class Gamma(AbstractNamedFamily):
     def support(self) -> Exp:
         """The positive half-line."""
         return Exp()
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Scale."""
+        return (Scaling(x=1),)
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns log x and x."""

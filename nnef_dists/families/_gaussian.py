@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._symmetries import LocationScale
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -22,6 +24,11 @@ class GaussianNatural1D(AbstractNamedFamily):
 
     x_shape: ClassVar[tuple[int, ...]] = ()
     natural_domain: ClassVar[ProductDomain] = domain(x2=negative)
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Location and scale."""
+        return (LocationScale(),)
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns x and x^2."""

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._domain import CoupledDomain
+from nnef_dists.families._symmetries import Permutation
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -65,6 +67,11 @@ class LaplaceProduct(ExponentialFamily):
     def is_smooth(self) -> bool:
         """False: the statistics have kinks at 1 and -1."""
         return False
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Permutations of the coordinates."""
+        return (Permutation("minus", self.d),) if self.d > 1 else ()
 
     def compute_stats(self, x: Float[Array, " d"]) -> dict[str, Array]:
         """Returns minus the distances from 1 and from -1."""

@@ -15,6 +15,8 @@ from nnef_dists.families._stein_functions import (
     AbstractSteinFamily,
     SteinFunctions,
 )
+from nnef_dists.families._symmetries import SignFlip
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 _HIGHEST_POWER = 6
 
@@ -60,6 +62,11 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily, AbstractFlipFamily):
     def x_shape(self) -> tuple[int, ...]:
         """The shape of one point: `(n,)`."""
         return (self.n,)
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Sign."""
+        return (SignFlip("x"),)
 
     def compute_stats(self, x: Float[Array, " n"]) -> dict[str, Array]:
         """Returns the sums of x_i, x_i^2, x_i^4 and x_i x_{i+1}."""

@@ -11,6 +11,8 @@ from jaxtyping import Array
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._symmetries import LocationScale, Scaling, SignFlip
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -53,6 +55,18 @@ class Polynomial1D(ExponentialFamily):
     def natural_domain(self) -> ProductDomain:
         """The domain: the top power's parameter is negative."""
         return domain(**{_name(self.powers[-1]): negative})
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Sign where there are odd powers, and scale, with location if no power is missing."""
+        top = self.powers[-1]
+        if self.powers == tuple(range(1, top + 1)):
+            scale: AbstractSymmetry = LocationScale()
+        else:
+            scale = Scaling(**{_name(top): top})
+        # At a quadratic's canonical eta the linear term is zero.
+        odd = [power for power in self.powers if power % 2 == 1 and top > 2]
+        return (SignFlip(_name(odd[0])), scale) if odd else (scale,)
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns the powers of x."""

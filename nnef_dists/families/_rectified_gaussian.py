@@ -8,6 +8,8 @@ from jaxtyping import Array
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._symmetries import Scaling
+from nnef_dists.families._symmetry import AbstractSymmetry
 
 
 @final
@@ -32,6 +34,11 @@ class RectifiedGaussian(ExponentialFamily):
     def support(self) -> SoftPlus:
         """The positive half-line."""
         return SoftPlus()
+
+    @property
+    def symmetries(self) -> tuple[AbstractSymmetry, ...]:
+        """Scale."""
+        return (Scaling(x2=2),)
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns x and x^2."""

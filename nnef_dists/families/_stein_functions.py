@@ -1,4 +1,4 @@
-"""Functions of mean zero that a family declares: what control variates are made of."""
+"""Functions of mean zero that a family declares, for control variates."""
 
 from abc import abstractmethod
 from typing import final
@@ -79,7 +79,7 @@ class AbstractFlipFamily(eqx.Module):
     change of the sign of some coordinates. It need not leave the density unchanged. With
     a(x) = p(g x) / (p(x) + p(g x)), which is the logistic function of eta . (T(g x) - T(x)), the
     mean of a(x) (f(g x) - f(x)) is zero for any f: x and g x contribute the opposite. Control
-    variates of this form correct the weights of modes, which those of gradients cannot.
+    variates of this form correct the weights of modes. Stein functions cannot.
 
     Reference:
         Dellaportas and Kontoyiannis, *Control variates for estimation based on reversible Markov

@@ -97,7 +97,7 @@ class SphereProjection(AbstractAngularSupport):
     Densities are with respect to the surface measure. The radius |u| is auxiliary: log |u| is
     normal, so that the density of u is smooth on the whole of R^n.
 
-    The coordinates of quadrature are those of Mercator's map: heights t and an angle. The last
+    Quadrature uses the coordinates of Mercator's map: heights t and an angle. The last
     entry of x is tanh(t), and the others are a point of the next smaller sphere over cosh(t).
 
     Args:

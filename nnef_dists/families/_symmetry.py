@@ -110,7 +110,7 @@ def check_symmetry(family: Any, symmetry: AbstractSymmetry) -> float:
 
     Raises:
         ValueError: If the misfit is above 1e-9, the base measure changes by more than a constant,
-            or `log_det` is not that of `act`.
+            or `log_det` is not the log-determinant of `act`.
     """
     check_instance(symmetry, AbstractSymmetry, "symmetry")
     return _check(family, symmetry)
@@ -137,7 +137,7 @@ def _check(family: Any, symmetry: AbstractSymmetry) -> float:
                     f"Expected a base measure of {family!r} that {symmetry!r} changes by a "
                     f"constant; got changes of log h that differ by {np.ptp(change):.2g} nats"
                 )
-            # Of a simplex, for example, the Jacobian is not that of x.
+            # On a simplex, for example, the Jacobian in x is singular.
             if family.support.shape == family.x_shape:
                 _check_log_det(symmetry, g, fresh[0])
     if not worst <= _TOLERANCE:
@@ -154,7 +154,8 @@ def _check_log_det(symmetry: AbstractSymmetry, g: Any, z: Array) -> None:
     exact, declared = float(jnp.linalg.slogdet(jacobian)[1]), float(symmetry.log_det(g))
     if not abs(exact - declared) <= _TOLERANCE * max(1.0, abs(exact)):
         raise ValueError(
-            f"Expected log_det of {symmetry!r} to be that of act, {exact:.6g}; got {declared:.6g}"
+            f"Expected log_det of {symmetry!r} as the log-determinant of act, {exact:.6g}; got "
+            f"{declared:.6g}"
         )
 
 

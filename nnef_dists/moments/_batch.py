@@ -24,7 +24,7 @@ class MomentBatch(eqx.Module):
         covariance: Cov[T], `(n, eta_dim, eta_dim)`.
         standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`.
         covariance_error: Standard error of each entry of the covariance, `(n, eta_dim, eta_dim)`.
-        base: What a network has computed per label, a pytree with the same leading axis, from
+        base: The base of a network per label, a pytree with the same leading axis, from
             `network.batch(data)`; None without it.
     """
 

@@ -61,7 +61,7 @@ class AbstractMomentNetwork(Module):
         return 0
 
     def batch(self, data: MomentDataset) -> MomentBatch:
-        """Returns the valid labels for a training loop, with what this network computes once.
+        """Returns the valid labels for a training loop, with the base of a network that has one.
 
         Args:
             data: Moment data of the network's family.
@@ -106,14 +106,14 @@ class AbstractMomentNetwork(Module):
     def unlearned(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
-        """Returns what is known of the network's errors at a valid eta, before any validation.
+        """Returns the expected size of the network's errors at a valid eta, before validation.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The factor by which errors are larger there than at a typical training eta, as far as it
-            is known, and the part of the moments that no training label supports, `(eta_dim,)`.
+            The expected ratio of errors to those at a typical training eta, and the part of the
+            moments that no training label supports, `(eta_dim,)`.
         """
         return jnp.ones((), eta.dtype), jnp.zeros_like(eta)
 
@@ -204,7 +204,7 @@ class Standardization(eqx.Module):
             The coordinates.
 
         Raises:
-            ValueError: If there are fewer valid labels than `m + 2`, or an eta is on an edge of the
+            ValueError: If `data` has fewer than `m + 2` valid labels, or an eta on an edge of the
                 natural domain.
         """
         labels = data.batch()

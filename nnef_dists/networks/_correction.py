@@ -1,4 +1,4 @@
-"""The linear part of what a network adds to its base."""
+"""The linear correction of a base."""
 
 from typing import final
 
@@ -15,8 +15,8 @@ from nnef_dists.networks._region import TrainingRegion
 # Of standardized inputs that are nearly constant.
 _LEAST_SCALE = 1e-6
 # Standard error of a level of A, in nats, at which it counts half.
-_LEVEL_ERROR = 0.01
-# How much less exact than at all labels a base may be, and what counts as exact.
+LEVEL_ERROR = 0.01
+# Largest scale inside, relative to the labels, and the scale that rounding alone may give.
 _MARGIN, _ROUNDING = 1.25, 1e-6
 
 
@@ -28,7 +28,8 @@ class LinearCorrection(eqx.Module):
 
     fitted by least squares of (grad A - mu) / sd(T). Labels at which the base has a large error z
     weigh 1 / (1 + z^2). Where the base has estimated A, errors in nats count as errors in z units.
-    The rest is for a perceptron of x.
+    Labels at which s is rounding weigh nothing: where the base is exact at all labels, a and b are
+    0. The rest is for a perceptron of x.
 
     `LinearCorrection.fit(labels)` returns the one of labels with a base.
 
@@ -37,8 +38,8 @@ class LinearCorrection(eqx.Module):
         scale: Their standard deviations, `(m,)`.
         intercept: a.
         slope: b, `(m,)`.
-        residual_scale: A function of x has to be of about this size, for the gradient of its
-            correction to be what the linear one leaves; at most 1.
+        residual_scale: Size of a function of x whose correction has gradients as large as the
+            residuals of the linear fit; at most 1.
         region: Where x of the labels are.
         scales: The median s of the labels, and 1.25 times the largest, `(2,)`.
     """
@@ -72,14 +73,15 @@ class LinearCorrection(eqx.Module):
         # Gradients of s and of s x.
         products = s * gradients[:, 2:] / scale[:, None] + x[:, :, None] * gradients[:, 1, None]
         design = np.concatenate([gradients[:, 1, None], products], 1) / sd[:, None]
-        weight = 1 / np.sqrt(1 + target**2)
+        is_inexact = s[..., 0] > _ROUNDING
+        weight = is_inexact / np.sqrt(1 + target**2)
         design = (design * weight[:, None]).transpose(0, 2, 1).reshape(target.size, -1)
         _, left = least_squares(design, (target * weight).reshape(-1))
         # The level of A, in nats.
         gap, error = (
             np.asarray(leaf, np.float64) for leaf in (labels.base.gap, labels.base.gap_error)
         )
-        certainty = 1 / np.hypot(1, error / _LEVEL_ERROR)
+        certainty = is_inexact[:, 0] / np.hypot(1, error / LEVEL_ERROR)
         levels = (certainty * s[:, 0, 0])[:, None] * np.column_stack([np.ones(len(x)), x])
         coefficients, _ = least_squares(
             np.concatenate([design, levels]),

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from nnef_dists._checks import check_instance
 from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
+from nnef_dists.networks._importance import Peak, importance_sample
 from nnef_dists.networks._mode import find_mode
 
 # Nodes of a rule on the sphere, about; and Gauss-Legendre points along the way to a node.
@@ -20,13 +21,10 @@ _NODES = 48
 _TIMES = 3
 # Correlations of at most this many statistics are inputs: their number grows with the square.
 _MOST_CORRELATED = 16
-# Estimates of A: blocks of Sobol points, the binary logarithm of their size, and how much wider
-# than the base's normal density the one is from which they are drawn.
-_REPLICATES, _LOG_POINTS, _WIDER = 16, 6, 1.15
 
 
 class BaseTerms(NamedTuple):
-    """What a base computes for one eta, all of it twice differentiable.
+    """The terms of a base at one eta, all twice differentiable.
 
     Attributes:
         value: The base's log-partition A_B, in nats.
@@ -40,7 +38,7 @@ class BaseTerms(NamedTuple):
 
 
 class AbstractBase(eqx.Module):
-    """A computed approximation of the log-partition, and what a correction of it depends on."""
+    """A computed approximation of the log-partition, with the inputs of its correction."""
 
     @abstractmethod
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
@@ -105,53 +103,31 @@ class LaplaceBase(AbstractBase):
 
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
         """Returns the terms at eta; NaN where the log-density has no mode."""
-        return self._terms(eta)[0]
+        return self._terms(eta, _peak(self.family, eta))
 
     def estimate_gap(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Estimates A - A_B at eta, by importance sampling from a wider normal than q.
-
-        Its 16 x 64 nodes are those of scrambled Sobol sequences, the same for all eta. The standard
-        error is that of the 16 averages, and the rounding of the log-density.
+        """Estimates A - A_B at eta by importance sampling; see `importance_sample`.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
             The estimate and its standard error.
-
-        Reference:
-            Owen, *Scrambled net variance for integrals of smooth functions*, Annals of Statistics
-            25 (1997).
         """
-        family, n = self.family, support_dim(self.family)
-        terms, height, factor, log_det = self._terms(eta)
-        mode = find_mode(family, eta)
-        nodes = jnp.asarray(_sobol_normal(n), eta.dtype)
-        moved = jax.scipy.linalg.solve_triangular(factor, nodes.T, lower=True, trans=1).T
-        logs = jax.vmap(lambda u: unconstrained_logdensity(family, eta, u))(mode + _WIDER * moved)
-        logs = logs - height + jnp.sum(nodes**2, 1) / 2
-        logs = jnp.where(jnp.isfinite(logs), logs, -jnp.inf).reshape(_REPLICATES, -1)
-        highest = jnp.max(logs)
-        averages = jnp.mean(jnp.exp(logs - highest), 1)
-        average = jnp.mean(averages)
-        relative = jnp.std(averages) / average / math.sqrt(_REPLICATES - 1)
-        gaussian = n * math.log(_WIDER * math.sqrt(2 * math.pi)) - log_det
-        rounding = jnp.finfo(eta.dtype).eps * jnp.abs(height)
-        gap = highest + jnp.log(average) + gaussian - (terms.value - height)
-        error = jnp.hypot(relative, rounding)
+        peak = _peak(self.family, eta)
+        terms = self._terms(eta, peak)
+        log_integral, error = importance_sample(
+            functools.partial(unconstrained_logdensity, self.family, eta), peak
+        )
+        gap = log_integral - (terms.value - peak.height)
         known = jnp.isfinite(gap) & jnp.isfinite(error)
         return jnp.where(known, gap, 0), jnp.where(known, error, jnp.inf)
 
-    def _terms(
-        self, eta: Float[Array, " eta_dim"]
-    ) -> tuple[BaseTerms, Float[Array, ""], Float[Array, "n n"], Float[Array, ""]]:
-        """Returns the terms, l(u*), the Cholesky factor of its curvature, and half its log det."""
+    def _terms(self, eta: Float[Array, " eta_dim"], peak: Peak) -> BaseTerms:
         family, n, dtype = self.family, support_dim(self.family), eta.dtype
-        mode = find_mode(family, eta)
-        height, curvature = _height_and_curvature(family, eta, mode)
-        factor = jnp.linalg.cholesky(curvature)
+        mode, height, factor = peak
         log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
         value = height + n * math.log(2 * math.pi) / 2 - log_det
 
@@ -191,8 +167,13 @@ class LaplaceBase(AbstractBase):
             correlations = covariance[rows, columns] / (sd[rows] * sd[columns])
             parts.append(jnp.arctanh(correlations * (1 - 1e-6)))
         parts.append(jnp.log(second + 1e-8)[None])
-        terms = BaseTerms(value, second / (1 + second), jnp.concatenate(parts))
-        return terms, height, factor, log_det
+        return BaseTerms(value, second / (1 + second), jnp.concatenate(parts))
+
+
+def _peak(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Peak:
+    mode = find_mode(family, eta)
+    height, curvature = _height_and_curvature(family, eta, mode)
+    return Peak(mode, height, jnp.linalg.cholesky(curvature))
 
 
 def _height_and_curvature(family, eta, mode):
@@ -223,7 +204,7 @@ def _sphere_rule(n: int) -> tuple[np.ndarray, float]:
     """Returns nodes of a rule for normal expectations of functions that vanish at the origin.
 
     The nodes, `(k, n)`, are plus and minus the axes of fixed random frames, at the distance
-    sqrt(n + 2), and all have the returned weight; the origin has what is left to 1. Cubic
+    sqrt(n + 2), and all have the returned weight. The origin has the rest of the total of 1. Cubic
     polynomials, and even ones of degree four in the distance, are integrated exactly.
     """
     frames = 1 if n == 1 else max(2, _NODES // (2 * n))
@@ -231,12 +212,3 @@ def _sphere_rule(n: int) -> tuple[np.ndarray, float]:
     axes = [np.linalg.qr(rng.normal(size=(n, n)))[0] for _ in range(frames)]
     nodes = np.concatenate([sign * axis for axis in axes for sign in (1, -1)])
     return nodes * math.sqrt(n + 2), n / (n + 2) / len(nodes)
-
-
-@functools.cache
-def _sobol_normal(n: int) -> np.ndarray:
-    """Returns nodes of standard normal variables, `(k, n)`: scrambled Sobol points, in blocks."""
-    from scipy.stats import norm, qmc
-
-    blocks = [qmc.Sobol(n, rng=np.random.default_rng(seed)) for seed in range(_REPLICATES)]
-    return norm.ppf(np.concatenate([block.random_base2(_LOG_POINTS) for block in blocks]))

@@ -20,7 +20,7 @@ from nnef_dists.networks._laplace import AbstractBase, BaseTerms
 from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._taylor import choose_base, expand_labels
 
-# Of errors where the inputs of a base are unlike those of all training etas.
+# Factor of errors if the inputs of a base are outside their training region.
 _EXTRAPOLATED = 4.0
 
 
@@ -189,11 +189,11 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     def unlearned(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
-        """Returns what is known of errors; see `AbstractMomentNetwork`.
+        """Returns the expected size of errors; see `AbstractMomentNetwork`.
 
-        With a base, errors are proportional to its scale. Where its inputs are unlike those of all
-        training etas, they are taken as 4 times as large, and all that the perceptron adds to the
-        linear correction is unsupported.
+        With a base, the size is proportional to its scale. If the inputs of the base are outside
+        their training region, the size is 4 times as large, and the output of the perceptron is
+        unsupported.
         """
         if self.base is None or self.correction is None:
             return super().unlearned(eta)
@@ -241,6 +241,6 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         return terms.scale * (self.correction(x) + self._rest(x))
 
     def _rest(self, x: Float[Array, " m"]) -> Float[Array, ""]:
-        """Returns what the perceptron adds to the linear correction."""
+        """Returns the term of the perceptron, beside the linear correction."""
         assert self.correction is not None
         return paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]

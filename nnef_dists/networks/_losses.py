@@ -7,11 +7,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
 from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._base import AbstractMomentNetwork, moments_at
+from nnef_dists.networks._correction import LEVEL_ERROR
 
 # Standard error of a covariance label, in z units, at which the label counts half.
 _COVARIANCE_ERROR = 0.1
-# Standard error of a level of A, in nats, at which the label counts half.
-_LEVEL_ERROR = 0.01
 
 
 def moment_loss(
@@ -102,7 +101,7 @@ def sobolev_loss(
 def _level_loss(network: AbstractMomentNetwork, batch: MomentBatch) -> Float[Array, ""]:
     """Returns the error of A, in nats, squared where it is small."""
     error, standard_error = jax.vmap(network.level_error)(batch)
-    confidence = 1 / (1 + (standard_error / _LEVEL_ERROR) ** 2)
+    confidence = 1 / (1 + (standard_error / LEVEL_ERROR) ** 2)
     return jnp.mean(confidence * jnp.log1p(error**2))
 
 

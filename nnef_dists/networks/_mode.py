@@ -30,7 +30,7 @@ def find_mode(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Float
     """Returns the highest mode u of the log-density l in unconstrained coordinates.
 
     Newton's method climbs from four points, with the absolute values of the curvatures and a line
-    search. Derivatives are those of the implicit function grad l(u; eta) = 0, to any order:
+    search. Derivatives follow from the implicit equation grad l(u; eta) = 0, to any order:
 
         du / d eta = -(hess l)^-1 d grad l / d eta
 
@@ -71,7 +71,7 @@ class _End(NamedTuple):
 
 
 class _State(NamedTuple):
-    """One point of a climb, Newton's step from there, and what it promises in nats."""
+    """One point of a climb, Newton's step from there, and its decrement in nats."""
 
     point: Float[Array, " n"]
     height: Float[Array, ""]

@@ -29,8 +29,8 @@ _EXPANDED: "weakref.WeakKeyDictionary[MomentDataset, tuple[AbstractBase, MomentB
 class TaylorBase(AbstractBase):
     """The second-order Taylor model of another base around one eta.
 
-    Value, gradient and Hessian are those of the other base at that eta: there the moments of a
-    network on this base, and their Jacobian, are exactly those of a network on the other one.
+    Value, gradient and Hessian agree with the other base at this eta. So do the moments of a
+    network on either base, and their Jacobians.
 
     Attributes:
         family: The family of the other base.

@@ -59,22 +59,40 @@ class Line(NamedTuple):
         def with_slopes(u):
             return jax.jvp(parts, (u,), (jnp.ones_like(u),))
 
-        (stats, base), slopes = jax.vmap(with_slopes, out_axes=-1)(u.ravel())
-        terms, slope_terms = self.eta[:, None] * stats, self.eta[:, None] * slopes[0]
-        logs, slope = jnp.sum(terms, 0) + base, jnp.sum(slope_terms, 0) + slopes[1]
-        exists = jnp.isfinite(logs) & jnp.isfinite(slope)
-        eps = jnp.finfo(dtype).eps
+        values, slopes = jax.vmap(with_slopes, out_axes=-1)(u.ravel())
+        return on_line(self.eta, values, slopes, u.shape)
 
-        def where_exists(values, otherwise=0.0):
-            return jnp.where(exists, values, otherwise).reshape(*values.shape[:-1], *u.shape)
 
-        return OnLine(
-            where_exists(stats),
-            where_exists(jnp.maximum(logs, NOWHERE), NOWHERE),
-            where_exists(slope),
-            where_exists(eps * (jnp.sum(jnp.abs(terms), 0) + jnp.abs(base))),
-            where_exists(eps * (jnp.sum(jnp.abs(slope_terms), 0) + jnp.abs(slopes[1]))),
-        )
+def on_line(
+    eta: Float[Array, " eta_dim"],
+    parts: tuple[Float[Array, "eta_dim n"], Float[Array, " n"]],
+    slopes: tuple[Float[Array, "eta_dim n"], Float[Array, " n"]],
+    shape: tuple[int, ...],
+) -> OnLine:
+    """Returns a log-density from its parts.
+
+    Args:
+        eta: Natural parameters, `(eta_dim,)`.
+        parts: Statistics, `(eta_dim, n)`, and log h + log|dx/du|, `(n,)`.
+        slopes: Derivatives of both along the line.
+        shape: Shape of the points, n in all.
+    """
+    (stats, base), (stat_slopes, base_slopes) = parts, slopes
+    terms, slope_terms = eta[:, None] * stats, eta[:, None] * stat_slopes
+    logs, slope = jnp.sum(terms, 0) + base, jnp.sum(slope_terms, 0) + base_slopes
+    exists = jnp.isfinite(logs) & jnp.isfinite(slope)
+    eps = jnp.finfo(eta.dtype).eps
+
+    def where_exists(values, otherwise=0.0):
+        return jnp.where(exists, values, otherwise).reshape(*values.shape[:-1], *shape)
+
+    return OnLine(
+        where_exists(stats),
+        where_exists(jnp.maximum(logs, NOWHERE), NOWHERE),
+        where_exists(slope),
+        where_exists(eps * (jnp.sum(jnp.abs(terms), 0) + jnp.abs(base))),
+        where_exists(eps * (jnp.sum(jnp.abs(slope_terms), 0) + jnp.abs(base_slopes))),
+    )
 
 
 def transform(

@@ -6,13 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from nnef_dists.sampling._legendre import legendre, spread_nodes
 from nnef_dists.sampling._pieces import Pieces, move
-from nnef_dists.sampling._rule import _legendre
 
-# Times the distance of one nat: where the body of a piece ends at most.
-_LONGEST_BODY = 8.0
-# The logarithm of distance over which a tail's nodes are even at first.
-_DENSE_TAIL = 3.0
 # How many of the last Legendre coefficients bound the error, and how far they may be off.
 _LAST, _SAFETY = 2, 4.0
 # Roundings by which T may be off: log Gamma is known to some.
@@ -44,9 +40,7 @@ class Panels(NamedTuple):
 def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
     """Shares panels out among the pieces in use: a third of each piece's to its tail.
 
-    In the body the distance of a node from the start is w expm1(a t) / expm1(a), with t in (0, 1)
-    and a such that a third of the nodes lie within one nat. In the tail its logarithm is a
-    quadratic function of t.
+    `spread_nodes` places the nodes.
 
     Args:
         pieces: The pieces.
@@ -57,7 +51,7 @@ def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
         The panels.
     """
     dtype = pieces.start.dtype
-    node = jnp.asarray(_legendre(points).node, dtype)
+    node = jnp.asarray(legendre(points).node, dtype)
     is_used = pieces.is_used
     used = jnp.sum(is_used)
     share = jnp.maximum(panels // jnp.maximum(used, 1), 2)
@@ -72,21 +66,10 @@ def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
 
     place = jnp.where(is_tail, within - in_body, within).astype(dtype)
     t = (place[:, None] + node) / count
-    width, bulk = pieces.width[piece][:, None], pieces.bulk[piece][:, None]
-    ratio = jnp.maximum(width / bulk, 1)
-    body = jnp.minimum(jnp.sqrt(ratio), _LONGEST_BODY)
-    nat = (jnp.sqrt(4 * body - 3) - 1) / 2
-    alpha = 3 * jnp.log(jnp.maximum(nat, 0.5))
-    alpha = jnp.where(jnp.abs(alpha) < 1e-3, 1e-3, alpha)
-    inner = width * body / ratio
-    length = inner / jnp.expm1(alpha)
-    # What a long tail begins with takes more nodes than the rest of it.
-    decades = jnp.log(ratio / body)
-    rate = jnp.minimum(decades, _DENSE_TAIL)
-    tail = inner * jnp.exp(rate * t + (decades - rate) * t**2)
+    spread = spread_nodes(t, pieces.width[piece][:, None], pieces.bulk[piece][:, None])
     is_tail = is_tail[:, None]
-    distance = jnp.where(is_tail, tail, length * jnp.expm1(alpha * t))
-    steps = tail * (rate + 2 * (decades - rate) * t), length * alpha * jnp.exp(alpha * t)
+    distance = jnp.where(is_tail, spread.tail, spread.body)
+    stretch = jnp.where(is_tail, spread.steps[1], spread.steps[0]) / count
     start, direction, end = (
         part[piece][:, None] for part in (pieces.start, pieces.direction, pieces.end)
     )
@@ -96,7 +79,7 @@ def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
         holds & pieces.is_open[piece] & (within == share - 1),
         move(start, direction, end, distance),
         distance,
-        jnp.where(holds[:, None], jnp.where(is_tail, *steps) / count, 0),
+        jnp.where(holds[:, None], stretch, 0),
         used <= panels // 2,
     )
 
@@ -114,7 +97,7 @@ def panel_logs(pieces: Pieces, panels: Panels, at) -> Float[Array, "panels nodes
     """
     dtype = at.logs.dtype
     piece = panels.piece
-    rule = _legendre(at.logs.shape[-1])
+    rule = legendre(at.logs.shape[-1])
     slopes = pieces.direction[piece][:, None] * at.slopes * panels.stretch
     whole = slopes @ jnp.asarray(rule.weight, dtype)
     index = np.arange(len(piece))
@@ -137,10 +120,10 @@ def falls(panels: Panels, bulk: Array, logs: Float[Array, "panels nodes"]) -> Ar
 
 
 def remainder(values: Float[Array, "*n nodes"], scale: float | Array = 0.0) -> Float[Array, "*n"]:
-    """Bounds what a Gauss-Legendre rule leaves of integrals over (0, 1).
+    """Bounds the error of a Gauss-Legendre rule for integrals over (0, 1).
 
-    n nodes integrate polynomials of degree 2 n - 1, so that the Legendre coefficients of the
-    integrand, which fall as far as n, are extrapolated to 2 n.
+    n nodes integrate polynomials of degree 2 n - 1. The Legendre coefficients of the integrand are
+    known below degree n, and are extrapolated to 2 n.
 
     Args:
         values: Integrands at the nodes.
@@ -150,7 +133,7 @@ def remainder(values: Float[Array, "*n nodes"], scale: float | Array = 0.0) -> F
         The bounds.
     """
     dtype, points = values.dtype, values.shape[-1]
-    rule = _legendre(points)
+    rule = legendre(points)
 
     def largest(start):
         rows = jnp.asarray(rule.coefficients[start:].T, dtype)

@@ -15,7 +15,7 @@ from nnef_dists.sampling._line import Line, OnLine
 from nnef_dists.sampling._roots import find_root
 
 # Beyond this many nats under the maximum, exp() is below float64's relative rounding.
-_NEGLIGIBLE_NATS = 45.0
+NEGLIGIBLE_NATS = 45.0
 # Points of a scan that are so many nats under the maximum may lie beyond all pieces.
 _UNCOVERED_NATS = 40.0
 # Modes between two breaks whose pieces are kept.
@@ -108,13 +108,13 @@ def _first_scan(low: float, high: float, dtype) -> np.ndarray:
     if math.isfinite(low) and math.isfinite(high):
         return np.linspace(low, high, 2 * _FIRST_SCAN)
     points = 2 * _FIRST_SCAN if math.isfinite(low) or math.isfinite(high) else _FIRST_SCAN
-    scan = _sinh_scan(points, np.arcsinh(_FIRST_REACH), far)
+    scan = sinh_scan(points, np.arcsinh(_FIRST_REACH), far)
     if math.isfinite(low):
         return low + np.append(0, scan[points:])
     return high - np.append(0, scan[points:])[::-1] if math.isfinite(high) else scan
 
 
-def _sinh_scan(points: int, near: float, far: float) -> np.ndarray:
+def sinh_scan(points: int, near: float, far: float) -> np.ndarray:
     """Returns points on either side of 0: sinh of an even grid to `near`, thinner to `far`."""
     t = np.arange(0.5, points) / (points - 0.5)
     # Two thirds of the points are as dense as an even grid to `near` would be.
@@ -150,7 +150,7 @@ def _on_segment(
     middle = (mode[1:] + mode[:-1]) / 2
     lows, highs = jnp.append(low, middle), jnp.append(middle, high)
     far = math.log(float(jnp.finfo(low.dtype).max)) / 2
-    t = jnp.asarray(_sinh_scan(_SECOND_SCAN, np.arcsinh(_SECOND_REACH), far), low.dtype)
+    t = jnp.asarray(sinh_scan(_SECOND_SCAN, np.arcsinh(_SECOND_REACH), far), low.dtype)
     scan = jnp.clip(mode[:, None] + scale[:, None] * t, lows[:, None], highs[:, None]).ravel()
     return _pieces_of(line, scan, is_infinite)
 
@@ -172,9 +172,9 @@ def _pieces_of(line: Line, scan: Float[Array, " n"], is_infinite: tuple[bool, bo
     length = direction * (end - start)
     exists = jnp.tile(exists, 2) & ~at_start.is_nowhere & (length > 0)
     highest = jnp.max(jnp.where(exists, logs, -jnp.inf))
-    nats = _NEGLIGIBLE_NATS - (highest - logs)
+    nats = NEGLIGIBLE_NATS - (highest - logs)
     is_used = exists & (nats > 0)
-    nats = jnp.clip(nats, 1, _NEGLIGIBLE_NATS)
+    nats = jnp.clip(nats, 1, NEGLIGIBLE_NATS)
     away = direction * (scan[:, None] - start)
     fall = logs - at.logs[:, None]
     where = start, direction, end

@@ -1,17 +1,16 @@
 """Quadrature in the plane: an integral of integrals along lines, each with nodes of its own."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from nnef_dists.families import ExponentialFamily
+from nnef_dists.sampling._legendre import least_fall, legendre
 from nnef_dists.sampling._line import NOWHERE, OnLine
 from nnef_dists.sampling._panels import Panels, falls, lay_panels, panel_logs, remainder
 from nnef_dists.sampling._pieces import Pieces
-from nnef_dists.sampling._rule import LineRule, _legendre
+from nnef_dists.sampling._rule import LineRule
 from nnef_dists.sampling._scan import Scan, find_brackets, pieces_of
 from nnef_dists.sampling._section import Section, Sections, first_scan, integrate, marginal
 
@@ -23,8 +22,6 @@ _MODES = 4
 _PANELS = 16
 # A mode is located if it is at most so many nats above a point.
 _LOCATED = 0.02
-_LEAST_FALL = 32.0
-_LEAST_FALL_OF_DIGITS = 0.75
 # Roundings by which T may be off: log Gamma is known to some.
 _ROUNDINGS = 1.5
 
@@ -52,13 +49,13 @@ def plane_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points:
     found = jax.vmap(lambda u: integrate(Section(family, fixed, u), points))(lines)
     at = OnLine(found.at.stats, *(leaf.reshape(panels.u.shape) for leaf in found.at[1:]))
     outer = panel_logs(pieces, panels, at)
-    weight = jnp.asarray(_legendre(points).weight, eta.dtype)
+    weight = jnp.asarray(legendre(points).weight, eta.dtype)
     logs = (outer + jnp.log(weight * panels.stretch)).ravel()[:, None, None] + found.logs
     stats = jnp.moveaxis(found.stats, 1, 0)
     origin = stats.reshape(len(eta), -1)[:, jnp.argmax(logs)]
     stats = jnp.where(jnp.isneginf(logs), 0, stats - origin[:, None, None, None])
     error = _error(pieces, panels, found, outer, stats, logs, origin)
-    # Nothing but eta varies: values are 0, derivatives those of eta . T.
+    # The value is 0. The derivatives are those of eta . T at fixed nodes.
     change = eta - fixed
     stats = stats.reshape(len(eta), -1)
     return LineRule(
@@ -138,7 +135,7 @@ def _error(
     logs: Array,
     origin: Float[Array, " eta_dim"],
 ) -> Float[Array, ""]:
-    """Returns the bound of a rule: what its polynomials leave, its tails, and rounding."""
+    """Returns the error bound of a rule: its interpolation error, tails, and rounding."""
     dtype = logs.dtype
     eps = float(jnp.finfo(dtype).eps) / 2
     weights = jax.nn.softmax(logs.ravel()).reshape(logs.shape)
@@ -163,15 +160,13 @@ def _error(
     rounding = jnp.maximum(rounding, eps * jnp.max(jnp.abs(origin) / sd.ravel()))
 
     points = logs.shape[-1]
-    weight = jnp.asarray(_legendre(points).weight, dtype)
+    weight = jnp.asarray(legendre(points).weight, dtype)
     inner = jnp.max(jnp.sum(remainder(values / weight, 8 * rounding), (1, 2)))
     across = jnp.sum(values, (2, 3)).reshape(-1, *panels.u.shape) / weight
     across = jnp.max(jnp.sum(remainder(across, 8 * rounding), 1))
     tails = jnp.sum(jnp.where(line_weights > 0, line_weights * jnp.exp(-found.fall), 0))
     fall = jnp.min(falls(panels, pieces.bulk, outer))
     tails = 100 * (tails + jnp.exp(-fall))
-    digits = -math.log(float(jnp.finfo(dtype).eps))
-    least = min(_LEAST_FALL, _LEAST_FALL_OF_DIGITS * digits)
-    is_held = panels.fits & pieces.is_whole & (fall > least)
+    is_held = panels.fits & pieces.is_whole & (fall > least_fall(dtype))
     error = inner + across + tails + rounding
     return jnp.where(is_held & jnp.isfinite(error), error, jnp.inf)

@@ -1,26 +1,17 @@
 """Gauss-Legendre rules on the pieces of a line: integrals right at any scale, in float32 too."""
 
-import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import ExponentialFamily
+from nnef_dists.sampling._legendre import least_fall, legendre, spread_nodes
 from nnef_dists.sampling._line import Line
 from nnef_dists.sampling._pieces import Pieces, find_pieces, move
 
-# The density has to fall by so many nats, or by some of the digits, before numbers overflow.
-_LEAST_FALL = 32.0
-_LEAST_FALL_OF_DIGITS = 0.75
-# Times the distance of one nat: where the body of a piece ends at most.
-_LONGEST_BODY = 8.0
-# The logarithm of distance over which a tail's nodes are even at first.
-_DENSE_TAIL = 3.0
 # How many of the last Legendre coefficients bound the error, and how far they may be off.
 _LAST, _SAFETY = 4, 4.0
 # Roundings by which T may be off: log Gamma is known to some.
@@ -88,28 +79,6 @@ class Nodes(NamedTuple):
     end: Float[Array, " pieces"]
 
 
-class _Legendre(NamedTuple):
-    """A rule on (0, 1): nodes, weights, and of values there integrals and Legendre coefficients."""
-
-    node: np.ndarray
-    weight: np.ndarray
-    cumulative: np.ndarray
-    coefficients: np.ndarray
-
-
-@functools.cache
-def _legendre(points: int) -> _Legendre:
-    node, weight = np.polynomial.legendre.leggauss(points)
-    values = np.polynomial.legendre.legvander(node, points)
-    norm = 2 * np.arange(points) + 1
-    coefficients = (norm[:, None] / 2) * values[:, :points].T * weight
-    # The integral of P_k from -1 on is (P_{k+1} - P_{k-1}) / (2 k + 1).
-    integrals = np.empty((points, points))
-    integrals[:, 0] = node + 1
-    integrals[:, 1:] = (values[:, 2:] - values[:, : points - 1]) / norm[1:]
-    return _Legendre((node + 1) / 2, weight / 2, integrals @ coefficients / 2, coefficients)
-
-
 def line_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: int) -> LineRule:
     """Returns the rule for one eta.
 
@@ -125,7 +94,7 @@ def line_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: 
     line = Line(family, fixed)
     pieces = find_pieces(line)
     nodes = _place_nodes(line, pieces, points)
-    weight = jnp.asarray(_legendre(points).weight, eta.dtype)
+    weight = jnp.asarray(legendre(points).weight, eta.dtype)
     best = jnp.argmax(jnp.where(pieces.is_used, pieces.at_start.logs, -jnp.inf))
     origin = pieces.at_start.stats[:, best]
     stats = nodes.stats - origin[:, None, None, None]
@@ -173,7 +142,7 @@ def line_quantiles(
     """
     line = Line(family, lax.stop_gradient(eta))
     pieces = find_pieces(line)
-    nodes, rule = _place_nodes(line, pieces, points), _legendre(points)
+    nodes, rule = _place_nodes(line, pieces, points), legendre(points)
     density = jnp.exp(nodes.logs) * jnp.where(jnp.isneginf(nodes.logs), 0, nodes.stretch)
     within = density @ jnp.asarray(rule.cumulative.T, eta.dtype)
     mass = density @ jnp.asarray(rule.weight, eta.dtype)
@@ -188,10 +157,8 @@ def line_quantiles(
 def _place_nodes(line: Line, pieces: Pieces, points: int) -> Nodes:
     """Places nodes on all pieces.
 
-    In the body the distance of a node from the start is w expm1(a t) / expm1(a), with t in (0, 1)
-    and a such that a third of the nodes lie within one nat. In the tail its logarithm is a
-    quadratic function of t. The log-density at the nodes is the integral of its slope, which keeps
-    its digits where the log-density is large, as far as its rounding allows.
+    The log-density at the nodes is the integral of its slope, which keeps its digits where the
+    log-density is large, as far as its rounding allows.
 
     Args:
         line: The density.
@@ -201,23 +168,12 @@ def _place_nodes(line: Line, pieces: Pieces, points: int) -> Nodes:
     Returns:
         The nodes.
     """
-    rule = _legendre(points)
+    rule = legendre(points)
     dtype = line.eta.dtype
     t = jnp.asarray(rule.node, dtype)
-    ratio = jnp.maximum(pieces.width / pieces.bulk, 1)
-    body = jnp.minimum(jnp.sqrt(ratio), _LONGEST_BODY)
-    within = (jnp.sqrt(4 * body - 3) - 1) / 2
-    within = 3 * jnp.log(jnp.maximum(within, 0.5))
-    alpha = jnp.where(jnp.abs(within) < 1e-3, 1e-3, within)[:, None]
-    inner = pieces.width * body / ratio
-    length = inner[:, None] / jnp.expm1(alpha)
-    # What a long tail begins with takes more nodes than the rest of it.
-    decades = jnp.log(ratio / body)[:, None]
-    rate = jnp.minimum(decades, _DENSE_TAIL)
-    tail = inner[:, None] * jnp.exp(rate * t + (decades - rate) * t**2)
-    distance = jnp.stack([length * jnp.expm1(alpha * t), tail])
-    stretch = [length * alpha * jnp.exp(alpha * t), tail * (rate + 2 * (decades - rate) * t)]
-    stretch = jnp.stack(stretch)
+    spread = spread_nodes(t, pieces.width[:, None], pieces.bulk[:, None])
+    inner = spread.inner[:, 0]
+    distance, stretch = jnp.stack([spread.body, spread.tail]), jnp.stack(spread.steps)
     where = pieces.start[:, None], pieces.direction[:, None], pieces.end[:, None]
     u = move(*where, distance)
     at, start = line(u), pieces.at_start
@@ -242,7 +198,7 @@ def _error(
     """Returns the bound of a rule: what its polynomials leave, its tails, and rounding."""
     dtype = logs.dtype
     points = logs.shape[-1]
-    rule = _legendre(points)
+    rule = legendre(points)
     shape = (len(stats), 2, -1, points)
     weights = jax.nn.softmax(logs.ravel()).reshape(logs.shape)
     mean = jnp.sum(stats * weights, (1, 2, 3), keepdims=True)
@@ -289,7 +245,6 @@ def _error(
 
 def _is_held(pieces: Pieces, nodes: Nodes) -> Bool[Array, ""]:
     """Returns whether the density is negligible beyond the pieces."""
-    digits = -math.log(float(jnp.finfo(nodes.logs.dtype).eps))
-    least = min(_LEAST_FALL, _LEAST_FALL_OF_DIGITS * digits)
     depth = nodes.end + pieces.highest - pieces.at_start.logs
-    return jnp.all(~(pieces.is_used & pieces.is_open) | (depth > least)) & pieces.is_whole
+    has_fallen = depth > least_fall(nodes.logs.dtype)
+    return jnp.all(~(pieces.is_used & pieces.is_open) | has_fallen) & pieces.is_whole

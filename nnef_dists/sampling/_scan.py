@@ -7,10 +7,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from nnef_dists.sampling._line import OnLine
-from nnef_dists.sampling._pieces import Pieces
+from nnef_dists.sampling._pieces import NEGLIGIBLE_NATS, Pieces
 
-# Beyond this many nats under the maximum, exp() is below float64's relative rounding.
-_NEGLIGIBLE_NATS = 45.0
 # Roundings up to a width count as inside.
 _NARROW = 1e-6
 
@@ -113,9 +111,9 @@ def pieces_of(scan: Scan, brackets: Brackets, is_infinite: bool) -> Pieces:
     length = direction * (end - start)
     exists = jnp.tile(brackets.exists, 2) & ~at_start.is_nowhere & (length > 0)
     highest = jnp.max(jnp.where(exists, logs, -jnp.inf))
-    nats = _NEGLIGIBLE_NATS - (highest - logs)
+    nats = NEGLIGIBLE_NATS - (highest - logs)
     is_used = exists & (nats > 0)
-    nats = jnp.clip(nats, 1, _NEGLIGIBLE_NATS)
+    nats = jnp.clip(nats, 1, NEGLIGIBLE_NATS)
     away = direction * (u[:, None] - start)
     fall = logs - at.logs[:, None]
     bulk = _where_falls(away, fall, jnp.ones_like(nats), length)

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nnef_dists.families import AbstractAngularSupport, ExponentialFamily
-from nnef_dists.sampling._line import NOWHERE, OnLine, transform
+from nnef_dists.sampling._legendre import legendre
+from nnef_dists.sampling._line import NOWHERE, OnLine, on_line, transform
 from nnef_dists.sampling._panels import falls, lay_panels, panel_logs
-from nnef_dists.sampling._pieces import _sinh_scan
+from nnef_dists.sampling._pieces import sinh_scan
 from nnef_dists.sampling._roots import find_root
-from nnef_dists.sampling._rule import _legendre
 from nnef_dists.sampling._scan import Scan, find_brackets, pieces_of
 
 # Modes of a section that are kept.
@@ -82,34 +82,16 @@ class Section(NamedTuple):
 
         def with_slopes(inner):
             point = jnp.stack([self.outer, inner])
-            # The directions share what does not depend on them.
+            # Both directions share the primal values.
             return jax.vmap(
                 lambda tangent: jax.jvp(parts, (point,), (tangent,)), out_axes=(None, 0)
             )(tangents)
 
-        (stats, base), slopes = jax.vmap(with_slopes, out_axes=-1)(inner.ravel())
-        terms = eta[:, None] * stats
-        logs = jnp.sum(terms, 0) + base
-        eps = jnp.finfo(dtype).eps
-        found = []
-        for i in range(len(directions)):
-            slope_terms = eta[:, None] * slopes[0][i]
-            slope = jnp.sum(slope_terms, 0) + slopes[1][i]
-            exists = jnp.isfinite(logs) & jnp.isfinite(slope)
-
-            def where_exists(values, otherwise=0.0, exists=exists):
-                values = jnp.where(exists, values, otherwise)
-                return values.reshape(*values.shape[:-1], *inner.shape)
-
-            at = OnLine(
-                where_exists(stats),
-                where_exists(jnp.maximum(logs, NOWHERE), NOWHERE),
-                where_exists(slope),
-                where_exists(eps * (jnp.sum(jnp.abs(terms), 0) + jnp.abs(base))),
-                where_exists(eps * (jnp.sum(jnp.abs(slope_terms), 0) + jnp.abs(slopes[1][i]))),
-            )
-            found.append(at)
-        return found
+        values, slopes = jax.vmap(with_slopes, out_axes=-1)(inner.ravel())
+        return [
+            on_line(eta, values, (slopes[0][i], slopes[1][i]), inner.shape)
+            for i in range(len(directions))
+        ]
 
 
 def _is_circle(family: ExponentialFamily) -> bool:
@@ -124,9 +106,9 @@ def _shares(points: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
     far = 300.0
     for i in range(modes):
         share = points // (i + 1)
-        scan = _sinh_scan(share // 2, np.arcsinh(_SECOND_REACH), far)
+        scan = sinh_scan(share // 2, np.arcsinh(_SECOND_REACH), far)
         number[i] = np.minimum(np.arange(points) // share, i)
-        distance[i] = np.resize(np.append(scan, scan[len(scan) :]), points)
+        distance[i] = np.resize(scan, points)
         distance[i, share * (i + 1) :] = np.inf
     return number, distance
 
@@ -134,7 +116,7 @@ def _shares(points: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
 def first_scan(dtype, points: int) -> np.ndarray:
     """Returns points of a line, evenly in asinh(u), thinner and thinner up to the largest."""
     far = math.log(float(jnp.finfo(dtype).max)) / 6
-    return _sinh_scan(points // 2, np.arcsinh(_FIRST_REACH), far)
+    return sinh_scan(points // 2, np.arcsinh(_FIRST_REACH), far)
 
 
 def _look(line: Section) -> Float[Array, " n"]:
@@ -219,7 +201,7 @@ def integrate(line: Section, points: int) -> Sections:
     along, across = line.both(panels.u)
     logs = panel_logs(pieces, panels, along)
     fall = jnp.min(falls(panels, pieces.bulk, logs))
-    weight = jnp.asarray(_legendre(points).weight, inner.dtype)
+    weight = jnp.asarray(legendre(points).weight, inner.dtype)
     logs = logs + jnp.log(weight * panels.stretch)
     found = _summary(logs, across)
     exists = found.logs > NOWHERE
@@ -227,7 +209,7 @@ def integrate(line: Section, points: int) -> Sections:
     is_held = panels.fits & pieces.is_whole
     fall = jnp.where(exists, jnp.where(is_held, fall, -jnp.inf), jnp.inf)
     logs = jnp.where(exists, logs - jax.nn.logsumexp(logs), -jnp.inf)
-    # The rounding of the inner mean moves the marginal slope, as far as slopes differ.
+    # Rounding of the inner mean moves the marginal slope in proportion to the spread of slopes.
     start = pieces.at_start
     rounding = jnp.maximum(jnp.finfo(logs.dtype).eps * jnp.abs(pieces.start) / pieces.bulk, 0)
     rounding = jnp.maximum(rounding, start.slope_rounding * pieces.bulk)

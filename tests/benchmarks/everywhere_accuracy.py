@@ -1,4 +1,4 @@
-"""What `accuracy` says beside the errors of networks, in the box of the training etas and outside.
+"""`accuracy` and the errors of networks, inside and outside the box of the training etas.
 
     python tests/benchmarks/everywhere_accuracy.py [--jobs NAME ...] [--seeds 1] [--steps 0.25]
 

@@ -151,11 +151,18 @@ def references(family, etas):
         logdensity = functools.partial(unconstrained_logdensity, family, eta)
         factor = jnp.linalg.cholesky(-jax.hessian(logdensity)(mode))
         height = logdensity(mode)
-        # Tails that are longer than normal.
-        moved = TAIL * jnp.sinh(nodes / TAIL)
-        u = mode + jax.scipy.linalg.solve_triangular(factor, moved.T, lower=True, trans=1).T
+        axes = jax.scipy.linalg.solve_triangular(factor, jnp.eye(n), lower=True, trans=1).T
+        # The width of either side of every axis, and tails that are longer than normal.
+        far = jnp.arange(1.0, 7.0)[:, None]
+        falls = [
+            height - jax.vmap(jax.vmap(logdensity))(mode + s * far[..., None] * axes)
+            for s in (1, -1)
+        ]
+        above, below = (jnp.max(far / jnp.sqrt(2 * jnp.maximum(fall, 0.02)), 0) for fall in falls)
+        width = jnp.where(nodes > 0, above, below)
+        u = mode + (width * TAIL * jnp.sinh(nodes / TAIL)) @ axes
         logs = jax.vmap(logdensity)(u) - height
-        logs += jnp.sum(nodes**2 / 2 + jnp.log(jnp.cosh(nodes / TAIL)), 1)
+        logs += jnp.sum(nodes**2 / 2 + jnp.log(width * jnp.cosh(nodes / TAIL)), 1)
         weights = jnp.exp(logs)
         stats = jax.vmap(lambda u: family.sufficient_statistics(family.support.transform(u)))(u)
         origin = family.sufficient_statistics(family.support.transform(mode))

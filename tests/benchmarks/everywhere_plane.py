@@ -8,7 +8,7 @@ error of the mean in z units in float64 and float32, how many float32 etas have 
 milliseconds per eta of A and all moments, the median of five runs in processor time (of all cores),
 and seconds of compilation, in processor time. Beside them the largest errors in z units of a fixed
 grid of 301 x 301 points over the box that holds the density at the least n, and of the Laplace
-approximation, which is that of a normal in the coordinates of quadrature around the mode.
+approximation, in the coordinates of quadrature around the mode.
 """
 
 import argparse

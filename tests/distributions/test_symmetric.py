@@ -1,5 +1,7 @@
 """Tractable families reduced by a symmetry, and labels that serve whole orbits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,9 @@ def test_draws_are_moved():
 def test_symmetries_compose():
     with jax.enable_x64(True):
         plain = nd.Quadrature(FULL)
-        q = nd.Symmetric(nd.Symmetric(plain, SignFlip("x")), LocationScale())
+        q = functools.reduce(nd.Symmetric, FULL.symmetries, plain)
+        assert q.symmetry == LocationScale()
+        assert q.q.symmetry == SignFlip("x")
         eta = jnp.array([-30.0, 2.0, 4.0, -0.7])
         assert np.allclose(q.mean(eta), plain.mean(eta), rtol=1e-9)
 

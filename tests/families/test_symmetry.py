@@ -14,15 +14,20 @@ from tests.families.edges import InverseGaussian
 FULL = nd.Polynomial1D((1, 2, 3, 4))
 EVEN = nd.Polynomial1D((1, 2, 4))
 
-CLOSED = {
+SHIPPED = {
     "scale of a quartic": (EVEN, Scaling(x4=4)),
     "location and scale of a quartic": (FULL, LocationScale()),
     "location and scale of a Gaussian": (nd.GaussianNatural1D(), LocationScale()),
     "scale of a gamma": (nd.Gamma(), Scaling(x=1)),
-    "scale of an inverse Gaussian": (InverseGaussian(), Scaling(x=1, inverse=-1)),
+    "scale of a rectified Gaussian": (nd.RectifiedGaussian(), Scaling(x2=2)),
     "sign of a quartic": (FULL, SignFlip("x")),
+    "sign of a lattice": (nd.LatticePhi4(4), SignFlip("x")),
     "permutations of a Dirichlet": (nd.Dirichlet(4), Permutation("log_x", 4)),
     "permutations of its prior": (nd.DirichletPrior(3), Permutation("alpha", 3)),
+    "permutations of a Laplace product": (nd.LaplaceProduct(3), Permutation("minus", 3)),
+}
+CLOSED = SHIPPED | {
+    "scale of an inverse Gaussian": (InverseGaussian(), Scaling(x=1, inverse=-1)),
 }
 ETAS = {
     "scale of a quartic": [3e5, -2e4, -7e-3],
@@ -33,8 +38,25 @@ ETAS = {
     "sign of a quartic": [-3.0, 2.0, 0.4, -0.7],
     "permutations of a Dirichlet": [3.0, -0.5, 1.0, 0.2],
     "permutations of its prior": [-3.0, -1.0, -2.0, -1.2],
+    "scale of a rectified Gaussian": [-300.0, -7e-3],
+    "sign of a lattice": [-0.3, -0.5, -0.4, 0.3],
+    "permutations of a Laplace product": [1.5, 0.4, 0.7, 1.0, 0.2, -0.1],
 }
 each = pytest.mark.parametrize("name", CLOSED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_families_declare_their_symmetries(name):
+    family, symmetry = SHIPPED[name]
+    assert symmetry in family.symmetries
+
+
+def test_a_family_declares_no_symmetry_that_its_powers_lack():
+    assert nd.GaussianNatural1D().symmetries == nd.Polynomial1D((1, 2)).symmetries
+    assert nd.Polynomial1D((2, 4)).symmetries == (Scaling(x4=4),)
+    assert nd.Polynomial1D((1, 3, 4)).symmetries == (SignFlip("x"), Scaling(x4=4))
+    assert nd.LaplaceProduct(1).symmetries == ()
+    assert nd.GammaShapePrior().symmetries == ()
 
 
 @each
@@ -111,7 +133,7 @@ class Weighted(nd.ExponentialFamily):
         (EVEN, LocationScale(), "misfit of .* standard deviations of 'x4'.*Add the statistics"),
         (TwoScales(), Scaling(x=1), "misfit of .* standard deviations of 'e'"),
         (nd.GammaShapePrior(), Scaling(alpha=1), "misfit"),
-        (EVEN, WrongDeterminant(), "log_det of WrongDeterminant.*to be that of act"),
+        (EVEN, WrongDeterminant(), "log_det of WrongDeterminant.*as the log-determinant of act"),
         (Weighted(), Scaling(x2=2), "base measure.*changes by a constant"),
     ],
     ids=lambda value: type(value).__name__,

@@ -1,0 +1,97 @@
+"""Integrals of densities with one peak, by importance sampling."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+# Blocks of Sobol points, and the binary logarithm of their size.
+_BLOCKS, _LOG_POINTS = 16, 8
+# Points are at sinh(z / 2) / (1 / 2) for normal z, with tails that are longer than normal.
+_TAIL = 2.0
+# Distances from the mode at which the density's widths are measured, and the widest ones, all
+# relative to its curvature at the mode.
+_DISTANCES, _WIDEST = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 6.0
+
+
+class Peak(NamedTuple):
+    """The mode of a log-density.
+
+    Attributes:
+        mode: The mode, `(n,)`.
+        height: The log-density there.
+        factor: The Cholesky factor of minus its Hessian there, `(n, n)`.
+    """
+
+    mode: Float[Array, " n"]
+    height: Float[Array, ""]
+    factor: Float[Array, "n n"]
+
+
+def importance_sample(
+    logdensity: Callable[[Array], Array], peak: Peak
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns log of the integral of a density over its height, by importance sampling.
+
+    Points are u = mode + L^-T s(z) 2 sinh(z / 2) for normal z, with L the Cholesky factor of the
+    curvature and s the width of the density on either side of the mode, along every axis:
+
+        s = max over d = 1, ..., 6 of d / sqrt(2 (l(mode) - l(mode + d axis)))
+
+    z are the 16 x 256 points of scrambled Sobol sequences, the same in each call.
+
+    Args:
+        logdensity: Maps u, `(n,)`, to a log-density in nats.
+        peak: Its mode.
+
+    Returns:
+        The logarithm in nats and its standard error: that of the 16 averages, and the rounding of
+        the log-density.
+
+    Reference:
+        Geweke, *Bayesian inference in econometric models using Monte Carlo integration*,
+        Econometrica 57 (1989), for the widths; Owen, *Scrambled net variance for integrals of
+        smooth functions*, Annals of Statistics 25 (1997).
+    """
+    mode, height, factor = peak
+    n, dtype = len(mode), mode.dtype
+
+    def to_point(whitened):
+        return mode + jax.scipy.linalg.solve_triangular(factor, whitened, lower=True, trans=1)
+
+    def fall(whitened):
+        found = height - logdensity(to_point(whitened))
+        return jnp.where(jnp.isnan(found), jnp.inf, found)
+
+    distances = jnp.asarray(_DISTANCES, dtype)
+    axes = jnp.concatenate([jnp.eye(n, dtype=dtype), -jnp.eye(n, dtype=dtype)])
+    falls = jax.vmap(jax.vmap(fall))(distances[:, None, None] * axes)
+    least = (distances / _WIDEST) ** 2 / 2
+    widths = distances[:, None] / jnp.sqrt(2 * jnp.maximum(falls, least[:, None]))
+    above, below = jnp.split(jnp.max(widths, 0), 2)
+
+    z = jnp.asarray(_normal_points(n), dtype)
+    width = jnp.where(z > 0, above, below)
+    logs = -jax.vmap(fall)(width * _TAIL * jnp.sinh(z / _TAIL))
+    logs += jnp.sum(z**2 / 2 + jnp.log(jnp.cosh(z / _TAIL)) + jnp.log(width), 1)
+    highest = jnp.max(logs)
+    averages = jnp.mean(jnp.exp(logs - highest).reshape(_BLOCKS, -1), 1)
+    average = jnp.mean(averages)
+    error = jnp.std(averages) / average / math.sqrt(_BLOCKS - 1)
+    rounding = jnp.finfo(dtype).eps * jnp.abs(height)
+    log_volume = n * math.log(2 * math.pi) / 2 - jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return highest + jnp.log(average) + log_volume, jnp.hypot(error, rounding)
+
+
+@functools.cache
+def _normal_points(n: int) -> np.ndarray:
+    """Returns points of standard normal variables, `(k, n)`, block after block."""
+    from scipy.stats import norm, qmc
+
+    blocks = [qmc.Sobol(n, rng=np.random.default_rng(seed)) for seed in range(_BLOCKS)]
+    return norm.ppf(np.concatenate([block.random_base2(_LOG_POINTS) for block in blocks]))
