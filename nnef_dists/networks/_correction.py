@@ -78,9 +78,7 @@ class LinearCorrection(eqx.Module):
         design = (design * weight[:, None]).transpose(0, 2, 1).reshape(target.size, -1)
         _, left = least_squares(design, (target * weight).reshape(-1))
         # The level of A, in nats.
-        gap, error = (
-            np.asarray(leaf, np.float64) for leaf in (labels.base.gap, labels.base.gap_error)
-        )
+        gap, error = (np.asarray(leaf, np.float64) for leaf in labels.base.gap[:2])
         certainty = is_inexact[:, 0] / np.hypot(1, error / LEVEL_ERROR)
         levels = (certainty * s[:, 0, 0])[:, None] * np.column_stack([np.ones(len(x)), x])
         coefficients, _ = least_squares(

@@ -44,18 +44,36 @@ class AbstractBase(eqx.Module):
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
         """Returns the terms at eta, `(eta_dim,)`; NaN where the approximation does not exist."""
 
-    def estimate_gap(
-        self, eta: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Estimates A - A_B at eta, in nats, to train on; not differentiable.
+    def estimate_gap(self, eta: Float[Array, " eta_dim"]) -> "Gap":
+        """Estimates A - A_B at eta, to train on; not differentiable.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The estimate and its standard error, which is infinite by default: nothing is known.
+            The estimate, of infinite error by default: nothing is known.
         """
-        return jnp.zeros((), eta.dtype), jnp.full((), jnp.inf, eta.dtype)
+        return Gap.unknown(eta)
+
+
+class Gap(NamedTuple):
+    """An estimate of what is missing to a base.
+
+    Attributes:
+        value: A - A_B, in nats.
+        error: Its standard error.
+        mean: E[T] by the same estimate, `(eta_dim,)`, for a comparison with labels.
+    """
+
+    value: Float[Array, ""]
+    error: Float[Array, ""]
+    mean: Float[Array, " eta_dim"]
+
+    @classmethod
+    def unknown(cls, eta: Float[Array, " eta_dim"]) -> "Gap":
+        """Returns no estimate at eta."""
+        zero = jnp.zeros((), eta.dtype)
+        return cls(zero, zero + jnp.inf, jnp.full_like(eta, jnp.nan))
 
 
 @final
@@ -105,25 +123,25 @@ class LaplaceBase(AbstractBase):
         """Returns the terms at eta; NaN where the log-density has no mode."""
         return self._terms(eta, _peak(self.family, eta))
 
-    def estimate_gap(
-        self, eta: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Estimates A - A_B at eta by importance sampling; see `importance_sample`.
+    def estimate_gap(self, eta: Float[Array, " eta_dim"]) -> Gap:
+        """Estimates A - A_B at eta by importance sampling around the mode.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The estimate and its standard error.
+            The estimate.
         """
-        peak = _peak(self.family, eta)
-        terms = self._terms(eta, peak)
-        log_integral, error = importance_sample(
-            functools.partial(unconstrained_logdensity, self.family, eta), peak
+        family = self.family
+        peak = _peak(family, eta)
+        found = importance_sample(
+            functools.partial(unconstrained_logdensity, family, eta),
+            lambda u: _statistics_and_rest(family, u)[0],
+            peak,
         )
-        gap = log_integral - (terms.value - peak.height)
-        known = jnp.isfinite(gap) & jnp.isfinite(error)
-        return jnp.where(known, gap, 0), jnp.where(known, error, jnp.inf)
+        gap = Gap(found.log - (self._terms(eta, peak).value - peak.height), *found[1:])
+        known = jnp.isfinite(gap.value) & jnp.isfinite(gap.error)
+        return jax.tree.map(functools.partial(jnp.where, known), gap, Gap.unknown(eta))
 
     def _terms(self, eta: Float[Array, " eta_dim"], peak: Peak) -> BaseTerms:
         family, n, dtype = self.family, support_dim(self.family), eta.dtype

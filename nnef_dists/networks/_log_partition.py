@@ -218,9 +218,10 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
     def level_error(self, label: MomentBatch) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Returns the error of A at a label; see `AbstractMomentNetwork`."""
-        if label.base is None:
+        if self.base is None or label.base is None:
             return super().level_error(label)
-        return self._added(label.base(label.eta)) - label.base.gap, label.base.gap_error
+        gap = label.base.gap
+        return self._added(label.base(label.eta)) - gap.value, gap.error
 
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""

@@ -11,13 +11,15 @@ from jaxtyping import Array, Float
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentBatch, MomentDataset
-from nnef_dists.networks._laplace import AbstractBase, BaseTerms, LaplaceBase
+from nnef_dists.networks._laplace import AbstractBase, BaseTerms, Gap, LaplaceBase
 
 # Etas per compiled call, and of these the ones that are computed together.
 _TILE, _TOGETHER = 128, 16
 # A base is chosen if its error at this share of the labels is below this, in z units. Smooth
 # densities with one mode have far smaller errors, those with two modes larger ones.
 _SHARE, _LARGEST_ERROR = 0.9, 0.3
+# Estimates of A count whose means differ by less than this from the label, in z units.
+_DIFFERENT = 0.1
 
 # The batches of data that live: labels are expanded once, for the network and for its training.
 _EXPANDED: "weakref.WeakKeyDictionary[MomentDataset, tuple[AbstractBase, MomentBatch]]" = (
@@ -39,8 +41,7 @@ class TaylorBase(AbstractBase):
         values: A_B, the scale and the inputs, in one vector, `(k,)`.
         gradients: Their derivatives, `(k, eta_dim)`.
         hessians: Their second derivatives, `(k, eta_dim, eta_dim)`.
-        gap: The base's estimate of A - A_B at that eta, in nats.
-        gap_error: Its standard error, infinite if there is no estimate.
+        gap: The estimate of A - A_B at that eta.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -49,8 +50,7 @@ class TaylorBase(AbstractBase):
     values: Float[Array, "*n k"]
     gradients: Float[Array, "*n k eta_dim"]
     hessians: Float[Array, "*n k eta_dim eta_dim"]
-    gap: Float[Array, "*n"]
-    gap_error: Float[Array, "*n"]
+    gap: Gap
 
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
         """Returns the model's terms at eta."""
@@ -94,6 +94,10 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
                 f"of {len(labels)} without, the first at {labels.eta[jnp.argmax(lost)]}. Leave "
                 "these labels out, or use base=None"
             )
+        # Estimates that have missed a second mode, for example.
+        differs = ~(jnp.abs(models.gap.mean - labels.mean) < _DIFFERENT * labels.sd).all(1)
+        error = jnp.where(differs, jnp.inf, models.gap.error)
+        models = eqx.tree_at(lambda m: m.gap.error, models, error)
     batch = eqx.tree_at(lambda b: b.base, labels, models, is_leaf=lambda node: node is None)
     _EXPANDED[data] = base, batch
     return batch
@@ -134,13 +138,13 @@ def _expand(
     n = len(etas)
     rows = jnp.minimum(jnp.arange(-(-n // _TILE) * _TILE), n - 1).reshape(-1, _TILE)
     tiles = [_expand_tile(base, etas[tile]) for tile in rows]
-    parts = (jnp.concatenate(parts)[:n] for parts in zip(*tiles, strict=True))
+    parts = jax.tree.map(lambda *parts: jnp.concatenate(parts)[:n], *tiles)
     return TaylorBase(family, type(base), etas, *parts)
 
 
 @eqx.filter_jit
 def _expand_tile(base: AbstractBase, etas: Float[Array, "n eta_dim"]) -> tuple[Any, ...]:
-    """Returns values, gradients and Hessians of all terms, from one trace of the base; the gap."""
+    """Returns values, gradients and Hessians of all terms, from one trace, and estimated gaps."""
 
     def values(eta):
         terms = base(eta)
@@ -153,6 +157,6 @@ def _expand_tile(base: AbstractBase, etas: Float[Array, "n eta_dim"]) -> tuple[A
 
     def expand(eta):
         hessians, (gradients, found) = jax.jacfwd(slopes, has_aux=True)(eta)
-        return found, gradients, hessians, *base.estimate_gap(eta)
+        return found, gradients, hessians, base.estimate_gap(eta)
 
     return lax.map(expand, etas, batch_size=_TOGETHER)
