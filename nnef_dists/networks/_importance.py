@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 # Blocks of Sobol points, and the binary logarithm of their size.
-_BLOCKS, _LOG_POINTS = 16, 8
+_BLOCKS, _LOG_POINTS = 16, 9
 # Points are at sinh(z / 2) / (1 / 2) for normal z, with tails that are longer than normal.
 _TAIL = 2.0
 # Distances from the mode at which the density's widths are measured, and the widest ones, all
@@ -48,7 +48,10 @@ class Integral(NamedTuple):
 
 
 def importance_sample(
-    logdensity: Callable[[Array], Array], function: Callable[[Array], Array], peak: Peak
+    logdensity: Callable[[Array], Array],
+    function: Callable[[Array], Array],
+    peak: Peak,
+    key: PRNGKeyArray,
 ) -> Integral:
     """Integrates a density with one peak by importance sampling.
 
@@ -57,12 +60,14 @@ def importance_sample(
 
         s = max over d = 1, ..., 6 of d / sqrt(2 (l(mode) - l(mode + d axis)))
 
-    z are the 16 x 256 points of scrambled Sobol sequences, the same in each call.
+    z are of 512 Sobol points, shifted 16 times at random. The key is a parameter, so that errors at
+    different etas need not be the same.
 
     Args:
         logdensity: Maps u, `(n,)`, to a log-density in nats.
         function: Maps u to values, `(k,)`.
         peak: The mode of the density.
+        key: PRNG key of the shifts.
 
     Returns:
         The integral. Its standard error is that of the 16 averages, and the rounding of the
@@ -70,8 +75,9 @@ def importance_sample(
 
     Reference:
         Geweke, *Bayesian inference in econometric models using Monte Carlo integration*,
-        Econometrica 57 (1989), for the widths; Owen, *Scrambled net variance for integrals of
-        smooth functions*, Annals of Statistics 25 (1997).
+        Econometrica 57 (1989), for the widths; Cranley and Patterson, *Randomization of number
+        theoretic methods for multiple integration*, SIAM Journal on Numerical Analysis 13 (1976),
+        for the shifts.
     """
     mode, height, factor = peak
     n, dtype = len(mode), mode.dtype
@@ -90,7 +96,10 @@ def importance_sample(
     widths = distances[:, None] / jnp.sqrt(2 * jnp.maximum(falls, least[:, None]))
     above, below = jnp.split(jnp.max(widths, 0), 2)
 
-    z = jnp.asarray(_normal_points(n), dtype)
+    shifts = jax.random.uniform(key, (_BLOCKS, 1, n), dtype)
+    uniform = (jnp.asarray(_sobol(n), dtype) + shifts).reshape(-1, n) % 1
+    eps = jnp.finfo(dtype).eps
+    z = jax.scipy.special.ndtri(jnp.clip(uniform, eps, 1 - eps))
     width = jnp.where(z > 0, above, below)
     whitened = width * _TAIL * jnp.sinh(z / _TAIL)
     logs = -jax.vmap(fall)(whitened)
@@ -104,15 +113,14 @@ def importance_sample(
     log_volume = n * math.log(2 * math.pi) / 2 - jnp.sum(jnp.log(jnp.diagonal(factor)))
     values = jax.vmap(lambda w: function(to_point(w)))(whitened)
     origin = function(mode)
-    shifts = jnp.where(weights[:, None] > 0, weights[:, None] * (values - origin), 0)
-    mean = origin + jnp.sum(shifts, 0) / jnp.sum(weights)
+    moved = jnp.where(weights[:, None] > 0, weights[:, None] * (values - origin), 0)
+    mean = origin + jnp.sum(moved, 0) / jnp.sum(weights)
     return Integral(highest + jnp.log(average) + log_volume, jnp.hypot(error, rounding), mean)
 
 
 @functools.cache
-def _normal_points(n: int) -> np.ndarray:
-    """Returns points of standard normal variables, `(k, n)`, block after block."""
-    from scipy.stats import norm, qmc
+def _sobol(n: int) -> np.ndarray:
+    """Returns the first points of the Sobol sequence, `(k, n)`."""
+    from scipy.stats import qmc
 
-    blocks = [qmc.Sobol(n, rng=np.random.default_rng(seed)) for seed in range(_BLOCKS)]
-    return norm.ppf(np.concatenate([block.random_base2(_LOG_POINTS) for block in blocks]))
+    return qmc.Sobol(n, scramble=False).random_base2(_LOG_POINTS)

@@ -9,7 +9,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
 from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
@@ -138,6 +139,7 @@ class LaplaceBase(AbstractBase):
             functools.partial(unconstrained_logdensity, family, eta),
             lambda u: _statistics_and_rest(family, u)[0],
             peak,
+            _key_of(eta),
         )
         gap = Gap(found.log - (self._terms(eta, peak).value - peak.height), *found[1:])
         known = jnp.isfinite(gap.value) & jnp.isfinite(gap.error)
@@ -192,6 +194,14 @@ def _peak(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Peak:
     mode = find_mode(family, eta)
     height, curvature = _height_and_curvature(family, eta, mode)
     return Peak(mode, height, jnp.linalg.cholesky(curvature))
+
+
+def _key_of(eta: Float[Array, " eta_dim"]) -> PRNGKeyArray:
+    """Returns a key that is another one for each eta."""
+    bits = lax.bitcast_convert_type(eta.astype(jnp.float32), jnp.uint32)
+    return lax.fori_loop(
+        0, len(bits), lambda i, key: jax.random.fold_in(key, bits[i]), jax.random.key(0)
+    )
 
 
 def _height_and_curvature(family, eta, mode):

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentBatch, MomentDataset
@@ -80,26 +80,16 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
     Raises:
         ValueError: If the base does not exist at the eta of a label.
     """
-    known = _EXPANDED.get(data)
-    if known is not None and eqx.tree_equal(known[0], base) is True:
-        return known[1]
-    labels = data.batch()
+    batch = _with_models(base, data)
     # Concrete arrays, also if a compiled program that is being traced asks first.
     with jax.ensure_compile_time_eval():
-        models = _expand(base, data.family, labels.eta)
-        lost = ~jnp.isfinite(models.hessians).all((1, 2, 3)) | ~jnp.isfinite(models.values).all(1)
+        lost = ~_exist(batch.base)
         if lost.any():
             raise ValueError(
                 f"Expected {type(base).__name__} to exist at every label's eta; got {lost.sum()} "
-                f"of {len(labels)} without, the first at {labels.eta[jnp.argmax(lost)]}. Leave "
+                f"of {len(batch)} without, the first at {batch.eta[jnp.argmax(lost)]}. Leave "
                 "these labels out, or use base=None"
             )
-        # Estimates that have missed a second mode, for example.
-        differs = ~(jnp.abs(models.gap.mean - labels.mean) < _DIFFERENT * labels.sd).all(1)
-        error = jnp.where(differs, jnp.inf, models.gap.error)
-        models = eqx.tree_at(lambda m: m.gap.error, models, error)
-    batch = eqx.tree_at(lambda b: b.base, labels, models, is_leaf=lambda node: node is None)
-    _EXPANDED[data] = base, batch
     return batch
 
 
@@ -121,14 +111,38 @@ def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase 
         return None
     base, labels = LaplaceBase(family), data.batch()
     with jax.ensure_compile_time_eval():
-        rows = jnp.linspace(0, len(labels) - 1, min(len(labels), _TILE)).astype(int)
-        some = labels[rows]
-        models = _expand(base, family, some.eta)
-        z = (models.gradients[:, 0] - some.mean) / some.sd
+        if len(labels) <= _TILE:
+            labels = _with_models(base, data)
+            models = labels.base
+        else:
+            labels = labels[jnp.linspace(0, len(labels) - 1, _TILE).astype(int)]
+            models = _expand(base, family, labels.eta)
+        z = (models.gradients[:, 0] - labels.mean) / labels.sd
         error = jnp.sqrt(jnp.mean(z**2, 1))
-        finite = jnp.isfinite(models.hessians).all() & jnp.isfinite(models.values).all()
-        good = finite & (jnp.quantile(error, _SHARE) < _LARGEST_ERROR)
+        good = _exist(models).all() & (jnp.quantile(error, _SHARE) < _LARGEST_ERROR)
     return base if good else None
+
+
+def _exist(models: TaylorBase) -> Bool[Array, " n"]:
+    """Returns at which etas the base exists."""
+    return jnp.isfinite(models.hessians).all((1, 2, 3)) & jnp.isfinite(models.values).all(1)
+
+
+def _with_models(base: AbstractBase, data: MomentDataset) -> MomentBatch:
+    """Returns the valid labels with models of a base, wherever it exists or not; made once."""
+    known = _EXPANDED.get(data)
+    if known is not None and eqx.tree_equal(known[0], base) is True:
+        return known[1]
+    labels = data.batch()
+    with jax.ensure_compile_time_eval():
+        models = _expand(base, data.family, labels.eta)
+        # Estimates that have missed a second mode, for example.
+        differs = ~(jnp.abs(models.gap.mean - labels.mean) < _DIFFERENT * labels.sd).all(1)
+        error = jnp.where(differs, jnp.inf, models.gap.error)
+        models = eqx.tree_at(lambda m: m.gap.error, models, error)
+    batch = eqx.tree_at(lambda b: b.base, labels, models, is_leaf=lambda node: node is None)
+    _EXPANDED[data] = base, batch
+    return batch
 
 
 def _expand(
@@ -136,7 +150,8 @@ def _expand(
 ) -> TaylorBase:
     """Returns the models around etas, with a leading axis; tiles share one compiled program."""
     n = len(etas)
-    rows = jnp.minimum(jnp.arange(-(-n // _TILE) * _TILE), n - 1).reshape(-1, _TILE)
+    tile = min(_TILE, -(-n // _TOGETHER) * _TOGETHER)
+    rows = jnp.minimum(jnp.arange(-(-n // tile) * tile), n - 1).reshape(-1, tile)
     tiles = [_expand_tile(base, etas[tile]) for tile in rows]
     parts = jax.tree.map(lambda *parts: jnp.concatenate(parts)[:n], *tiles)
     return TaylorBase(family, type(base), etas, *parts)
