@@ -227,7 +227,7 @@ def test_derivatives_agree_with_finite_differences():
 
 @pytest.mark.parametrize("loss", [nd.sobolev_loss, nd.moment_loss, nd.networks.entropy_loss])
 def test_losses_are_the_same_on_precomputed_labels(loss):
-    """Value and gradient; the Taylor model is exact at the labels."""
+    """Value and gradient, without levels of A; the Taylor model is exact at the labels."""
     network, data = untrained(), field_data(256, 0)[0]
     key = jax.random.key(3) if loss is nd.sobolev_loss else None
     dynamic, static = nd.freeze_stdvs(network)
@@ -239,7 +239,9 @@ def test_losses_are_the_same_on_precomputed_labels(loss):
 
         return jax.value_and_grad(of)(dynamic)
 
-    fast, slow = both(dynamic, network.batch(data)[:16]), both(dynamic, data.batch()[:16])
+    labels = network.batch(data)
+    labels = eqx.tree_at(lambda b: b.base.gap.error, labels, jnp.full(len(labels), jnp.inf))
+    fast, slow = both(dynamic, labels[:16]), both(dynamic, data.batch()[:16])
     for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
         size = np.abs(np.asarray(other)).max()
         np.testing.assert_allclose(one, other, atol=2e-3 * size + 1e-12)
