@@ -5,7 +5,8 @@
 An error is the largest over statistics, in z units. An eta with an infinite accuracy is refused. Of
 the others `accuracy` should cover 95 %, with a median of at most 5 times the error; of the etas in
 the box at most 5 % should be refused. Etas outside are those in the box times a random factor.
-Every second row is a sceptic's: twice the spread of the network's own draws, nothing refused.
+The second row is a sceptic's: twice the spread of the network's own draws, nothing refused; the
+third is how many moments the network's intervals of 50 and 90 % cover where it is not refused.
 """
 
 import argparse
@@ -65,7 +66,12 @@ def compare(q, job, seed):
         own = 2 * np.max(np.asarray(spread(etas)) / scale, 1)
         known = np.isfinite(limit)
         print(f"  {where:15s}{describe(error, limit, known)}")
-        print(f"  {'twice the spread':>15s}{describe(error, own, np.ones_like(known))}", flush=True)
+        print(f"  {'twice the spread':>15s}{describe(error, own, np.ones_like(known))}")
+        if known.any():
+            key_draws = jax.random.key(8000 + seed)
+            found = training.predict(q.network, etas[known], exact[known], key_draws)
+            half, most = found["coverage"]
+            print(f"  {'intervals':>15s}  50 %: {half:.1%}, 90 %: {most:.1%}", flush=True)
 
 
 def describe(error, limit, known):
