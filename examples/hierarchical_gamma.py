@@ -50,13 +50,13 @@ class GammaShape(nd.ExponentialFamily):
         return {"alpha": x, "g": x * jnp.log(x) - x - jax.scipy.special.gammaln(x)}
 
 
-def make_nodes(groups, points=401):
+def make_nodes(groups):
     """Returns nodes by name, in the order of updates; two in each group and two that are shared.
 
     Integrals are the slow part. In this order each is computed once per sweep, because the shapes
     take messages from w and u alone.
     """
-    shape, gamma = nd.Quadrature(GammaShape(), points=points), nd.ClosedForm(nd.Gamma())
+    shape, gamma = nd.Quadrature(GammaShape()), nd.ClosedForm(nd.Gamma())
     return {
         "alpha": nd.inference.Node(shape, (groups,)),
         "a": nd.inference.Node(shape),
@@ -124,9 +124,14 @@ def posterior_moments(nodes, eta):
     found = {}
     for name, statistic in (("alpha", 0), ("a", 0), ("u", 1)):
         q, plate = nodes[name].q, nodes[name].plate
-        moments = (q.mean, q.covariance)
-        one = lambda eta, moments=moments: [f(eta) for f in moments]  # noqa: E731
-        mean, covariance = (jax.vmap(one) if plate else one)(eta[name])
+
+        def both(eta, q=q):
+            mean = q.mean(eta)
+            return mean, mean
+
+        # The derivative of the mean is the covariance: one program has both.
+        one = jax.jacfwd(both, has_aux=True)
+        covariance, mean = jax.jit(jax.vmap(one) if plate else one)(eta[name])
         sd = jnp.sqrt(covariance[..., statistic, statistic])
         found[name] = np.asarray(mean[..., statistic]), np.asarray(sd)
     return found

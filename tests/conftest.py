@@ -59,6 +59,10 @@ LONG = (
 )
 
 
+# Tests of programs as users have them, and of a large one that compiles faster with optimizations.
+AS_BY_USERS = ("test_labels_of_users.py", "test_hierarchical_gamma.py")
+
+
 def pytest_collection_modifyitems(items):
     """Puts long files first, and leaves the order of their tests."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
@@ -73,7 +77,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs(request):
-    is_as_by_users = request.path.name == "test_labels_of_users.py"
+    is_as_by_users = request.path.name in AS_BY_USERS
     jax.config.update("jax_disable_most_optimizations", not is_as_by_users)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

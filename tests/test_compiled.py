@@ -286,7 +286,7 @@ def networks() -> Iterator[Call]:
     yield from every_method(batch, key=KEY, batch_size=8)
     for case in NETWORKS:
         network = case.make(GAUSSIAN, data, KEY)
-        yield from every_method(network, eta=eta, key=KEY)
+        yield from every_method(network, eta=eta, key=KEY, label=batch[0])
     for function in (
         nd.moment_loss,
         nd.networks.entropy_loss,
@@ -308,7 +308,7 @@ def networks() -> Iterator[Call]:
     network = nd.LogPartitionNetwork(
         GAUSSIAN, data, base=nd.networks.LaplaceBase(GAUSSIAN), width=4, key=KEY
     )
-    yield from every_method(network, eta=eta, key=KEY)
+    yield from every_method(network, eta=eta, key=KEY, label=batch[0])
     yield from every_method(network.base, eta=eta)
     label = network.batch(data)[0]
     yield from every_method(label.base, eta=eta)
@@ -328,7 +328,7 @@ def distributions() -> Iterator[Call]:
         yield from every_method(q, **values, key=KEY, n=4)
         yield from every_method(sampler, family=GAUSSIAN, eta=eta, key=KEY, n=4)
     symmetric = nd.Symmetric(nd.ClosedForm(GAUSSIAN), nd.families.LocationScale())
-    for source in (q, nd.ClosedForm(GAUSSIAN), nd.Quadrature(GAUSSIAN, points=101), symmetric):
+    for source in (q, nd.ClosedForm(GAUSSIAN), nd.Quadrature(GAUSSIAN), symmetric):
         yield from every_method(source, **values, key=KEY, n=4)
         for method in (source.log_partition, source.entropy, source.mean):
             yield method.func.__qualname__, jax.jacrev(method), (eta,)
@@ -337,7 +337,7 @@ def distributions() -> Iterator[Call]:
 
 
 def inference() -> Iterator[Call]:
-    nodes = {"x": nd.inference.Node(nd.Quadrature(GAUSSIAN, points=101), (3,))}
+    nodes = {"x": nd.inference.Node(nd.Quadrature(GAUSSIAN), (3,))}
     eta = {"x": jnp.tile(jnp.array([0.5, -1.0]), (3, 1))}
 
     def energy(t):

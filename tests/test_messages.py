@@ -58,7 +58,7 @@ TAKES_ETA = {
     "covariance": GAUSSIAN.covariance,
     "to_mean_variance": GAUSSIAN.to_mean_variance,
     "logdensity_fn": lambda eta: GAUSSIAN.logdensity_fn(eta)(jnp.array(0.3)),
-    "quadrature_moments": lambda eta: nd.quadrature_moments(GAUSSIAN, eta, points=101),
+    "quadrature_moments": lambda eta: nd.quadrature_moments(GAUSSIAN, eta),
     "exact_log_partition": lambda eta: nd.moments.exact_log_partition(GAUSSIAN, eta).value,
     "estimate_log_partition": lambda eta: nd.moments.estimate_log_partition(GAUSSIAN, eta).value,
     "q.accuracy": lambda eta: q().accuracy(eta),

@@ -21,7 +21,7 @@ from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._taylor import choose_base, expand_labels
 
 # Factor of errors if the inputs of a base are outside their training region.
-_EXTRAPOLATED = 4.0
+_EXTRAPOLATED = 8.0
 
 
 class AbstractLogPartitionNetwork(AbstractMomentNetwork):
@@ -192,7 +192,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         """Returns the expected size of errors; see `AbstractMomentNetwork`.
 
         With a base, the size is proportional to its scale. If the inputs of the base are outside
-        their training region, the size is 4 times as large, and the output of the perceptron is
+        their training region, the size is 8 times as large, and the output of the perceptron is
         unsupported.
         """
         if self.base is None or self.correction is None:

@@ -105,7 +105,7 @@ def test_arguments(without_type_checks):
 
 def test_base_measures_are_counted():
     """A half-normal h: the energy leaves it to the family."""
-    q = nd.Quadrature(nd.RectifiedGaussian(), points=101)
+    q = nd.Quadrature(nd.RectifiedGaussian())
     nodes = {"x": Node(q)}
 
     def energy(t):

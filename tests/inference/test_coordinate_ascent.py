@@ -21,7 +21,7 @@ X = jnp.asarray(np.random.default_rng(0).normal(1.5, 0.7, 40), jnp.result_type(f
 # Priors: m ~ N(0, 1 / 0.1), t ~ Gamma(2, 1).
 SOURCES = {
     "closed": (nd.ClosedForm(GAUSSIAN), nd.ClosedForm(GAMMA)),
-    "quadrature": (nd.Quadrature(GAUSSIAN, points=401), nd.Quadrature(GAMMA, points=401)),
+    "quadrature": (nd.Quadrature(GAUSSIAN), nd.Quadrature(GAMMA)),
     "network": (family_of("GaussianNatural1D"), family_of("Gamma")),
 }
 

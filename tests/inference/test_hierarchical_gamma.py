@@ -22,7 +22,7 @@ def test_posterior():
     """Groups within 0.05 sd; mean field of the shared shape and rate is slightly too narrow."""
     example = load()
     data = example.simulate(12, 20, 0)
-    nodes = example.make_nodes(12, points=201)
+    nodes = example.make_nodes(12)
     report = nd.inference.check_energy(
         example.energy, example.log_joint, nodes, jax.random.key(0), *data
     )

