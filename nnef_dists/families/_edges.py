@@ -83,7 +83,7 @@ class Edge(eqx.Module):
 class ClosedDomain(AbstractDomain):
     """An open domain with parts of its edge: `domain | edge`.
 
-    Unconstrained coordinates and convex features exist inside the open domain. For an eta on an
+    Unconstrained coordinates and convex features exist inside the open domain. If eta is on an
     edge, `unconstrain` and `convex_features` raise, or return NaN inside a compiled program.
     Networks and flows of natural parameters need both. Samplers, quadrature and closed forms need
     neither.
@@ -119,7 +119,7 @@ class ClosedDomain(AbstractDomain):
         return self.inside.constrain(u, shapes)
 
     def unconstrain(self, parts: dict[str, Array]) -> Float[Array, " m"]:
-        """Returns the unconstrained coordinates, `(m,)`, of an eta inside the open domain."""
+        """Returns the unconstrained coordinates, `(m,)`, of eta inside the open domain."""
         return self._inner(self.inside.unconstrain(parts), parts)
 
     def sample(
@@ -129,7 +129,7 @@ class ClosedDomain(AbstractDomain):
         return self.inside.sample(key, shapes, ranges, dtype)
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
-        """Returns the convex features, `(k,)`, of an eta inside the open domain."""
+        """Returns the convex features, `(k,)`, of eta inside the open domain."""
         return self._inner(self.inside.convex_features(parts), parts)
 
     def _inner(self, value: Array, parts: dict[str, Array]) -> Array:

@@ -204,7 +204,7 @@ class Standardization(eqx.Module):
             The coordinates.
 
         Raises:
-            ValueError: If `data` has fewer than `m + 2` valid labels, or an eta on an edge of the
+            ValueError: If `data` has fewer than `m + 2` valid labels, or eta on an edge of the
                 natural domain.
         """
         labels = data.batch()

@@ -60,8 +60,8 @@ def importance_sample(
 
         s = max over d = 1, ..., 6 of d / sqrt(2 (l(mode) - l(mode + d axis)))
 
-    z are of 512 Sobol points, shifted 16 times at random. The key is a parameter, so that errors at
-    different etas need not be the same.
+    The z are images of 512 Sobol points, shifted 16 times at random. Use another key for each
+    density, so that their errors are independent.
 
     Args:
         logdensity: Maps u, `(n,)`, to a log-density in nats.

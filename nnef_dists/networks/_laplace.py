@@ -20,6 +20,8 @@ from nnef_dists.networks._mode import find_mode
 # Nodes of a rule on the sphere, about; and Gauss-Legendre points along the way to a node.
 _NODES = 48
 _TIMES = 3
+# Largest dimension of x with estimates of A.
+_MOST_SAMPLED = 32
 # Correlations of at most this many statistics are inputs: their number grows with the square.
 _MOST_CORRELATED = 16
 
@@ -58,7 +60,7 @@ class AbstractBase(eqx.Module):
 
 
 class Gap(NamedTuple):
-    """An estimate of what is missing to a base.
+    """An estimate of the difference between the log-partition and a base.
 
     Attributes:
         value: A - A_B, in nats.
@@ -131,9 +133,12 @@ class LaplaceBase(AbstractBase):
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The estimate.
+            The estimate. Its error is infinite for x of more than 32 dimensions, where importance
+            sampling is inaccurate and takes much memory.
         """
         family = self.family
+        if support_dim(family) > _MOST_SAMPLED:
+            return Gap.unknown(eta)
         peak = _peak(family, eta)
         found = importance_sample(
             functools.partial(unconstrained_logdensity, family, eta),

@@ -142,11 +142,11 @@ def test_a_normal_of_two_dimensions():
     mean = array([4.0, -3.0])
     covariance = array([[1.0, 0.9], [0.9, 1.0]])
     eta = family.to_natural(mean, covariance)
-    found = nd.quadrature_moments(family, eta)
+    found = nd.quadrature_moments(family, eta, points=15)
     size = 1 + float(jnp.max(jnp.abs(eta * found.mean)))
     tolerance = 16 * epsilon(eta) * size
     assert z_error(found, np.asarray(family.mean(eta), np.float64)) < tolerance
-    assert found.error < max(tolerance, 1e-10)
+    assert found.error < tolerance
     assert_close(found.log_partition, float(family.log_partition(eta)), scale=size)
 
 

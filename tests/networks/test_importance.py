@@ -61,6 +61,20 @@ def test_a_missed_mode_makes_the_level_unknown():
     assert found.error[1] < 0.01
 
 
+class Ball(nd.ExponentialFamily):
+    x_shape = (64,)
+    natural_domain = nd.domain(squares=nd.negative)
+
+    def compute_stats(self, x):
+        return {"squares": jnp.sum(x**2)}
+
+
+def test_many_dimensions_have_no_estimate():
+    gap, value = gaps(Ball(), [[-0.5]])
+    assert np.isinf(gap.error).all()
+    assert abs(value[0] - 32 * np.log(2 * np.pi)) < 1e-4
+
+
 def test_no_mode_is_no_estimate():
     gap, _ = gaps(GAMMA, [[-0.5, 1.0]])  # not integrable
     assert np.isinf(gap.error).all()
