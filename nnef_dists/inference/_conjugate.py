@@ -12,11 +12,11 @@ from nnef_dists.distributions import AbstractTractableFamily
 
 @final
 class StatisticsSum(eqx.Module):
-    """A sum of statistics that loses no digits, however many there are.
+    """A compensated sum of statistics, about as accurate as one in twice the precision.
 
     It holds the rounding errors of its own additions. For a stream it is the carry of a scan,
     `total = total.add(statistics)`. For chunks of data on many machines, add the sums of the chunks
-    in the order of the chunks: the result is then the same bits, whichever came first.
+    in the order of the chunks. The result is then the same bits, whichever chunk came first.
 
     `StatisticsSum.zeros(eta_dim)` starts one.
 
@@ -74,22 +74,25 @@ def conjugate_update(
         Natural parameters, `(*plate, eta_dim)`, in the dtype of the prior's.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ, or `prior_eta` is not floating.
     """
     prior_eta = as_array(prior_eta)
-    if isinstance(statistics, StatisticsSum):
-        parts = statistics.value, statistics.rest
-    else:
-        parts = (as_array(statistics),)
-    for part in parts:
-        if part.shape != prior_eta.shape:
-            raise ValueError(
-                f"Expected statistics of shape {prior_eta.shape}, that of prior_eta; got "
-                f"{part.shape}. Sum them over observations."
-            )
-    *small, large = reversed(parts)
-    total = prior_eta.astype(large.dtype) + sum(small, jnp.zeros_like(large))
-    return (total + large).astype(prior_eta.dtype)
+    if not jnp.issubdtype(prior_eta.dtype, jnp.floating):
+        raise ValueError(
+            f"Expected prior_eta of a floating-point dtype; got {prior_eta.dtype}. Convert it with "
+            ".astype(float)."
+        )
+    is_sum = isinstance(statistics, StatisticsSum)
+    total = statistics.value if is_sum else as_array(statistics)
+    if total.shape != prior_eta.shape:
+        raise ValueError(
+            f"Expected statistics of shape {prior_eta.shape}, that of prior_eta; got "
+            f"{total.shape}. Sum them over observations."
+        )
+    dtype = jnp.promote_types(prior_eta.dtype, total.dtype)
+    # The small terms first, so that they add up before they meet the large one.
+    small = prior_eta.astype(dtype) + (statistics.rest.astype(dtype) if is_sum else 0)
+    return (small + total.astype(dtype)).astype(prior_eta.dtype)
 
 
 def evidence(

@@ -29,7 +29,7 @@ def test_evidence_of_poisson_counts(source, n):
         posterior = conjugate_update(prior, jnp.array([y.sum(), -float(n)]))
         found = evidence(source(nd.Gamma()), prior, posterior, -logs)
     np.testing.assert_allclose(posterior, PRIOR + np.array([y.sum(), -n]), rtol=1e-15)
-    assert abs(found - negative_binomial(y.sum(), n, logs)) < 1e-5
+    assert abs(float(found) - negative_binomial(y.sum(), n, logs)) < 1e-5
 
 
 def test_sums_keep_their_digits():
@@ -58,7 +58,14 @@ def test_a_small_prior_is_not_lost():
     assert conjugate_update(jnp.array([0.5], jnp.float32), total)[0] == 3.5
 
 
-def test_shapes_are_checked():
+def test_counts_may_be_integers(without_type_checks):
+    found = conjugate_update(jnp.array(PRIOR, jnp.float32), jnp.array([3, -1]))
+    np.testing.assert_array_equal(found, np.array([4.5, -1.7], np.float32))
+    with pytest.raises(ValueError, match="prior_eta of a floating-point dtype; got int"):
+        conjugate_update(jnp.array([3, -1]), jnp.array(PRIOR))
+
+
+def test_arguments_are_checked(without_type_checks):
     with pytest.raises(ValueError, match=r"statistics of shape \(2,\)"):
         conjugate_update(jnp.zeros(2), jnp.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"that of the sum; got \(3,\)"):
