@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "networks": {"families", "moments", "bayes"},
     "generation": {"families", "sampling", "storage", "saving", "moments"},
     "distributions": {"families", "sampling", "moments", "bayes", "networks"},
-    "inference": {"families", "distributions"},
+    "inference": {"families", "sampling", "distributions"},
     "flows": {"families", "sampling"},
     "posterior": {"storage", "bayes", "sampling", "distributions"},
 }

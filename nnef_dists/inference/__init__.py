@@ -1,15 +1,26 @@
 """Variational message passing with tractable families: the energy is the graph."""
 
 from nnef_dists.inference._check import EnergyReport, check_energy
+from nnef_dists.inference._conjugate import StatisticsSum, conjugate_update, evidence
 from nnef_dists.inference._node import Node, expected_statistics
+from nnef_dists.inference._nonconjugate import Projection, cvi_message, project
+from nnef_dists.inference._status import NodeStatus, status
 from nnef_dists.inference._step import elbo, message, step
 
 __all__ = [
     "EnergyReport",
     "Node",
+    "NodeStatus",
+    "Projection",
+    "StatisticsSum",
     "check_energy",
+    "conjugate_update",
+    "cvi_message",
     "elbo",
+    "evidence",
     "expected_statistics",
     "message",
+    "project",
+    "status",
     "step",
 ]

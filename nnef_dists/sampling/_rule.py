@@ -1,6 +1,7 @@
 """Gauss-Legendre rules on the pieces of a line: integrals right at any scale, in float32 too."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.sampling._legendre import least_fall, legendre, spread_nodes
-from nnef_dists.sampling._line import Line
+from nnef_dists.sampling._line import Line, transform
 from nnef_dists.sampling._pieces import Pieces, find_pieces, move
 
 # How many of the last Legendre coefficients bound the error, and how far they may be off.
@@ -79,19 +80,31 @@ class Nodes(NamedTuple):
     end: Float[Array, " pieces"]
 
 
-def line_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: int) -> LineRule:
+def line_rule(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    points: int,
+    log_base: Callable[[Array], Any] | None = None,
+) -> LineRule:
     """Returns the rule for one eta.
 
     Args:
         family: A family of one dimension.
         eta: Natural parameters, not checked.
         points: Nodes in each half of a piece.
+        log_base: A log base measure in place of the family's, in nats. Derivatives in arrays that
+            it closes over are those at fixed nodes.
 
     Returns:
         The rule, in the dtype of eta.
     """
-    fixed = lax.stop_gradient(eta)
-    line = Line(family, fixed)
+    if log_base is None:
+        varying, constants = family.log_base_measure, []
+    else:
+        shape = jax.eval_shape(lambda u: transform(family, u)[0], eta[0])
+        varying, constants = jax.closure_convert(log_base, jnp.zeros(shape.shape, shape.dtype))
+    fixed, fixed_constants = lax.stop_gradient((eta, constants))
+    line = Line(family, fixed, lambda x: varying(x, *fixed_constants))
     pieces = find_pieces(line)
     nodes = _place_nodes(line, pieces, points)
     weight = jnp.asarray(legendre(points).weight, eta.dtype)
@@ -103,10 +116,14 @@ def line_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: 
     error = _error(pieces, nodes, stats, logs, origin)
     # Nothing but eta varies: values are 0, derivatives those of eta . T.
     change = eta - fixed
-    stats = stats.reshape(len(eta), -1)
+    stats, logs = stats.reshape(len(eta), -1), logs.ravel()
+    if constants:
+        x = jax.vmap(lambda u: transform(family, u)[0])(nodes.u.ravel())
+        base = jax.vmap(lambda x: varying(x, *constants))(x)
+        logs += jnp.where(jnp.isneginf(logs), 0, base - lax.stop_gradient(base))
     return LineRule(
         stats,
-        logs.ravel() + change @ stats,
+        logs + change @ stats,
         origin,
         pieces.highest + change @ origin,
         error,
@@ -140,7 +157,7 @@ def line_quantiles(
     Returns:
         The table, in the dtype of eta.
     """
-    line = Line(family, lax.stop_gradient(eta))
+    line = Line(family, lax.stop_gradient(eta), family.log_base_measure)
     pieces = find_pieces(line)
     nodes, rule = _place_nodes(line, pieces, points), legendre(points)
     density = jnp.exp(nodes.logs) * jnp.where(jnp.isneginf(nodes.logs), 0, nodes.stretch)

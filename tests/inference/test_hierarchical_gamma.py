@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import nnef_dists as nd
@@ -40,3 +41,10 @@ def test_posterior():
         assert mean_error < (0.05 if name == "alpha" else 0.1), name
         lowest = 0.95 if name == "alpha" else 0.85
         assert lowest < np.min(ratio) <= np.max(ratio) < 1.05, name
+
+
+def test_the_shared_shape_of_many_groups_in_single_precision():
+    """Natural parameters of 1,000 and 10,000 groups, at which the bound must not be rounding."""
+    nodes = load().make_nodes(1)
+    etas = jnp.array([[-205.3, 1001.0], [-134.6, 1001.0], [-1308.0, 10001.0]], jnp.float32)
+    assert np.max(jax.jit(jax.vmap(nodes["a"].q.accuracy))(etas)) < 1e-3

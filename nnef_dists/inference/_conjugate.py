@@ -1,0 +1,124 @@
+"""Conjugate updates: sums of statistics, and the evidence."""
+
+from typing import final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nnef_dists._checks import as_array, check_instance
+from nnef_dists.distributions import AbstractTractableFamily
+
+
+@final
+class StatisticsSum(eqx.Module):
+    """A compensated sum of statistics, about as accurate as one in twice the precision.
+
+    It holds the rounding errors of its own additions. For a stream it is the carry of a scan,
+    `total = total.add(statistics)`. For chunks of data on many machines, add the sums of the chunks
+    in the order of the chunks. The result is then the same bits, whichever chunk came first.
+
+    `StatisticsSum.zeros(eta_dim)` starts one.
+
+    Attributes:
+        value: The sum, `(*plate, eta_dim)`.
+        rest: What rounding has taken from it.
+    """
+
+    value: Float[Array, "*plate eta_dim"]
+    rest: Float[Array, "*plate eta_dim"]
+
+    @classmethod
+    def zeros(cls, *shape: int, dtype=None) -> "StatisticsSum":
+        """Returns an empty sum of statistics of a shape, `(*plate, eta_dim)`."""
+        zeros = jnp.zeros(shape, jnp.result_type(float) if dtype is None else dtype)
+        return cls(zeros, zeros)
+
+    def add(self, statistics: Float[Array, "*plate eta_dim"]) -> "StatisticsSum":
+        """Returns the sum with more statistics, those of one observation or of many.
+
+        Args:
+            statistics: Statistics, `(*plate, eta_dim)`.
+
+        Reference:
+            Knuth, *The Art of Computer Programming*, volume 2, section 4.2.2, for the error of an
+            addition.
+        """
+        statistics = jnp.asarray(statistics, self.value.dtype)
+        if statistics.shape != self.value.shape:
+            raise ValueError(
+                f"Expected statistics of shape {self.value.shape}, that of the sum; got "
+                f"{statistics.shape}. Sum over observations first."
+            )
+        new = self.value + statistics
+        virtual = new - self.value
+        error = (self.value - (new - virtual)) + (statistics - virtual)
+        return StatisticsSum(new, self.rest + error)
+
+
+def conjugate_update(
+    prior_eta: Float[Array, "*plate eta_dim"],
+    statistics: Float[Array, "*plate eta_dim"] | StatisticsSum,
+) -> Float[Array, "*plate eta_dim"]:
+    """Returns the natural parameters of a posterior under conjugacy.
+
+        eta = prior_eta + sum over observations of their statistics
+
+    The statistics of an observation y are the vector t(y) in log p(y | x) = t(y) . T(x) + log g(y).
+
+    Args:
+        prior_eta: Natural parameters of the prior, `(*plate, eta_dim)`.
+        statistics: The sum of the observations' statistics, of the same shape.
+
+    Returns:
+        Natural parameters, `(*plate, eta_dim)`, in the dtype of the prior's.
+
+    Raises:
+        ValueError: If the shapes differ, or `prior_eta` is not floating.
+    """
+    prior_eta = as_array(prior_eta)
+    if not jnp.issubdtype(prior_eta.dtype, jnp.floating):
+        raise ValueError(
+            f"Expected prior_eta of a floating-point dtype; got {prior_eta.dtype}. Convert it with "
+            ".astype(float)."
+        )
+    is_sum = isinstance(statistics, StatisticsSum)
+    total = statistics.value if is_sum else as_array(statistics)
+    if total.shape != prior_eta.shape:
+        raise ValueError(
+            f"Expected statistics of shape {prior_eta.shape}, that of prior_eta; got "
+            f"{total.shape}. Sum them over observations."
+        )
+    dtype = jnp.promote_types(prior_eta.dtype, total.dtype)
+    # The small terms first, so that they add up before they meet the large one.
+    small = prior_eta.astype(dtype) + (statistics.rest.astype(dtype) if is_sum else 0)
+    return (small + total.astype(dtype)).astype(prior_eta.dtype)
+
+
+def evidence(
+    q: AbstractTractableFamily,
+    prior_eta: Float[Array, " eta_dim"],
+    posterior_eta: Float[Array, " eta_dim"],
+    log_base: Float[Array, ""] | float = 0.0,
+) -> Float[Array, ""]:
+    """Returns the log-evidence of a conjugate model, in nats.
+
+        log p(y) = A(posterior_eta) - A(prior_eta) + log_base
+
+    For n observations A is of the size n. In float32 the difference is right to about n * 1e-7
+    nats, so use double precision for a large n.
+
+    Args:
+        q: The tractable family of prior and posterior.
+        prior_eta: Natural parameters of the prior, `(eta_dim,)`.
+        posterior_eta: Natural parameters of the posterior, `(eta_dim,)`.
+        log_base: The sum of the terms of the log-likelihood that are not in the statistics, log g.
+
+    Returns:
+        A scalar; NaN inside a compiled program if an eta is invalid.
+
+    Raises:
+        ValueError: If an eta is invalid, or a strict family has not learned it.
+    """
+    check_instance(q, AbstractTractableFamily, "q")
+    return q.log_partition(posterior_eta) - q.log_partition(prior_eta) + log_base

@@ -1,0 +1,56 @@
+"""Where a factorized posterior is valid, and how accurate its moments are."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from nnef_dists.inference._node import Etas, Nodes, check_etas_of, over_plate
+
+
+class NodeStatus(NamedTuple):
+    """The status of a node, by plate element.
+
+    Attributes:
+        valid: Whether eta is in the natural domain, `(*plate,)`.
+        accurate: Whether the moments are known to be accurate, `(*plate,)`.
+        accuracy: The largest error of the mean parameters, in z units, as told by the node's
+            tractable family, `(*plate,)`; infinite where it does not know.
+    """
+
+    valid: Bool[Array, "*plate"]
+    accurate: Bool[Array, "*plate"]
+    accuracy: Float[Array, "*plate"]
+
+    def __str__(self) -> str:
+        n = self.valid.size
+        known = jnp.where(jnp.isfinite(self.accuracy), self.accuracy, 0)
+        return (
+            f"{int(self.valid.sum())} of {n} valid, {int(self.accurate.sum())} accurate; largest "
+            f"known error {float(jnp.max(known)):.2g} z"
+        )
+
+
+def status(nodes: Nodes, eta: Etas, limit: float = 0.05) -> dict[str, NodeStatus]:
+    """Returns where each node is valid and accurate.
+
+    Args:
+        nodes: The nodes by name.
+        eta: Natural parameters by node, each `(*plate, eta_dim)`.
+        limit: The largest accuracy that counts as accurate, in z units.
+
+    Returns:
+        By node, masks and accuracies of the shape of its plate. Print one for a summary. Networks
+        know their accuracy after `nd.validate`.
+
+    Raises:
+        ValueError: If the names or shapes of `eta` do not match `nodes`.
+    """
+    eta = check_etas_of(nodes, eta)
+    found = {}
+    for name, node in nodes.items():
+        valid = over_plate(node, node.q.family.is_valid_eta, eta[name])
+        accuracy = over_plate(node, node.q.accuracy, eta[name])
+        accuracy = jnp.where(valid, accuracy, jnp.inf)
+        found[name] = NodeStatus(valid, accuracy <= limit, accuracy)
+    return found
