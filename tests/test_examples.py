@@ -105,6 +105,16 @@ def test_hierarchical_gamma(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_conjugate_priors(example, tmp_path, capsys):
+    example("inference/conjugate_priors", "--out", tmp_path, "--quick")
+    largest = re.search(r"largest: (.+)", capsys.readouterr().out)
+    mean, sd, log_evidence = map(float, largest[1].split(", "))
+    assert max(mean, sd) <= 0.003
+    assert log_evidence <= 0.005
+    assert [path.name for path in tmp_path.iterdir()] == ["conjugate_priors.png"]
+
+
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out
