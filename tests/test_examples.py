@@ -115,6 +115,18 @@ def test_conjugate_priors(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_poisson_sites(example, tmp_path, capsys):
+    example("inference/poisson_sites", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    quartic = re.search(r"Poisson, +quartic: median KL\(q to p\) (\S+) nats, 0 of 300", printed)
+    assert float(quartic[1]) <= 5e-4
+    assert float(re.search(r"Gaussian's median is (\d+) times larger", printed)[1]) >= 40
+    assert "300 of 300 valid, 300 accurate" in printed
+    assert re.search(r"logistic, +quartic: median KL\(q to p\) none, 300 of 300", printed)
+    assert [path.name for path in tmp_path.iterdir()] == ["poisson_sites.png"]
+
+
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out
