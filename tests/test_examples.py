@@ -127,6 +127,20 @@ def test_poisson_sites(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_conflicting_sensors(example, tmp_path, capsys):
+    example("inference/conflicting_sensors", "--out", tmp_path, "--quick")
+    line = r"(\w+) by +(\w+): KL\(p to q\) ([\d.]+), KL\(q to p\) ([\d.]+) nats"
+    found = {
+        row[:2]: tuple(map(float, row[2:])) for row in re.findall(line, capsys.readouterr().out)
+    }
+    assert found["quartic", "project"][0] <= 0.1
+    assert found["Gaussian", "project"][0] >= 1
+    assert found["quartic", "cvi_message"][1] < found["quartic", "project"][1]
+    assert found["Gaussian", "cvi_message"][1] > 20 * found["quartic", "cvi_message"][1]
+    assert [path.name for path in tmp_path.iterdir()] == ["conflicting_sensors.png"]
+
+
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out
