@@ -107,6 +107,20 @@ class AbstractTractableFamily(eqx.Module):
         """
         return eta
 
+    @functools.partial(compiled, within="space")
+    def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
+        """Returns whether eta is valid and in the region where A and mu are known.
+
+        This is the natural domain, and for an `AmortizedFamily` its training region.
+
+        Args:
+            eta: Natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar.
+        """
+        return self.family.is_valid_eta(eta) & self._is_inside(eta)
+
     def eta_at(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
         """Returns valid natural parameters for each u, `(unconstrained_dim,)`.
 
@@ -209,6 +223,24 @@ class AbstractTractableFamily(eqx.Module):
             ValueError: If the network is a direct one, or its A has no anchor.
         """
         return self._potential(eta) + self._constant()
+
+    @compiled
+    def log_partition_and_mean(
+        self, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
+        """Returns A(eta), in nats, and mu(eta), which most sources compute together.
+
+        Args:
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            A scalar, and `(eta_dim,)`.
+
+        Raises:
+            ValueError: Where `log_partition` raises.
+        """
+        potential, mean = self._potential_and_mean(eta)
+        return potential + self._constant(), mean
 
     @compiled
     def entropy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:

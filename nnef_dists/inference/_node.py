@@ -93,6 +93,12 @@ def over_plate(node: Node, function: Callable, *arrays: Array) -> Any:
     return jax.tree.map(lambda leaf: leaf.reshape(*node.plate, *leaf.shape[1:]), out)
 
 
+def where_inside(node: Node, eta: Array) -> Array:
+    """Returns natural parameters, `(*plate, eta_dim)`; NaN where A and mu are not known."""
+    inside = over_plate(node, node.q.is_inside, eta)
+    return jnp.where(inside[..., None], eta, jnp.nan)
+
+
 def check_name(nodes: Mapping[str, _T], name: str) -> _T:
     """Returns the entry of a node.
 
@@ -142,13 +148,16 @@ def expected_statistics(nodes: Nodes, eta: Etas) -> Statistics:
 
     Returns:
         For each node, its expected statistics by name, each `(*plate, *stat_shape)`. Plate elements
-        with an invalid eta are NaN.
+        with an eta outside the natural domain, or outside the training region of a network, are
+        NaN.
 
     Raises:
         ValueError: If the names or shapes of `eta` do not match `nodes`.
     """
     eta = check_etas_of(nodes, eta)
     return {
-        name: NodeStatistics(node.q.family, over_plate(node, node.q.mean, eta[name]))
+        name: NodeStatistics(
+            node.q.family, over_plate(node, node.q.mean, where_inside(node, eta[name]))
+        )
         for name, node in nodes.items()
     }

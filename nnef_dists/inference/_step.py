@@ -17,10 +17,14 @@ from nnef_dists.inference._node import (
     check_name,
     expected_statistics,
     over_plate,
+    where_inside,
 )
 
 # energy(statistics, *args), a scalar in nats.
 Energy = Callable[..., Any]
+
+# A retreat halves a step at most so many times.
+_HALVINGS = 24
 
 
 def elbo(
@@ -62,11 +66,11 @@ def elbo(
     )
     statistics, entropies = {}, jnp.zeros(())
     for name, node in nodes.items():
-        # The mean as the gradient of A, so that one evaluation gives both.
-        both = jax.value_and_grad(node.q.log_partition)
-        log_partition, mean = over_plate(node, both, eta[name])
+        known = where_inside(node, eta[name])
+        log_partition, mean = over_plate(node, node.q.log_partition_and_mean, known)
         statistics[name] = NodeStatistics(node.q.family, mean)
-        entropy = jnp.sum(log_partition) - jnp.sum(eta[name] * mean)
+        # Elements first: A and eta . mu are large, and cancel.
+        entropy = jnp.sum(log_partition - jnp.sum(known * mean, -1))
         entropies = entropies + scale.get(name, 1.0) * entropy
     total = check_scalar(energy(statistics, *args)) + extra + entropies
     linear = jnp.stack([_is_linear(energy, statistics, name, args) for name in nodes])
@@ -105,6 +109,7 @@ def step(
     *args: Any,
     rho: Float[Array, ""] | float = 1.0,
     extra: Float[Array, "*plate eta_dim"] | None = None,
+    retreat: bool = False,
 ) -> dict[str, Array]:
     """Returns natural parameters after one step of coordinate ascent at a node.
 
@@ -132,14 +137,19 @@ def step(
         *args: Data and settings, passed to `energy`.
         rho: Step size in (0, 1]. Defaults to 1.
         extra: Further messages, `(*plate, eta_dim)`, of terms that are not in the energy.
+        retreat: Whether an element that would leave the natural domain, or the training region of a
+            network, takes a shorter step instead: half of the longest one of rho, rho / 2, rho / 4,
+            ... that stays inside. So at least half of its distance to the edge of the domain is
+            left. It has not reached its message, and another step may. Defaults to False.
 
     Returns:
         The same dict with the new natural parameters of the node. An element that leaves the
-        natural domain is NaN inside a compiled program. It is never clipped.
+        natural domain, or the training region of a network, is NaN inside a compiled program. It
+        is never clipped.
 
     Raises:
-        ValueError: If the new eta of an element is outside the natural domain, if names or shapes
-            do not match, or `energy` does not return a scalar.
+        ValueError: If the new eta of an element is outside the natural domain or the training
+            region, if names or shapes do not match, or `energy` does not return a scalar.
 
     Reference:
         Winn and Bishop, *Variational message passing*, JMLR 6 (2005); Hoffman, Blei, Wang and
@@ -157,18 +167,38 @@ def step(
                 f"{jnp.shape(extra)}."
             )
         target = target + extra
-    rho = jnp.asarray(rho, old.dtype)
-    new = (1 - rho) * old + rho * target.astype(old.dtype)
-    valid = over_plate(node, node.q.family.is_valid_eta, new)
-    if not isinstance(valid, Tracer) and not jnp.all(valid):
-        first = tuple(int(i) for i in jnp.argwhere(~valid)[0])
+    rho, target = jnp.asarray(rho, old.dtype), target.astype(old.dtype)
+
+    def moved(rho):
+        return (1 - rho) * old + rho * target
+
+    if retreat:
+        rho = _shortened(rho, lambda rho: over_plate(node, node.q.is_inside, moved(rho)))
+    new = moved(rho)
+    found = where_inside(node, new)
+    lost = jnp.any(jnp.isnan(found), -1)
+    if not isinstance(lost, Tracer) and jnp.any(lost):
+        first = tuple(int(i) for i in jnp.argwhere(lost)[0])
         element = f" at plate element {first}" if first else ""
+        is_valid = node.q.family.is_valid_eta(new[first])
+        what = "in the training region" if is_valid else f"that is a valid eta of {node.q.family!r}"
         raise ValueError(
-            f"Expected a message to node {name!r} that is a valid eta of {node.q.family!r}; got "
-            f"{new[first]}{element}. Check the energy with check_energy, that the prior is proper, "
-            "or use a smaller rho."
+            f"Expected a message to node {name!r} {what}; got {new[first]}{element}. Check the "
+            "energy with check_energy, that the prior is proper, or use a smaller rho or "
+            "retreat=True."
         )
-    return {**eta, name: jnp.where(valid[..., None], new, jnp.nan)}
+    return {**eta, name: found}
+
+
+def _shortened(
+    rho: Float[Array, ""], is_inside: Callable[[Array], Bool[Array, "*plate"]]
+) -> Float[Array, "*plate 1"]:
+    """Returns the step size of each element, halved until it stays inside, and then once more."""
+    sizes = rho * 0.5 ** jnp.arange(_HALVINGS, dtype=rho.dtype)
+    inside = jax.vmap(is_inside)(sizes)
+    first = jnp.argmax(inside, 0)
+    size = jnp.where(first > 0, sizes[first] / 2, sizes[0])
+    return jnp.where(jnp.any(inside, 0), size, jnp.nan)[..., None]
 
 
 def of_node(

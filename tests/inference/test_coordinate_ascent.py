@@ -1,5 +1,6 @@
 """Message passing against coordinate ascent written by hand in conjugate models."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,8 @@ from jax.scipy.special import digamma, gammaln
 
 import nnef_dists as nd
 from nnef_dists.inference import Node, elbo, expected_statistics, message, step
-from tests.networks.exact import family_of
+from tests.networks.data import exact_data
+from tests.networks.exact import family_of, potential_of
 from tests.numerics import assert_close
 from tests.test_compiled import callbacks
 
@@ -18,11 +20,25 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 GAUSSIAN, GAMMA = nd.GaussianNatural1D(), nd.Gamma()
 X = jnp.asarray(np.random.default_rng(0).normal(1.5, 0.7, 40), jnp.result_type(float))
+
+
+def wide_network(family, ranges):
+    """The exact log-partition, with labels as far as the ascent goes."""
+    etas = family.sample_eta(jax.random.key(0), 1024, ranges)
+    exact = potential_of(type(family).__name__)
+    data = exact_data(family, etas)
+    network = dataclasses.replace(exact, standardization=nd.networks.Standardization.fit(data))
+    return nd.AmortizedFamily(family, network)
+
+
 # Priors: m ~ N(0, 1 / 0.1), t ~ Gamma(2, 1).
 SOURCES = {
     "closed": (nd.ClosedForm(GAUSSIAN), nd.ClosedForm(GAMMA)),
     "quadrature": (nd.Quadrature(GAUSSIAN), nd.Quadrature(GAMMA)),
-    "network": (family_of("GaussianNatural1D"), family_of("Gamma")),
+    "network": (
+        wide_network(GAUSSIAN, {"x": (-10.0, 250.0), "x2": (-90.0, -0.5, "log")}),
+        wide_network(GAMMA, {"log_x": (0.5, 30.0, "log"), "x": (-40.0, -0.5, "log")}),
+    ),
 }
 
 
@@ -160,6 +176,59 @@ class TestPlates:
         bound = elbo(poisson, RATES, RATES_START, COUNTS)
         extra = elbo(poisson, RATES, RATES_START, COUNTS, extra=jnp.asarray(2.5))
         assert_close(extra, np.asarray(bound + 2.5), scale=50.0)
+
+
+class TestRetreat:
+    """Energies whose message leaves the domain at one element."""
+
+    @staticmethod
+    def broken(t, y):
+        return jnp.sum(t["w"]["log_x"] + (y - 5) * t["w"]["x"]) - t["b"]["x"]
+
+    def test_an_element_keeps_half_of_its_distance_to_the_edge(self):
+        eta = step(self.broken, RATES, RATES_START, "w", COUNTS, retreat=True)["w"]
+        full = jnp.stack([jnp.ones_like(COUNTS), COUNTS - 5], -1)
+        # From a rate of -1 toward 2: 0.25 is the longest step that stays negative.
+        exact = np.asarray(full.at[2, 0, 1].set(-1 + 3 * 0.125))
+        assert_close(eta, exact)
+        compiled = jax.jit(lambda eta: step(self.broken, RATES, eta, "w", COUNTS, retreat=True))
+        assert_close(compiled(RATES_START)["w"], exact)
+
+    def test_steps_that_stay_inside_are_the_same(self):
+        for rho in (1.0, 0.3):
+            plain = step(poisson, RATES, RATES_START, "w", COUNTS, rho=rho)["w"]
+            found = step(poisson, RATES, RATES_START, "w", COUNTS, rho=rho, retreat=True)["w"]
+            np.testing.assert_array_equal(found, plain)
+
+    def test_no_step_leads_back_inside(self):
+        outside = {**RATES_START, "w": RATES_START["w"].at[0, 1, 1].set(2.0)}
+
+        def inward(eta):
+            return step(self.broken, RATES, eta, "w", jnp.full_like(COUNTS, 7.0), retreat=True)["w"]
+
+        assert np.isnan(jax.jit(inward)(outside)[0, 1]).all()
+        with pytest.raises(ValueError, match=r"valid eta of Gamma.*\(0, 1\).*retreat=True"):
+            inward(outside)
+
+    def test_training_regions(self):
+        """A message beyond what a network has learned."""
+        nodes = {"m": Node(family_of("GaussianNatural1D"), (2,))}
+        eta = {"m": jnp.tile(jnp.array([0.0, -1.0]), (2, 1))}
+
+        def energy(t):
+            return jnp.sum(jnp.array([0.5, 300.0]) * t["m"]["x"] - t["m"]["x2"])
+
+        with pytest.raises(ValueError, match=r"'m' in the training region; got .*element \(1,\)"):
+            step(energy, nodes, eta, "m")
+        lost = jax.jit(lambda eta: step(energy, nodes, eta, "m"))(eta)
+        assert np.isnan(lost["m"][1]).all()
+        assert_close(lost["m"][0], np.array([0.5, -1.0]))
+        kept = step(energy, nodes, eta, "m", retreat=True)
+        assert nodes["m"].q.is_inside(kept["m"][1])
+        assert 0 < kept["m"][1, 0] < 300
+        beyond = {"m": eta["m"].at[1, 0].set(300.0)}
+        means = jax.jit(lambda eta: expected_statistics(nodes, eta))(beyond)["m"]["x"]
+        np.testing.assert_array_equal(np.isnan(means), [False, True])
 
 
 class TestNaN:
