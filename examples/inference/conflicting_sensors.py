@@ -101,7 +101,8 @@ def main():
         etas = {"project": projection.eta, "cvi_message": minimize_reverse(q, start)}
         for method, eta in etas.items():
             stats = np.stack([GRID**k for k in range(1, len(eta) + 1)])
-            log_q = found[method][name] = on_grid(np.asarray(eta, np.float64) @ stats)
+            log_q = np.asarray(eta, np.float64) @ stats - float(q.log_partition(eta))
+            found[method][name] = log_q
             print(
                 f"{name:>8} by {method:>11}: KL(p to q) {divergence(log_p, log_q):.4f}, "
                 f"KL(q to p) {divergence(log_q, log_p):.4f} nats"

@@ -11,6 +11,7 @@ float32 has digits enough. A fixed grid in z gives draws at equal distances in p
 Another grid, in double precision, gives KL(q to p) of the quartic and of the best Gaussian. The
 logarithm of a logistic likelihood has a positive fourth derivative, so that messages leave the
 natural domain of the quartic: these sites are NaN. Use a Gaussian, the edge of this domain, there.
+(`retreat=True` is no cure: near the edge a quartic with a cubic term has its mass far away.)
 """
 
 import argparse
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.special import logsumexp
 
 import nnef_dists as nd
 
@@ -127,6 +129,16 @@ def divergence(log_likelihood, eta, mode, scale, y):
     return np.concatenate(found)
 
 
+def compare_log_partitions(eta):
+    """The largest difference of log-partitions by adaptive quadrature and on the grid."""
+    family, z = nd.Polynomial1D((1, 2, 3, 4)), np.linspace(-12, 12, 1201)
+    batch = jax.vmap(lambda eta: nd.quadrature_moments(family, eta).log_partition)
+    found = np.asarray(jax.jit(batch)(jnp.asarray(eta, float)))
+    logs = eta @ np.stack([z**k for k in range(1, 5)])
+    on_grid = logsumexp(logs, axis=1) + np.log(z[1] - z[0])
+    return np.max(np.abs(found - on_grid))
+
+
 def draw(fits, kls, y):
     """The posterior of a site without counts, and all divergences."""
     figure = Figure(figsize=(8.5, 3.4), dpi=160, layout="constrained")
@@ -178,8 +190,9 @@ def main():
             fits[name], kls[name] = found, kl
     ratio = np.median(kls["Gaussian"]) / np.nanmedian(kls["quartic"])
     print(f"Poisson: the Gaussian's median is {ratio:.0f} times larger")
-    nodes = {"z": nd.inference.Node(families["quartic"], (sites,))}
-    print(nd.inference.status(nodes, {"z": jnp.asarray(fits["quartic"][0], float)})["z"])
+    print(
+        f"no mass beyond the grid: A within {compare_log_partitions(fits['quartic'][0]):.1e} nats"
+    )
 
     options.out.mkdir(parents=True, exist_ok=True)
     picture = options.out / "poisson_sites.png"
