@@ -141,6 +141,23 @@ def test_conflicting_sensors(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_double_well_chain(example, tmp_path, capsys):
+    example("inference/double_well_chain", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    line = (
+        r"(.+): means within (\S+) sd, variance ratios (\S+) to (\S+), evidence off by (\S+) nats"
+    )
+    found = {name: list(map(float, row)) for name, *row in re.findall(line, printed)}
+    mean, least, largest, evidence = found["projection"]
+    assert mean <= 0.02
+    assert 0.99 < least <= largest < 1.01
+    assert abs(evidence) <= 0.05
+    assert found["mean field"][3] < -0.5
+    assert float(re.search(r"by sweep: .*, (\S+)\n", printed)[1]) <= 1e-6
+    assert [path.name for path in tmp_path.iterdir()] == ["double_well_chain.png"]
+
+
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out
