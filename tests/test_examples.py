@@ -158,6 +158,20 @@ def test_double_well_chain(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_lattice(example, tmp_path, capsys):
+    example("inference/lattice", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    line = r"RMS distance to samples (\S+) by mean field, (\S+) by projection; .* samples (\S+)"
+    found = re.findall(line, printed)
+    assert len(found) == 3
+    for mean_field, projection, noise in found:
+        assert float(projection) <= float(mean_field) / 10 + 2 * float(noise)
+        assert float(noise) < float(mean_field) / 4
+    assert float(re.search(r"in the last sweep: (\S+)", printed)[1]) <= 1e-3
+    assert [path.name for path in tmp_path.iterdir()] == ["lattice.png"]
+
+
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out
