@@ -348,6 +348,14 @@ def inference() -> Iterator[Call]:
     yield "expected_statistics", lambda eta: nd.inference.expected_statistics(nodes, eta), (eta,)
     statistics = nd.inference.expected_statistics(nodes, eta)
     yield "message", lambda t: nd.inference.message(energy, t, "x"), (statistics,)
+    yield "status", lambda eta: nd.inference.status(nodes, eta), (eta,)
+    one, q = eta["x"][0], nodes["x"].q
+    yield "conjugate_update", nd.inference.conjugate_update, (one, one)
+    yield "evidence", lambda eta: nd.inference.evidence(q, eta, 2 * eta), (one,)
+    yield "project", lambda eta: nd.inference.project(q, lambda x: -(x**4), eta), (one,)
+    yield "cvi_message", lambda x: nd.inference.cvi_message(jnp.cos, q, x), (floats(5),)
+    yield "StatisticsSum.zeros", lambda x: nd.inference.StatisticsSum.zeros(2).add(x), (one,)
+    yield "StatisticsSum.add", nd.inference.StatisticsSum.zeros(2).add, (one,)
 
 
 def flows() -> Iterator[Call]:

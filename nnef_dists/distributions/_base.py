@@ -8,11 +8,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from nnef_dists._checks import guard
 from nnef_dists._ranges import check_integer
 from nnef_dists.distributions._accuracy import rounding_of_mean
 from nnef_dists.distributions._curvature import covariance_and_mean, directions, is_definite
 from nnef_dists.distributions._distribution import Distribution
+from nnef_dists.distributions._extrapolation import check_found
 from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._method import compiled
 from nnef_dists.families import ExponentialFamily
@@ -109,16 +109,7 @@ class AbstractTractableFamily(eqx.Module):
 
     @functools.partial(compiled, within="space")
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether eta is valid and in the region where A and mu are known.
-
-        This is the natural domain, and for an `AmortizedFamily` its training region.
-
-        Args:
-            eta: Natural parameters, `(eta_dim,)`.
-
-        Returns:
-            A scalar.
-        """
+        """Returns whether eta, `(eta_dim,)`, is valid and in the training region of a network."""
         return self.family.is_valid_eta(eta) & self._is_inside(eta)
 
     def eta_at(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
@@ -225,24 +216,6 @@ class AbstractTractableFamily(eqx.Module):
         return self._potential(eta) + self._constant()
 
     @compiled
-    def log_partition_and_mean(
-        self, eta: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
-        """Returns A(eta), in nats, and mu(eta), which most sources compute together.
-
-        Args:
-            eta: Valid natural parameters, `(eta_dim,)`.
-
-        Returns:
-            A scalar, and `(eta_dim,)`.
-
-        Raises:
-            ValueError: Where `log_partition` raises.
-        """
-        potential, mean = self._potential_and_mean(eta)
-        return potential + self._constant(), mean
-
-    @compiled
     def entropy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns the differential entropy A(eta) - eta . mu(eta), in nats.
 
@@ -321,15 +294,7 @@ class AbstractTractableFamily(eqx.Module):
         eta, found = self._invert(mu)
         if not throw:
             return jnp.where(found, eta, jnp.nan)
-        return guard(
-            eta,
-            found,
-            f"Expected mean parameters of an eta in the {self._region}",
-            mu,
-            "Check that mu is attainable, or use throw=False for NaN.",
-            strict=self.strict,
-            error=RuntimeError,
-        )
+        return check_found(eta, found, mu, self._region, strict=self.strict)
 
     @functools.partial(compiled, within="domain")
     def sample(

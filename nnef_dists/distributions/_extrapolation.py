@@ -1,4 +1,4 @@
-"""Warnings and errors for an eta outside the training region."""
+"""Warnings and errors for an eta outside the training region, or that no search has found."""
 
 import warnings
 from typing import TypeVar
@@ -47,3 +47,23 @@ def check_extrapolation(
         # The line that calls the method: past the two frames of the compiled method.
         warnings.warn(f"{message}; got {eta}. {_REMEDY}", ExtrapolationWarning, stacklevel=4)
     return value
+
+
+def check_found(
+    eta: Float[Array, " eta_dim"],
+    found: Bool[Array, ""],
+    mu: Float[Array, " eta_dim"],
+    region: str,
+    *,
+    strict: bool,
+) -> Float[Array, " eta_dim"]:
+    """Returns the eta of mean parameters mu if a search has found it; see `guard`."""
+    return guard(
+        eta,
+        found,
+        f"Expected mean parameters of an eta in the {region}",
+        mu,
+        "Check that mu is attainable, or use throw=False for NaN.",
+        strict=strict,
+        error=RuntimeError,
+    )

@@ -67,7 +67,9 @@ def elbo(
     statistics, entropies = {}, jnp.zeros(())
     for name, node in nodes.items():
         known = where_inside(node, eta[name])
-        log_partition, mean = over_plate(node, node.q.log_partition_and_mean, known)
+        # The mean as the gradient of A, so that one evaluation gives both.
+        both = jax.value_and_grad(node.q.log_partition)
+        log_partition, mean = over_plate(node, both, known)
         statistics[name] = NodeStatistics(node.q.family, mean)
         # Elements first: A and eta . mu are large, and cancel.
         entropy = jnp.sum(log_partition - jnp.sum(known * mean, -1))

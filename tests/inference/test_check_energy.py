@@ -37,36 +37,65 @@ def test_right_energies():
     assert report.coupled == ()
 
 
-def changed(term):
+def with_term(term):
     """The Poisson energy with one more term."""
-    return lambda t, y: poisson(t, y) + term(t, y)
+    return lambda t, y: poisson(t, y) + term(t["w"], t["b"], y)
 
 
-@pytest.mark.parametrize(
-    ("term", "node"),
-    [
-        (lambda t, y: t["b"]["x"], "b"),
-        (lambda t, y: -2 * t["b"]["log_x"], "b"),
-        (lambda t, y: 2 * jnp.sum(t["w"]["x"]), "w"),
-        (lambda t, y: -jnp.sum(y[:1] * t["w"]["log_x"][:1]), "w"),
-        (lambda t, y: t["b"]["x"] * jnp.sum(t["w"]["x"]), "w"),
-        (lambda t, y: -jnp.sum(t["w"]["log_x"]), "w"),
-    ],
-    ids=["dropped", "sign", "factor", "plate", "pair", "jacobian"],
-)
-def test_wrong_energies(term, node):
-    with pytest.raises(ValueError, match=rf"change by .* nats when node '{node}' alone moves"):
-        check_energy(changed(term), poisson_joint, RATES, KEY, COUNTS)
+def swapped(t, y):
+    """The prior of w with the roles of w and b exchanged."""
+    w, b = t["w"], t["b"]
+    local = y * w["log_x"] - w["x"] + 2 * w["log_x"] + b["log_x"] - b["x"] * w["x"]
+    return jnp.sum(local) + 2 * b["log_x"] - b["x"]
 
 
-def test_a_scale_on_a_local_term():
-    with pytest.raises(ValueError, match="node 'w' alone moves"):
-        check_energy(lambda t, y: poisson(t, y, 2.0), poisson_joint, RATES, KEY, COUNTS)
+# Eight mistakes, and the nodes that the error has to name, and no others.
+VARIES = {
+    "dropped term": (with_term(lambda w, b, y: b["x"]), ["b"]),
+    "sign": (with_term(lambda w, b, y: -4 * b["log_x"]), ["b"]),
+    "factor of a pair": (with_term(lambda w, b, y: b["x"] * jnp.sum(w["x"])), ["w", "b"]),
+    "plate": (with_term(lambda w, b, y: -2 * (y.size - len(y)) * b["log_x"]), ["b"]),
+    "jacobian": (with_term(lambda w, b, y: -jnp.sum(w["log_x"])), ["w"]),
+    "scale of local terms": (lambda t, y: poisson(t, y, 2.0), ["w", "b"]),
+    "data count": (with_term(lambda w, b, y: jnp.sum(w["log_x"][0, 0])), ["w"]),
+    "swapped nodes": (swapped, ["w", "b"]),
+}
+# Two more that are the same function of x, with the statistics whose product they have.
+NOT_LINEAR = {
+    "not conjugate": (
+        with_term(lambda w, b, y: jnp.sum(jnp.exp(w["log_x"]) - w["x"])),
+        "node 'w'.*'log_x' and 'log_x'",
+    ),
+    "quadratic": (
+        with_term(lambda w, b, y: b["log_x"] * (b["log_x"] - jnp.log(b["x"]))),
+        "node 'b'.*'log_x' and '(log_)?x'",
+    ),
+}
 
 
-def test_not_conjugate():
-    """The same function of x, written with a product of statistics."""
+@pytest.mark.parametrize("mistake", [*VARIES, *NOT_LINEAR])
+def test_planted_errors(mistake):
+    if mistake in NOT_LINEAR:
+        energy, message = NOT_LINEAR[mistake]
+        with pytest.raises(ValueError, match=f"linear in the statistics of {message}"):
+            check_energy(energy, poisson_joint, RATES, KEY, COUNTS)
+        return
+    energy, wrong = VARIES[mistake]
+    with pytest.raises(ValueError, match="to be constant; got a change by") as error:
+        check_energy(energy, poisson_joint, RATES, KEY, COUNTS)
+    for name in RATES:
+        assert (f"nats when node '{name}' alone moves" in str(error.value)) == (name in wrong), name
 
+
+def test_a_constant_is_in_the_report():
+    """A mistake here cannot be told from a constant that was left out."""
+    energy = with_term(lambda w, b, y: jnp.sum(y))
+    report = check_energy(energy, poisson_joint, RATES, KEY, COUNTS)
+    assert abs(report.constant - float(jnp.sum(COUNTS))) < 1e-9
+    assert "+17 nats" in str(report)
+
+
+def test_a_product_of_own_statistics():
     def energy(t, x):
         m = t["m"]
         return normal_gamma(t, x) + 0.1 * (m["x"] ** 2 - m["x2"])
@@ -74,15 +103,10 @@ def test_not_conjugate():
     with pytest.raises(ValueError, match=r"linear in the statistics of node 'm'.*'x' and 'x'"):
         check_energy(energy, normal_gamma_joint, NODES, KEY, X)
 
-    def inner(t, y):
-        w = t["w"]
-        return poisson(t, y) - jnp.sum(jnp.exp(w["log_x"]) - w["x"])
-
-    with pytest.raises(ValueError, match=r"linear in the statistics of node 'w'.*'log_x'"):
-        check_energy(inner, poisson_joint, RATES, KEY, COUNTS)
-
 
 def test_coupled_elements_are_reported():
+    """The energy is right, but a full step of all elements is no ascent."""
+
     def energy(t, y):
         x = t["w"]["x"]
         return poisson(t, y) - jnp.sum(x[1:] * x[:-1])
