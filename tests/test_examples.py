@@ -105,6 +105,73 @@ def test_hierarchical_gamma(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_conjugate_priors(example, tmp_path, capsys):
+    example("inference/conjugate_priors", "--out", tmp_path, "--quick")
+    largest = re.search(r"largest: (.+)", capsys.readouterr().out)
+    mean, sd, log_evidence = map(float, largest[1].split(", "))
+    assert max(mean, sd) <= 0.003
+    assert log_evidence <= 0.005
+    assert [path.name for path in tmp_path.iterdir()] == ["conjugate_priors.png"]
+
+
+@pytest.mark.slow
+def test_poisson_sites(example, tmp_path, capsys):
+    example("inference/poisson_sites", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    quartic = re.search(r"Poisson, +quartic: median KL\(q to p\) (\S+) nats, 0 of 300", printed)
+    assert float(quartic[1]) <= 5e-4
+    assert float(re.search(r"Gaussian's median is (\d+) times larger", printed)[1]) >= 40
+    assert float(re.search(r"A within (\S+) nats", printed)[1]) <= 1e-4
+    assert re.search(r"logistic, +quartic: median KL\(q to p\) none, 300 of 300", printed)
+    assert [path.name for path in tmp_path.iterdir()] == ["poisson_sites.png"]
+
+
+@pytest.mark.slow
+def test_conflicting_sensors(example, tmp_path, capsys):
+    example("inference/conflicting_sensors", "--out", tmp_path, "--quick")
+    line = r"(\w+) by +(\w+): KL\(p to q\) ([\d.]+), KL\(q to p\) ([\d.]+) nats"
+    found = {
+        row[:2]: tuple(map(float, row[2:])) for row in re.findall(line, capsys.readouterr().out)
+    }
+    assert found["quartic", "project"][0] <= 0.1
+    assert found["Gaussian", "project"][0] >= 1
+    assert found["quartic", "cvi_message"][1] < found["quartic", "project"][1]
+    assert found["Gaussian", "cvi_message"][1] > 20 * found["quartic", "cvi_message"][1]
+    assert [path.name for path in tmp_path.iterdir()] == ["conflicting_sensors.png"]
+
+
+@pytest.mark.slow
+def test_double_well_chain(example, tmp_path, capsys):
+    example("inference/double_well_chain", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    line = (
+        r"(.+): means within (\S+) sd, variance ratios (\S+) to (\S+), evidence off by (\S+) nats"
+    )
+    found = {name: list(map(float, row)) for name, *row in re.findall(line, printed)}
+    mean, least, largest, evidence = found["projection"]
+    assert mean <= 0.02
+    assert 0.99 < least <= largest < 1.01
+    assert abs(evidence) <= 0.05
+    assert found["mean field"][3] < -0.5
+    assert float(re.search(r"by sweep: .*, (\S+)\n", printed)[1]) <= 1e-6
+    assert [path.name for path in tmp_path.iterdir()] == ["double_well_chain.png"]
+
+
+@pytest.mark.slow
+def test_lattice(example, tmp_path, capsys):
+    example("inference/lattice", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    line = r"RMS distance to samples (\S+) by mean field, (\S+) by projection; .* samples (\S+)"
+    found = re.findall(line, printed)
+    assert len(found) == 3
+    for mean_field, projection, noise in found:
+        assert float(projection) <= float(mean_field) / 10 + 2 * float(noise)
+        assert float(noise) < float(mean_field) / 4
+    assert float(re.search(r"in the last sweep: (\S+)", printed)[1]) <= 1e-3
+    assert [path.name for path in tmp_path.iterdir()] == ["lattice.png"]
+
+
+@pytest.mark.slow
 def test_active_learning(example, tmp_path, capsys):
     example("active_learning", "--out", tmp_path, "--repeats", "1", "--etas", "64", *TINY[2:])
     assert "as good as 64 chosen labels" in capsys.readouterr().out
