@@ -20,13 +20,14 @@ NEGLIGIBLE_NATS = 45.0
 _UNCOVERED_NATS = 40.0
 # Modes between two breaks whose pieces are kept.
 _MODES = 4
-# Each scan has as many points either way, dense as far as this: in u, in widths of a mode.
-_FIRST_SCAN, _FIRST_REACH = 48, 1e4
-_SECOND_SCAN, _SECOND_REACH = 20, 50.0
+# Points of each scan, and how far they are dense: in u, in widths of a mode.
+_SCAN, _FIRST_REACH, _SECOND_REACH = 160, 1e4, 50.0
 # Root finding halves brackets in each step, but for one.
 _MODE_STEPS, _WIDTH_STEPS = 16, 12
 # The part of a bracket where the search for a width begins.
 _NARROW = 1e-7
+# How many roundings of a log-density a fall has to be to be seen.
+_ROUNDINGS = 8.0
 # Of epsilon: how far off a break may be in another precision.
 _BREAK_ROUNDINGS = 1
 
@@ -40,7 +41,7 @@ class Pieces(NamedTuple):
         direction: 1 or -1, `(pieces,)`.
         end: The valley, the break or the end of the scan in this direction, `(pieces,)`.
         width: The length, `(pieces,)`; 0 for a piece that is not used.
-        bulk: The distance at which the density has fallen by one nat, `(pieces,)`.
+        bulk: The distance at which the density has fallen by about one nat, `(pieces,)`.
         is_open: Whether neither a valley nor a break ends the piece, `(pieces,)`.
         uncovered: The highest log-density found outside of all pieces, in nats, `(1,)`.
     """
@@ -86,8 +87,7 @@ def find_pieces(line: Line) -> Pieces:
     """
     dtype = line.eta.dtype
     if isinstance(line.family.support, AbstractAngularSupport):
-        grid = 2 * math.pi * np.arange(2 * _FIRST_SCAN + 1) / (2 * _FIRST_SCAN)
-        first = jnp.asarray(grid, dtype)
+        first = jnp.asarray(np.linspace(0, 2 * math.pi, _SCAN), dtype)
         first = first + first[jnp.argmin(line(first).logs)]
         return _on_segment(line, first, first[0], first[-1], (False, False))
     gap = _BREAK_ROUNDINGS * float(jnp.finfo(dtype).eps)
@@ -106,8 +106,8 @@ def _first_scan(low: float, high: float, dtype) -> np.ndarray:
     """Returns points of a segment, whose ends are included if they are finite."""
     far = math.log(float(jnp.finfo(dtype).max)) / 6
     if math.isfinite(low) and math.isfinite(high):
-        return np.linspace(low, high, 2 * _FIRST_SCAN)
-    points = 2 * _FIRST_SCAN if math.isfinite(low) or math.isfinite(high) else _FIRST_SCAN
+        return np.linspace(low, high, _SCAN)
+    points = _SCAN - 1 if math.isfinite(low) or math.isfinite(high) else _SCAN // 2
     scan = sinh_scan(points, np.arcsinh(_FIRST_REACH), far)
     if math.isfinite(low):
         return low + np.append(0, scan[points:])
@@ -122,13 +122,6 @@ def sinh_scan(points: int, near: float, far: float) -> np.ndarray:
     return np.sinh(np.concatenate([-t[::-1], t]))
 
 
-def _evaluate(line: Line, scan: Float[Array, " n"]) -> OnLine:
-    at = line(scan)
-    # What is evaluated once shall not be evaluated again by each that uses it.
-    logs, slopes = lax.optimization_barrier((at.logs, at.slopes))
-    return at._replace(logs=logs, slopes=slopes)
-
-
 def _on_segment(
     line: Line,
     first: Float[Array, " n"],
@@ -136,27 +129,28 @@ def _on_segment(
     high: Float[Array, ""],
     is_infinite: tuple[bool, bool],
 ) -> Pieces:
-    at = _evaluate(line, first)
-    mode, _, _ = _find_modes(line, first, at)
-    start, direction = _both_ways(mode)
-    logs = line(start).logs
-    away = direction * (first[:, None] - start)
-    limit = jnp.minimum(_nearest(away, logs - at.logs[:, None] > 1), jnp.max(away, 0))
-    end = jnp.where(direction > 0, first[-1], first[0])
-    width = _distance(line, (start, direction, end), logs, 1.0, limit).reshape(2, -1)
-    # A mode at an end has one side.
-    scale = jnp.prod(jnp.sqrt(jnp.maximum(width, 1e-3 * jnp.max(width, 0))), 0)
-    # Each mode has its part of the second scan, which ends halfway to the next one.
-    middle = (mode[1:] + mode[:-1]) / 2
-    lows, highs = jnp.append(low, middle), jnp.append(middle, high)
     far = math.log(float(jnp.finfo(low.dtype).max)) / 2
-    t = jnp.asarray(sinh_scan(_SECOND_SCAN, np.arcsinh(_SECOND_REACH), far), low.dtype)
-    scan = jnp.clip(mode[:, None] + scale[:, None] * t, lows[:, None], highs[:, None]).ravel()
-    return _pieces_of(line, scan, is_infinite)
+    per_mode = sinh_scan(_SCAN // (2 * _MODES), np.arcsinh(_SECOND_REACH), far)
+
+    # One loop body for both scans: the program has each evaluation once.
+    def look(scan, _):
+        found = _pieces_of(line, scan, is_infinite)
+        mode, bulk = found.start[:_MODES], found.bulk.reshape(2, -1)
+        # A mode at an end has one side.
+        scale = jnp.prod(jnp.sqrt(jnp.maximum(bulk, 1e-3 * jnp.max(bulk, 0))), 0)
+        # Each mode has its part of the second scan, which ends halfway to the next one.
+        middle = (mode[1:] + mode[:-1]) / 2
+        lows, highs = jnp.append(low, middle), jnp.append(middle, high)
+        t = jnp.asarray(per_mode, low.dtype)
+        closer = jnp.clip(mode[:, None] + scale[:, None] * t, lows[:, None], highs[:, None])
+        return closer.ravel(), found
+
+    _, found = lax.scan(look, first, length=2)
+    return jax.tree.map(lambda leaf: leaf[-1], found)
 
 
 def _pieces_of(line: Line, scan: Float[Array, " n"], is_infinite: tuple[bool, bool]) -> Pieces:
-    at = _evaluate(line, scan)
+    at = line(scan)
     mode, cell, exists = _find_modes(line, scan, at)
     rises = _rises(at)
     is_valley = jnp.append(~rises[:-1] & rises[1:], False)[:, None]
@@ -174,14 +168,40 @@ def _pieces_of(line: Line, scan: Float[Array, " n"], is_infinite: tuple[bool, bo
     highest = jnp.max(jnp.where(exists, logs, -jnp.inf))
     nats = NEGLIGIBLE_NATS - (highest - logs)
     is_used = exists & (nats > 0)
-    nats = jnp.clip(nats, 1, NEGLIGIBLE_NATS)
     away = direction * (scan[:, None] - start)
     fall = logs - at.logs[:, None]
-    where = start, direction, end
-    bulk = _distance(line, where, logs, 1.0, jnp.minimum(_nearest(away, fall > 1), length))
-    fall = fall - jnp.log1p(jnp.maximum(away, 0) / bulk)
-    limit = jnp.minimum(_nearest(away, fall > nats), length)
-    width = jnp.where(is_used, _distance(line, where, logs, nats, limit, bulk), 0)
+
+    # The distance of one nat, or as many as rounding does not hide, then that of all that matter:
+    # one loop body for both.
+    def widen(bulk, goal):
+        nats, is_tail = goal
+
+        def thinned(fall, distance):
+            return fall - jnp.where(is_tail, jnp.log1p(distance / bulk), 0)
+
+        far = thinned(fall, jnp.maximum(away, 0)) > nats
+        limit = jnp.minimum(_nearest(away, far), length)
+        limit = jnp.maximum(limit, jnp.finfo(limit.dtype).tiny / _NARROW)
+        least = jnp.where(is_tail, jnp.minimum(bulk, limit), _NARROW * limit)
+
+        def excess(log_distance):
+            distance = jnp.exp(log_distance)
+            u = move(start, direction, end, distance)
+            return jnp.log(jnp.maximum(thinned(logs - line(u).logs, distance), 1e-3) / nats)
+
+        ends = jnp.log(least), jnp.log(limit)
+        values = excess(jnp.stack(ends))
+        found = jnp.exp(find_root(excess, ends, (values[0], values[1]), _WIDTH_STEPS))
+        found = jnp.where(values[1] <= 0, limit, jnp.where(values[0] < 0, found, least))
+        # Around a smooth mode the fall grows with the square of the distance.
+        found = jnp.where(is_tail, found, found / jnp.sqrt(nats))
+        return found, found
+
+    clear = jnp.clip(_ROUNDINGS * at_start.rounding, 1, NEGLIGIBLE_NATS)
+    goals = jnp.stack([clear, jnp.clip(nats, 1, NEGLIGIBLE_NATS)])
+    is_tail = jnp.array([False, True])
+    _, (bulk, width) = lax.scan(widen, jnp.ones_like(start), (goals, is_tail))
+    width = jnp.where(is_used, width, 0)
     is_inside = jnp.any((away >= 0) & (away <= width * (1 + _NARROW)), 1)
     uncovered = jnp.max(jnp.where(is_inside, -jnp.inf, at.logs), keepdims=True)
     return Pieces(start, at_start, direction, end, width, bulk, is_open, uncovered)
@@ -248,42 +268,3 @@ def move(
     """Returns the points so far from starts, never beyond the ends."""
     u = start + direction * distance
     return jnp.where(direction > 0, jnp.minimum(u, end), jnp.maximum(u, end))
-
-
-def _distance(
-    line: Line,
-    where: tuple[Array, Array, Array],
-    logs: Float[Array, " pieces"],
-    nats: Float[Array, " pieces"] | float,
-    limit: Float[Array, " pieces"],
-    bulk: Float[Array, " pieces"] | None = None,
-) -> Float[Array, " pieces"]:
-    """Returns the distance at which a log-density has fallen by so many nats.
-
-    With `bulk` it is the density per unit of log distance that falls, so that the tails that are
-    left out are negligible, however heavy they are.
-
-    Args:
-        line: The density.
-        where: Starts, directions and ends of pieces.
-        logs: The log-density at the starts.
-        nats: How far it falls.
-        limit: The largest distance; the result if the fall is less there.
-        bulk: The distance of one nat, and the least one.
-
-    Returns:
-        The distances.
-    """
-
-    def excess(log_distance):
-        distance = jnp.exp(log_distance)
-        fall = logs - line(move(*where, distance)).logs
-        fall = fall if bulk is None else fall - jnp.log1p(distance / bulk)
-        return jnp.log(jnp.maximum(fall, 1e-3) / nats)
-
-    limit = jnp.maximum(limit, jnp.finfo(limit.dtype).tiny / _NARROW)
-    least = _NARROW * limit if bulk is None else jnp.minimum(bulk, limit)
-    ends = jnp.log(least), jnp.log(limit)
-    values = excess(jnp.stack(ends))
-    found = jnp.exp(find_root(excess, ends, (values[0], values[1]), _WIDTH_STEPS))
-    return jnp.where(values[1] <= 0, limit, jnp.where(values[0] < 0, found, least))
