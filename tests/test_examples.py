@@ -17,8 +17,11 @@ from nnef_dists.__main__ import main
 from tests.jobs import SAMPLING
 from tests.networks.data import gaussian_data
 
-# At tiny size networks are not accurate, as they are to say.
-pytestmark = pytest.mark.filterwarnings("ignore::nnef_dists.distributions.ValidationWarning")
+# At tiny size networks are not accurate, nor are all labels valid, as they are to say.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::nnef_dists.distributions.ValidationWarning"),
+    pytest.mark.filterwarnings("ignore:.* labels are not valid and left out"),
+]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["--etas", "48", "--steps", "0.005"]
@@ -40,7 +43,8 @@ JOBS = {
 def example(monkeypatch):
     """Runs an example as the command line does, but with short chains for all labels."""
     estimate = nd.estimate_moments
-    short = nd.HMCConfig(chains=8, warmup=60, draws=40, tile=32, min_ess=20.0, max_rhat=2.0)
+    limits = {"min_ess": 20.0, "max_rhat": 2.0, "ladder": False, "quadrature": False}
+    short = nd.HMCConfig(chains=8, warmup=60, draws=40, tile=32, **limits)
 
     def estimate_shortly(family, etas, key, config=None, *, progress=False):
         return estimate(family, etas, key, short, progress=progress)
@@ -260,7 +264,6 @@ def generated(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.* labels are not valid and left out")
 def test_learns_from_generated_data(example, generated, tmp_path, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise AssertionError("sampled again")
