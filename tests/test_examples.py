@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -173,6 +174,22 @@ def test_lattice(example, tmp_path, capsys):
         assert float(noise) < float(mean_field) / 4
     assert float(re.search(r"in the last sweep: (\S+)", printed)[1]) <= 1e-3
     assert [path.name for path in tmp_path.iterdir()] == ["lattice.png"]
+
+
+@pytest.mark.slow
+def test_chunked_sums(tmp_path):
+    options = ["--chunks", "16", "--rows", "5000", "--out", tmp_path]
+    script = EXAMPLES / "inference" / "chunked_sums.py"
+    found = subprocess.run(
+        [sys.executable, script, *map(str, options)], capture_output=True, text=True, check=True
+    )
+    assert "the same bits: True" in found.stdout
+    # Off by the rounding of the sum itself, at most.
+    off = [float(number) for number in re.findall(r"off by (\S+)\n", found.stdout)]
+    assert len(off) == 2
+    assert np.max(np.abs(off)) <= 1e-10
+    assert abs(float(re.search(r"(\S+) sd off", found.stdout)[1])) < 4
+    assert [path.name for path in tmp_path.iterdir()] == ["chunked_sums.png"]
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ SHIPPED = {
     "DirichletPrior": Job(
         nd.DirichletPrior(3),
         {"alpha": (-6.0, -1.0), "log_beta": (-4.0, -1.0)},
-        each(lambda eta: truth.dirichlet_prior(eta, points=61)),
+        each(lambda eta: truth.dirichlet_prior(eta, points=101)),
     ),
     "MultivariateNormal": Job(
         nd.MultivariateNormal(3),
