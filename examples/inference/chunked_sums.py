@@ -44,7 +44,7 @@ def gather(options, kill):
     cluster = LocalCluster(
         n_workers=options.workers,
         threads_per_worker=1,
-        dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=logging.ERROR,
     )
     with cluster, Client(cluster) as client:
