@@ -50,10 +50,16 @@ class StatisticsSum(eqx.Module):
                 f"Expected statistics of shape {self.value.shape}, that of the sum; got "
                 f"{statistics.shape}. Sum over observations first."
             )
-        new = self.value + statistics
-        virtual = new - self.value
-        error = (self.value - (new - virtual)) + (statistics - virtual)
-        return StatisticsSum(new, self.rest + error)
+        value, error = _add(self.value, statistics)
+        # The rest stays below the rounding of the value, so that its own rounding is negligible.
+        return StatisticsSum(*_add(value, self.rest + error))
+
+
+def _add(a: Array, b: Array) -> tuple[Array, Array]:
+    """Returns a rounded sum and the error of its rounding."""
+    total = a + b
+    virtual = total - a
+    return total, (a - (total - virtual)) + (b - virtual)
 
 
 def conjugate_update(

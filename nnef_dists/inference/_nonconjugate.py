@@ -55,8 +55,8 @@ def cvi_message(
     values = _at_draws("log_p", log_p, draws)
     stats = jax.vmap(family.sufficient_statistics)(draws)
     stats = stats - jnp.mean(stats, 0)
+    # Draws at which a statistic is constant do not tell its message: 0 / 0.
     scale = jnp.sqrt(jnp.mean(stats**2, 0))
-    scale = jnp.where(scale > 0, scale, 1)
     values = (values - jnp.mean(values)).astype(stats.dtype)
     # The default cutoff grows with the number of draws, and would lose nearly collinear statistics.
     cutoff = _ROUNDINGS * float(jnp.finfo(stats.dtype).eps)
@@ -122,6 +122,8 @@ def project(
                 "Use draws=q.sample(key, init, n) and init."
             )
         dtype = jnp.result_type(float) if init is None else jnp.asarray(init).dtype
+        point = jax.ShapeDtypeStruct(family.x_shape, dtype)
+        _check_scalar("log_tilted", jnp.shape(jax.eval_shape(log_tilted, point)))
         zeros = jnp.zeros(family.eta_dim, dtype)
         rule = line_rule(family, zeros, _NODES, log_tilted)
         error = jax.lax.stop_gradient(rule.error)
@@ -161,9 +163,13 @@ def _at_draws(
     name: str, function: Callable[[Array], Any], draws: Float[Array, "n *x_shape"]
 ) -> Float[Array, " n"]:
     values = jax.vmap(function)(draws)
-    if values.shape != draws.shape[:1]:
-        raise ValueError(
-            f"Expected {name}(x) to return a scalar, in nats; got shape {values.shape[1:]}. Sum "
-            "over the entries of x."
-        )
+    _check_scalar(name, values.shape[1:])
     return values
+
+
+def _check_scalar(name: str, shape: tuple[int, ...]) -> None:
+    if shape:
+        raise ValueError(
+            f"Expected {name}(x) to return a scalar, in nats; got shape {shape}. Sum over the "
+            "entries of x."
+        )

@@ -51,6 +51,20 @@ def test_sums_keep_their_digits():
     assert (np.abs(plain - exact) > 1).all()
 
 
+def test_roundings_in_one_direction_do_not_add_up():
+    """Of a sum of equal numbers all roundings have the same sign for long."""
+    number, n = np.float32(0.1), 200_000
+
+    def add(total, row):
+        return total.add(row), None
+
+    start = StatisticsSum.zeros(1, dtype=jnp.float32)
+    total, _ = jax.lax.scan(add, start, jnp.full((n, 1), number))
+    exact = n * float(number)
+    assert abs(float(total.value[0]) + float(total.rest[0]) - exact) < 1e-9 * exact
+    assert conjugate_update(jnp.zeros(1, jnp.float32), total)[0] == np.float32(exact)
+
+
 def test_a_small_prior_is_not_lost():
     total = StatisticsSum.zeros(1, dtype=jnp.float32)
     for value in (1e8, 3.0, -1e8):

@@ -146,6 +146,11 @@ def test_nearly_collinear_statistics_in_single_precision():
     np.testing.assert_allclose(found[1], -0.125, rtol=0.02)
 
 
+def test_equal_draws_tell_nothing():
+    q = nd.ClosedForm(GAUSSIAN)
+    assert np.isnan(cvi_message(lambda x: 3 * x, q, jnp.ones(10))).all()
+
+
 def test_wrong_arguments_are_refused(without_type_checks):
     q = nd.ClosedForm(GAUSSIAN)
     with pytest.raises(ValueError, match=r"n > 2 .* 2 statistics; got \(2,\)"):
@@ -155,6 +160,8 @@ def test_wrong_arguments_are_refused(without_type_checks):
     init = jnp.array([0.0, -0.5])
     with pytest.raises(ValueError, match=r"log_tilted\(x\) to return a scalar.*\(2,\)"):
         project(q, lambda x: jnp.stack([x, x]), init, jnp.zeros(10))
+    with pytest.raises(ValueError, match=r"log_tilted\(x\) to return a scalar.*\(2,\)"):
+        project(q, lambda x: jnp.stack([x, x]))
     with pytest.raises(ValueError, match=r"scalar, in nats; got shape \(2,\)"):
         cvi_message(lambda x: jnp.stack([x, x]), q, jnp.zeros(10))
     with pytest.raises(ValueError, match="q to be an instance"):
