@@ -1,4 +1,4 @@
-"""Warnings and errors for an eta outside the training region, or that no search has found."""
+"""Warnings and errors for eta outside the training region, and for failed inversions."""
 
 import warnings
 from typing import TypeVar
@@ -61,7 +61,7 @@ def check_found(
     return guard(
         eta,
         found,
-        f"Expected mean parameters of an eta in the {region}",
+        f"Expected mean parameters of some eta in the {region}",
         mu,
         "Check that mu is attainable, or use throw=False for NaN.",
         strict=strict,

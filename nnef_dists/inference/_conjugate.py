@@ -121,10 +121,10 @@ def evidence(
         log_base: The sum of the terms of the log-likelihood that are not in the statistics, log g.
 
     Returns:
-        A scalar; NaN inside a compiled program if an eta is invalid.
+        A scalar; NaN inside a compiled program if either eta is invalid.
 
     Raises:
-        ValueError: If an eta is invalid, or a strict family has not learned it.
+        ValueError: If either eta is invalid, or outside the training region of a strict family.
     """
     check_instance(q, AbstractTractableFamily, "q")
     return q.log_partition(posterior_eta) - q.log_partition(prior_eta) + log_base

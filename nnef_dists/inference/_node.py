@@ -148,8 +148,7 @@ def expected_statistics(nodes: Nodes, eta: Etas) -> Statistics:
 
     Returns:
         For each node, its expected statistics by name, each `(*plate, *stat_shape)`. Plate elements
-        with an eta outside the natural domain, or outside the training region of a network, are
-        NaN.
+        with eta outside the natural domain, or outside the training region of a network, are NaN.
 
     Raises:
         ValueError: If the names or shapes of `eta` do not match `nodes`.

@@ -57,7 +57,7 @@ STEEP = {
 
 
 class GammaEdge(AbstractBijection):
-    """(count, gap, b, bc, log_c, c), all positive, to an eta of `Gammas`."""
+    """(count, gap, b, bc, log_c, c), all positive, to the eta of `Gammas`."""
 
     shape: tuple[int, ...] = (6,)
     cond_shape: None = None

@@ -96,12 +96,12 @@ class TestFailures:
     @pytest.mark.parametrize("mu", [IMPOSSIBLE, OUTSIDE])
     def test_they_are_errors(self, mu):
         with pytest.raises(
-            RuntimeError, match=r"of an eta in the training region; got \[.*throw=False"
+            RuntimeError, match=r"of some eta in the training region; got \[.*throw=False"
         ):
             family_of("GaussianNatural1D").natural_parameters(jnp.asarray(mu))
 
     def test_compiled_they_are_nan_or_errors_of_a_strict_family(self):
         mu = jnp.asarray(self.IMPOSSIBLE)
         assert np.isnan(one_inverted(family_of("GaussianNatural1D"), mu)).all()
-        with pytest.raises(RuntimeError, match="Expected mean parameters of an eta in the train"):
+        with pytest.raises(RuntimeError, match="Expected mean parameters of some eta in the train"):
             one_inverted(family_of("GaussianNatural1D", strict=True), mu).block_until_ready()

@@ -121,7 +121,7 @@ class TestFailures:
 
     def test_unattainable_means(self, source):
         q, mu = SOURCES[source]("GaussianNatural1D"), jnp.array([1.0, 0.5])
-        with pytest.raises(RuntimeError, match=r"of an eta in the natural domain; got \[.*throw"):
+        with pytest.raises(RuntimeError, match=r"of some eta in the natural domain; got \[.*throw"):
             q.natural_parameters(mu)
         assert np.isnan(q.natural_parameters(mu, throw=False)).all()
 
