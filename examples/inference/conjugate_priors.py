@@ -251,7 +251,8 @@ def compare(problem, sizes, seed):
 def draw(found):
     """Errors by the number of observations, from 1e-9 nats on, and two posteriors."""
     figure = Figure(figsize=(10, 3.4), dpi=160, layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    shown = [posterior for posterior in POSTERIORS if posterior[0] in found]
+    left, *others = figure.subplots(1, 1 + len(shown))
     for i, (name, (rows, _)) in enumerate(found.items()):
         rows = sorted(row for row in rows if row[0] in SIZES)
         n = [row[0] for row in rows]
@@ -260,21 +261,22 @@ def draw(found):
             left.loglog(n, size, style, color=f"C{i}", label=name if errors == 2 else None)
     left.axhline(0.005, color="gray", linewidth=0.8)
     left.set(title="Errors of evidence (dashed: Laplace)", xlabel="observations", ylabel="nats")
-    left.legend(frameon=False, fontsize=7, loc="center")
-    for axes, name, x, y in (
-        (middle, "gamma", (0.1, 1.6), (0.05, 1.8)),
-        (right, "von mises", (-1.2, 0.1), (0.3, 1.5)),
-    ):
-        if name in found:
-            points = np.meshgrid(np.linspace(*x, 200), np.linspace(*y, 200))
-            values = PROBLEMS[name].exact(np.stack(points, -1).reshape(-1, 2))
-            logs = (values @ found[name][1][-1]).reshape(200, 200)
-            axes.contour(*points, np.exp(logs - logs.max()), levels=8)
-    middle.set(title="Failures of air conditioning", xlabel="shape", ylabel="rate [1 / 100 h]")
-    right.set(title="Directions of turtles, doubled", xlabel="k cos m", ylabel="k sin m")
+    left.legend(frameon=False, fontsize=7, loc=(0.3, 0.15))
+    for axes, (name, labels, x, y) in zip(others, shown, strict=True):
+        points = np.meshgrid(np.linspace(*x, 200), np.linspace(*y, 200))
+        values = PROBLEMS[name].exact(np.stack(points, -1).reshape(-1, 2))
+        logs = (values @ found[name][1][-1]).reshape(200, 200)
+        axes.contour(*points, np.exp(logs - logs.max()), levels=8)
+        axes.set(**labels)
     return figure
 
 
+AIR = {"title": "Failures of air conditioning", "xlabel": "shape", "ylabel": "rate [1 / 100 h]"}
+TURTLES = {"title": "Directions of turtles, doubled", "xlabel": "k cos m", "ylabel": "k sin m"}
+POSTERIORS = (
+    ("gamma", AIR, (0.1, 1.6), (0.05, 1.8)),
+    ("von mises", TURTLES, (-1.2, 0.1), (0.3, 1.5)),
+)
 SIZES = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 
 
