@@ -68,13 +68,16 @@ def make_nodes(groups):
     }
 
 
-def energy(t, total, total_log, n):
-    """The log joint density in statistics, without the constant -sum of log x."""
+def energy(t, total, total_log, n, scale=1.0):
+    """The log joint density in statistics, without the constant -sum of log x.
+
+    With a minibatch of the groups, `scale` multiplies their terms.
+    """
     alpha, w, a, u = t["alpha"], t["w"], t["a"], t["u"]
     likelihood = n * alpha["g"] + alpha["alpha"] * (n + n * w["log_x"] + total_log - w["x"] * total)
     means = a["g"] + a["alpha"] * (1 + u["log_x"] + w["log_x"] - u["x"] * w["x"]) - w["log_x"]
     shapes = alpha["g"] - alpha["alpha"] / 2
-    return jnp.sum(likelihood + means + shapes) + a["g"] - a["alpha"] / 2 - u["x"]
+    return scale * jnp.sum(likelihood + means + shapes) + a["g"] - a["alpha"] / 2 - u["x"]
 
 
 def log_joint(x, total, total_log, n):

@@ -177,6 +177,41 @@ def test_lattice(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_dirichlet_concentration(example, tmp_path, capsys):
+    example("inference/dirichlet_concentration", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    line = r"collapsed: means off by (.+) sd, sd ratios (.+), evidence off by (\S+) nats"
+    means, ratios, evidence = re.search(line, printed).groups()
+    assert max(map(float, means.split())) <= 0.01
+    assert all(0.99 < float(ratio) < 1.01 for ratio in ratios.split())
+    assert abs(float(evidence)) <= 0.01
+    assert [path.name for path in tmp_path.iterdir()] == ["dirichlet_concentration.png"]
+
+
+@pytest.mark.slow
+def test_stream(example, tmp_path, capsys):
+    example("inference/stream", "--out", tmp_path, "--observations", "4000", "--chunk", "400")
+    printed = capsys.readouterr().out
+    found = re.findall(r"n = +(\d+): .*, off by (\S+) sd, variance of a by (\S+)\n", printed)
+    assert [int(n) for n, *_ in found] == [1, 10, 100, 1000]
+    assert all(float(error) <= 1e-9 for _, *errors in found for error in errors)
+    assert abs(float(re.search(r"rms (\S+) sd", printed)[1]) - 1) < 0.1
+    assert [path.name for path in tmp_path.iterdir()] == ["stream.png"]
+
+
+@pytest.mark.slow
+def test_stochastic_groups(example, tmp_path, capsys):
+    sizes = ["--groups", "2000", "--minibatch", "100", "--steps", "100", "--sweeps", "8"]
+    example("inference/stochastic_groups", "--out", tmp_path, *sizes)
+    printed = capsys.readouterr().out
+    assert float(re.search(r"reference: (\S+) sd in its last sweep", printed)[1]) < 0.01
+    assert float(re.search(r"stochastic steps: (\S+) sd", printed)[1]) < 4
+    final = re.search(r"by final sweep: (.+) sd", printed)[1].split(", ")
+    assert float(final[-1]) <= 0.1
+    assert [path.name for path in tmp_path.iterdir()] == ["stochastic_groups.png"]
+
+
+@pytest.mark.slow
 def test_chunked_sums(tmp_path):
     options = ["--chunks", "16", "--rows", "5000", "--out", tmp_path]
     script = EXAMPLES / "inference" / "chunked_sums.py"

@@ -1,0 +1,175 @@
+"""Shapes and means of 100,000 groups from minibatches of 200, in the hierarchical gamma model.
+
+    python examples/inference/stochastic_groups.py [--groups 100000] [--minibatch 200] [--steps 300]
+
+The model is that of `examples/hierarchical_gamma.py`: two nodes for each group, alpha and w, and
+two that all groups share, a and u. A full sweep integrates over each alpha. A stochastic step takes
+a minibatch of B groups of N, and iterates the nodes of these groups alone, with `scale=1`. The
+shared nodes then take a step with `scale=N / B` and
+
+    rho_t = (t + tau)^-kappa,
+
+so that the noise of the minibatches averages out. A few full sweeps end the run. The reference is
+coordinate ascent with full sweeps alone, which is the sceptic's baseline too. Distances are those
+of the means of a and u, in standard deviations of the reference. In this unit the noise of one
+minibatch is about sqrt(N / B).
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from hierarchical_gamma import energy, make_nodes, simulate, start
+
+OBSERVATIONS, LOCAL = 20, 2
+TAU, KAPPA = 1.0, 0.8
+SHARED = {"a": 0, "u": 1}  # node and statistic
+
+
+def make_full_sweep(groups, data):
+    """A sweep over all groups, then over the shared nodes."""
+    nodes = make_nodes(groups)
+
+    def sweep(eta, total, total_log):
+        for name in ("w", "alpha", "w", "a", "u"):
+            eta = nd.inference.step(energy, nodes, eta, name, total, total_log, data[2])
+        return eta
+
+    compiled = jax.jit(sweep).lower(start(groups), *data[:2]).compile()
+    return lambda eta: compiled(eta, *data[:2])
+
+
+def make_stochastic_steps(groups, minibatch, data):
+    """Several steps in one program, from `(shared, t)` and the groups of each step."""
+    nodes, n = make_nodes(minibatch), data[2]
+    local = {name: start(minibatch)[name] for name in ("w", "alpha")}
+
+    def one(carry, rows):
+        shared, t = carry
+        eta = {**local, **shared}
+        sums = data[0][rows], data[1][rows], n
+        for name in ("w", "alpha") * LOCAL + ("w",):
+            eta = nd.inference.step(energy, nodes, eta, name, *sums)
+        rho, scale = (t + TAU) ** -KAPPA, groups / minibatch
+        for name in SHARED:
+            eta = nd.inference.step(energy, nodes, eta, name, *sums, scale, rho=rho)
+        shared = {name: eta[name] for name in SHARED}
+        return (shared, t + 1), shared
+
+    first = {name: start(minibatch)[name] for name in SHARED}
+    return (first, jnp.zeros(())), jax.jit(lambda carry, rows: jax.lax.scan(one, carry, rows))
+
+
+def shared_means(etas):
+    """Means and standard deviations of a and u, `(n, 2)`, for etas with a leading axis."""
+    nodes = make_nodes(1)
+
+    def both(eta, name):
+        def mean(eta):
+            found = nodes[name].q.mean(eta)
+            return found, found
+
+        covariance, found = jax.jacfwd(mean, has_aux=True)(eta)
+        return found[SHARED[name]], jnp.sqrt(covariance[SHARED[name], SHARED[name]])
+
+    run = jax.jit(lambda etas: [jax.lax.map(lambda e, k=k: both(e, k), etas[k]) for k in SHARED])
+    return [np.stack(part, 1) for part in zip(*run(etas), strict=True)]
+
+
+def stack(etas):
+    """Shared natural parameters of a list, with a leading axis."""
+    return {name: jnp.stack([eta[name] for eta in etas]) for name in SHARED}
+
+
+def draw(curves, minibatch, groups):
+    """Distances to the reference by the number of integrals."""
+    figure = Figure(figsize=(6, 3.6), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    for (name, (work, distance)), style in zip(curves.items(), ("o-", "-", "o--"), strict=True):
+        axes.loglog(work, np.maximum(distance, 1e-3), style, markersize=3, label=name)
+    axes.axhline(0.1, color="gray", linewidth=0.8)
+    axes.set(
+        title=f"{groups:,} groups, minibatches of {minibatch}",
+        xlabel="integrals per group",
+        ylabel="distance of a and u [posterior sd]",
+    )
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def run(options):
+    """Runs both ascents, and returns the picture."""
+    groups, minibatch = options.groups, options.minibatch
+    data = simulate(groups, OBSERVATIONS, options.seed)
+    sweep = make_full_sweep(groups, data)
+    eta, reference = start(groups), []
+    clock = time.process_time()
+    for _ in range(options.sweeps):
+        eta = jax.block_until_ready(sweep(eta))
+        reference.append(eta)
+    cost = (time.process_time() - clock) / options.sweeps
+    print(f"a full sweep: {cost:.2f} s of processor time")
+
+    carry, steps = make_stochastic_steps(groups, minibatch, data)
+    rng = np.random.default_rng(options.seed)
+    rows = jnp.asarray(rng.integers(groups, size=(options.steps, minibatch)))
+    steps = steps.lower(carry, rows).compile()
+    clock = time.process_time()
+    (shared, _), trace = jax.block_until_ready(steps(carry, rows))
+    step_cost = (time.process_time() - clock) / options.steps
+    print(f"a stochastic step: {1e3 * step_cost:.1f} ms, {cost / step_cost:.0f} in a full sweep")
+
+    eta, final = {**start(groups), **shared}, []
+    for _ in range(options.final):
+        eta = sweep(eta)
+        final.append(eta)
+    mean, sd = (part[-1] for part in shared_means(stack(reference)))
+
+    def distances(etas):
+        return np.max(np.abs(shared_means(etas)[0] - mean) / sd, 1)
+
+    full, noisy, end = distances(stack(reference)), distances(trace), distances(stack(final))
+    print(f"the reference: {full[-2]:.1e} sd in its last sweep")
+    print(f"after {options.steps} stochastic steps: {noisy[-1]:.2f} sd from the reference")
+    print("by final sweep: " + ", ".join(f"{one:.4f}" for one in end) + " sd")
+    print("full sweeps alone: " + ", ".join(f"{one:.4f}" for one in full[:10]) + " sd")
+    used = options.steps * LOCAL * minibatch / groups
+    curves = {
+        "full sweeps": (np.arange(1, len(full)), full[:-1]),
+        "stochastic steps": (used * np.arange(1, len(noisy) + 1) / len(noisy), noisy),
+        "final full sweeps": (used + np.arange(len(end) + 1), [noisy[-1], *end]),
+    }
+    return draw(curves, minibatch, groups)
+
+
+def main():
+    """Parses the options, and saves the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--groups", type=int, default=100_000)
+    parser.add_argument("--minibatch", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--sweeps", type=int, default=12, help="of the reference")
+    parser.add_argument("--final", type=int, default=4, help="full sweeps at the end")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/stochastic_groups"))
+    options = parser.parse_args()
+    with jax.enable_x64(True):  # the statistics of many groups lose digits in single precision
+        figure = run(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    picture = options.out / "stochastic_groups.png"
+    figure.savefig(picture)
+    print(f"wrote {picture}")
+
+
+if __name__ == "__main__":
+    nd.generation.keep_compiled()
+    main()
