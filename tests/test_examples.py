@@ -201,7 +201,7 @@ def test_stream(example, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_stochastic_groups(example, tmp_path, capsys):
-    sizes = ["--groups", "2000", "--minibatch", "100", "--steps", "100", "--sweeps", "8"]
+    sizes = ["--groups", "400", "--minibatch", "50", "--steps", "40", "--sweeps", "7"]
     example("inference/stochastic_groups", "--out", tmp_path, *sizes)
     printed = capsys.readouterr().out
     assert float(re.search(r"reference: (\S+) sd in its last sweep", printed)[1]) < 0.01

@@ -57,8 +57,14 @@ def make_stochastic_steps(groups, minibatch, data):
         shared, t = carry
         eta = {**local, **shared}
         sums = data[0][rows], data[1][rows], n
-        for name in ("w", "alpha") * LOCAL + ("w",):
-            eta = nd.inference.step(energy, nodes, eta, name, *sums)
+
+        def iterate(eta, _):
+            for name in ("w", "alpha"):
+                eta = nd.inference.step(energy, nodes, eta, name, *sums)
+            return eta, None
+
+        eta, _ = jax.lax.scan(iterate, eta, length=LOCAL)
+        eta = nd.inference.step(energy, nodes, eta, "w", *sums)
         rho, scale = (t + TAU) ** -KAPPA, groups / minibatch
         for name in SHARED:
             eta = nd.inference.step(energy, nodes, eta, name, *sums, scale, rho=rho)
@@ -132,12 +138,11 @@ def run(options):
     for _ in range(options.final):
         eta = sweep(eta)
         final.append(eta)
-    mean, sd = (part[-1] for part in shared_means(stack(reference)))
-
-    def distances(etas):
-        return np.max(np.abs(shared_means(etas)[0] - mean) / sd, 1)
-
-    full, noisy, end = distances(stack(reference)), distances(trace), distances(stack(final))
+    parts = stack(reference), trace, stack(final)
+    means, sds = shared_means(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts))
+    last = len(reference) - 1
+    distance = np.max(np.abs(means - means[last]) / sds[last], 1)
+    full, noisy, end = np.split(distance, [len(reference), len(reference) + options.steps])
     print(f"the reference: {full[-2]:.1e} sd in its last sweep")
     print(f"after {options.steps} stochastic steps: {noisy[-1]:.2f} sd from the reference")
     print("by final sweep: " + ", ".join(f"{one:.4f}" for one in end) + " sd")
