@@ -103,9 +103,12 @@ def test_hierarchical_gamma(example, tmp_path, capsys):
     example("hierarchical_gamma", "--out", tmp_path, "--groups", "12", "--sweeps", "15")
     printed = capsys.readouterr().out
     assert "conjugate energy" in printed
-    errors = re.findall(r"(\w+): largest error of a mean ([\d.]+) sd", printed)
-    assert [name for name, _ in errors] == ["alpha", "a", "u"]
-    assert all(float(error) < 0.2 for _, error in errors)
+    line = r"(.+), +(\w+): largest error of a mean ([\d.]+) sd, sd ratio ([\d.]+) to ([\d.]+)"
+    found = {row[:2]: tuple(map(float, row[2:])) for row in re.findall(line, printed)}
+    assert all(error < 0.2 for error, _, _ in found.values())
+    assert found["pair", "alpha"][0] <= 0.05
+    for row in ("pair", "alpha"), ("pair with linear response", "a"):
+        assert 0.95 <= found[row][1] <= found[row][2] <= 1.05
     assert [path.name for path in tmp_path.iterdir()] == ["hierarchical_gamma.png"]
 
 

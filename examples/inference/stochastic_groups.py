@@ -2,9 +2,9 @@
 
     python examples/inference/stochastic_groups.py [--groups 100000] [--minibatch 200] [--steps 300]
 
-The model is that of `examples/hierarchical_gamma.py`: two nodes for each group, alpha and w, and
-two that all groups share, a and u. A full sweep integrates over each alpha. A stochastic step takes
-a minibatch of B groups of N, and iterates the nodes of these groups alone, with `scale=1`. The
+The model is that of `examples/hierarchical_gamma.py`: one node `pair` for the shape and the inverse
+mean of each group, and two that all groups share, a and u. A full sweep integrates over each group.
+A stochastic step takes a minibatch of B groups of N, and updates these alone, with `scale=1`. The
 shared nodes then take a step with `scale=N / B` and
 
     rho_t = (t + tau)^-kappa,
@@ -28,56 +28,48 @@ from matplotlib.figure import Figure
 import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from hierarchical_gamma import energy, make_nodes, simulate, start
+from hierarchical_gamma import make_pair_nodes, pair_energy, simulate, start_pairs
 
-OBSERVATIONS, LOCAL = 20, 2
+OBSERVATIONS = 20
 TAU, KAPPA = 1.0, 0.8
 SHARED = {"a": 0, "u": 1}  # node and statistic
 
 
 def make_full_sweep(groups, data):
     """A sweep over all groups, then over the shared nodes."""
-    nodes = make_nodes(groups)
+    nodes = make_pair_nodes(groups)
 
     def sweep(eta, total, total_log):
-        for name in ("w", "alpha", "w", "a", "u"):
-            eta = nd.inference.step(energy, nodes, eta, name, total, total_log, data[2])
+        for name in nodes:
+            eta = nd.inference.step(pair_energy, nodes, eta, name, total, total_log, data[2])
         return eta
 
-    compiled = jax.jit(sweep).lower(start(groups), *data[:2]).compile()
+    compiled = jax.jit(sweep).lower(start_pairs(groups), *data[:2]).compile()
     return lambda eta: compiled(eta, *data[:2])
 
 
 def make_stochastic_steps(groups, minibatch, data):
     """Several steps in one program, from `(shared, t)` and the groups of each step."""
-    nodes, n = make_nodes(minibatch), data[2]
-    local = {name: start(minibatch)[name] for name in ("w", "alpha")}
+    nodes, n, first = make_pair_nodes(minibatch), data[2], start_pairs(minibatch)
 
     def one(carry, rows):
         shared, t = carry
-        eta = {**local, **shared}
         sums = data[0][rows], data[1][rows], n
-
-        def iterate(eta, _):
-            for name in ("w", "alpha"):
-                eta = nd.inference.step(energy, nodes, eta, name, *sums)
-            return eta, None
-
-        eta, _ = jax.lax.scan(iterate, eta, length=LOCAL)
-        eta = nd.inference.step(energy, nodes, eta, "w", *sums)
+        eta = {"pair": first["pair"], **shared}
+        eta = nd.inference.step(pair_energy, nodes, eta, "pair", *sums)
         rho, scale = (t + TAU) ** -KAPPA, groups / minibatch
         for name in SHARED:
-            eta = nd.inference.step(energy, nodes, eta, name, *sums, scale, rho=rho)
+            eta = nd.inference.step(pair_energy, nodes, eta, name, *sums, scale, rho=rho)
         shared = {name: eta[name] for name in SHARED}
         return (shared, t + 1), shared
 
-    first = {name: start(minibatch)[name] for name in SHARED}
-    return (first, jnp.zeros(())), jax.jit(lambda carry, rows: jax.lax.scan(one, carry, rows))
+    shared = {name: first[name] for name in SHARED}
+    return (shared, jnp.zeros(())), jax.jit(lambda carry, rows: jax.lax.scan(one, carry, rows))
 
 
 def shared_means(etas):
     """Means and standard deviations of a and u, `(n, 2)`, for etas with a leading axis."""
-    nodes = make_nodes(1)
+    nodes = make_pair_nodes(1)
 
     def both(eta, name):
         def mean(eta):
@@ -101,7 +93,7 @@ def draw(curves, minibatch, groups):
     figure = Figure(figsize=(6, 3.6), dpi=160, layout="constrained")
     axes = figure.subplots()
     for (name, (work, distance)), style in zip(curves.items(), ("o-", "-", "o--"), strict=True):
-        axes.loglog(work, np.maximum(distance, 1e-3), style, markersize=3, label=name)
+        axes.loglog(work, np.maximum(distance, 1e-4), style, markersize=3, label=name)
     axes.axhline(0.1, color="gray", linewidth=0.8)
     axes.set(
         title=f"{groups:,} groups, minibatches of {minibatch}",
@@ -117,7 +109,7 @@ def run(options):
     groups, minibatch = options.groups, options.minibatch
     data = simulate(groups, OBSERVATIONS, options.seed)
     sweep = make_full_sweep(groups, data)
-    eta, reference = start(groups), []
+    eta, reference = start_pairs(groups), []
     clock = time.process_time()
     for _ in range(options.sweeps):
         eta = jax.block_until_ready(sweep(eta))
@@ -134,7 +126,7 @@ def run(options):
     step_cost = (time.process_time() - clock) / options.steps
     print(f"a stochastic step: {1e3 * step_cost:.1f} ms, {cost / step_cost:.0f} in a full sweep")
 
-    eta, final = {**start(groups), **shared}, []
+    eta, final = {**start_pairs(groups), **shared}, []
     for _ in range(options.final):
         eta = sweep(eta)
         final.append(eta)
@@ -147,7 +139,7 @@ def run(options):
     print(f"after {options.steps} stochastic steps: {noisy[-1]:.2f} sd from the reference")
     print("by final sweep: " + ", ".join(f"{one:.4f}" for one in end) + " sd")
     print("full sweeps alone: " + ", ".join(f"{one:.4f}" for one in full[:10]) + " sd")
-    used = options.steps * LOCAL * minibatch / groups
+    used = options.steps * minibatch / groups
     curves = {
         "full sweeps": (np.arange(1, len(full)), full[:-1]),
         "stochastic steps": (used * np.arange(1, len(noisy) + 1) / len(noisy), noisy),
