@@ -10,10 +10,11 @@ Observations x of group i are gamma distributed with shape alpha_i and mean 1 / 
 with g(a) = a log a - a - log Gamma(a). Given the mean, the shape has the sufficient statistics a
 and g, an exponential family without a name.
 
-`mean field` has one factor for each variable. `pair` has one factor for both variables of a group,
-whose A is an integral over alpha alone. Its shared a and u are still independent, and too narrow.
-Linear response, the derivative of their means at the fixed point, corrects their standard
-deviations. The script compares all with brute-force integration over (a, u) and each alpha_i.
+`mean field` has one factor for each variable, and takes A from `nd.Quadrature`. `pair` has one
+factor for both variables of a group, and sums on grids as sources of A. Its shared a and u are
+still independent, and too narrow. Linear response, the derivative of their means at the fixed
+point, corrects their standard deviations. The script compares all with brute-force integration over
+(a, u) and each alpha_i.
 
 Reference: Giordano, Broderick and Jordan, *Covariances, robustness, and variational Bayes*, JMLR 19
 (2018), for linear response.
@@ -39,8 +40,8 @@ from nnef_dists.sampling import AbstractSampler
 
 # With more nodes the error bound is that of single precision: g is a difference of large terms.
 POINTS = 17
-# Equal steps of log alpha, for the integral of a pair.
-LOG_SHAPES = jnp.linspace(-5.0, 5.0, 401)
+# The logarithms of shapes over which sums replace integrals.
+LOG_SHAPES = (-14.0, 6.0)
 
 
 class GammaShape(nd.ExponentialFamily):
@@ -73,15 +74,15 @@ class PairEdge(AbstractBijection):
 
     def transform_and_log_det(self, x, condition=None):
         """Returns eta; the volume is not used."""
-        gap, g, log_w, w, c, d = x
+        gap, g, log_w, w, c, d = jnp.asarray(x)
         edge = c * (1 - jnp.log(c / d))
-        return jnp.stack([edge - gap, g - 1, log_w - 1, -w, c, -d]), jnp.zeros((), x.dtype)
+        return jnp.stack([edge - gap, g - 1, log_w - 1, -w, c, -d]), jnp.zeros(())
 
     def inverse_and_log_det(self, y, condition=None):
         """Returns the positive numbers; the volume is not used."""
-        alpha, g, log_w, w, c, d = y
+        alpha, g, log_w, w, c, d = jnp.asarray(y)
         edge = c * (1 - jnp.log(-c / d))
-        return jnp.stack([edge - alpha, g + 1, log_w + 1, -w, c, -d]), jnp.zeros((), y.dtype)
+        return jnp.stack([edge - alpha, g + 1, log_w + 1, -w, c, -d]), jnp.zeros(())
 
 
 class ShapeAndMean(nd.ExponentialFamily):
@@ -113,29 +114,59 @@ class ShapeAndMean(nd.ExponentialFamily):
         }
 
 
-class Collapsed(AbstractTractableFamily):
-    """A and mu of `ShapeAndMean`: given alpha, w is gamma distributed, with a closed-form integral.
+def log_sum(log_density, points):
+    """Log of an integral over log alpha by equal steps; NaN if they are too few, or end too early.
 
-    The rest is a sum over `LOG_SHAPES`, NaN for densities that are wider, or narrower than its
-    steps. This is a source of A of a user's own, with two methods.
+    It is right to rounding if nothing is left at the ends, and the peak is wider than a step.
     """
+    low, high = LOG_SHAPES
+    y, step = jnp.linspace(low, high, points), (high - low) / (points - 1)
+    logs = log_density(jnp.exp(y)) + y
+    top = jax.lax.stop_gradient(logs)
+    is_held = jnp.maximum(top[0], top[-1]) < jnp.max(top) - 20
+    curvature = -jnp.diff(top, 2)[jnp.argmax(top[1:-1])]
+    # As a factor, NaN is in the derivatives, too.
+    known = jnp.where(is_held & (curvature < 1), 1.0, jnp.nan)
+    return known * (jax.nn.logsumexp(logs) + math.log(step))
 
-    family: nd.ExponentialFamily = eqx.field(static=True, default_factory=ShapeAndMean)
+
+class SummedShape(AbstractTractableFamily):
+    """A and mu of `GammaShape` by a sum: a source of A of a user's own, with two methods."""
+
+    family: nd.ExponentialFamily = eqx.field(static=True, default_factory=GammaShape)
+    points: int = eqx.field(static=True, default=40_001)
     sampler: AbstractSampler = eqx.field(default_factory=HMCSampler)
     strict: bool = eqx.field(static=True, default=False)
 
     def _potential(self, eta):
-        alpha, step = jnp.exp(LOG_SHAPES), LOG_SHAPES[1] - LOG_SHAPES[0]
-        stats = GammaShape().compute_stats(alpha)
-        power, rate = 1 + eta[2] + eta[4] * alpha, -eta[3] - eta[5] * alpha
-        logs = eta[0] * alpha + eta[1] * stats["g"] + LOG_SHAPES
-        logs = logs + jax.scipy.special.gammaln(power) - power * jnp.log(rate)
-        # Known if the ends hold nothing, and the peak is wider than the steps.
-        top = jax.lax.stop_gradient(logs)
-        held = jnp.maximum(top[0], top[-1]) < jnp.max(top) - 20
-        curved = jnp.max(jnp.where(top[1:-1] >= jnp.max(top), -jnp.diff(top, 2), -jnp.inf))
-        known = jax.nn.logsumexp(logs) + jnp.log(step)
-        return jnp.where(held & (curved < 1), known, jnp.nan)
+        def log_density(alpha):
+            return eta[0] * alpha + eta[1] * self.family.compute_stats(alpha)["g"]
+
+        return log_sum(log_density, self.points)
+
+    def _mean(self, eta):
+        return jax.grad(self._potential)(eta)
+
+
+class Collapsed(AbstractTractableFamily):
+    """A and mu of `ShapeAndMean`. Given alpha, w is gamma distributed, and its integral a formula.
+
+    The rest is a sum over alpha.
+    """
+
+    family: nd.ExponentialFamily = eqx.field(static=True, default_factory=ShapeAndMean)
+    points: int = eqx.field(static=True, default=801)
+    sampler: AbstractSampler = eqx.field(default_factory=HMCSampler)
+    strict: bool = eqx.field(static=True, default=False)
+
+    def _potential(self, eta):
+        def log_density(alpha):
+            power, rate = 1 + eta[2] + eta[4] * alpha, -eta[3] - eta[5] * alpha
+            log_integral = jax.scipy.special.gammaln(power) - power * jnp.log(rate)
+            g = GammaShape().compute_stats(alpha)["g"]
+            return eta[0] * alpha + eta[1] * g + log_integral
+
+        return log_sum(log_density, self.points)
 
     def _mean(self, eta):
         return jax.grad(self._potential)(eta)
@@ -158,8 +189,11 @@ def make_nodes(groups):
 
 def make_pair_nodes(groups):
     """Returns nodes by name, with one for both variables of a group."""
-    pair, nodes = nd.inference.Node(Collapsed(), (groups,)), make_nodes(groups)
-    return {"pair": pair, "a": nodes["a"], "u": nodes["u"]}
+    return {
+        "pair": nd.inference.Node(Collapsed(), (groups,)),
+        "a": nd.inference.Node(SummedShape()),
+        "u": nd.inference.Node(nd.ClosedForm(nd.Gamma())),
+    }
 
 
 def energy(t, total, total_log, n):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -200,6 +201,24 @@ def test_stream(example, tmp_path, capsys):
     assert all(float(error) <= 1e-9 for _, *errors in found for error in errors)
     assert abs(float(re.search(r"rms (\S+) sd", printed)[1]) - 1) < 0.1
     assert [path.name for path in tmp_path.iterdir()] == ["stream.png"]
+
+
+@pytest.mark.slow
+def test_sharded_plates():
+    """Four devices of the host, which JAX has to be told before it starts."""
+    path = EXAMPLES / "inference" / "sharded_plates.py"
+    command = [sys.executable, path, "--groups", "40", "--sites", "80", "--sweeps", "5"]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    printed = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert "groups: 40 elements on 4 devices, {10} on each" in printed
+    assert "sites: 80 elements on 4 devices, {20} on each" in printed
+    differences = re.findall(r"largest relative difference (\S+)", printed)
+    assert len(differences) == 2
+    assert all(float(difference) <= 1e-6 for difference in differences)
+    # Sums over the plate travel, and no plate does.
+    assert re.findall(r"by collective: (.+)", printed) == ["{'all-reduce': 1}", "none"]
 
 
 @pytest.mark.slow

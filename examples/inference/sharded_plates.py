@@ -68,7 +68,7 @@ def compare(name, update, arguments, plate, devices):
     held = {len(leaf.addressable_shards[0].data) for leaf in large}
     print(f"{name}: {plate} elements on {devices} devices, {held} on each")
     print(f"{name}: largest relative difference {worst:.1e}")
-    print(f"{name}: elements in the largest array by collective {collectives(compiled)}")
+    print(f"{name}: elements in the largest array by collective: {collectives(compiled) or 'none'}")
 
 
 def main():

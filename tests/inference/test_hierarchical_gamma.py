@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import nnef_dists as nd
 
@@ -20,27 +21,45 @@ def load():
 
 
 def test_posterior():
-    """Groups within 0.05 sd; mean field of the shared shape and rate is slightly too narrow."""
+    """Groups and their ratios exact; the shared shape and rate are slightly too narrow."""
     example = load()
     data = example.simulate(12, 20, 0)
-    nodes = example.make_nodes(12)
+    nodes = example.make_pair_nodes(12)
     report = nd.inference.check_energy(
-        example.energy, example.log_joint, nodes, jax.random.key(0), *data
+        example.pair_energy, example.pair_log_joint, nodes, jax.random.key(0), *data
     )
     assert report.coupled == ()
     run = jax.jit(lambda eta, data: example.infer(nodes, eta, data, 15))
-    eta, bounds = run(example.start(12), data)
+    eta, bounds = run(example.start_pairs(12), data)
     assert np.all(np.diff(bounds) > -1e-5 * np.abs(bounds[-1]))
     found = example.posterior_moments(nodes, eta)
     exact, log_evidence = example.brute_force(*data, found, size=16, points=80)
     # A lower bound, and a tight one.
-    assert -3 < bounds[-1] - log_evidence < 0
+    assert -0.3 < bounds[-1] - log_evidence < 0
     for name, (mean, sd) in found.items():
         mean_error = np.max(np.abs(mean - exact[name][0]) / exact[name][1])
         ratio = sd / exact[name][1]
-        assert mean_error < (0.05 if name == "alpha" else 0.1), name
-        lowest = 0.95 if name == "alpha" else 0.85
-        assert lowest < np.min(ratio) <= np.max(ratio) < 1.05, name
+        # With 12 groups a and u, which have a factor each, are far from independent.
+        assert mean_error < (0.01 if name == "alpha" else 0.12), name
+        lowest = 0.98 if name == "alpha" else 0.85
+        assert lowest < np.min(ratio) <= np.max(ratio) < 1.02, name
+
+
+@pytest.mark.parametrize(
+    ("source", "eta"),
+    [
+        # Wider than the grid at either end, and narrower than its steps.
+        ("SummedShape", [-1e-3, -0.5]),
+        ("SummedShape", [-1.0, -0.95]),
+        ("Collapsed", [-1e6 * 0.1, 1e6, 1.0, -1.0, 1.0, -1.0]),
+    ],
+)
+def test_a_sum_that_does_not_hold_the_density_is_nan(source, eta):
+    q = getattr(load(), source)()
+    eta = jnp.asarray(eta)
+    assert q.family.is_valid_eta(eta)
+    assert np.isnan(jax.jit(q.log_partition)(eta))
+    assert np.isnan(jax.jit(q.mean)(eta)).all()
 
 
 def test_the_shared_shape_of_many_groups_in_single_precision():

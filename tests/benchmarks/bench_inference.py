@@ -1,0 +1,308 @@
+"""Message passing beside its peers: seconds, errors, and how sure it is.
+
+    python tests/benchmarks/bench_inference.py [groups] [nuts] [plates] [network]
+
+groups    the hierarchical gamma model of `examples/hierarchical_gamma.py`, 1,000 groups of 20:
+          seconds of compilation and of 40 sweeps, errors of means and ratios of standard deviations
+nuts      the same data by NumPyro: NUTS, and SVI with normal and with Laplace guides in
+          unconstrained coordinates
+plates    one update of 10,000 shapes by quadrature, by a fixed grid and by a network, and the share
+          of A and mu
+network   the model with a learned A instead of quadrature, and intervals of posterior means and of
+          the evidence over draws of the network's weights
+
+Errors are those of posterior means in exact standard deviations, by integration. Seconds are
+processor time of one core or two. Medians of five runs, after compilation, unless they are stated.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO, autoguide
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import hierarchical_gamma as gamma
+import training
+
+GROUPS, OBSERVATIONS, SWEEPS, PLATE = 1000, 20, 40, 10_000
+
+
+def compiled(function, *args):
+    """A compiled program, and seconds of tracing and compilation."""
+    clock = time.process_time()
+    program = jax.jit(function).lower(*args).compile()
+    return program, time.process_time() - clock
+
+
+def measure(program, *args, repeats=5):
+    """The result of a program, and the median of its seconds."""
+    seconds = []
+    result = jax.block_until_ready(program(*args))
+    for _ in range(repeats):
+        clock = time.process_time()
+        result = jax.block_until_ready(program(*args))
+        seconds.append(time.process_time() - clock)
+    return result, float(np.median(seconds))
+
+
+def print_errors(title, found, exact):
+    line = []
+    for name, (mean, sd) in found.items():
+        z = np.max(np.abs(mean - exact[name][0]) / exact[name][1])
+        ratio = np.asarray(sd) / exact[name][1]
+        line.append(f"{name} {z:.4f} ({np.min(ratio):.3f}-{np.max(ratio):.3f})")
+    print(f"  {title:22s} {', '.join(line)}", flush=True)
+
+
+def truth(data):
+    """Exact moments of the shapes, a and u, around those of message passing."""
+    nodes = gamma.make_pair_nodes(GROUPS)
+    eta, _ = jax.jit(lambda eta: gamma.infer(nodes, eta, data, 10))(gamma.start_pairs(GROUPS))
+    return gamma.brute_force(*data, gamma.posterior_moments(nodes, eta))
+
+
+def groups(options):
+    data = gamma.simulate(GROUPS, OBSERVATIONS, 0)
+    exact, log_evidence = truth(data)
+    print("  largest error of a mean in sd, and ratio of standard deviations")
+    for title, nodes, start in (
+        ("pair", gamma.make_pair_nodes(GROUPS), gamma.start_pairs(GROUPS)),
+        ("mean field", gamma.make_nodes(GROUPS), gamma.start(GROUPS)),
+    ):
+        program, compilation = compiled(lambda e, n=nodes: gamma.infer(n, e, data, SWEEPS), start)
+        (eta, bounds), seconds = measure(program, start)
+        print_errors(title, gamma.posterior_moments(nodes, eta), exact)
+        print(
+            f"  {title:22s} compilation {compilation:.1f} s, {SWEEPS} sweeps {seconds:.3f} s, "
+            f"log evidence - ELBO {log_evidence - float(bounds[-1]):.2f} nats",
+            flush=True,
+        )
+
+
+def model(total, total_log, n):
+    """The model for NumPyro, up to a constant."""
+
+    def log_prior(a):
+        return a * jnp.log(a) - a - jax.scipy.special.gammaln(a) - a / 2
+
+    positive = dist.ImproperUniform(dist.constraints.positive, (), ())
+    a, u = numpyro.sample("a", positive), numpyro.sample("u", dist.Exponential())
+    numpyro.factor("prior of a", log_prior(a))
+    with numpyro.plate("groups", len(total)):
+        w = numpyro.sample("w", dist.Gamma(a, a * u))
+        alpha = numpyro.sample("alpha", positive)
+        rate = alpha * w
+        likelihood = n * (alpha * jnp.log(rate) - jax.scipy.special.gammaln(alpha))
+        likelihood = likelihood + alpha * total_log - rate * total
+        numpyro.factor("likelihood", likelihood + log_prior(alpha))
+
+
+def nuts(options):
+    data = gamma.simulate(GROUPS, OBSERVATIONS, 0)
+    exact, _ = truth(data)
+    print("  largest error of a mean in sd, and ratio of standard deviations")
+
+    def moments(draws):
+        return {name: (draws[name].mean(0), draws[name].std(0)) for name in ("alpha", "a", "u")}
+
+    sampler = MCMC(NUTS(model), num_warmup=500, num_samples=options.draws, progress_bar=False)
+    seconds = []
+    for key in (0, 1):
+        clock = time.process_time()
+        sampler.run(jax.random.key(key), *data)
+        draws = jax.tree.map(np.asarray, sampler.get_samples())
+        seconds.append(time.process_time() - clock)
+    effective = {
+        name: float(np.min(numpyro.diagnostics.effective_sample_size(draws[name][None])))
+        for name in ("alpha", "a", "u")
+    }
+    print_errors("NUTS", moments(draws), exact)
+    sizes = ", ".join(f"{name} {size:.0f}" for name, size in effective.items())
+    print(
+        f"  {'NUTS':22s} 500 + {options.draws} draws: {seconds[0]:.1f} s with compilation, "
+        f"{seconds[1]:.1f} s without; smallest effective sizes: {sizes}",
+        flush=True,
+    )
+    for title, guide, steps in (
+        ("SVI, normal", autoguide.AutoNormal(model), 5000),
+        ("SVI, Laplace", autoguide.AutoLaplaceApproximation(model), 5000),
+    ):
+        svi = SVI(model, guide, numpyro.optim.Adam(0.01), Trace_ELBO())
+        clock = time.process_time()
+        result = svi.run(jax.random.key(2), steps, *data, progress_bar=False)
+        draws = guide.sample_posterior(
+            jax.random.key(3), result.params, *data, sample_shape=(20_000 if "n" in title else 0,)
+        )
+        seconds = time.process_time() - clock
+        print_errors(title, moments(jax.tree.map(np.asarray, draws)), exact)
+        print(f"  {title:22s} {steps} steps {seconds:.1f} s with compilation", flush=True)
+
+
+def learn(key, labels=1024):
+    """A Bayesian network as the source of A of `GammaShape`, from labels at posteriors."""
+    family, keys = gamma.GammaShape(), jax.random.split(key, 8)
+    shapes = jnp.exp(jax.random.uniform(keys[0], (512,), minval=-2.0, maxval=3.0))
+    # Of observations with the shape a, the mean of g + 1 is digamma(a) - log(a).
+    rows = jnp.stack([jax.scipy.special.digamma(shapes) - jnp.log(shapes), jnp.ones(512)], 1)
+    law = nd.posterior_etas(jnp.array([-0.5, 0.5]), rows, (0.5, 3000.0))
+    clock = time.process_time()
+    data, unseen = (
+        nd.estimate_moments(family, family.sample_eta(keys[i], size, law), keys[i + 1]).only_ok()
+        for i, size in ((1, labels), (3, labels // 4))
+    )
+    labeled = time.process_time()
+    network = nd.LogPartitionNetwork(family, data, width=32, depth=2, key=keys[5])
+    network, _ = training.fit_means(
+        network, data, keys[6], loss=nd.sobolev_loss, steps=2000, learning_rate=1e-3
+    )
+    network, _ = training.fit_widths(network, data, unseen, keys[7])
+    print(
+        f"  {len(data)} labels {labeled - clock:.0f} s, training "
+        f"{time.process_time() - labeled:.0f} s",
+        flush=True,
+    )
+    return nd.AmortizedFamily(family, network), law
+
+
+def fixed_grid():
+    return gamma.SummedShape(points=401)
+
+
+def plates(options):
+    q, _ = learn(jax.random.key(0), 256)
+    data = gamma.simulate(PLATE, OBSERVATIONS, 0)
+    for title, source in (
+        ("quadrature", nd.Quadrature(gamma.GammaShape(), points=gamma.POINTS)),
+        ("fixed grid, 401 points", fixed_grid()),
+        ("network", q),
+    ):
+        nodes = gamma.make_nodes(PLATE) | {"alpha": nd.inference.Node(source, (PLATE,))}
+        nodes["a"] = nd.inference.Node(gamma.SummedShape())
+        eta = gamma.start(PLATE)
+        eta = jax.jit(lambda e, n=nodes: nd.inference.step(gamma.energy, n, e, "alpha", *data))(eta)
+
+        def update(eta, nodes=nodes):
+            """The step of w, which takes the means of all shapes."""
+            return nd.inference.step(gamma.energy, nodes, eta, "w", *data)["w"]
+
+        program, compilation = compiled(update, eta)
+        _, seconds = measure(program, eta)
+        alone, _ = compiled(jax.vmap(source.mean), eta["alpha"])
+        _, share = measure(alone, eta["alpha"])
+        print(
+            f"  {title:22s} {1e3 * seconds:.0f} ms, of these mu {1e3 * share:.0f} ms; compilation "
+            f"{compilation:.1f} s",
+            flush=True,
+        )
+
+
+def with_network(nodes, q, network):
+    """Nodes with another network in place of that of q."""
+    family = eqx.tree_at(lambda q: q.network, q, network)
+    return {
+        name: nd.inference.Node(family, node.plate) if name in ("alpha", "a") else node
+        for name, node in nodes.items()
+    }
+
+
+def network(options):
+    with jax.enable_x64(True):
+        q, law = learn(jax.random.key(0))
+        exact = nd.Quadrature(q.family)
+        etas = q.family.sample_eta(jax.random.key(5), 256, law)
+        both = jax.jit(jax.vmap(lambda q, eta: (q.mean(eta), q.covariance(eta)), (None, 0)))
+        mean, covariance = both(exact, etas)
+        sd = jnp.sqrt(jnp.diagonal(covariance, axis1=1, axis2=2))
+        z = (jax.vmap(q.mean)(etas) - mean) / sd
+        print(f"  fresh etas: z rms {jnp.sqrt(jnp.mean(z**2)):.1e}, largest {jnp.abs(z).max():.1e}")
+
+        data = gamma.simulate(GROUPS, OBSERVATIONS, 0)
+        nodes, start = gamma.make_nodes(GROUPS), gamma.start(GROUPS)
+
+        def infer(nodes):
+            return gamma.infer(nodes, start, data, SWEEPS)
+
+        eta, bounds = jax.jit(lambda: infer(nodes))()
+        right = gamma.posterior_moments(nodes, eta)
+        learned = with_network(nodes, q, q.network)
+        program, compilation = compiled(lambda: infer(learned))
+        (eta, learned_bounds), seconds = measure(program)
+        print(f"  compilation {compilation:.1f} s, {SWEEPS} sweeps {seconds:.2f} s")
+        for name in ("alpha", "a"):
+            mean = jax.vmap(q.mean)(eta[name].reshape(-1, 2))[:, 0]
+            off = np.max(np.abs(mean - right[name][0]) / right[name][1])
+            print(f"  network beside quadrature, {name}: within {off:.1e} sd")
+        off = float(learned_bounds[-1] - bounds[-1])
+        print(f"  network beside quadrature, ELBO: {off:.1e} nats")
+
+        few, sums = 200, (data[0][:200], data[1][:200], data[2])
+        small = gamma.make_nodes(few)
+
+        def moments_of(nodes):
+            eta, bounds = gamma.infer(nodes, gamma.start(few), sums, SWEEPS)
+            stats = nd.inference.expected_statistics(nodes, eta)
+            return jnp.concatenate(
+                [stats["alpha"]["alpha"], stats["a"]["alpha"][None], bounds[-1:]]
+            )
+
+        right = jax.jit(lambda: moments_of(small))()
+        drawn = jax.jit(
+            lambda net, key: nd.bayes.predictive_draws(
+                net, lambda net: moments_of(with_network(small, q, net)), key, 64
+            )
+        )(q.network, jax.random.key(6))
+        for level in (0.5, 0.9):
+            low, high = nd.bayes.central_interval(drawn, level)
+            held = (low <= right) & (right <= high)
+            print(
+                f"  {level:.0%} intervals over the weights, {few} groups: shapes "
+                f"{jnp.mean(held[:few]):.0%}, a {bool(held[few])}, evidence {bool(held[-1])}"
+            )
+
+        # Conjugate updates: evidence and means of posteriors, from a common prior.
+        prior = jnp.array([-0.5, 0.5])
+
+        def conjugate(q):
+            evidence = jax.vmap(lambda eta: nd.inference.evidence(q, prior, eta))(etas)
+            return jnp.concatenate([jax.vmap(q.mean)(etas), evidence[:, None]], 1)
+
+        right = jax.jit(conjugate)(exact)
+        drawn = jax.jit(
+            lambda net, key: nd.bayes.predictive_draws(
+                net, lambda net: conjugate(eqx.tree_at(lambda q: q.network, q, net)), key, 256
+            )
+        )(q.network, jax.random.key(7))
+        for level in (0.5, 0.9):
+            low, high = nd.bayes.central_interval(drawn, level)
+            held = jnp.mean((low <= right) & (right <= high), 0)
+            print(
+                f"  {level:.0%} intervals over the weights, {len(etas)} conjugate posteriors: "
+                f"means {held[0]:.0%} and {held[1]:.0%}, evidence {held[2]:.0%}"
+            )
+
+
+PARTS = {"groups": groups, "nuts": nuts, "plates": plates, "network": network}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
+    parser.add_argument("--draws", type=int, default=1000, help="of NUTS")
+    options = parser.parse_args()
+    for name in options.parts or PARTS:
+        print(f"== {name}", flush=True)
+        PARTS[name](options)
+
+
+if __name__ == "__main__":
+    main()
