@@ -155,7 +155,7 @@ class Collapsed(AbstractTractableFamily):
     """
 
     family: nd.ExponentialFamily = eqx.field(static=True, default_factory=ShapeAndMean)
-    points: int = eqx.field(static=True, default=801)
+    points: int = eqx.field(static=True, default=401)
     sampler: AbstractSampler = eqx.field(default_factory=HMCSampler)
     strict: bool = eqx.field(static=True, default=False)
 

@@ -37,6 +37,12 @@ def weighted_moments(log_weights: np.ndarray, stats: np.ndarray) -> Truth:
     return Truth(float(log_partition), mean, (weights[:, None] * centered).T @ centered)
 
 
+def _box(low, high, count):
+    """Axes of a grid, and its nodes, `(nodes, dim)`."""
+    axes = [np.linspace(*ends, count) for ends in zip(low, high, strict=True)]
+    return axes, np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+
+
 def box_moments(log_density, statistics, dim: int, points: int, reach: float = 60.0) -> Truth:
     """The trapezoidal rule in R^dim, for smooth densities, over the box that matters.
 
@@ -45,17 +51,18 @@ def box_moments(log_density, statistics, dim: int, points: int, reach: float = 6
     `(nodes, dim)`.
     """
     low, high = np.full(dim, -reach), np.full(dim, reach)
-    coarse = {1: 401, 2: 41, 3: 25}[dim]
-    for zoom in range(_ZOOMS):
-        count = points if zoom == _ZOOMS - 1 else coarse
-        axes = [np.linspace(*ends, count) for ends in zip(low, high, strict=True)]
-        nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, dim)
+    for _ in range(_ZOOMS):
+        axes, nodes = _box(low, high, {1: 401, 2: 41, 3: 25}[dim])
         logs = log_density(nodes)
         level = min(logs.max() - _NEGLIGIBLE_NATS, np.quantile(logs, 0.95))
         matters = nodes[logs >= level]
-        step = (high - low) / (count - 1)
+        step, width = np.array([axis[1] - axis[0] for axis in axes]), high - low
         low = np.maximum(low, matters.min(0) - step)
         high = np.minimum(high, matters.max(0) + step)
+        if np.all(high - low > 0.9 * width):
+            break
+    axes, nodes = _box(low, high, points)
+    logs = log_density(nodes)
     log_cell = sum(np.log(axis[1] - axis[0]) for axis in axes)
     return weighted_moments(logs + log_cell, statistics(nodes))
 

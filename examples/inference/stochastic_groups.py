@@ -93,7 +93,7 @@ def draw(curves, minibatch, groups):
     figure = Figure(figsize=(6, 3.6), dpi=160, layout="constrained")
     axes = figure.subplots()
     for (name, (work, distance)), style in zip(curves.items(), ("o-", "-", "o--"), strict=True):
-        axes.loglog(work, np.maximum(distance, 1e-4), style, markersize=3, label=name)
+        axes.loglog(work, np.maximum(distance, 1e-6), style, markersize=3, label=name)
     axes.axhline(0.1, color="gray", linewidth=0.8)
     axes.set(
         title=f"{groups:,} groups, minibatches of {minibatch}",
