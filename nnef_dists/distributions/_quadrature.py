@@ -75,7 +75,8 @@ class Quadrature(AbstractTractableFamily):
             jnp.isfinite(found.error),
             f"Expected quadrature of {self.family!r} to converge to 1e-3",
             f"a larger error bound at {eta}",
-            "Increase points, use float64, or use an AmortizedFamily.",
+            "Increase points, use float64, or use an AmortizedFamily. Where the integral diverges, "
+            "correct natural_domain; nd.check_family tells.",
         )
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:

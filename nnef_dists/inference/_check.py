@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
 from nnef_dists.inference._node import Node, Nodes, NodeStatistics, over_plate
-from nnef_dists.inference._step import Energy, check_scalar, of_node
+from nnef_dists.inference._step import Energy, energy_of, of_node
 
 # Random points, and the largest number of plate elements whose second derivatives are computed.
 _POINTS = 8
@@ -137,7 +137,7 @@ def _check_difference(
                 f"Expected log_joint(x, *args) to return a scalar, in nats; got shape "
                 f"{jnp.shape(joint)}. Sum over plates with jnp.sum."
             )
-        return check_scalar(energy(statistics, *args)) + sum(measures), joint
+        return energy_of(energy, statistics, args) + sum(measures), joint
 
     first = {name: x[0] for name, x in points.items()}
     ours, theirs = terms(first, args)
@@ -148,6 +148,14 @@ def _check_difference(
             change = ours - theirs - constant
             if not abs(change) <= _TOLERANCE * (1 + abs(ours) + abs(theirs) + abs(constant)):
                 changes.setdefault(name, change)
+    unknown = [name for name, change in changes.items() if np.isnan(change)]
+    if np.isnan(constant) or unknown:
+        where = f"when node {unknown[0]!r} alone moves" if unknown else "at the first points"
+        raise ValueError(
+            f"Expected the energy and log_joint to be finite at points of the supports; got NaN "
+            f"{where}. Check the support of each family (a positive variable needs "
+            "`support = Exp()`) and the arguments of logarithms."
+        )
     if changes:
         found = ", ".join(
             f"by {change:.6g} nats when node {name!r} alone moves"
@@ -191,11 +199,15 @@ def _check_linear(
             curved = is_curved(along.reshape(flat.shape))
             if curved[element].any():
                 other = node.q.family.stat_names[int(np.argmax(curved[element]))]
+                term = (
+                    f"with a product of its statistics {statistic!r} and {other!r}"
+                    if other != statistic
+                    else f"that is curved in its statistic {statistic!r}, as its square would be"
+                )
                 raise ValueError(
                     f"Expected an energy that is linear in the statistics of node {name!r}; got "
-                    f"one with a product of its statistics {statistic!r} and {other!r}. Give the "
-                    "node a family that has the product as a statistic, or pass the term as "
-                    "`extra`."
+                    f"one {term}. Give the node a family that has this term as a statistic, or "
+                    "pass it as `extra`."
                 )
             coupled |= bool(curved.any())
     return coupled

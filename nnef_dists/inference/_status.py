@@ -23,12 +23,10 @@ class NodeStatus(NamedTuple):
     accuracy: Float[Array, "*plate"]
 
     def __str__(self) -> str:
-        n = self.valid.size
-        known = jnp.where(jnp.isfinite(self.accuracy), self.accuracy, 0)
-        return (
-            f"{int(self.valid.sum())} of {n} valid, {int(self.accurate.sum())} accurate; largest "
-            f"known error {float(jnp.max(known)):.2g} z"
-        )
+        n, is_known = self.valid.size, jnp.isfinite(self.accuracy)
+        largest = float(jnp.max(jnp.where(is_known, self.accuracy, 0)))
+        error = f"largest known error {largest:.2g} z" if is_known.any() else "errors unknown"
+        return f"{int(self.valid.sum())} of {n} valid, {int(self.accurate.sum())} accurate; {error}"
 
 
 def status(nodes: Nodes, eta: Etas, limit: float = 0.05) -> dict[str, NodeStatus]:

@@ -74,7 +74,7 @@ def elbo(
         # Elements first: A and eta . mu are large, and cancel.
         entropy = jnp.sum(log_partition - jnp.sum(known * mean, -1))
         entropies = entropies + scale.get(name, 1.0) * entropy
-    total = check_scalar(energy(statistics, *args)) + extra + entropies
+    total = energy_of(energy, statistics, args) + extra + entropies
     linear = jnp.stack([_is_linear(energy, statistics, name, args) for name in nodes])
     return jnp.where(jnp.all(linear), total, jnp.nan)
 
@@ -119,7 +119,8 @@ def step(
 
     With rho = 1 the step maximizes the ELBO over the factors of the node, if no two elements of its
     plate are coupled. Smaller values damp it, or make it a step of stochastic natural-gradient
-    ascent.
+    ascent. Whether the energy is linear in the node's statistics is not tested here, but by `elbo`
+    and `check_energy`.
 
     Example:
         ```python
@@ -150,8 +151,9 @@ def step(
         is never clipped.
 
     Raises:
-        ValueError: If the new eta of an element is outside the natural domain or the training
-            region, if names or shapes do not match, or `energy` does not return a scalar.
+        ValueError: If the new eta of an element, or that of another node, is outside the natural
+            domain or the training region, if names or shapes do not match, or `energy` does not
+            return a scalar.
 
     Reference:
         Winn and Bishop, *Variational message passing*, JMLR 6 (2005); Hoffman, Blei, Wang and
@@ -180,16 +182,32 @@ def step(
     found = where_inside(node, new)
     lost = jnp.any(jnp.isnan(found), -1)
     if not isinstance(lost, Tracer) and jnp.any(lost):
+        _check_inside({other: nodes[other] for other in nodes if other != name}, eta)
         first = tuple(int(i) for i in jnp.argwhere(lost)[0])
-        element = f" at plate element {first}" if first else ""
         is_valid = node.q.family.is_valid_eta(new[first])
         what = "in the training region" if is_valid else f"that is a valid eta of {node.q.family!r}"
         raise ValueError(
-            f"Expected a message to node {name!r} {what}; got {new[first]}{element}. Check the "
-            "energy with check_energy, that the prior is proper, or use a smaller rho or "
+            f"Expected a message to node {name!r} {what}; got {new[first]}{_at(first)}. Check "
+            "that the prior is proper, the energy with check_energy, or use a smaller rho or "
             "retreat=True."
         )
     return {**eta, name: found}
+
+
+def _check_inside(nodes: Nodes, eta: Etas) -> None:
+    """Raises for the first node whose own eta has no moments."""
+    for name, node in nodes.items():
+        lost = jnp.any(jnp.isnan(where_inside(node, eta[name])), -1)
+        if jnp.any(lost):
+            first = tuple(int(i) for i in jnp.argwhere(lost)[0])
+            raise ValueError(
+                f"Expected eta of node {name!r} in the domain of {node.q.family!r}; got "
+                f"{eta[name][first]}{_at(first)}. Start from a valid eta of each node."
+            )
+
+
+def _at(element: tuple[int, ...]) -> str:
+    return f" at plate element {element}" if element else ""
 
 
 def _shortened(
@@ -210,17 +228,24 @@ def of_node(
     family = statistics[name].family
 
     def function(flat):
-        return check_scalar(energy({**statistics, name: NodeStatistics(family, flat)}, *args))
+        return energy_of(energy, {**statistics, name: NodeStatistics(family, flat)}, args)
 
     return function
 
 
-def check_scalar(value: Any) -> Float[Array, ""]:
-    """Returns what an energy returns.
+def energy_of(energy: Energy, statistics: Statistics, args: tuple) -> Float[Array, ""]:
+    """Returns the energy of statistics.
 
     Raises:
-        ValueError: If it is not a floating scalar.
+        ValueError: If it is not a floating scalar, or the energy looks up a node that is not there.
     """
+    try:
+        value = energy(statistics, *args)
+    except KeyError as error:
+        raise ValueError(
+            f"Expected energy(statistics, *args) to look up nodes among {list(statistics)}; got "
+            f"KeyError: {error}. Add the node, or correct the name."
+        ) from error
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(

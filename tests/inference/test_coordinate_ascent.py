@@ -297,6 +297,14 @@ class TestRefusals:
             (lambda n, e: elbo(lambda t: t["w"]["x"], n, e), r"scalar.*jnp\.sum"),
             (lambda n, e: elbo(lambda t: t["w"]["xx"], n, e), r"one of \['log_x', 'x'\]; got 'xx'"),
             (lambda n, e: elbo(poisson, n, e, COUNTS, scale={"v": 2.0}), "got 'v'"),
+            (
+                lambda n, e: step(lambda t: t["v"]["x"], n, e, "w"),
+                r"look up nodes among \['w', 'b'\]; got KeyError: 'v'",
+            ),
+            (
+                lambda n, e: step(poisson, n, {**e, "b": jnp.array([1.0, 1.0])}, "w", COUNTS),
+                r"eta of node 'b' in the domain of Gamma\(\); got \[1\. 1\.\]\. Start from",
+            ),
         ],
     )
     def test_arguments(self, call, message):

@@ -28,4 +28,5 @@ def test_valid_and_accurate_elements():
     # A network that was not validated does not know.
     np.testing.assert_array_equal(found["learned"].valid, [True, False])
     assert not found["learned"].accurate.any()
+    assert str(found["learned"]) == "1 of 2 valid, 0 accurate; errors unknown"
     assert str(found["shape"]).startswith("2 of 3 valid, 2 accurate")
