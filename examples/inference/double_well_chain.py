@@ -17,6 +17,7 @@ transfer matrix: sums over a grid of each site.
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import jax
@@ -46,8 +47,8 @@ def log_message(eta, y):
     return jax.nn.logsumexp(logs) + jnp.log(x[1] - x[0])
 
 
-@jax.jit
-def pass_messages(sites, onward, back):
+@functools.partial(jax.jit, static_argnums=0)
+def pass_messages(log_message, sites, onward, back):
     """Renews the messages from each site to the next, given those in the other direction.
 
     Returns them, the natural parameters that each site gets from the site before it, `(n, 4)`, and
@@ -68,17 +69,18 @@ def pass_messages(sites, onward, back):
     return onward.at[1:].set(messages), log_integrals
 
 
-def propagate(sites, sweeps):
+def propagate(sites, sweeps, log_message=log_message):
     """Expectation propagation from flat messages: marginals, evidence, and changes by sweep."""
+    renew = functools.partial(pass_messages, log_message)
     sites = jnp.asarray(sites)
     right = left = jnp.zeros_like(sites)  # messages to the right and to the left
     changes = []
     for _ in range(sweeps):
         old = jnp.stack([right, left])
-        right, _ = pass_messages(sites, right, left)
-        left = pass_messages(sites[::-1], left[::-1], right[::-1])[0][::-1]
+        right, _ = renew(sites, right, left)
+        left = renew(sites[::-1], left[::-1], right[::-1])[0][::-1]
         changes.append(float(jnp.max(jnp.abs(jnp.stack([right, left]) - old))))
-    _, log_pairs = pass_messages(sites, right, left)
+    _, log_pairs = renew(sites, right, left)
     eta = sites + right + left
     log_sites = jax.jit(jax.vmap(Q.log_partition))(eta)
     return eta, float(jnp.sum(log_pairs) - jnp.sum(log_sites[1:-1])), changes

@@ -1,6 +1,6 @@
 """Message passing beside its peers: seconds, errors, and how sure it is.
 
-    python tests/benchmarks/bench_inference.py [groups] [nuts] [plates] [network]
+    python tests/benchmarks/bench_inference.py [groups] [nuts] [plates] [network] [chain]
 
 groups    the hierarchical gamma model of `examples/hierarchical_gamma.py`, 1,000 groups of 20:
           seconds of compilation and of 40 sweeps, errors of means and ratios of standard deviations
@@ -10,6 +10,8 @@ plates    one update of 10,000 shapes by quadrature, by a fixed grid and by a ne
           of A and mu
 network   the model with a learned A instead of quadrature, and intervals of posterior means and of
           the evidence over draws of the network's weights
+chain     the 64 double wells of `examples/inference/double_well_chain.py`, with a learned A in all
+          messages
 
 Errors are those of posterior means in exact standard deviations, by integration. Seconds are
 processor time of one core or two. Medians of five runs, after compilation, unless they are stated.
@@ -31,6 +33,8 @@ from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO, autoguide
 import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "inference"))
+import double_well_chain as wells
 import hierarchical_gamma as gamma
 import training
 
@@ -294,7 +298,46 @@ def network(options):
             )
 
 
-PARTS = {"groups": groups, "nuts": nuts, "plates": plates, "network": network}
+# Around the sites' own etas; a message adds to them, and J y to the first.
+CHAIN = {"x": (-4.5, 4.5), "x2": (1.6, 3.2), "x3": (-0.3, 0.3), "x4": (-1.4, -0.9)}
+
+
+def chain(options):
+    sites = wells.make_sites(64, 0)
+    exact, log_evidence = wells.transfer(sites)
+    mean, sd = wells.moments(exact)
+    with jax.enable_x64(True):
+        family, clock = wells.Q.family, time.process_time()
+        etas = family.sample_eta(jax.random.key(0), 1024, CHAIN)
+        data = nd.estimate_moments(family, etas, jax.random.key(1)).only_ok()
+        labeled = time.process_time()
+        network = nd.LogPartitionNetwork(family, data, width=64, depth=2, key=jax.random.key(2))
+        network, _ = training.fit_means(
+            network, data, jax.random.key(3), loss=nd.sobolev_loss, steps=6000
+        )
+        q = nd.AmortizedFamily(family, network)
+        print(
+            f"  {len(data)} labels {labeled - clock:.0f} s, training "
+            f"{time.process_time() - labeled:.0f} s",
+            flush=True,
+        )
+
+        def learned(eta, y):
+            return q.log_partition(eta.at[0].add(wells.COUPLING * y))
+
+        for title, log_message in (("sums", wells.log_message), ("learned A", learned)):
+            eta, found, changes = wells.propagate(sites, 4, log_message)
+            means, sds = wells.moments(wells.density_of(eta))
+            ratio = sds**2 / sd**2
+            print(
+                f"  {title:22s} means within {np.max(np.abs(means - mean) / sd):.1e} sd, variance "
+                f"ratios {np.min(ratio):.4f} to {np.max(ratio):.4f}, evidence off by "
+                f"{found - log_evidence:.1e} nats; last change of a message {changes[-1]:.0e}",
+                flush=True,
+            )
+
+
+PARTS = {"groups": groups, "nuts": nuts, "plates": plates, "network": network, "chain": chain}
 
 
 def main():
