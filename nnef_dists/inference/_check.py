@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
-from nnef_dists.inference._node import Node, Nodes, NodeStatistics, over_plate
+from nnef_dists.inference._node import ByNode, Node, Nodes, NodeStatistics, over_plate
 from nnef_dists.inference._step import Energy, energy_of, of_node
 
 # Random points, and the largest number of plate elements whose second derivatives are computed.
@@ -71,9 +71,10 @@ def check_energy(
         A report with the constant and the nodes with coupled plate elements. Print it.
 
     Raises:
-        ValueError: If the difference varies with a node, or the energy is not linear in the
-            statistics of a node. The message has the names of all nodes with which the difference
-            varies, or those of the node and of the statistics whose product is in the energy.
+        ValueError: If a term is NaN, if the difference varies with a node, or if the energy is not
+            linear in the statistics of a node. The message has the names of all nodes with which
+            the difference varies, or those of the node and of the statistics whose product is in
+            the energy.
 
     Example:
         `print(nd.inference.check_energy(energy, log_joint, nodes, jax.random.key(0), data))`
@@ -131,7 +132,7 @@ def _check_difference(
             jnp.sum(over_plate(node, node.q.family.log_base_measure, x[name]))
             for name, node in nodes.items()
         ]
-        joint = log_joint(x, *args)
+        joint = log_joint(ByNode(x), *args)
         if jnp.shape(joint) != ():
             raise ValueError(
                 f"Expected log_joint(x, *args) to return a scalar, in nats; got shape "

@@ -48,8 +48,28 @@ class NodeStatistics(eqx.Module):
         return list(self.family.stat_shapes)
 
 
-# What an energy takes.
 Statistics = dict[str, NodeStatistics]
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class ByNode(dict):
+    """What belongs to each node, as energies and log joint densities take it."""
+
+    def __missing__(self, name: str):
+        raise ValueError(
+            f"Expected the name of a node, one of {list(self)}; got {name!r}. Add the node, or "
+            "correct the name."
+        )
+
+    def tree_flatten_with_keys(self):
+        """Returns the children, as those of a dict."""
+        names = tuple(sorted(self))
+        return [(jax.tree_util.DictKey(name), self[name]) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names, children):
+        """Returns the dict of the children."""
+        return cls(zip(names, children, strict=True))
 
 
 @final

@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.inference._node import (
+    ByNode,
     Etas,
     Nodes,
     NodeStatistics,
@@ -183,7 +184,7 @@ def step(
     lost = jnp.any(jnp.isnan(found), -1)
     if not isinstance(lost, Tracer) and jnp.any(lost):
         _check_inside({other: nodes[other] for other in nodes if other != name}, eta)
-        first = tuple(int(i) for i in jnp.argwhere(lost)[0])
+        first = _first(lost)
         is_valid = node.q.family.is_valid_eta(new[first])
         what = "in the training region" if is_valid else f"that is a valid eta of {node.q.family!r}"
         raise ValueError(
@@ -199,11 +200,15 @@ def _check_inside(nodes: Nodes, eta: Etas) -> None:
     for name, node in nodes.items():
         lost = jnp.any(jnp.isnan(where_inside(node, eta[name])), -1)
         if jnp.any(lost):
-            first = tuple(int(i) for i in jnp.argwhere(lost)[0])
+            first = _first(lost)
             raise ValueError(
                 f"Expected eta of node {name!r} in the domain of {node.q.family!r}; got "
                 f"{eta[name][first]}{_at(first)}. Start from a valid eta of each node."
             )
+
+
+def _first(lost: Bool[Array, "*plate"]) -> tuple[int, ...]:
+    return tuple(int(i) for i in jnp.argwhere(lost)[0])
 
 
 def _at(element: tuple[int, ...]) -> str:
@@ -239,13 +244,7 @@ def energy_of(energy: Energy, statistics: Statistics, args: tuple) -> Float[Arra
     Raises:
         ValueError: If it is not a floating scalar, or the energy looks up a node that is not there.
     """
-    try:
-        value = energy(statistics, *args)
-    except KeyError as error:
-        raise ValueError(
-            f"Expected energy(statistics, *args) to look up nodes among {list(statistics)}; got "
-            f"KeyError: {error}. Add the node, or correct the name."
-        ) from error
+    value = energy(ByNode(statistics), *args)
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
@@ -258,7 +257,8 @@ def energy_of(energy: Energy, statistics: Statistics, args: tuple) -> Float[Arra
 def _is_linear(energy: Energy, statistics: Statistics, name: str, args: tuple) -> Bool[Array, ""]:
     """Returns whether the energy is linear in the statistics of the first plate element."""
     flat = jax.lax.stop_gradient(statistics[name].flat)
-    along = jnp.zeros_like(flat).reshape(-1, flat.shape[-1]).at[0].set(1 + jnp.abs(_first(flat)))
+    elements = flat.reshape(-1, flat.shape[-1])
+    along = jnp.zeros_like(elements).at[0].set(1 + jnp.abs(elements[0]))
     function = of_node(energy, jax.lax.stop_gradient(statistics), name, args)
 
     def slope(flat):
@@ -269,7 +269,3 @@ def _is_linear(energy: Energy, statistics: Statistics, name: str, args: tuple) -
     return jnp.abs(curvature) <= jnp.sqrt(jnp.finfo(flat.dtype).eps).astype(flat.dtype) * jnp.abs(
         value
     )
-
-
-def _first(flat: Float[Array, "*plate eta_dim"]) -> Float[Array, " eta_dim"]:
-    return flat.reshape(-1, flat.shape[-1])[0]

@@ -121,6 +121,11 @@ def test_coupled_elements_are_reported():
 
 
 def test_arguments(without_type_checks):
+    with pytest.raises(ValueError, match=r"node, one of \['b', 'w'\]; got 'v'"):
+        check_energy(poisson, lambda v, y: v["v"], RATES, KEY, COUNTS)
+    # A dict of the user's own has its own error.
+    with pytest.raises(KeyError, match="rows"):
+        check_energy(lambda t, y: y["rows"], lambda v, y: 0.0, RATES, KEY, {"y": COUNTS})
     with pytest.raises(ValueError, match=r"log_joint\(x, \*args\) to return a scalar"):
         check_energy(poisson, lambda v, y: v["w"], RATES, KEY, COUNTS)
     with pytest.raises(ValueError, match=r"nodes\['w'\] to be an instance of Node"):

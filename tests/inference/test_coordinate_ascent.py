@@ -299,7 +299,7 @@ class TestRefusals:
             (lambda n, e: elbo(poisson, n, e, COUNTS, scale={"v": 2.0}), "got 'v'"),
             (
                 lambda n, e: step(lambda t: t["v"]["x"], n, e, "w"),
-                r"look up nodes among \['w', 'b'\]; got KeyError: 'v'",
+                r"one of \['w', 'b'\]; got 'v'. Add the node",
             ),
             (
                 lambda n, e: step(poisson, n, {**e, "b": jnp.array([1.0, 1.0])}, "w", COUNTS),

@@ -47,7 +47,7 @@ def field_statistics(u):
 def field_truth(eta):
     eta = np.asarray(eta, np.float64)
     return box_moments(
-        lambda u: field_statistics(u) @ eta, field_statistics, 3, points=31, reach=20.0
+        lambda u: field_statistics(u) @ eta, field_statistics, 3, points=45, reach=20.0
     )
 
 
