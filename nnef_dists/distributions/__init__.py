@@ -5,11 +5,19 @@ from nnef_dists.distributions._amortized import AmortizedFamily
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._closed_form import ClosedForm
 from nnef_dists.distributions._distribution import Distribution
+from nnef_dists.distributions._enumeration import Enumeration
 from nnef_dists.distributions._extrapolation import ExtrapolationWarning
 from nnef_dists.distributions._oracle import OracleReport, mean_or_oracle
 from nnef_dists.distributions._quadrature import Quadrature
 from nnef_dists.distributions._report import ValidationReport
-from nnef_dists.distributions._sampler import HMCSampler, QuadratureSampler
+from nnef_dists.distributions._sampler import (
+    EnumerationSampler,
+    GibbsSampler,
+    HMCSampler,
+    QuadratureSampler,
+    SummationSampler,
+)
+from nnef_dists.distributions._summation import Summation
 from nnef_dists.distributions._symmetric import Symmetric
 from nnef_dists.distributions._validation import ValidationWarning, validate
 
@@ -18,11 +26,16 @@ __all__ = [
     "AmortizedFamily",
     "ClosedForm",
     "Distribution",
+    "Enumeration",
+    "EnumerationSampler",
     "ExtrapolationWarning",
+    "GibbsSampler",
     "HMCSampler",
     "OracleReport",
     "Quadrature",
     "QuadratureSampler",
+    "Summation",
+    "SummationSampler",
     "Symmetric",
     "ValidationReport",
     "ValidationWarning",

@@ -48,6 +48,8 @@ class AbstractTractableFamily(eqx.Module):
     strict: eqx.AbstractVar[bool]
     # The name of the set that `_invert` searches, for messages.
     _region: ClassVar[str] = "natural domain"
+    # Whether calls outside of compiled programs run in double precision.
+    _in_double: ClassVar[bool] = False
 
     @abstractmethod
     def _potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:

@@ -116,7 +116,29 @@ def _program(
     arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
     # None marks the place of an array.
     rest = tuple(None if traced else leaf for leaf, traced in zip(leaves, is_array, strict=True))
+    if q._in_double and not any(isinstance(leaf, Tracer) for leaf in arrays):
+        return _in_double(function, within, structure, rest, arrays)
     return _compiled_program(function, within, structure, rest, arrays)
+
+
+def _in_double(
+    function: Callable, within: Within, structure: Any, rest: tuple, arrays: list[Array]
+) -> Any:
+    """Runs the program in double precision; results have the dtypes of the arguments."""
+    narrow = any(leaf.dtype == jnp.float32 for leaf in arrays)
+
+    def cast(leaf: Any, is_wider: bool) -> Any:
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(leaf, jnp.float64 if is_wider else jnp.float32)
+        is_integer = jnp.issubdtype(leaf.dtype, jnp.integer)
+        return jnp.asarray(leaf, int) if is_integer and not is_wider else leaf
+
+    with jax.enable_x64(True):
+        wide = [cast(leaf, True) for leaf in arrays]
+        found = _compiled_program(function, within, structure, rest, wide)
+    return jax.tree.map(lambda leaf: cast(leaf, False), found) if narrow else found
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

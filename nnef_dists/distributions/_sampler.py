@@ -6,15 +6,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from nnef_dists._checks import guard
+from nnef_dists._checks import check_concrete, guard
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily
-from nnef_dists.moments import Status, sample_hmc
+from nnef_dists.families import AbstractDiscreteSupport, Counts, ExponentialFamily
+from nnef_dists.moments import Status, has_exact_sum, sample_gibbs, sample_hmc
 from nnef_dists.sampling import (
     AbstractSampler,
     HMCConfig,
+    count_states,
+    counts_of,
+    draw_counts,
+    draw_states,
     line_quantiles,
     quadrature_dim,
     transform,
@@ -111,8 +115,90 @@ class QuadratureSampler(AbstractSampler):
         )
 
 
+@final
+class SummationSampler(AbstractSampler):
+    """Draws counts by the sums of `Summation`: independent, and fine under `jax.vmap`."""
+
+    def sample(
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
+    ) -> Int[Array, " n"]:
+        """Draws n integers; see `AbstractSampler`.
+
+        Raises:
+            RuntimeError: If the sum diverges. Inside a compiled program the draws are then -1,
+                which is no count.
+            ValueError: If n < 1, or the support is not `Counts`.
+        """
+        counts_of(family)
+        x, is_exact = draw_counts(key, family, eta, check_integer("n", n, 1))
+        return check_concrete(
+            jnp.where(is_exact, x, -1),
+            is_exact,
+            f"Expected a sum over counts of {family!r} that converges",
+            f"one that does not at {eta}",
+            "Correct natural_domain.",
+            error=RuntimeError,
+        )
+
+
+@final
+class EnumerationSampler(AbstractSampler):
+    """Draws points of a finite support by passing all of them once: independent draws."""
+
+    def sample(
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
+    ) -> Int[Array, "n *x_shape"]:
+        """Draws n points, as integers; see `AbstractSampler`.
+
+        Raises:
+            ValueError: If n < 1, or the support has more than 2^24 points.
+        """
+        count_states(family)
+        return draw_states(key, family, eta, check_integer("n", n, 1))
+
+
+@final
+class GibbsSampler(AbstractSampler):
+    """Draws points of a finite support by Gibbs sampling: `sample_gibbs`, with its checks.
+
+    Args:
+        config: How to sample, and which draws are refused; None is `HMCConfig()`.
+    """
+
+    config: HMCConfig = eqx.field(static=True)
+
+    def __init__(self, config: HMCConfig | None = None):
+        self.config = HMCConfig() if config is None else config
+
+    def sample(
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
+    ) -> Int[Array, "n *x_shape"]:
+        """Draws n points, as integers; see `AbstractSampler`.
+
+        Raises:
+            RuntimeError: If the draws fail the checks of the config. Inside a compiled program all
+                entries are the smallest integer then, which is no value of any support.
+            ValueError: If n < 1, or the support is not finite.
+        """
+        x, label = sample_gibbs(key, family, eta, n, self.config)
+        is_good = label.status == jnp.asarray(Status.OK, label.status.dtype)
+        return check_concrete(
+            jnp.where(is_good, x, jnp.iinfo(x.dtype).min),
+            is_good,
+            "Expected draws that pass the sampler's checks",
+            _StatusName(label.status),
+            "See the label of sample_gibbs for the diagnostics, or use longer chains.",
+            error=RuntimeError,
+        )
+
+
 def default_sampler(family: ExponentialFamily) -> AbstractSampler:
-    """Returns the fastest sampler: by quadrature in one dimension, by HMC otherwise."""
+    """Returns the fastest sampler: by sums or quadrature, else by Gibbs sampling or HMC."""
+    support = family.support
+    if isinstance(support, Counts):
+        return SummationSampler()
+    if isinstance(support, AbstractDiscreteSupport):
+        return EnumerationSampler() if has_exact_sum(family) else GibbsSampler()
     return QuadratureSampler() if quadrature_dim(family) == 1 else HMCSampler()
 
 

@@ -3,6 +3,7 @@
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._base_measure import BaseMeasureAsStatistic
 from nnef_dists.families._beta import Beta
+from nnef_dists.families._categorical import Categorical
 from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import (
     AbstractConstraint,
@@ -12,8 +13,17 @@ from nnef_dists.families._constraints import (
     positive,
     real,
 )
+from nnef_dists.families._counts import Binomial, ConwayMaxwellPoisson, Poisson
 from nnef_dists.families._dirichlet import Dirichlet
 from nnef_dists.families._dirichlet_prior import DirichletPrior
+from nnef_dists.families._discrete import (
+    AbstractDiscreteSupport,
+    AbstractFiniteSupport,
+    Bits,
+    Categories,
+    Counts,
+    Spins,
+)
 from nnef_dists.families._domain import AbstractDomain, CoupledDomain, ProductDomain, domain
 from nnef_dists.families._edges import ClosedDomain, edge
 from nnef_dists.families._edges import edge_charts as edge_charts
@@ -37,7 +47,9 @@ from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
 from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 from nnef_dists.families._polynomial import Polynomial1D
+from nnef_dists.families._random_graph import AbstractRandomGraph, ExponentialRandomGraph
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
+from nnef_dists.families._spins import Ising, PairwiseBinary
 from nnef_dists.families._stein_functions import (
     AbstractFlipFamily,
     AbstractSteinFamily,
@@ -50,6 +62,8 @@ from nnef_dists.families._support import (
     CircleProjection,
     SphereProjection,
 )
+from nnef_dists.families._support import continuous_support as continuous_support
+from nnef_dists.families._support import support_point as support_point
 from nnef_dists.families._symmetries import LocationScale, Permutation, Scaling, SignFlip
 from nnef_dists.families._symmetry import AbstractSymmetry, check_symmetry
 from nnef_dists.families._symmetry import Transformation as Transformation
@@ -63,34 +77,47 @@ from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 __all__ = [
     "AbstractAngularSupport",
     "AbstractConstraint",
+    "AbstractDiscreteSupport",
     "AbstractDomain",
     "AbstractEtaLaw",
+    "AbstractFiniteSupport",
     "AbstractFlipFamily",
     "AbstractNamedFamily",
+    "AbstractRandomGraph",
     "AbstractSteinFamily",
     "AbstractSupport",
     "AbstractSymmetry",
     "AdditiveLogRatio",
     "BaseMeasureAsStatistic",
     "Beta",
+    "Binomial",
+    "Bits",
+    "Categorical",
+    "Categories",
     "CircleProjection",
     "ClosedDomain",
+    "ConwayMaxwellPoisson",
+    "Counts",
     "CoupledDomain",
     "DefiniteConstraint",
     "Dirichlet",
     "DirichletPrior",
     "ExponentialFamily",
+    "ExponentialRandomGraph",
     "FisherBingham",
     "Gamma",
     "GammaShapePrior",
     "GaussianNatural1D",
     "IntervalConstraint",
+    "Ising",
     "LaplaceProduct",
     "LatticePhi4",
     "LocationScale",
     "MinimalMultivariateNormal",
     "MultivariateNormal",
+    "PairwiseBinary",
     "Permutation",
+    "Poisson",
     "Polyhedron",
     "Polynomial1D",
     "ProductDomain",
@@ -98,6 +125,7 @@ __all__ = [
     "Scaling",
     "SignFlip",
     "SphereProjection",
+    "Spins",
     "SteinFunctions",
     "VonMisesHarmonic",
     "check_symmetry",

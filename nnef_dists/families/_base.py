@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from nnef_dists._checks import as_array, as_key, as_point, as_vector, guard
 from nnef_dists.families._declaration import check_declaration, find_stat_shapes
+from nnef_dists.families._discrete import AbstractDiscreteSupport
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._eta_law import EtaLaw, as_eta_law, draw_etas
 from nnef_dists.families._support import Support
@@ -69,7 +70,8 @@ class ExponentialFamily(eqx.Module):
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
         """Returns log h(x), in nats: 0 unless a subclass says otherwise."""
-        return jnp.zeros((), x.dtype)
+        is_floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return jnp.zeros((), x.dtype if is_floating else float)
 
     @property
     def has_unit_base_measure(self) -> bool:
@@ -84,7 +86,8 @@ class ExponentialFamily(eqx.Module):
         """The map from R^n onto the support of x: the identity unless overridden.
 
         A flowjax bijection or, where x has another shape than its coordinates, an
-        `AbstractSupport`.
+        `AbstractSupport`. For discrete x an `AbstractDiscreteSupport`, such as `Counts()` or
+        `Spins(shape)`: h is then relative to counting measure.
         """
         return Identity(self.x_shape)
 
@@ -136,7 +139,25 @@ class ExponentialFamily(eqx.Module):
         Raises:
             ValueError: If `x` has another shape.
         """
-        return self.flatten_stats_or_eta(self.compute_stats(as_point(x, self.x_shape, self)))
+        return self.flatten_stats_or_eta(self.compute_stats(self.as_point(x)))
+
+    @final
+    def as_point(self, x: Array) -> Array:
+        """Returns x as one point with the dtype that statistics take.
+
+        Args:
+            x: One point, of shape `x_shape`.
+
+        Returns:
+            A floating array; integers for `Categories`.
+
+        Raises:
+            ValueError: If `x` has another shape.
+        """
+        x, support = as_point(x, self.x_shape, self), self.support
+        if isinstance(support, AbstractDiscreteSupport):
+            x = x.astype(support.dtype(x.dtype))
+        return x
 
     @final
     def logdensity_fn(self, eta: Float[Array, " eta_dim"]) -> Callable[[Array], Float[Array, ""]]:
@@ -163,11 +184,20 @@ class ExponentialFamily(eqx.Module):
             x: One point, of shape `x_shape`.
 
         Returns:
-            The unnormalized log-density at `x`.
+            The unnormalized log-density at `x`; -inf outside a discrete support.
         """
-        x = as_point(x, self.x_shape, self)
-        stats = self.sufficient_statistics(x)
-        return jnp.sum(eta * stats) + self.log_base_measure(x)
+        support = self.support
+        if not isinstance(support, AbstractDiscreteSupport):
+            return self._eta_dot_stats(eta, self.as_point(x))
+        given = as_point(x, self.x_shape, self)
+        inside = support.contains(given)
+        known = support.point(jnp.zeros(self.x_shape, given.dtype))
+        # T may not exist outside.
+        x = jnp.where(inside, self.as_point(given), known)
+        return jnp.where(inside, self._eta_dot_stats(eta, x), -jnp.inf)
+
+    def _eta_dot_stats(self, eta: Float[Array, " eta_dim"], x: Array) -> Float[Array, ""]:
+        return jnp.sum(eta * self.sufficient_statistics(x)) + self.log_base_measure(x)
 
     @final
     def flatten_stats_or_eta(self, parts: Mapping[str, Array]) -> Float[Array, " eta_dim"]:

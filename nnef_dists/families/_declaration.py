@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnef_dists.families._discrete import AbstractDiscreteSupport
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._support import Support
 
@@ -46,8 +47,14 @@ def check_declaration(family: Any) -> None:
         )
     if not isinstance(support, Support):
         raise ValueError(
-            f"Expected support of {name} to be a flowjax bijection or an AbstractSupport; got "
-            f"{support!r}. Use for example flowjax.bijections.Exp() for x > 0."
+            f"Expected support of {name} to be a flowjax bijection, an AbstractSupport or an "
+            f"AbstractDiscreteSupport; got {support!r}. Use for example "
+            "flowjax.bijections.Exp() for x > 0, and nd.Counts() for whole numbers."
+        )
+    if isinstance(support, AbstractDiscreteSupport) and support.shape != x_shape:
+        raise ValueError(
+            f"Expected a support of the shape of x, {x_shape}, in {name}; got {support!r}, whose "
+            f"shape is {support.shape}."
         )
 
 
@@ -80,12 +87,15 @@ def find_stat_shapes(family: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
             if not jnp.issubdtype(value.dtype, jnp.floating):
                 raise ValueError(
                     f"Expected statistic {stat!r} of {name} to be floating-point; got dtype "
-                    f"{value.dtype}. Convert it with .astype(x.dtype)."
+                    f"{value.dtype}. Convert it with .astype(float)."
                 )
             found.append((stat, value.shape))
 
+    dtype, support = jnp.result_type(float), family.support
+    if isinstance(support, AbstractDiscreteSupport):
+        dtype = support.dtype(dtype)
     try:
-        jax.eval_shape(trace, jax.ShapeDtypeStruct(family.x_shape, jnp.result_type(float)))
+        jax.eval_shape(trace, jax.ShapeDtypeStruct(family.x_shape, dtype))
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         raise ValueError(
             f"Expected compute_stats of {name} to be traceable by JAX; got a use of the value of "

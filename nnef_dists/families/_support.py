@@ -1,8 +1,8 @@
-"""Supports that no bijection of one shape reaches: circle, sphere and simplex."""
+"""What a support is, and those that no bijection of one shape reaches."""
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import equinox as eqx
 import jax
@@ -11,6 +11,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float
 
 from nnef_dists._ranges import check_integer
+from nnef_dists.families._discrete import AbstractDiscreteSupport
 
 # The spread of log r, where r is the auxiliary radius: wide enough for HMC to take long steps on
 # the shell of unit radius, narrow enough for the shell to stay clear of the origin.
@@ -63,7 +64,35 @@ class AbstractAngularSupport(AbstractSupport):
         """Returns the point x of coordinates, the angle last, and its log-weight, in nats."""
 
 
-Support: TypeAlias = AbstractBijection | AbstractSupport
+ContinuousSupport: TypeAlias = AbstractBijection | AbstractSupport
+Support: TypeAlias = ContinuousSupport | AbstractDiscreteSupport
+
+
+def continuous_support(family: Any, user: str) -> ContinuousSupport:
+    """Returns the support of a family for what needs a continuous one.
+
+    Args:
+        family: The exponential family.
+        user: What needs it, for the message.
+
+    Raises:
+        ValueError: If the support is discrete, with what to use instead.
+    """
+    support = family.support
+    if isinstance(support, AbstractDiscreteSupport):
+        raise ValueError(
+            f"Expected a family of continuous x for {user}; {family!r} has the support "
+            f"{support!r}. {support.remedy}"
+        )
+    return support
+
+
+def support_point(family: Any, u: Array) -> Array:
+    """Returns the point of the support, continuous or discrete, that belongs to numbers u."""
+    support = family.support
+    return (
+        support.point(u) if isinstance(support, AbstractDiscreteSupport) else support.transform(u)
+    )
 
 
 @final

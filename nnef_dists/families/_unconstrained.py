@@ -5,11 +5,14 @@ import math
 from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ExponentialFamily
+from nnef_dists.families._support import continuous_support
+
+_USER = "Hamiltonian Monte Carlo and Laplace's approximation"
 
 
 def support_dim(family: ExponentialFamily) -> int:
     """Returns the number n of unconstrained coordinates of a point x."""
-    return math.prod(family.support.shape)
+    return math.prod(continuous_support(family, _USER).shape)
 
 
 def unconstrained_logdensity(
@@ -24,5 +27,6 @@ def unconstrained_logdensity(
         eta: Valid natural parameters, `(eta_dim,)`, not checked.
         u: Flat unconstrained coordinates of one point, `(n,)`.
     """
-    x, log_det = family.support.transform_and_log_det(u.reshape(family.support.shape))
+    support = continuous_support(family, _USER)
+    x, log_det = support.transform_and_log_det(u.reshape(support.shape))
     return family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)

@@ -11,8 +11,10 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily, unconstrain_etas
+from nnef_dists.families import ExponentialFamily, continuous_support, unconstrain_etas
 from nnef_dists.flows._importance import ImportanceEstimate, importance_estimate
+
+_USER = "a flow"
 
 
 @final
@@ -63,7 +65,7 @@ class ConditionalFlow(eqx.Module):
         bijection: AbstractBijection,
         etas: Float[Array, "n eta_dim"],
     ):
-        shape = family.support.shape
+        shape = continuous_support(family, _USER).shape
         size = math.prod(shape)
         expected = (family.unconstrained_dim,)
         if bijection.shape not in (shape, (size,)) or bijection.cond_shape != expected:
@@ -202,7 +204,7 @@ class ConditionalFlow(eqx.Module):
 
     def _target(self, eta, u):
         """The point x at u, and the unnormalized log-density of u."""
-        support = self.family.support
+        support = continuous_support(self.family, _USER)
         x, log_det = support.transform_and_log_det(u.reshape(support.shape))
         return x, self.family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
+from nnef_dists.families import support_point
 from nnef_dists.inference._node import ByNode, Node, Nodes, NodeStatistics, over_plate
 from nnef_dists.inference._step import Energy, energy_of, of_node
 
@@ -109,10 +110,10 @@ def _double(leaf: Any) -> Any:
 
 def _draw(node: Node, key: PRNGKeyArray, n: int) -> Array:
     """Returns points x of a node, `(n, *plate, *x_shape)`, standard normal in coordinates."""
-    support = node.q.family.support
-    u = jax.random.normal(key, (n, *node.plate, *support.shape), jnp.float64)
-    transform = jax.jit(jax.vmap(functools.partial(over_plate, node, support.transform)))
-    return transform(u)
+    family = node.q.family
+    u = jax.random.normal(key, (n, *node.plate, *family.support.shape), jnp.float64)
+    to_point = functools.partial(support_point, family)
+    return jax.jit(jax.vmap(functools.partial(over_plate, node, to_point)))(u)
 
 
 def _statistics(node: Node, x: Array) -> NodeStatistics:

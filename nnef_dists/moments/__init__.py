@@ -6,6 +6,8 @@ from nnef_dists.moments._check_family import check_family
 from nnef_dists.moments._dataset import MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
 from nnef_dists.moments._diagnostics import missing_labels as missing_labels
+from nnef_dists.moments._discrete import has_exact_sum as has_exact_sum
+from nnef_dists.moments._discrete import sample_gibbs
 from nnef_dists.moments._estimate import check_etas as check_etas
 from nnef_dists.moments._estimate import estimate_moments, sample_hmc
 from nnef_dists.moments._estimate import label_etas as label_etas
@@ -30,6 +32,7 @@ __all__ = [
     "estimate_moments",
     "orbit",
     "quadrature_moments",
+    "sample_gibbs",
     "sample_hmc",
     "to_xarray",
 ]

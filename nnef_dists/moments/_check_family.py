@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from nnef_dists.families import (
+    AbstractDiscreteSupport,
     AbstractNamedFamily,
     ClosedDomain,
     ExponentialFamily,
     ProductDomain,
 )
+from nnef_dists.moments._family_discrete import find_discrete_faults
 from nnef_dists.moments._family_faults import find_faults
 from nnef_dists.moments._family_finding import FamilyFinding
 from nnef_dists.moments._family_probes import probe_family
@@ -81,8 +83,12 @@ def check_family(
     - linear dependence of the statistics;
     - a closed form, by its gradient and by quadrature or approximate draws.
 
+    For a discrete support it checks that T is finite on it and linearly independent, that sums over
+    counts converge, and a closed form by sums.
+
     The checks are numerical and run in float64 on the CPU, also without 64-bit mode. They can miss
-    a fault: a statistic that is meant for integers, for example, looks like any other function.
+    a fault: a statistic that is meant for integers, for example, looks like any other function if
+    the support is not declared as `Counts()`.
 
     Example:
         `print(nd.check_family(family, {"x2": (-2.0, -0.5)}, jax.random.key(0)))`
@@ -109,6 +115,9 @@ def check_family(
         if any(finding.severity == "error" for finding in findings):
             return FamilyReport(repr(family), tuple(findings), 0)
         etas, beyond = _choose_etas(family, ranges, jax.device_put(data_key, cpu))
+        if isinstance(family.support, AbstractDiscreteSupport):
+            found = find_discrete_faults(family, etas, beyond)
+            return FamilyReport(repr(family), (*findings, *found), len(etas))
         keys = jax.random.split(jax.device_put(key, cpu), len(etas))
         probes = jax.tree.map(np.asarray, probe_family(family, etas, keys))
         findings += find_faults(family, np.asarray(etas), beyond, probes)
@@ -128,18 +137,22 @@ def _static_findings(family: ExponentialFamily) -> list[FamilyFinding]:
 
     support = family.support
     for dtype in (jnp.float32, jnp.float64):
-        u = jax.ShapeDtypeStruct(support.shape, dtype)
-        x, log_det = jax.eval_shape(support.transform_and_log_det, u)
-        if x.shape != family.x_shape or log_det.shape != ():
-            error(
-                "support",
-                f"the support maps onto points of shape {x.shape} with log-determinants of shape "
-                f"{log_det.shape}; x_shape is {family.x_shape}",
-                f"pass the shape to the bijection, for example Exp({family.x_shape}), or correct "
-                "x_shape",
-            )
-            return found
         point = jax.ShapeDtypeStruct(family.x_shape, dtype)
+        if isinstance(support, AbstractDiscreteSupport):
+            if not jnp.issubdtype(support.dtype(dtype), jnp.floating):
+                continue
+        else:
+            u = jax.ShapeDtypeStruct(support.shape, dtype)
+            x, log_det = jax.eval_shape(support.transform_and_log_det, u)
+            if x.shape != family.x_shape or log_det.shape != ():
+                error(
+                    "support",
+                    f"the support maps onto points of shape {x.shape} with log-determinants of "
+                    f"shape {log_det.shape}; x_shape is {family.x_shape}",
+                    f"pass the shape to the bijection, for example Exp({family.x_shape}), or "
+                    "correct x_shape",
+                )
+                return found
         stats = jax.eval_shape(lambda x: dict(family.compute_stats(x)), point)
         shapes = {name: jnp.shape(value) for name, value in stats.items()}
         if shapes != family.stat_shapes:

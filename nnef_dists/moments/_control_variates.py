@@ -56,16 +56,12 @@ class WideDraws(NamedTuple):
 
     Attributes:
         stats: T there, `(more, eta_dim)`.
-        z: The whitened coordinates, `(more, n)`.
-        score: The gradient of the log-density of z, `(more, n)`.
-        log_density: The log-density, `(more,)`.
+        draws: The arguments of the features, `(more, ...)`.
         weights: The density over the wider one, `(more,)`.
     """
 
     stats: Float[Array, "more eta_dim"]
-    z: Float[Array, "more n"]
-    score: Float[Array, "more n"]
-    log_density: Float[Array, " more"]
+    draws: tuple[Array, ...]
     weights: Float[Array, " more"]
 
     @classmethod
@@ -85,7 +81,7 @@ class WideDraws(NamedTuple):
         stats, score, log_density = jax.vmap(at)(z)
         before = chains.log_density.reshape(-1)[::_STRIDE]
         weights = jnp.exp(log_density - before + n * jnp.log(factor))
-        return cls(stats, z, score, log_density, weights)
+        return cls(stats, (z, score, log_density), weights)
 
 
 def correct_means(
@@ -199,10 +195,11 @@ def correct_label(
     label: MomentLabel,
     stats: Float[Array, "chains draws eta_dim"],
     features: Features,
-    flux: Float[Array, ""],
-    rounding: Float[Array, ""],
-    chains: Chains,
+    draws: tuple[Array, ...],
     wide: WideDraws,
+    *,
+    flux: Float[Array, ""] | float = 0.0,
+    rounding: Float[Array, ""] | float = 0.0,
 ) -> MomentLabel:
     """Corrects the moments of a label by control variates, where that lowers their error.
 
@@ -210,10 +207,10 @@ def correct_label(
         label: What plain averages of the draws say.
         stats: T at the draws, `(chains, draws, eta_dim)`.
         features: The features of a draw.
-        flux: How far from zero these means may be.
-        rounding: What rounding does to the log-density, in nats.
-        chains: The draws.
+        draws: Arrays of all draws, `(chains, draws, ...)`: the arguments of the features.
         wide: Draws of a wider density.
+        flux: How far from zero the means of features may be.
+        rounding: What rounding does to the log-density, in nats.
 
     Returns:
         The label with corrected mean, covariance and standard errors. A statistic whose corrected
@@ -233,8 +230,8 @@ def correct_label(
     corrected, plain = correct_means(
         target,
         lambda _, *draw: features.of_draw(*draw),
-        (stats, chains.z, chains.score, chains.log_density),
-        (wide.stats, wide.z, wide.score, wide.log_density),
+        (stats, *draws),
+        (wide.stats, *wide.draws),
         wide.weights,
         features.simple,
     )

@@ -26,6 +26,8 @@ class Status(IntEnum):
     HEAVY_TAILS = 8
     ROUNDING = 9
     DISAGREES = 10
+    DEGENERATE = 11
+    DIVERGES = 12
 
     @property
     def reason(self) -> str:
@@ -41,6 +43,8 @@ class Status(IntEnum):
             Status.INFLUENTIAL: "a few draws decide",
             Status.HEAVY_TAILS: "tails too heavy to sample, or not integrable",
             Status.ROUNDING: "lost to rounding: eta . T is too large for this dtype",
+            Status.DEGENERATE: "a statistic has the same value in all draws",
+            Status.DIVERGES: "the sum over x diverges, or has too many separate parts",
             Status.DISAGREES: "two estimates disagree (with control variates, or with quadrature)",
         }[self]
 
@@ -59,6 +63,9 @@ class Rung(IntEnum):
     IMPORTANCE = 2, "importance sampling"
     TEMPERED = 3, "tempered sequential Monte Carlo"
     DOUBLE = 4, "HMC in double precision"
+    EXACT = 5, "an exact sum"
+    GIBBS = 6, "Gibbs sampling"
+    TEMPERED_GIBBS = 7, "Gibbs sampling with replica exchange"
 
     def __new__(cls, number: int, method: str) -> "Rung":
         rung = int.__new__(cls, number)

@@ -13,11 +13,12 @@ from tqdm.auto import tqdm
 
 from nnef_dists._checks import as_key, as_rows, check_instance
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
 from nnef_dists.moments._dataset import MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel
+from nnef_dists.moments._discrete import discrete_ladder
 from nnef_dists.moments._label import label_chains
-from nnef_dists.moments._ladder import climb
+from nnef_dists.moments._ladder import LADDER, climb
 from nnef_dists.moments._quadrature import compare_with_quadrature
 from nnef_dists.sampling import HMCConfig, quadrature_dim, sample_chains
 
@@ -147,7 +148,9 @@ def label_etas(
         The labels, with a leading axis of n, as NumPy arrays.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + len(etas)))
-    labels = climb(family, config, etas, keys, on_tile)
+    if isinstance(family.support, AbstractDiscreteSupport):
+        return climb(family, config, etas, keys, discrete_ladder(family), on_tile)
+    labels = climb(family, config, etas, keys, LADDER, on_tile)
     if config.quadrature and quadrature_dim(family) <= 2:
         labels = compare_with_quadrature(family, np.asarray(etas), labels)
     return labels

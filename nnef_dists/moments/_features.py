@@ -183,12 +183,12 @@ class Features(NamedTuple):
     """All features of one density.
 
     Attributes:
-        of_draw: A function of z, of the gradient of its log-density, and of its log-density:
-            numbers whose mean is zero under the density.
+        of_draw: A function of a draw (of HMC, of z, of the gradient of its log-density, and of its
+            log-density): numbers whose mean is zero under the density.
         simple: How many of the first ones are Stein transforms of linear and quadratic functions.
     """
 
-    of_draw: Callable[[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]], Array]
+    of_draw: Callable[..., Array]
     simple: int
 
 

@@ -62,7 +62,10 @@ def label_chains(
         validity = find_validity(density, chains.whitening, chains.z, highest, sd)
         features = draw_features(density, chains.whitening, validity, label.mean)
         wide = WideDraws.of(density, chains)
-        label = correct_label(label, stats, features, validity.flux, rounding, chains, wide)
+        draws = chains.z, chains.score, chains.log_density
+        label = correct_label(
+            label, stats, features, draws, wide, flux=validity.flux, rounding=rounding
+        )
     # A covariance is that around the estimated mean, whose error counts twice.
     of_mean = label.standard_error[:, None] * label.standard_error
     label = label._replace(covariance_error=jnp.hypot(label.covariance_error, of_mean))

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import jax
@@ -191,6 +191,7 @@ def climb(
     config: HMCConfig,
     etas: Float[Array, "n eta_dim"],
     keys: Key[Array, " n"],
+    ladder: Sequence[AbstractRung],
     on_tile: Callable[[int], object] = lambda n: None,
 ) -> MomentLabel:
     """Labels etas, rung by rung, until the labels are valid or no rung is left.
@@ -200,12 +201,13 @@ def climb(
         config: The configuration of the sampler, with the checks of labels.
         etas: Valid natural parameters, `(n, eta_dim)`.
         keys: A key per eta, `(n,)`.
+        ladder: The rungs, in their order.
         on_tile: Called after each tile of the first rung with the number of etas in it.
 
     Returns:
         The labels, with a leading axis of n, as NumPy arrays.
     """
-    return Climb(family, config, etas, keys, on_tile).run(LADDER)
+    return Climb(family, config, etas, keys, on_tile).run(ladder)
 
 
 def longer(config: HMCConfig) -> HMCConfig:

@@ -7,14 +7,17 @@ from typing import final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
-from nnef_dists.families import AbstractNamedFamily, ExponentialFamily
+from nnef_dists.families import AbstractDiscreteSupport, AbstractNamedFamily, ExponentialFamily
+from nnef_dists.moments._discrete import exact_log_sum, has_exact_sum
 from nnef_dists.moments._quadrature import quadrature_moments
 from nnef_dists.sampling import (
     HMCConfig,
     Modes,
+    annealed_log_sum,
     quadrature_dim,
     sample_chains,
     tempered_chains,
@@ -54,9 +57,12 @@ def estimate_log_partition(
 
     In this order: the family's closed form; quadrature, in one and two dimensions; the evidence of
     tempered sequential Monte Carlo, from a wide Gaussian around HMC chains, of several independent
-    populations, whose disagreement is the standard error. The integral is over the measure that the
-    family's densities refer to: that of the angle on the circle, the surface on the sphere, all
-    entries but the last on the simplex.
+    populations, whose disagreement is the standard error. For discrete x it is the sum over all x,
+    or annealed importance sampling by Gibbs sweeps, from all x equally likely.
+
+    The integral is over the measure that the family's densities refer to: counting measure for
+    discrete x, that of the angle on the circle, the surface on the sphere, all entries but the last
+    on the simplex.
 
     Args:
         family: The exponential family.
@@ -73,7 +79,7 @@ def estimate_log_partition(
 
     Reference:
         Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
-        (2006).
+        (2006); Neal, *Annealed importance sampling*, Statistics and Computing 11 (2001).
     """
     check_instance(family, ExponentialFamily, "family")
     eta = family.check_eta(eta)
@@ -87,6 +93,9 @@ def estimate_log_partition(
         )
     key = as_key(key)
     config = HMCConfig(draws=_DRAWS) if config is None else config
+    if isinstance(family.support, AbstractDiscreteSupport):
+        value, error = annealed_log_sum(family, config, eta, key)
+        return LogPartitionEstimate(eta, value, error, "annealed Gibbs sampling")
     value, error, finite = _evidence(family, config, eta, key)
     if not (finite and jnp.isfinite(value)):
         raise ValueError(
@@ -113,12 +122,26 @@ def exact_log_partition(
     if isinstance(family, AbstractNamedFamily):
         value = family.log_partition(eta)
         return LogPartitionEstimate(eta, value, jnp.zeros_like(value), "closed form")
+    if isinstance(family.support, AbstractDiscreteSupport):
+        return _sum(family, eta)
     if quadrature_dim(family) > 2:
         return None
     found = quadrature_moments(family, eta)
     if not found.error < _MOST_ERROR:
         return None
     return LogPartitionEstimate(eta, found.log_partition, found.error, "quadrature")
+
+
+def _sum(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> LogPartitionEstimate | None:
+    """Returns A of a discrete family by a sum over all x, where it is affordable."""
+    if not has_exact_sum(family):
+        return None
+    value, error = exact_log_sum(family, np.asarray(eta))
+    if not error < _MOST_ERROR:
+        return None
+    return LogPartitionEstimate(
+        eta, jnp.asarray(value, eta.dtype), jnp.asarray(error, eta.dtype), "a sum over x"
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

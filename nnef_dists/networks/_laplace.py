@@ -13,7 +13,12 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
-from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
+from nnef_dists.families import (
+    ExponentialFamily,
+    continuous_support,
+    support_dim,
+    unconstrained_logdensity,
+)
 from nnef_dists.networks._importance import Peak, importance_sample
 from nnef_dists.networks._mode import find_mode
 
@@ -228,7 +233,8 @@ def _statistics_and_rest(
     family: ExponentialFamily, u: Float[Array, " n"]
 ) -> tuple[Float[Array, " eta_dim"], Float[Array, ""]]:
     """Returns T, and the terms of the log-density in u that eta does not enter."""
-    x, log_det = family.support.transform_and_log_det(u.reshape(family.support.shape))
+    support = continuous_support(family, "Laplace's approximation")
+    x, log_det = support.transform_and_log_det(u.reshape(support.shape))
     rest = family.log_base_measure(x) + log_det.astype(u.dtype)
     return family.sufficient_statistics(x), rest
 

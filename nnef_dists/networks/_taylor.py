@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
 from nnef_dists.moments import MomentBatch, MomentDataset
 from nnef_dists.networks._laplace import AbstractBase, BaseTerms, Gap, LaplaceBase
 
@@ -96,9 +96,9 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
 def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase | None:
     """Returns the base that suits the data of a family: a `LaplaceBase`, or None.
 
-    Laplace's approximation is chosen if the log-density is smooth, if it has a mode at each of up
-    to 128 labels, and if the error of the base's moments, untrained, is below 0.3 at 90% of these
-    labels, in z units (root mean square over statistics).
+    Laplace's approximation is chosen if x is continuous and the log-density smooth, if it has a
+    mode at each of up to 128 labels, and if the error of the base's moments, untrained, is below
+    0.3 at 90% of these labels, in z units (root mean square over statistics).
 
     Args:
         family: The exponential family.
@@ -107,7 +107,7 @@ def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase 
     Returns:
         The base.
     """
-    if not family.is_smooth:
+    if not family.is_smooth or isinstance(family.support, AbstractDiscreteSupport):
         return None
     base, labels = LaplaceBase(family), data.batch()
     with jax.ensure_compile_time_eval():

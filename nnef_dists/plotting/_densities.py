@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from nnef_dists.families import CircleProjection, ExponentialFamily
+from nnef_dists.families import CircleProjection, ExponentialFamily, continuous_support
 from nnef_dists.plotting._style import (
     BLUE,
     GRAY,
@@ -105,7 +105,7 @@ def plot_densities(
 
 def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndarray]:
     """Points where the density matters, and the density there, which integrates to 1."""
-    support = family.support
+    support = continuous_support(family, "a plot of a density")
     if isinstance(support, CircleProjection):
         x = np.linspace(-np.pi, np.pi, _POINTS)
         logs = jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(jnp.asarray(x, eta.dtype))

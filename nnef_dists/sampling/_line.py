@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.families import AbstractAngularSupport, ExponentialFamily
+from nnef_dists.families import AbstractAngularSupport, ExponentialFamily, continuous_support
 
 # Log-density, in nats, of points without density: far below any other, and finite.
 NOWHERE = -1e30
+_USER = "quadrature"
 
 
 class OnLine(NamedTuple):
@@ -102,7 +103,7 @@ def transform(
     family: ExponentialFamily, u: Float[Array, "*coordinates"]
 ) -> tuple[Array, Float[Array, ""]]:
     """Returns the point x of the coordinates of quadrature, and log|dx/du|, in nats."""
-    support = family.support
+    support = continuous_support(family, _USER)
     if isinstance(support, AbstractAngularSupport):
         return support.at_angle(u.reshape(support.coordinates))
     return support.transform_and_log_det(u.reshape(support.shape))
@@ -110,6 +111,9 @@ def transform(
 
 def quadrature_dim(family: ExponentialFamily) -> int:
     """Returns the number of coordinates that quadrature needs, without auxiliary ones."""
-    if isinstance(family.support, AbstractAngularSupport):
-        return family.support.coordinates
-    return math.prod(family.support.shape)
+    support = continuous_support(family, _USER)
+    return (
+        support.coordinates
+        if isinstance(support, AbstractAngularSupport)
+        else math.prod(support.shape)
+    )

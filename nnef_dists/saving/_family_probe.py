@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, support_point
 from nnef_dists.storage import differences
 
 Description = dict[str, Any]
@@ -20,7 +20,7 @@ def probe(family: ExponentialFamily) -> tuple[str, ...]:
     u = np.sin(1.0 + np.arange(3 * math.prod(shape))).reshape(3, *shape)
     values: list[float] = []
     for point in u:
-        x = family.support.transform(jnp.asarray(point, jnp.float32))
+        x = support_point(family, jnp.asarray(point, jnp.float32))
         values += np.asarray(family.sufficient_statistics(x), np.float64)[:32].tolist()
         values.append(float(family.log_base_measure(x)))
     return tuple(f"{value:.6e}" for value in values)

@@ -1,0 +1,131 @@
+"""Families of one count: Conway-Maxwell-Poisson, Poisson and binomial."""
+
+from typing import ClassVar, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import gammaln
+from jaxtyping import Array, Float
+
+from nnef_dists._ranges import check_integer, check_range
+from nnef_dists.families._base import ExponentialFamily
+from nnef_dists.families._closed_form import AbstractNamedFamily
+from nnef_dists.families._constraints import negative
+from nnef_dists.families._discrete import Counts
+from nnef_dists.families._domain import ProductDomain, domain
+
+
+@final
+class ConwayMaxwellPoisson(ExponentialFamily):
+    """The Conway-Maxwell-Poisson distribution of counts x = 0, 1, ...
+
+        p(x | eta) proportional to exp(eta1 x + eta2 log x!),    eta2 < 0
+
+    Statistics `x` and `log_factorial`; the dispersion is nu = -eta2 and the rate lambda =
+    exp(eta1): lambda^x / (x!)^nu. The dispersion 1 is a Poisson distribution; below 1 the variance
+    exceeds the mean, above 1 it is less. The mode is near lambda^(1 / nu).
+
+    The sum over counts exists for eta2 < 0, as x! beats all powers. The edge eta2 = 0 (a geometric
+    distribution, where eta1 < 0) is left out, so that the domain is open.
+
+    Reference:
+        Shmueli, Minka, Kadane, Borle and Boatwright, *A useful distribution for fitting discrete
+        data*, J. R. Stat. Soc. C 54 (2005).
+    """
+
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[ProductDomain] = domain(log_factorial=negative)
+
+    @property
+    def support(self) -> Counts:
+        """All counts."""
+        return Counts()
+
+    def compute_stats(self, x: Array) -> dict[str, Array]:
+        """Returns x and log x!."""
+        return {"x": x, "log_factorial": gammaln(x + 1)}
+
+    def to_natural(self, rate: Float[Array, ""], dispersion: Float[Array, ""]) -> Float[Array, "2"]:
+        """Returns the eta of a positive rate lambda and a positive dispersion nu."""
+        rate = check_range("rate", rate, 0)
+        return self.check_eta(jnp.stack([jnp.log(rate), -jnp.asarray(dispersion, float)]))
+
+
+@final
+class Poisson(AbstractNamedFamily):
+    """The Poisson distribution of counts x = 0, 1, ...
+
+        p(x | eta) proportional to exp(eta x) / x!
+
+    Statistic `x`; the rate is exp(eta), for all real eta.
+    """
+
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[ProductDomain] = domain()
+
+    @property
+    def support(self) -> Counts:
+        """All counts."""
+        return Counts()
+
+    def compute_stats(self, x: Array) -> dict[str, Array]:
+        """Returns x."""
+        return {"x": x}
+
+    def log_base_measure(self, x: Array) -> Float[Array, ""]:
+        """Returns -log x!."""
+        return -gammaln(x + 1)
+
+    def log_partition(self, eta: Float[Array, "1"]) -> Float[Array, ""]:
+        """Returns A = exp(eta), in nats."""
+        return jnp.exp(self.check_eta(eta)[0])
+
+    def mean(self, eta: Float[Array, "1"]) -> Float[Array, "1"]:
+        """Returns exp(eta)."""
+        return jnp.exp(self.check_eta(eta))
+
+
+@final
+class Binomial(AbstractNamedFamily):
+    """The binomial distribution of x successes in n trials.
+
+        p(x | eta) = C(n, x) exp(eta x - A),    A = n log(1 + exp(eta))
+
+    Statistic `x`; the probability of a success is 1 / (1 + exp(-eta)), for all real eta.
+
+    Args:
+        n: The number of trials, at least 1.
+
+    Raises:
+        ValueError: If `n < 1`.
+    """
+
+    n: int = eqx.field(static=True)
+
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[ProductDomain] = domain()
+
+    def __init__(self, n: int):
+        self.n = check_integer("n", n, 1)
+
+    @property
+    def support(self) -> Counts:
+        """The counts up to n."""
+        return Counts(0, self.n)
+
+    def compute_stats(self, x: Array) -> dict[str, Array]:
+        """Returns x."""
+        return {"x": x}
+
+    def log_base_measure(self, x: Array) -> Float[Array, ""]:
+        """Returns log C(n, x)."""
+        return gammaln(self.n + 1.0) - gammaln(x + 1) - gammaln(self.n - x + 1)
+
+    def log_partition(self, eta: Float[Array, "1"]) -> Float[Array, ""]:
+        """Returns A, in nats."""
+        return self.n * jax.nn.softplus(self.check_eta(eta)[0])
+
+    def mean(self, eta: Float[Array, "1"]) -> Float[Array, "1"]:
+        """Returns n / (1 + exp(-eta))."""
+        return self.n * jax.nn.sigmoid(self.check_eta(eta))

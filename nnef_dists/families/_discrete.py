@@ -1,0 +1,196 @@
+"""Supports of discrete x: counts, spins, bits and categories."""
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Int
+
+from nnef_dists._ranges import check_integer
+
+# The median of the counts that `point` spreads over.
+_TYPICAL_COUNT = 4.0
+
+
+class AbstractDiscreteSupport(eqx.Module):
+    """A countable set of points x: densities are probabilities, with respect to counting measure.
+
+    The base measure h is relative to it: with h = 1 each point has the weight exp(eta . T(x)).
+    Statistics are functions of one point as everywhere, of a floating array of whole numbers (of
+    an integer array for `Categories`). Samples are integers.
+
+    What differentiates in x refuses a discrete support: Hamiltonian Monte Carlo, Laplace's
+    approximation, quadrature and flows.
+
+    Attributes:
+        shape: The shape of x.
+        values: The values of each entry of x, in ascending order; None if there is no largest one.
+    """
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+    # What to use in place of what needs a continuous support.
+    _remedy: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def values(self) -> range | tuple[int, ...] | None:
+        """The values of each entry of x."""
+
+    @property
+    def sites(self) -> int:
+        """The number of entries of x."""
+        return math.prod(self.shape)
+
+    @property
+    def log2_states(self) -> float:
+        """The logarithm to base 2 of the number of points; infinite without a largest value."""
+        return math.inf if self.values is None else self.sites * math.log2(len(self.values))
+
+    @property
+    def remedy(self) -> str:
+        """A sentence that says what to use for this support."""
+        return self._remedy
+
+    def dtype(self, dtype: DTypeLike) -> Any:
+        """Returns the dtype of points for statistics of a floating dtype: the same by default."""
+        return dtype
+
+    @abstractmethod
+    def contains(self, x: Array) -> Bool[Array, ""]:
+        """Returns whether x, of the support's shape, is one of its points."""
+
+    def as_integers(self, x: Array) -> Int[Array, "*shape"]:
+        """Returns points as integers."""
+        return jnp.asarray(x).astype(int)
+
+    @abstractmethod
+    def point(self, u: Array) -> Array:
+        """Returns the point that belongs to real numbers u, of the support's shape.
+
+        Every point belongs to some u. Normal u give points of all kinds: what is checked at random
+        points is checked at these.
+        """
+
+
+@final
+class Counts(AbstractDiscreteSupport):
+    """The whole numbers from `lower` on, or from `lower` to `upper`.
+
+    Args:
+        lower: The smallest number, at least 0.
+        upper: The largest number; None for none.
+
+    Raises:
+        ValueError: If the bounds are no integers, or `upper <= lower`.
+    """
+
+    shape: ClassVar[tuple[int, ...]] = ()
+    lower: int = eqx.field(static=True)
+    upper: int | None = eqx.field(static=True)
+    _remedy: ClassVar[str] = "Use nd.Summation(family), or labels of nd.estimate_moments."
+
+    def __init__(self, lower: int = 0, upper: int | None = None):
+        self.lower = check_integer("lower", lower, 0)
+        self.upper = None if upper is None else check_integer("upper", upper, self.lower + 1)
+
+    @property
+    def values(self) -> range | None:
+        """The numbers; None if there is no largest one."""
+        return None if self.upper is None else range(self.lower, self.upper + 1)
+
+    def contains(self, x: Array) -> Bool[Array, ""]:
+        """Returns whether x is one of the numbers."""
+        inside = (x == jnp.round(x)) & (x >= self.lower)
+        return inside if self.upper is None else inside & (x <= self.upper)
+
+    def point(self, u: Array) -> Array:
+        """Returns about 4 exp(u) above the lower bound, or the upper bound if this is less."""
+        x = self.lower + jnp.floor(_TYPICAL_COUNT * jnp.exp(u))
+        return x if self.upper is None else jnp.minimum(x, self.upper)
+
+
+class AbstractFiniteSupport(AbstractDiscreteSupport):
+    """A discrete support of finitely many points: every entry of x takes the same values."""
+
+    _remedy: ClassVar[str] = (
+        "Use nd.Enumeration(family) for up to 2^24 points, and labels of nd.estimate_moments for "
+        "more."
+    )
+
+    def contains(self, x: Array) -> Bool[Array, ""]:
+        """Returns whether all entries are among the values."""
+        values = jnp.asarray(self.values)
+        return jnp.all(jnp.any(jnp.asarray(x)[..., None] == values, -1))
+
+    def point(self, u: Array) -> Array:
+        """Returns values by their rank: that of the normal distribution function at u."""
+        values = jnp.asarray(self.values)
+        rank = jnp.floor(jax.scipy.special.ndtr(u) * len(values)).astype(int)
+        return values[jnp.clip(rank, 0, len(values) - 1)].astype(self.dtype(u.dtype))
+
+
+@final
+class Spins(AbstractFiniteSupport):
+    """Entries -1 and 1.
+
+    Args:
+        shape: The shape of x.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    values: ClassVar[tuple[int, ...]] = (-1, 1)
+
+    def __init__(self, shape: tuple[int, ...] = ()):
+        self.shape = _check_shape(shape)
+
+
+@final
+class Bits(AbstractFiniteSupport):
+    """Entries 0 and 1.
+
+    Args:
+        shape: The shape of x.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    values: ClassVar[tuple[int, ...]] = (0, 1)
+
+    def __init__(self, shape: tuple[int, ...] = ()):
+        self.shape = _check_shape(shape)
+
+
+@final
+class Categories(AbstractFiniteSupport):
+    """Entries 0, ..., k - 1, as integers, so that statistics can use them as indices.
+
+    Args:
+        k: The number of categories, at least 2.
+        shape: The shape of x.
+
+    Raises:
+        ValueError: If `k < 2`.
+    """
+
+    k: int = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, k: int, shape: tuple[int, ...] = ()):
+        self.k, self.shape = check_integer("k", k, 2), _check_shape(shape)
+
+    @property
+    def values(self) -> range:
+        """The categories."""
+        return range(self.k)
+
+    def dtype(self, dtype: DTypeLike) -> Any:
+        """Returns an integer dtype."""
+        return jnp.int32
+
+
+def _check_shape(shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, int):
+        shape = (shape,)
+    return tuple(check_integer("an entry of shape", size, 1) for size in shape)

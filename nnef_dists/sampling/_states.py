@@ -1,0 +1,277 @@
+"""Sums over all points of a finite support: by a table of different statistics, or one by one."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
+
+MOST_STATES = 2**24
+# A table has at most this many cells, and numbers in all.
+_MOST_CELLS, _MOST_NUMBERS = 2**20, 2**24
+# Numbers of a block of states, T included, and the states of the first look.
+_BLOCK, _LOOK = 2**20, 2**12
+# Statistics that differ by less than this, relative to their largest value, are one cell.
+_SAME = 2.0**-40
+
+_Carry = TypeVar("_Carry")
+
+
+class StatesTable(NamedTuple):
+    """The different statistics of all states, in double precision.
+
+    Attributes:
+        stats: T, `(cells, eta_dim)`.
+        log_weights: The logarithm of the number of states, plus log h, `(cells,)`.
+    """
+
+    stats: Float[Array, "cells eta_dim"]
+    log_weights: Float[Array, " cells"]
+
+
+class StatesSum(NamedTuple):
+    """Moments of one eta by a sum over all states.
+
+    Attributes:
+        mean: E[T], `(eta_dim,)`.
+        covariance: Cov[T], `(eta_dim, eta_dim)`.
+        log_partition: A(eta), in nats.
+    """
+
+    mean: Float[Array, " eta_dim"]
+    covariance: Float[Array, "eta_dim eta_dim"]
+    log_partition: Float[Array, ""]
+
+
+def count_states(family: ExponentialFamily) -> int:
+    """Returns the number of points of a finite support.
+
+    Raises:
+        ValueError: If the support is continuous, or has more than 2^24 points.
+    """
+    support = family.support
+    if not isinstance(support, AbstractDiscreteSupport):
+        raise ValueError(
+            f"Expected a family with a finite support for enumeration; {family!r} has {support!r}. "
+            "Use nd.Quadrature(family) in one or two dimensions, and a trained "
+            "nd.AmortizedFamily(family, network) otherwise."
+        )
+    if support.log2_states > math.log2(MOST_STATES):
+        size, remedy = "infinitely many", support.remedy
+        if math.isfinite(support.log2_states):
+            size = f"2^{support.log2_states:.4g}"
+            remedy = "Use a trained nd.AmortizedFamily(family, network)."
+        raise ValueError(
+            f"Expected at most 2^24 points for enumeration; {family!r} has {size}. {remedy}"
+        )
+    assert support.values is not None
+    return len(support.values) ** support.sites
+
+
+def state_at(family: ExponentialFamily, index: Int[Array, ""]) -> Array:
+    """Returns the point with a number from 0 to `count_states(family) - 1`: its digits."""
+    support = family.support
+    assert isinstance(support, AbstractDiscreteSupport)
+    assert support.values is not None
+    values = jnp.asarray(support.values)
+    base = len(support.values)
+    powers = jnp.asarray([base**i for i in range(support.sites)], index.dtype)
+    digits = (index // powers) % base
+    return values[digits].reshape(family.x_shape).astype(support.dtype(jnp.result_type(float)))
+
+
+@functools.cache
+def states_table(family: ExponentialFamily) -> StatesTable | None:
+    """Returns the table of a family, or None if its statistics differ too much for one.
+
+    Cells have the same T and log h. The states of seven-node graphs, for example, 2^21, have 110
+    different numbers of edges and triangles.
+
+    Args:
+        family: A family with a finite support of at most 2^24 points.
+
+    Raises:
+        ValueError: If T is not finite on the support, with the point; and what `count_states`
+            raises.
+    """
+    n = count_states(family)
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+        rows = jax.jit(functools.partial(_rows, family))
+        size = _block_size(family)
+        look = np.random.default_rng(0).integers(0, n, _LOOK)
+        unit = np.max(np.abs(_finite_rows(family, rows, look)), 0)
+        unit = np.where(unit > 0, unit, 1) * _SAME
+        direction = np.random.default_rng(1).uniform(1, 2, len(unit))
+        keys, first, counts = np.zeros(0), np.zeros((0, len(unit))), np.zeros(0, np.int64)
+        for start in range(0, n, size):
+            index = np.arange(start, min(start + size, n))
+            found = _finite_rows(family, rows, index)
+            # Rows that are the same have the same key. The reverse is checked.
+            new = np.sum(np.round(found / unit) * direction, 1)
+            keys, at, inverse = np.unique(
+                np.concatenate([keys, new]), return_index=True, return_inverse=True
+            )
+            if len(keys) > _MOST_CELLS or keys.size * found.shape[1] > _MOST_NUMBERS:
+                return None
+            merged = np.concatenate([first, found])
+            if np.any(np.abs(merged - merged[at][inverse]) > 2 * unit):
+                return None
+            first = merged[at]
+            ones = np.concatenate([counts, np.ones(len(found), np.int64)])
+            counts = np.bincount(inverse, ones, len(keys)).astype(np.int64)
+        return StatesTable(jnp.asarray(first[:, :-1]), jnp.asarray(first[:, -1] + np.log(counts)))
+
+
+def sum_states(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], table: StatesTable | None
+) -> StatesSum:
+    """Sums T and its products over all states, in the dtype of eta.
+
+    Args:
+        family: A family with a finite support of at most 2^24 points.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        table: Its `states_table`. Without one all states are passed twice, block by block.
+
+    Returns:
+        The moments; derivatives in eta are exact, to any order.
+    """
+    if table is not None:
+        stats, log_weights = (jnp.asarray(part, eta.dtype) for part in table)
+        logs = stats @ eta + log_weights
+        top = lax.stop_gradient(jnp.max(logs))
+        center = stats[jnp.argmax(logs)]
+        return _finish(top, center, *_sums(stats - center, jnp.exp(logs - top)))
+    fixed = lax.stop_gradient(eta)
+
+    def highest(carry, stats, logs, index):
+        best, center = carry
+        at = jnp.argmax(logs)
+        is_higher = logs[at] > best
+        return jnp.where(is_higher, logs[at], best), jnp.where(is_higher, stats[at], center)
+
+    start = jnp.full((), -jnp.inf, eta.dtype), jnp.zeros_like(eta)
+    top, center = _over_blocks(family, fixed, highest, start)
+
+    def add(carry, stats, logs, index):
+        return jax.tree.map(jnp.add, carry, _sums(stats - center, jnp.exp(logs - top)))
+
+    zeros = jnp.zeros((family.eta_dim, family.eta_dim), eta.dtype)
+    start = zeros[0, 0], zeros[0], zeros
+    return _finish(top, center, *_over_blocks(family, eta, add, start))
+
+
+def draw_states(
+    key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
+) -> Int[Array, "n *x_shape"]:
+    """Draws points by inverting the distribution function of their numbers, in one pass.
+
+    Args:
+        key: PRNG key.
+        family: A family with a finite support of at most 2^24 points.
+        eta: Valid natural parameters, `(eta_dim,)`.
+        n: How many.
+
+    Returns:
+        Independent draws, `(n, *x_shape)`.
+    """
+    key_uniform, key_order = jax.random.split(key)
+
+    def total(carry, stats, logs, index):
+        return jnp.logaddexp(carry, jax.nn.logsumexp(logs))
+
+    log_partition = _over_blocks(family, eta, total, jnp.full((), -jnp.inf, eta.dtype))
+    uniform = jnp.sort(jax.random.uniform(key_uniform, (n,), eta.dtype))
+
+    def invert(carry, stats, logs, index):
+        below, found = carry
+        cumulative = below + jnp.cumsum(jnp.exp(logs - log_partition))
+        place = jnp.searchsorted(cumulative, uniform, side="right")
+        chosen = index[jnp.minimum(place, len(index) - 1)]
+        # The last point with a probability, if rounding leaves a draw over.
+        last = index[jnp.argmax(jnp.where(jnp.isfinite(logs), jnp.arange(len(index)), -1))]
+        here = jnp.where(place < len(index), chosen, last)
+        return cumulative[-1], jnp.where(uniform >= below, here, found)
+
+    start = jnp.zeros((), eta.dtype), jnp.zeros(n, int)
+    _, found = _over_blocks(family, eta, invert, start)
+    support = family.support
+    assert isinstance(support, AbstractDiscreteSupport)
+    order = jax.random.permutation(key_order, n)
+    return support.as_integers(jax.vmap(functools.partial(state_at, family))(found[order]))
+
+
+def _sums(
+    centered: Float[Array, "n eta_dim"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, ""], Float[Array, " eta_dim"], Float[Array, "eta_dim eta_dim"]]:
+    return jnp.sum(weights), weights @ centered, centered.T @ (weights[:, None] * centered)
+
+
+def _finish(
+    top: Float[Array, ""],
+    center: Float[Array, " eta_dim"],
+    total: Float[Array, ""],
+    first: Float[Array, " eta_dim"],
+    second: Float[Array, "eta_dim eta_dim"],
+) -> StatesSum:
+    shift = first / total
+    covariance = second / total - jnp.outer(shift, shift)
+    return StatesSum(center + shift, covariance, top + jnp.log(total))
+
+
+def _rows(family: ExponentialFamily, index: Int[Array, " n"]) -> Float[Array, "n k"]:
+    """Returns T and log h of states, in one matrix."""
+
+    def one(index):
+        x = state_at(family, index)
+        return jnp.append(family.sufficient_statistics(x), family.log_base_measure(x))
+
+    return jax.vmap(one)(index)
+
+
+def _finite_rows(
+    family: ExponentialFamily, rows: Callable[[Any], Array], index: np.ndarray
+) -> np.ndarray:
+    found = np.asarray(rows(jnp.asarray(index)))
+    finite = np.isfinite(found[:, :-1])
+    if not finite.all():
+        row = int(np.argmin(finite.all(1)))
+        name = family.stat_names[int(np.argmin(finite[row]))]
+        raise ValueError(
+            f"Expected statistics of {family!r} that are finite on {family.support!r}; got "
+            f"{name!r} that is not at x = {state_at(family, jnp.asarray(index[row])).tolist()}. "
+            "Write T so that it is finite on the support."
+        )
+    # Points of h = 0 count for nothing, with whatever T.
+    return found[found[:, -1] > -np.inf]
+
+
+def _block_size(family: ExponentialFamily) -> int:
+    n, width = count_states(family), family.eta_dim + math.prod(family.x_shape)
+    return min(n, 2 ** int(math.log2(max(_BLOCK // width, 64))))
+
+
+def _over_blocks(
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    step: Callable[[_Carry, Array, Array, Array], _Carry],
+    start: _Carry,
+) -> _Carry:
+    """Folds `step(carry, stats, log_densities, numbers)` over blocks of states."""
+    n, size = count_states(family), _block_size(family)
+
+    @jax.checkpoint
+    def fold(carry, block):
+        index = block * size + jnp.arange(size)
+        rows = _rows(family, jnp.minimum(index, n - 1))
+        stats = rows[:, :-1]
+        logs = jnp.where(index < n, stats @ eta + rows[:, -1], -jnp.inf)
+        return step(carry, stats, logs, index), None
+
+    return lax.scan(fold, start, jnp.arange(-(-n // size)))[0]
