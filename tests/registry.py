@@ -119,6 +119,11 @@ def _ordered_pair():
     return nd.families.CoupledDomain(Chain([Exp((2,)), triangle]), "0 < eta1 < eta2")
 
 
+def _categorical(eta):
+    p = np.exp(np.append(eta["is"], 0.0))
+    return scipy.stats.rv_discrete(values=(np.arange(len(p)), p / p.sum()))
+
+
 FAMILIES = (
     FamilyCase(
         "GaussianNatural1D",
@@ -178,6 +183,48 @@ FAMILIES = (
     ),
     FamilyCase(
         "VonMisesHarmonic", lambda: nd.VonMisesHarmonic(2), {"cos": (-2, 2), "sin": (-2, 2)}
+    ),
+)
+
+# Families whose support is discrete.
+DISCRETE = (
+    FamilyCase(
+        "ConwayMaxwellPoisson",
+        lambda: nd.families.ConwayMaxwellPoisson(),
+        {"x": (-1.0, 3.0), "log_factorial": (-3.0, -0.3)},
+    ),
+    FamilyCase(
+        "Poisson",
+        lambda: nd.families.Poisson(),
+        {"x": (-2.0, 3.0)},
+        lambda eta: scipy.stats.poisson(np.exp(eta["x"])),
+    ),
+    FamilyCase(
+        "Binomial",
+        lambda: nd.families.Binomial(7),
+        {"x": (-2.0, 2.0)},
+        lambda eta: scipy.stats.binom(7, 1 / (1 + np.exp(-eta["x"]))),
+    ),
+    FamilyCase(
+        "Categorical", lambda: nd.families.Categorical(4), {"is": (-2.0, 2.0)}, _categorical
+    ),
+    FamilyCase(
+        "Ising", lambda: nd.families.Ising((3, 4)), {"x": (-0.5, 0.5), "neighbors": (-0.3, 0.5)}
+    ),
+    FamilyCase(
+        "PairwiseBinary", lambda: nd.families.PairwiseBinary(5), {"x": (-2, 1), "xx": (-1, 1)}
+    ),
+    FamilyCase(
+        "ExponentialRandomGraph",
+        lambda: nd.families.ExponentialRandomGraph(
+            5, ("edges", "two_stars", "triangles", "shared_partners")
+        ),
+        {
+            "edges": (-2.0, 1.0),
+            "two_stars": (-0.3, 0.3),
+            "triangles": (-0.3, 0.3),
+            "shared_partners": (-0.3, 0.3),
+        },
     ),
 )
 
@@ -260,6 +307,10 @@ NETWORKS = (
 
 # Public final classes that are parts of the above and have tests of their own.
 PARTS = (
+    nd.families.Bits,
+    nd.families.Categories,
+    nd.Counts,
+    nd.Spins,
     nd.families.Permutation,
     nd.families.Scaling,
     nd.families.SignFlip,
@@ -306,7 +357,7 @@ def class_of(name: str) -> type:
 
 def registered_classes(families=FAMILIES) -> set[type]:
     """The classes that the registry covers."""
-    covered = {type(case.make()) for case in (*families, *DOMAINS)}
+    covered = {type(case.make()) for case in (*families, *DISCRETE, *DOMAINS)}
     covered |= {type(case.constraint) for case in CONSTRAINTS}
     cases = (*NETWORKS, *BIJECTIONS, *HEADS)
     named = {class_of(case.name) for case in cases}

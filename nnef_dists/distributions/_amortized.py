@@ -16,8 +16,8 @@ from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._curvature import covariance_and_mean
 from nnef_dists.distributions._inverse import invert_mean, invert_network
 from nnef_dists.distributions._report import ValidationReport
-from nnef_dists.distributions._sampler import HMCSampler
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.distributions._sampler import HMCSampler, default_sampler
+from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
 from nnef_dists.moments import LogPartitionEstimate, exact_log_partition
 from nnef_dists.networks import AbstractLogPartitionNetwork, AbstractMomentNetwork
 from nnef_dists.sampling import AbstractSampler
@@ -45,7 +45,8 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         anchor: A at some eta, from `estimate_log_partition`. None computes it at `center`, the
             medoid of the training etas, where that takes no sampling: for closed forms and in one
             and two dimensions. A network with a base needs none, and gets none.
-        sampler: The sampler of `sample`. Defaults to `HMCSampler()`.
+        sampler: The sampler of `sample`. Defaults to `HMCSampler()`, for discrete x to
+            `GibbsSampler()`, or to sums where these are affordable.
         strict: Whether an eta outside the training region is an error.
 
     Attributes:
@@ -87,7 +88,10 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         if network.family != family:
             raise ValueError(f"Expected a network of {family!r}; got one of {network.family!r}")
         self.family, self.network, self.strict = family, network, strict
-        self.sampler = HMCSampler() if sampler is None else sampler
+        if sampler is None:
+            is_discrete = isinstance(family.support, AbstractDiscreteSupport)
+            sampler = default_sampler(family) if is_discrete else HMCSampler()
+        self.sampler = sampler
         if anchor is None and _lacks_constant(network):
             anchor = exact_log_partition(family, self.center)
         if isinstance(anchor, LogPartitionEstimate):

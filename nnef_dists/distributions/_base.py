@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from nnef_dists._ranges import check_integer
 from nnef_dists.distributions._accuracy import rounding_of_mean
@@ -301,7 +301,7 @@ class AbstractTractableFamily(eqx.Module):
     @functools.partial(compiled, within="domain")
     def sample(
         self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
-    ) -> Float[Array, "n *x_shape"]:
+    ) -> Shaped[Array, "n *x_shape"]:
         """Draws from p(x | eta) by the sampler.
 
         Args:

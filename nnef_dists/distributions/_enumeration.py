@@ -25,7 +25,7 @@ class Enumeration(AbstractTractableFamily):
     2^24 numbers in them, there is no table: each call passes all points.
 
     Example:
-        `q = nd.Enumeration(nd.Ising((4, 4)))`, then `q.mean(eta)`, `q.entropy(eta)`.
+        `q = nd.Enumeration(nd.families.Ising((4, 4)))`, then `q.mean(eta)`, `q.entropy(eta)`.
 
     Args:
         family: An exponential family with a finite support of at most 2^24 points: `Spins`,

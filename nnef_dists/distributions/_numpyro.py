@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
 from nnef_dists.distributions._distribution import Distribution
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily, support_point
 
 
 def as_numpyro(distribution: Distribution) -> dist.Distribution:
@@ -32,6 +32,8 @@ class _Support(constraints.Constraint):
 
     def __call__(self, x: Array) -> Bool[Array, "*batch"]:
         support, shape = self.family.support, self.family.x_shape
+        if isinstance(support, AbstractDiscreteSupport):
+            return _over_batch(support.contains, x, shape)
         if not isinstance(support, AbstractBijection):
             # A map that is not one-to-one has no inverse to test with.
             return jnp.ones(x.shape[: x.ndim - len(shape)], bool)
@@ -40,9 +42,12 @@ class _Support(constraints.Constraint):
         return jnp.all(jnp.isfinite(u), axes)
 
     def feasible_like(self, prototype: Array) -> Array:
-        support = self.family.support
-        x = support.transform(jnp.zeros(support.shape, prototype.dtype))
+        x = support_point(self.family, jnp.zeros(self.family.support.shape, prototype.dtype))
         return jnp.broadcast_to(x, prototype.shape)
+
+    @property
+    def is_discrete(self) -> bool:
+        return isinstance(self.family.support, AbstractDiscreteSupport)
 
     def tree_flatten(self) -> Any:
         return (), ((), {"family": self.family})

@@ -33,7 +33,7 @@ class Summation(AbstractTractableFamily):
     mean, the derivative of the mean is the covariance, and so on to any order.
 
     Example:
-        `q = nd.Summation(nd.ConwayMaxwellPoisson())`, then `q.mean(eta)`, `q.sample(key, eta, 9)`.
+        `q = nd.Summation(nd.families.ConwayMaxwellPoisson())`, then `q.mean(eta)`.
 
     Args:
         family: An exponential family with the support `Counts`.

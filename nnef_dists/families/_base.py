@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flowjax.bijections import Identity
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from nnef_dists._checks import as_array, as_key, as_point, as_vector, guard
+from nnef_dists._checks import as_array, as_key, as_vector, guard
 from nnef_dists.families._declaration import check_declaration, find_stat_shapes
-from nnef_dists.families._discrete import AbstractDiscreteSupport
+from nnef_dists.families._discrete import inside_support, point_of
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._eta_law import EtaLaw, as_eta_law, draw_etas
 from nnef_dists.families._support import Support
@@ -70,8 +70,7 @@ class ExponentialFamily(eqx.Module):
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
         """Returns log h(x), in nats: 0 unless a subclass says otherwise."""
-        is_floating = jnp.issubdtype(x.dtype, jnp.floating)
-        return jnp.zeros((), x.dtype if is_floating else float)
+        return jnp.zeros((), x.dtype if jnp.isdtype(x.dtype, "real floating") else float)
 
     @property
     def has_unit_base_measure(self) -> bool:
@@ -139,25 +138,7 @@ class ExponentialFamily(eqx.Module):
         Raises:
             ValueError: If `x` has another shape.
         """
-        return self.flatten_stats_or_eta(self.compute_stats(self.as_point(x)))
-
-    @final
-    def as_point(self, x: Array) -> Array:
-        """Returns x as one point with the dtype that statistics take.
-
-        Args:
-            x: One point, of shape `x_shape`.
-
-        Returns:
-            A floating array; integers for `Categories`.
-
-        Raises:
-            ValueError: If `x` has another shape.
-        """
-        x, support = as_point(x, self.x_shape, self), self.support
-        if isinstance(support, AbstractDiscreteSupport):
-            x = x.astype(support.dtype(x.dtype))
-        return x
+        return self.flatten_stats_or_eta(self.compute_stats(point_of(self, x)))
 
     @final
     def logdensity_fn(self, eta: Float[Array, " eta_dim"]) -> Callable[[Array], Float[Array, ""]]:
@@ -186,18 +167,9 @@ class ExponentialFamily(eqx.Module):
         Returns:
             The unnormalized log-density at `x`; -inf outside a discrete support.
         """
-        support = self.support
-        if not isinstance(support, AbstractDiscreteSupport):
-            return self._eta_dot_stats(eta, self.as_point(x))
-        given = as_point(x, self.x_shape, self)
-        inside = support.contains(given)
-        known = support.point(jnp.zeros(self.x_shape, given.dtype))
-        # T may not exist outside.
-        x = jnp.where(inside, self.as_point(given), known)
-        return jnp.where(inside, self._eta_dot_stats(eta, x), -jnp.inf)
-
-    def _eta_dot_stats(self, eta: Float[Array, " eta_dim"], x: Array) -> Float[Array, ""]:
-        return jnp.sum(eta * self.sufficient_statistics(x)) + self.log_base_measure(x)
+        inside, x = inside_support(self, x)
+        logs = jnp.sum(eta * self.sufficient_statistics(x)) + self.log_base_measure(x)
+        return logs if inside is None else jnp.where(inside, logs, -jnp.inf)
 
     @final
     def flatten_stats_or_eta(self, parts: Mapping[str, Array]) -> Float[Array, " eta_dim"]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Int
 
+from nnef_dists._checks import as_point
 from nnef_dists._ranges import check_integer
 
 # The median of the counts that `point` spreads over.
@@ -137,13 +138,13 @@ class Spins(AbstractFiniteSupport):
     """Entries -1 and 1.
 
     Args:
-        shape: The shape of x.
+        shape: The shape of x; an integer n is `(n,)`.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
     values: ClassVar[tuple[int, ...]] = (-1, 1)
 
-    def __init__(self, shape: tuple[int, ...] = ()):
+    def __init__(self, shape: int | tuple[int, ...] = ()):
         self.shape = _check_shape(shape)
 
 
@@ -152,13 +153,13 @@ class Bits(AbstractFiniteSupport):
     """Entries 0 and 1.
 
     Args:
-        shape: The shape of x.
+        shape: The shape of x; an integer n is `(n,)`.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
     values: ClassVar[tuple[int, ...]] = (0, 1)
 
-    def __init__(self, shape: tuple[int, ...] = ()):
+    def __init__(self, shape: int | tuple[int, ...] = ()):
         self.shape = _check_shape(shape)
 
 
@@ -177,7 +178,7 @@ class Categories(AbstractFiniteSupport):
     k: int = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, k: int, shape: tuple[int, ...] = ()):
+    def __init__(self, k: int, shape: int | tuple[int, ...] = ()):
         self.k, self.shape = check_integer("k", k, 2), _check_shape(shape)
 
     @property
@@ -194,3 +195,39 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
     if isinstance(shape, int):
         shape = (shape,)
     return tuple(check_integer("an entry of shape", size, 1) for size in shape)
+
+
+def point_of(family: Any, x: Array) -> Array:
+    """Returns x as one point of a family, with the dtype that its statistics take.
+
+    Args:
+        family: The exponential family.
+        x: One point, of shape `x_shape`.
+
+    Returns:
+        A floating array; integers for `Categories`.
+
+    Raises:
+        ValueError: If `x` has another shape.
+    """
+    x, support = as_point(x, family.x_shape, family), family.support
+    return x.astype(support.dtype(x.dtype)) if isinstance(support, AbstractDiscreteSupport) else x
+
+
+def inside_support(family: Any, x: Array) -> tuple[Bool[Array, ""] | None, Array]:
+    """Returns whether x is in a discrete support, and a point where statistics exist.
+
+    Args:
+        family: The exponential family.
+        x: One point, of shape `x_shape`.
+
+    Returns:
+        None for a continuous support; x itself where it is inside, and a point of the support
+        elsewhere.
+    """
+    support = family.support
+    if not isinstance(support, AbstractDiscreteSupport):
+        return None, point_of(family, x)
+    given = as_point(x, family.x_shape, family)
+    inside, known = support.contains(given), support.point(jnp.zeros(family.x_shape, given.dtype))
+    return inside, jnp.where(inside, point_of(family, x), known)

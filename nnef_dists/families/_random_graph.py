@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.families._base import ExponentialFamily
@@ -43,7 +43,7 @@ class AbstractRandomGraph(ExponentialFamily):
 
     nodes: eqx.AbstractVar[int]
 
-    natural_domain: AbstractDomain = domain()
+    natural_domain: ClassVar[AbstractDomain] = domain()
 
     @abstractmethod
     def graph_statistics(self, adjacency: Float[Array, "nodes nodes"]) -> dict[str, Array]:
@@ -77,8 +77,8 @@ class AbstractRandomGraph(ExponentialFamily):
         return upper + upper.T
 
     @final
-    def from_adjacency(self, adjacency: Float[Array, "nodes nodes"]) -> Float[Array, " pairs"]:
-        """Returns the pairs of a graph.
+    def from_adjacency(self, adjacency: ArrayLike) -> Float[Array, " pairs"]:
+        """Returns the pairs of a graph, from its adjacency matrix, `(nodes, nodes)`.
 
         Raises:
             ValueError: If the matrix is not symmetric, of zeros and ones, with a zero diagonal.

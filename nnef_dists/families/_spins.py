@@ -36,7 +36,7 @@ class Ising(ExponentialFamily):
 
     natural_domain: ClassVar[ProductDomain] = domain()
 
-    def __init__(self, shape: tuple[int, ...], *, periodic: bool = False):
+    def __init__(self, shape: int | tuple[int, ...], *, periodic: bool = False):
         least = 3 if periodic else 2
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if not shape:

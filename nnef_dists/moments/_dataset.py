@@ -20,9 +20,6 @@ from nnef_dists.sampling import HMCConfig
 from nnef_dists.saving import describe_family, restore_family
 from nnef_dists.storage import StoredArray
 
-# Each eta is tried by one of these first.
-_FIRST_RUNGS = (Rung.HMC, Rung.EXACT, Rung.GIBBS)
-
 
 @final
 class MomentDataset:
@@ -208,9 +205,7 @@ class MomentDataset:
             *(f"  {n:6d} {s.name.lower()}: {s.reason}" for s, n in self._rejected().items()),
         ]
         if len(ok):
-            again = {
-                rung: int(np.sum(ok.rung == rung)) for rung in Rung if rung not in _FIRST_RUNGS
-            }
+            again = {rung: int(np.sum(ok.rung == rung)) for rung in Rung if not rung.is_first}
             if any(again.values()):
                 rescued = ", ".join(f"{n} by {rung.method}" for rung, n in again.items() if n)
                 lines.append(f"  of the ok, tried again: {rescued}")

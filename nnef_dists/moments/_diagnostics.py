@@ -72,6 +72,11 @@ class Rung(IntEnum):
         rung._value_, rung.method = number, method
         return rung
 
+    @property
+    def is_first(self) -> bool:
+        """Whether etas are tried by this sampler first."""
+        return self in (Rung.HMC, Rung.EXACT, Rung.GIBBS)
+
 
 class MomentLabel(NamedTuple):
     """The moments of T for one eta, as estimated from draws, and what they are worth.

@@ -29,6 +29,7 @@ from nnef_dists.moments._rung import AbstractRung, Climb, in_tiles
 from nnef_dists.sampling import (
     GibbsDraws,
     HMCConfig,
+    finite_support,
     gibbs_chains,
     gibbs_plan,
     states_table,
@@ -133,7 +134,7 @@ class LongerGibbs(AbstractGibbs):
 
     def tries(self, climb: Climb) -> np.ndarray:
         """Returns which labels failed, but for those that no run can mend."""
-        return ~climb.has(Status.MISSING, Status.OK, Status.NOT_FINITE)
+        return ~climb.has(Status.MISSING, Status.OK, Status.NOT_FINITE, Status.DEGENERATE)
 
 
 @final

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from nnef_dists.families import ExponentialFamily
 
@@ -14,7 +14,7 @@ class AbstractSampler(eqx.Module):
     @abstractmethod
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
-    ) -> Float[Array, "n *x_shape"]:
+    ) -> Shaped[Array, "n *x_shape"]:
         """Draws n points.
 
         Args:

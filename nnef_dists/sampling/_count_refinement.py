@@ -1,0 +1,177 @@
+"""Panels of counts, refined where the probability is."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from nnef_dists.families import ExponentialFamily
+from nnef_dists.sampling._count_panels import LEAST, LEVELS, panel_lengths, panel_nodes
+from nnef_dists.sampling._line import NOWHERE
+
+_PANELS = 128
+# Panels that are halved at once.
+_WIDTH = 4
+# Relative to the sum, and beside the rounding of eta . T: a panel that differs less from its halves
+# is not halved.
+_TOLERANCE = 1e-13
+# Modes that are looked for, beside the highest value of the first panels.
+_MODES = 6
+_BRACKET = 17
+
+
+class Panels(NamedTuple):
+    """Panels of counts, and the logarithms of their sums.
+
+    Attributes:
+        start: The first count, `(panels,)`.
+        level: log2 of the length, `(panels,)`.
+        own: The sum by one rule, `(panels,)`.
+        halves: The sums of both halves, `(panels, 2)`; of a shortest panel its own sum and none.
+        peak: The highest log-density known in each, `(panels,)`.
+        seen: The highest of those at nodes, `(panels,)`.
+    """
+
+    start: Float[Array, " panels"]
+    level: Int[Array, " panels"]
+    own: Float[Array, " panels"]
+    halves: Float[Array, "panels 2"]
+    peak: Float[Array, " panels"]
+    seen: Float[Array, " panels"]
+
+    def errors(self, top: Float[Array, ""]) -> Float[Array, " panels"]:
+        """Returns by how much the sums may be off; `top` is the logarithm of their unit."""
+        own, halves = jnp.exp(self.own - top), jnp.sum(jnp.exp(self.halves - top), 1)
+        # A peak between the nodes.
+        hidden = jnp.where(self.peak > self.seen + 0.5, jnp.exp(self.peak - top), 0)
+        return jnp.where(self.level <= LEAST, 0, jnp.maximum(jnp.abs(own - halves), hidden))
+
+
+def log_rounding(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], x: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Returns the rounding error of eta . T at a count, in nats."""
+    terms = jnp.sum(jnp.abs(eta * family.sufficient_statistics(x)))
+    return jnp.finfo(eta.dtype).eps * (1 + terms)
+
+
+def log_weights_of(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], x: Float[Array, " *n"]
+) -> Float[Array, " *n"]:
+    """Returns eta . T + log h at counts, `NOWHERE` where there is no density."""
+
+    def one(x):
+        return jnp.sum(eta * family.sufficient_statistics(x)) + family.log_base_measure(x)
+
+    values = jax.vmap(one)(x.ravel()).reshape(x.shape)
+    return jnp.where(jnp.isnan(values), NOWHERE, jnp.maximum(values, NOWHERE))
+
+
+def panel_sums(logs: Any, start: Array, level: Array) -> tuple[Array, Array, Array]:
+    """Returns own sums, sums of halves, and the highest value at nodes."""
+    is_short = level <= LEAST
+    child = jnp.where(is_short, level, level - 1)
+    starts = jnp.stack([start, start, start + panel_lengths(child, start.dtype)], -1)
+    x, log_weights = panel_nodes(starts, jnp.stack([level, child, child], -1))
+    values = logs(x)
+    sums = jax.nn.logsumexp(values + log_weights, axis=-1)
+    halves = jnp.stack([sums[..., 1], jnp.where(is_short, -jnp.inf, sums[..., 2])], -1)
+    return sums[..., 0], halves, jnp.max(values, (-2, -1))
+
+
+def refine_panels(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], starts: np.ndarray, levels: np.ndarray
+) -> Panels:
+    """Halves panels until their sums agree with those of their halves, or no room is left."""
+    logs = functools.partial(log_weights_of, family, eta)
+    count, start, level = (
+        len(starts),
+        jnp.asarray(starts, eta.dtype),
+        jnp.asarray(levels, jnp.int32),
+    )
+    own, halves, seen = panel_sums(logs, start, level)
+    modes, heights = _find_modes(logs, start, level)
+    ends = start + panel_lengths(level, eta.dtype)
+    holds = (modes >= start[:, None]) & (modes < ends[:, None])
+    peak = jnp.maximum(seen, jnp.max(jnp.where(holds, heights, -jnp.inf), 1))
+
+    def pad(leaf, value):
+        widths = [(0, _PANELS - count)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, widths, constant_values=value)
+
+    panels = Panels(
+        pad(start, 0.0),
+        pad(level, 0),
+        pad(own, -jnp.inf),
+        pad(halves, -jnp.inf),
+        pad(peak, -jnp.inf),
+        pad(seen, -jnp.inf),
+    )
+
+    tolerance = _TOLERANCE + log_rounding(family, eta, modes[jnp.argmax(heights)])
+
+    def worst(panels):
+        top = jax.nn.logsumexp(panels.halves)
+        errors = panels.errors(jnp.maximum(top, jnp.max(panels.peak)))
+        return lax.top_k(errors, _WIDTH)
+
+    def is_open(carry):
+        panels, used = carry
+        return (worst(panels)[0][0] > tolerance) & (used + _WIDTH <= _PANELS)
+
+    def halve(carry):
+        panels, used = carry
+        errors, rows = worst(panels)
+        chosen = errors > tolerance
+        level = panels.level[rows] - 1
+        first = panels.start[rows]
+        starts = jnp.stack([first, first + panel_lengths(level, eta.dtype)], 1)
+        both = jnp.stack([level, level], 1)
+        own, halves, seen = panel_sums(logs, starts, both)
+        holds = (modes >= starts[..., None]) & (
+            modes < starts[..., None] + panel_lengths(both, eta.dtype)[..., None]
+        )
+        peak = jnp.maximum(seen, jnp.max(jnp.where(holds, heights, -jnp.inf), -1))
+        new = Panels(starts, both, own, halves, peak, seen)
+        # Those that are not chosen are written beyond the end, which drops them.
+        first_rows = jnp.where(chosen, rows, _PANELS)
+        second_rows = jnp.where(chosen, used + jnp.cumsum(chosen) - 1, _PANELS)
+
+        def put(old, part):
+            old = old.at[first_rows].set(part[:, 0], mode="drop")
+            return old.at[second_rows].set(part[:, 1], mode="drop")
+
+        return jax.tree.map(put, panels, new), used + jnp.sum(chosen)
+
+    return lax.while_loop(is_open, halve, (panels, jnp.asarray(count)))[0]
+
+
+def _find_modes(logs: Any, start: Array, level: Array) -> tuple[Array, Array]:
+    """Returns the highest counts between nodes of the first panels, and their log-densities."""
+    x = panel_nodes(start, level)[0].ravel()
+    values = logs(x)
+    padded = jnp.pad(values, 1, constant_values=-jnp.inf)
+    is_high = (values >= padded[:-2]) & (values >= padded[2:]) & (values > NOWHERE)
+    heights, rows = lax.top_k(jnp.where(is_high, values, -jnp.inf), min(_MODES, len(x)))
+    low = jnp.where(rows > 0, x[jnp.maximum(rows - 1, 0)], x[0])
+    high = jnp.where(rows < len(x) - 1, x[jnp.minimum(rows + 1, len(x) - 1)], x[-1])
+
+    def narrow(carry, _):
+        low, high, _, _ = carry
+        points = jnp.round(low + (high - low) * jnp.linspace(0, 1, _BRACKET)[:, None])
+        values = logs(points)
+        best = jnp.argmax(values, 0)
+        at = jnp.take_along_axis(points, best[None], 0)[0]
+        height = jnp.take_along_axis(values, best[None], 0)[0]
+        below = jnp.take_along_axis(points, jnp.maximum(best - 1, 0)[None], 0)[0]
+        above = jnp.take_along_axis(points, jnp.minimum(best + 1, _BRACKET - 1)[None], 0)[0]
+        return (below, above, at, height), None
+
+    steps = math.ceil(LEVELS / math.log2((_BRACKET - 1) / 2))
+    (_, _, modes, found), _ = lax.scan(narrow, (low, high, x[rows], heights), length=steps)
+    return modes, jnp.where(jnp.isfinite(heights), found, -jnp.inf)

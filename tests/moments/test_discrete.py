@@ -1,0 +1,234 @@
+"""Labels of discrete families: exact sums and Gibbs sampling, beside transfer matrices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+from nnef_dists.moments import Rung, Status
+from nnef_dists.sampling import gibbs_plan
+
+KEY = jax.random.key(0)
+GRID = nd.families.Ising((5, 6))
+RANGES = {"x": (-0.5, 0.5), "neighbors": (0.0, 0.5)}
+CONFIG = nd.HMCConfig(chains=8, warmup=100, draws=200, min_ess=200.0, tile=8)
+
+
+def transfer(eta, rows, columns):
+    """A of the Ising model on a grid with free edges, site by site, in double precision."""
+    field, coupling = eta
+    bits = (np.arange(2**columns)[:, None] >> np.arange(columns)) & 1
+    spins = 2.0 * bits - 1
+    within = field * spins.sum(1) + coupling * (spins[:, 1:] * spins[:, :-1]).sum(1)
+    logs = within
+    for _ in range(rows - 1):
+        for i in range(columns):
+            low, high = np.moveaxis(logs.reshape(-1, 2, 2**i), 1, 0)
+            logs = np.stack(
+                [
+                    np.logaddexp(low + coupling, high - coupling),
+                    np.logaddexp(low - coupling, high + coupling),
+                ],
+                1,
+            ).ravel()
+        logs = logs + within
+    highest = logs.max()
+    return highest + np.log(np.exp(logs - highest).sum())
+
+
+def ising_truth(eta, step=1e-3):
+    """Means and standard deviations by differences of the transfer matrix's A."""
+    shifts = step * np.eye(2)
+    eta = np.asarray(eta, float)
+    values = {k: [transfer(eta + k * s, 6, 5) for s in shifts] for k in (-2, -1, 0, 1, 2)}
+    up, down, far, near = (np.array(values[k]) for k in (1, -1, 2, -2))
+    mean = (8 * (up - down) - (far - near)) / (12 * step)
+    middle = np.array(values[0])
+    variance = (16 * (up + down) - (far + near) - 30 * middle) / (12 * step**2)
+    return mean, np.sqrt(variance)
+
+
+@functools.cache
+def grid_labels():
+    etas = GRID.sample_eta(KEY, 8, RANGES)
+    return nd.estimate_moments(GRID, etas, jax.random.key(1), CONFIG)
+
+
+class TestPlan:
+    def test_a_grid_has_two_colors(self):
+        plan = gibbs_plan(GRID)
+        assert plan.is_affine
+        assert plan.colors.shape == (2, 15)
+        rows, columns = np.divmod(plan.colors, 6)
+        assert np.ptp((rows + columns) % 2, axis=1).tolist() == [0, 0]
+
+    def test_pairs_that_share_no_node_are_updated_together(self):
+        for statistics in (("edges", "triangles"), ("edges", "two_stars")):
+            family = nd.families.ExponentialRandomGraph(6, statistics)
+            plan = gibbs_plan(family)
+            pairs = np.stack(np.triu_indices(6, 1), 1)
+            assert plan.is_affine == (statistics[1] == "triangles") or plan.is_affine
+            assert len(plan.colors) <= 9
+            for color in plan.colors:
+                nodes = pairs[color[color < 15]].ravel()
+                assert len(set(nodes)) == len(nodes)
+
+    def test_other_statistics_are_flipped_exactly(self):
+        assert not gibbs_plan(
+            nd.families.ExponentialRandomGraph(5, ("edges", "shared_partners"))
+        ).is_affine
+
+    def test_statistics_have_to_be_finite(self):
+        class Infinite(nd.ExponentialFamily):
+            x_shape = (3,)
+            natural_domain = nd.domain()
+
+            @property
+            def support(self):
+                return nd.families.Bits(3)
+
+            def compute_stats(self, x):
+                return {"log_sum": jnp.log(x.sum() * 0)}
+
+        with pytest.raises(ValueError, match="finite on"):
+            gibbs_plan(Infinite())
+
+    def test_counts_are_refused(self):
+        with pytest.raises(ValueError, match="Gibbs sampling"):
+            nd.moments.sample_gibbs(KEY, nd.families.Poisson(), jnp.zeros(1), 10)
+
+
+class TestExactLabels:
+    def test_counts(self):
+        family = nd.families.ConwayMaxwellPoisson()
+        etas = jnp.array([[2.0, -1.0], [np.log(3.0), -2.0]])
+        data = nd.estimate_moments(family, etas, KEY)
+        assert data.ok.all()
+        assert (data.rung == Rung.EXACT).all()
+        q = nd.Summation(family)
+        for eta, mean, covariance in zip(etas, data.mean, data.covariance, strict=True):
+            np.testing.assert_allclose(mean, q.mean(eta), rtol=1e-6)
+            np.testing.assert_allclose(covariance, q.covariance(eta), rtol=1e-5)
+        # The case of a stranger who fitted counts as if they were continuous.
+        assert data.mean[1, 0] == pytest.approx(1.4535, abs=1e-4)
+        assert "exact" not in repr(data)
+
+    def test_a_sum_that_diverges_has_a_status(self):
+        class Geometric(nd.ExponentialFamily):
+            x_shape = ()
+            natural_domain = nd.domain()
+
+            @property
+            def support(self):
+                return nd.Counts()
+
+            def compute_stats(self, x):
+                return {"x": x}
+
+        data = nd.estimate_moments(Geometric(), jnp.array([[-0.5], [0.5], [0.0]]), KEY)
+        assert data.status.tolist() == [Status.OK, Status.DIVERGES, Status.DIVERGES]
+        assert np.isnan(data.mean[1:]).all()
+        assert data.mean[0, 0] == pytest.approx(1 / (np.exp(0.5) - 1), rel=1e-6)
+
+    def test_finite_families(self):
+        family = nd.families.PairwiseBinary(4)
+        etas = family.sample_eta(KEY, 3, {"x": (-2.0, 1.0), "xx": (-1.0, 1.0)})
+        data = nd.estimate_moments(family, etas, KEY)
+        q = nd.Enumeration(family)
+        expected = jnp.stack([q.mean(eta) for eta in etas])
+        np.testing.assert_allclose(data.mean, expected, rtol=1e-5)
+
+
+class TestGibbsLabels:
+    def test_means_are_those_of_the_transfer_matrix(self):
+        data = grid_labels()
+        assert data.ok.all(), data
+        truth = [ising_truth(eta) for eta in data.eta]
+        mean, sd = (np.array(part) for part in zip(*truth, strict=True))
+        z = (data.mean - mean) / sd
+        t = (data.mean - mean) / data.standard_error
+        assert np.sqrt(np.mean(z**2)) < 0.02
+        assert 0.5 < np.sqrt(np.mean(t**2)) < 1.6
+        variance = np.diagonal(data.covariance, axis1=1, axis2=2)
+        np.testing.assert_allclose(np.sqrt(variance), sd, rtol=0.1)
+
+    def test_control_variates_lower_the_error(self):
+        data = grid_labels()
+        plain = np.sqrt(np.diagonal(data.covariance, axis1=1, axis2=2) / data.ess)
+        assert np.median(data.standard_error / plain) < 0.3
+
+    def test_flips_carry_chains_between_ordered_phases(self):
+        # Without a field both phases have the same probability, and single sites do not cross.
+        eta = jnp.array([[0.0, 0.9]])
+        data = nd.estimate_moments(GRID, jnp.tile(eta, (8, 1)), KEY, CONFIG)
+        assert data.ok.all(), data
+        mean, sd = ising_truth(eta[0])
+        assert np.max(np.abs(data.mean[:, 0]) / sd[0]) < 0.2
+        np.testing.assert_allclose(data.mean[:, 1], mean[1], atol=0.2 * sd[1])
+
+    def test_a_constant_statistic_is_degenerate(self):
+        data = nd.estimate_moments(GRID, jnp.array([[30.0, 1.0]] * 8), KEY, CONFIG)
+        assert set(data.status.tolist()) == {Status.DEGENERATE}
+        assert np.isnan(data.mean).all()
+
+    def test_draws_are_integers_of_the_support(self):
+        eta = jnp.array([0.1, 0.2])
+        x, label = nd.moments.sample_gibbs(KEY, GRID, eta, 1000, CONFIG)
+        assert label.status == Status.OK
+        assert x.shape == (1000, 5, 6)
+        assert set(np.unique(x)) == {-1, 1}
+        mean, sd = ising_truth(eta)
+        stats = jax.vmap(GRID.sufficient_statistics)(x)
+        assert np.max(np.abs(stats.mean(0) - mean) / sd) < 0.2
+
+    def test_the_log_partition_is_annealed(self):
+        eta = jnp.array([0.1, 0.3])
+        found = nd.moments.estimate_log_partition(GRID, eta, KEY)
+        exact = transfer(np.asarray(eta, float), 6, 5)
+        assert found.standard_error < 0.02
+        assert abs(found.value - exact) < 4 * found.standard_error
+
+
+@pytest.mark.slow
+def test_a_network_learns_the_moments_of_spins():
+    """The networks and distributions of continuous families serve discrete ones."""
+    import optax
+
+    data, unseen = (
+        nd.estimate_moments(
+            GRID, GRID.sample_eta(jax.random.key(k), n, RANGES), jax.random.key(k), CONFIG
+        ).only_ok()
+        for k, n in ((2, 160), (3, 32))
+    )
+    assert len(data) > 156
+    network = nd.LogPartitionNetwork(GRID, data, width=32, depth=2, key=KEY)
+    assert network.base is None
+    labels, (dynamic, static) = network.batch(data), nd.freeze_stdvs(network)
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, 800))
+
+    @jax.jit
+    def fit(dynamic):
+        def step(carry, key):
+            dynamic, state = carry
+
+            def loss(dynamic):
+                return nd.sobolev_loss(nd.unfreeze_all(dynamic, static), labels, key)
+
+            updates, state = optimizer.update(jax.grad(loss)(dynamic), state, dynamic)
+            return (optax.apply_updates(dynamic, updates), state), None
+
+        carry = dynamic, optimizer.init(dynamic)
+        return jax.lax.scan(step, carry, jax.random.split(KEY, 800))[0][0]
+
+    q = nd.validate(
+        nd.AmortizedFamily(GRID, nd.unfreeze_all(fit(dynamic), static)), unseen, tolerance=0.03
+    )
+    truth = [ising_truth(eta) for eta in unseen.eta]
+    mean, sd = (np.array(part) for part in zip(*truth, strict=True))
+    z = (jax.vmap(q.mean)(jnp.asarray(unseen.eta)) - mean) / sd
+    assert np.sqrt(np.mean(np.square(z))) < 0.02
+    x = q.sample(KEY, jnp.asarray(unseen.eta[0]), 100)
+    assert set(np.unique(x)) == {-1, 1}
