@@ -12,7 +12,13 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
 from nnef_dists.distributions._distribution import Distribution
-from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily, support_point
+from nnef_dists.families import (
+    AbstractDiscreteSupport,
+    ContinuousSupport,
+    ExponentialFamily,
+    continuous_support,
+    support_point,
+)
 
 
 def as_numpyro(distribution: Distribution) -> dist.Distribution:
@@ -75,14 +81,14 @@ class _SupportTransform(Transform):
 
     # NumPyro's names: x are the coordinates and y the point.
     def __call__(self, x: Any) -> Array:
-        return _over_batch(self.family.support.transform, x, self.family.support.shape)
+        return _over_batch(self._continuous.transform, x, self.family.support.shape)
 
     def _inverse(self, y: Any) -> Array:
         return _over_batch(self._bijection.inverse, y, self.family.x_shape)
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
         def log_det(u):
-            return self.family.support.transform_and_log_det(u)[1]
+            return self._continuous.transform_and_log_det(u)[1]
 
         return _over_batch(log_det, x, self.family.support.shape)
 
@@ -97,6 +103,10 @@ class _SupportTransform(Transform):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _SupportTransform) and other.family == self.family
+
+    @property
+    def _continuous(self) -> ContinuousSupport:
+        return continuous_support(self.family, "a latent site")
 
     @property
     def _bijection(self) -> AbstractBijection:

@@ -62,6 +62,7 @@ from nnef_dists.families._support import (
     CircleProjection,
     SphereProjection,
 )
+from nnef_dists.families._support import ContinuousSupport as ContinuousSupport
 from nnef_dists.families._support import continuous_support as continuous_support
 from nnef_dists.families._support import support_point as support_point
 from nnef_dists.families._symmetries import LocationScale, Permutation, Scaling, SignFlip

@@ -5,7 +5,6 @@ from typing import ClassVar, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from nnef_dists._ranges import check_integer, check_range
@@ -14,6 +13,7 @@ from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._discrete import Counts
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._gamma_functions import log_factorial
 
 
 @final
@@ -44,7 +44,7 @@ class ConwayMaxwellPoisson(ExponentialFamily):
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns x and log x!."""
-        return {"x": x, "log_factorial": gammaln(x + 1)}
+        return {"x": x, "log_factorial": log_factorial(x)}
 
     def to_natural(self, rate: Float[Array, ""], dispersion: Float[Array, ""]) -> Float[Array, "2"]:
         """Returns the eta of a positive rate lambda and a positive dispersion nu."""
@@ -75,7 +75,7 @@ class Poisson(AbstractNamedFamily):
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
         """Returns -log x!."""
-        return -gammaln(x + 1)
+        return -log_factorial(x)
 
     def log_partition(self, eta: Float[Array, "1"]) -> Float[Array, ""]:
         """Returns A = exp(eta), in nats."""
@@ -120,7 +120,8 @@ class Binomial(AbstractNamedFamily):
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
         """Returns log C(n, x)."""
-        return gammaln(self.n + 1.0) - gammaln(x + 1) - gammaln(self.n - x + 1)
+        n = jnp.asarray(float(self.n), x.dtype)
+        return log_factorial(n) - log_factorial(x) - log_factorial(n - x)
 
     def log_partition(self, eta: Float[Array, "1"]) -> Float[Array, ""]:
         """Returns A, in nats."""

@@ -32,13 +32,9 @@ class AbstractDiscreteSupport(eqx.Module):
     """
 
     shape: eqx.AbstractVar[tuple[int, ...]]
+    values: eqx.AbstractVar[range | tuple[int, ...] | None]
     # What to use in place of what needs a continuous support.
     _remedy: ClassVar[str]
-
-    @property
-    @abstractmethod
-    def values(self) -> range | tuple[int, ...] | None:
-        """The values of each entry of x."""
 
     @property
     def sites(self) -> int:

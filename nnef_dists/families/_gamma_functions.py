@@ -31,6 +31,14 @@ def log_gamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.where(a >= _LARGE, series, exact)
 
 
+def log_factorial(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Returns log x! = log Gamma(x + 1) for x > -1, to rounding."""
+    a = x + 1
+    large = (a - 0.5) * jnp.log(jnp.maximum(a, 1)) - a + HALF_LOG_TWO_PI + log_gamma_remainder(a)
+    # Of small numbers the terms cancel.
+    return jnp.where(a >= _LARGE, large, gammaln(jnp.minimum(a, _LARGE)))
+
+
 def digamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Returns D(a) = digamma(a) - log a for a > 0."""
     large, small = jnp.maximum(a, _LARGE), jnp.minimum(a, _LARGE)

@@ -113,7 +113,7 @@ def first_panels(family: ExponentialFamily) -> tuple[np.ndarray, np.ndarray, boo
             f"Expected statistics of {family!r} that are finite on {support!r}; got {name!r} that "
             f"is not at x = {int(bad[0])}. {advice}."
         )
-    whole = finite.all((1, 2))
+    whole = np.asarray(finite.all((1, 2)))
     known = len(whole) if whole.all() else int(np.argmin(whole))
     is_complete = known == len(whole) and support.upper is not None
     return np.asarray(starts[:known], float), np.asarray(levels[:known]), is_complete

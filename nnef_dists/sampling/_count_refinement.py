@@ -17,9 +17,10 @@ from nnef_dists.sampling._line import NOWHERE
 _PANELS = 128
 # Panels that are halved at once.
 _WIDTH = 4
-# Relative to the sum, and beside the rounding of eta . T: a panel that differs less from its halves
-# is not halved.
+# Relative to the sum, and beside a part of the rounding of eta . T: a panel that differs less from
+# its halves is not halved.
 _TOLERANCE = 1e-13
+_PART = 1 / 16
 # Modes that are looked for, beside the highest value of the first panels.
 _MODES = 6
 _BRACKET = 17
@@ -31,7 +32,8 @@ class Panels(NamedTuple):
     Attributes:
         start: The first count, `(panels,)`.
         level: log2 of the length, `(panels,)`.
-        own: The sum by one rule, `(panels,)`.
+        misfit: The difference of the sum by one rule and of that of both halves, `(panels,)`; the
+            larger one of the sums of weights and of those times the place in the panel.
         halves: The sums of both halves, `(panels, 2)`; of a shortest panel its own sum and none.
         peak: The highest log-density known in each, `(panels,)`.
         seen: The highest of those at nodes, `(panels,)`.
@@ -39,17 +41,16 @@ class Panels(NamedTuple):
 
     start: Float[Array, " panels"]
     level: Int[Array, " panels"]
-    own: Float[Array, " panels"]
+    misfit: Float[Array, " panels"]
     halves: Float[Array, "panels 2"]
     peak: Float[Array, " panels"]
     seen: Float[Array, " panels"]
 
     def errors(self, top: Float[Array, ""]) -> Float[Array, " panels"]:
         """Returns by how much the sums may be off; `top` is the logarithm of their unit."""
-        own, halves = jnp.exp(self.own - top), jnp.sum(jnp.exp(self.halves - top), 1)
         # A peak between the nodes.
         hidden = jnp.where(self.peak > self.seen + 0.5, jnp.exp(self.peak - top), 0)
-        return jnp.where(self.level <= LEAST, 0, jnp.maximum(jnp.abs(own - halves), hidden))
+        return jnp.where(self.level <= LEAST, 0, jnp.maximum(jnp.exp(self.misfit - top), hidden))
 
 
 def log_rounding(
@@ -73,15 +74,24 @@ def log_weights_of(
 
 
 def panel_sums(logs: Any, start: Array, level: Array) -> tuple[Array, Array, Array]:
-    """Returns own sums, sums of halves, and the highest value at nodes."""
+    """Returns logarithms: of the misfit, the sums of halves, and the highest value at nodes."""
     is_short = level <= LEAST
     child = jnp.where(is_short, level, level - 1)
     starts = jnp.stack([start, start, start + panel_lengths(child, start.dtype)], -1)
     x, log_weights = panel_nodes(starts, jnp.stack([level, child, child], -1))
     values = logs(x)
-    sums = jax.nn.logsumexp(values + log_weights, axis=-1)
-    halves = jnp.stack([sums[..., 1], jnp.where(is_short, -jnp.inf, sums[..., 2])], -1)
-    return sums[..., 0], halves, jnp.max(values, (-2, -1))
+    seen = jnp.max(values, (-2, -1))
+    terms = jnp.exp(values - seen[..., None, None] + log_weights)
+    place = (x - start[..., None, None]) / panel_lengths(level, start.dtype)[..., None, None]
+    sums, moved = jnp.sum(terms, -1), jnp.sum(terms * place, -1)
+
+    def misfit(sums):
+        return jnp.abs(sums[..., 0] - sums[..., 1] - sums[..., 2])
+
+    halves = seen[..., None] + jnp.log(sums[..., 1:])
+    second = jnp.where(is_short, -jnp.inf, halves[..., 1])
+    largest = seen + jnp.log(jnp.maximum(misfit(sums), misfit(moved)))
+    return largest, jnp.stack([halves[..., 0], second], -1), seen
 
 
 def refine_panels(
@@ -94,7 +104,7 @@ def refine_panels(
         jnp.asarray(starts, eta.dtype),
         jnp.asarray(levels, jnp.int32),
     )
-    own, halves, seen = panel_sums(logs, start, level)
+    misfit, halves, seen = panel_sums(logs, start, level)
     modes, heights = _find_modes(logs, start, level)
     ends = start + panel_lengths(level, eta.dtype)
     holds = (modes >= start[:, None]) & (modes < ends[:, None])
@@ -107,13 +117,13 @@ def refine_panels(
     panels = Panels(
         pad(start, 0.0),
         pad(level, 0),
-        pad(own, -jnp.inf),
+        pad(misfit, -jnp.inf),
         pad(halves, -jnp.inf),
         pad(peak, -jnp.inf),
         pad(seen, -jnp.inf),
     )
 
-    tolerance = _TOLERANCE + log_rounding(family, eta, modes[jnp.argmax(heights)])
+    tolerance = _TOLERANCE + _PART * log_rounding(family, eta, modes[jnp.argmax(heights)])
 
     def worst(panels):
         top = jax.nn.logsumexp(panels.halves)
@@ -132,12 +142,12 @@ def refine_panels(
         first = panels.start[rows]
         starts = jnp.stack([first, first + panel_lengths(level, eta.dtype)], 1)
         both = jnp.stack([level, level], 1)
-        own, halves, seen = panel_sums(logs, starts, both)
+        misfit, halves, seen = panel_sums(logs, starts, both)
         holds = (modes >= starts[..., None]) & (
             modes < starts[..., None] + panel_lengths(both, eta.dtype)[..., None]
         )
         peak = jnp.maximum(seen, jnp.max(jnp.where(holds, heights, -jnp.inf), -1))
-        new = Panels(starts, both, own, halves, peak, seen)
+        new = Panels(starts, both, misfit, halves, peak, seen)
         # Those that are not chosen are written beyond the end, which drops them.
         first_rows = jnp.where(chosen, rows, _PANELS)
         second_rows = jnp.where(chosen, used + jnp.cumsum(chosen) - 1, _PANELS)

@@ -84,7 +84,7 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
     second = panels.start + panel_lengths(child, eta.dtype)
     x, log_weights = panel_nodes(jnp.stack([panels.start, second], 1), child[:, None])
     unused = is_short[:, None, None] & (jnp.arange(2) == 1)[:, None]
-    unused = unused | (panels.own == -jnp.inf)[:, None, None]
+    unused = unused | (panels.peak == -jnp.inf)[:, None, None]
     log_weights = jnp.where(unused, -jnp.inf, log_weights)
     fine = _moments(family, eta, x.ravel(), log_weights.ravel(), top)
     mean, covariance, log_partition = fine
@@ -94,7 +94,7 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
     ends = jnp.stack([panels.start, panels.start + panel_lengths(panels.level, eta.dtype) - 1], 1)
     z = (jax.vmap(jax.vmap(family.sufficient_statistics))(ends) - mean) / sd
     left = panels.errors(log_partition) * (1 + jnp.max(z**2, (1, 2)))
-    error = jnp.sum(jnp.where(panels.own > -jnp.inf, left, 0))
+    error = jnp.sum(jnp.where(panels.peak > -jnp.inf, left, 0))
     if not is_complete:
         error += _tail(
             family, fixed, float(starts[-1] + 2.0 ** levels[-1] - 1), log_partition, mean, sd

@@ -7,7 +7,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
-from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
+from nnef_dists.families import (
+    ExponentialFamily,
+    continuous_support,
+    support_dim,
+    unconstrained_logdensity,
+)
 
 # Of the machine epsilon: the standard deviation of one rounding.
 ROUNDING = 0.25
@@ -105,7 +110,7 @@ class Density(eqx.Module):
 
     def point(self, v: Float[Array, " n"]) -> Array:
         """Returns the point x of the support."""
-        support = self.family.support
+        support = continuous_support(self.family, "Hamiltonian Monte Carlo")
         return support.transform(self.tails.to_u(v).reshape(support.shape))
 
     def stats(self, v: Float[Array, " n"]) -> Float[Array, " eta_dim"]:

@@ -10,45 +10,12 @@ import pytest
 import nnef_dists as nd
 from nnef_dists.moments import Rung, Status
 from nnef_dists.sampling import gibbs_plan
+from tests.spins import ising_truth, transfer
 
 KEY = jax.random.key(0)
 GRID = nd.families.Ising((5, 6))
 RANGES = {"x": (-0.5, 0.5), "neighbors": (0.0, 0.5)}
 CONFIG = nd.HMCConfig(chains=8, warmup=100, draws=200, min_ess=200.0, tile=8)
-
-
-def transfer(eta, rows, columns):
-    """A of the Ising model on a grid with free edges, site by site, in double precision."""
-    field, coupling = eta
-    bits = (np.arange(2**columns)[:, None] >> np.arange(columns)) & 1
-    spins = 2.0 * bits - 1
-    within = field * spins.sum(1) + coupling * (spins[:, 1:] * spins[:, :-1]).sum(1)
-    logs = within
-    for _ in range(rows - 1):
-        for i in range(columns):
-            low, high = np.moveaxis(logs.reshape(-1, 2, 2**i), 1, 0)
-            logs = np.stack(
-                [
-                    np.logaddexp(low + coupling, high - coupling),
-                    np.logaddexp(low - coupling, high + coupling),
-                ],
-                1,
-            ).ravel()
-        logs = logs + within
-    highest = logs.max()
-    return highest + np.log(np.exp(logs - highest).sum())
-
-
-def ising_truth(eta, step=1e-3):
-    """Means and standard deviations by differences of the transfer matrix's A."""
-    shifts = step * np.eye(2)
-    eta = np.asarray(eta, float)
-    values = {k: [transfer(eta + k * s, 6, 5) for s in shifts] for k in (-2, -1, 0, 1, 2)}
-    up, down, far, near = (np.array(values[k]) for k in (1, -1, 2, -2))
-    mean = (8 * (up - down) - (far - near)) / (12 * step)
-    middle = np.array(values[0])
-    variance = (16 * (up + down) - (far + near) - 30 * middle) / (12 * step**2)
-    return mean, np.sqrt(variance)
 
 
 @functools.cache
@@ -146,8 +113,8 @@ class TestGibbsLabels:
     def test_means_are_those_of_the_transfer_matrix(self):
         data = grid_labels()
         assert data.ok.all(), data
-        truth = [ising_truth(eta) for eta in data.eta]
-        mean, sd = (np.array(part) for part in zip(*truth, strict=True))
+        truth = [ising_truth(eta, (6, 5)) for eta in data.eta]
+        _, mean, sd = (np.array(part) for part in zip(*truth, strict=True))
         z = (data.mean - mean) / sd
         t = (data.mean - mean) / data.standard_error
         assert np.sqrt(np.mean(z**2)) < 0.02
@@ -165,7 +132,7 @@ class TestGibbsLabels:
         eta = jnp.array([[0.0, 0.9]])
         data = nd.estimate_moments(GRID, jnp.tile(eta, (8, 1)), KEY, CONFIG)
         assert data.ok.all(), data
-        mean, sd = ising_truth(eta[0])
+        _, mean, sd = ising_truth(eta[0], (6, 5))
         assert np.max(np.abs(data.mean[:, 0]) / sd[0]) < 0.2
         np.testing.assert_allclose(data.mean[:, 1], mean[1], atol=0.2 * sd[1])
 
@@ -180,14 +147,14 @@ class TestGibbsLabels:
         assert label.status == Status.OK
         assert x.shape == (1000, 5, 6)
         assert set(np.unique(x)) == {-1, 1}
-        mean, sd = ising_truth(eta)
+        _, mean, sd = ising_truth(eta, (6, 5))
         stats = jax.vmap(GRID.sufficient_statistics)(x)
         assert np.max(np.abs(stats.mean(0) - mean) / sd) < 0.2
 
     def test_the_log_partition_is_annealed(self):
         eta = jnp.array([0.1, 0.3])
         found = nd.moments.estimate_log_partition(GRID, eta, KEY)
-        exact = transfer(np.asarray(eta, float), 6, 5)
+        exact = transfer(np.asarray(eta, float), (6, 5))
         assert found.standard_error < 0.02
         assert abs(found.value - exact) < 4 * found.standard_error
 
@@ -226,8 +193,8 @@ def test_a_network_learns_the_moments_of_spins():
     q = nd.validate(
         nd.AmortizedFamily(GRID, nd.unfreeze_all(fit(dynamic), static)), unseen, tolerance=0.03
     )
-    truth = [ising_truth(eta) for eta in unseen.eta]
-    mean, sd = (np.array(part) for part in zip(*truth, strict=True))
+    truth = [ising_truth(eta, (6, 5)) for eta in unseen.eta]
+    _, mean, sd = (np.array(part) for part in zip(*truth, strict=True))
     z = (jax.vmap(q.mean)(jnp.asarray(unseen.eta)) - mean) / sd
     assert np.sqrt(np.mean(np.square(z))) < 0.02
     x = q.sample(KEY, jnp.asarray(unseen.eta[0]), 100)

@@ -1,0 +1,144 @@
+"""Posteriors of natural parameters: likelihoods whose normalizer is A itself."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import blackjax
+import jax
+import jax.numpy as jnp
+from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nnef_dists._checks import as_key, as_vector, check_instance
+from nnef_dists._ranges import check_integer, check_number
+from nnef_dists.distributions import AbstractTractableFamily
+
+LogPrior = Callable[[Float[Array, " eta_dim"]], Float[Array, ""]]
+
+
+class NaturalPosterior(NamedTuple):
+    """Draws of natural parameters, with their diagnostics.
+
+    Attributes:
+        eta: The draws, `(chains, draws, eta_dim)`.
+        rhat: Split R-hat of each natural parameter, `(eta_dim,)`; above 1.01 chains disagree.
+        ess: Effective sample size of each natural parameter, `(eta_dim,)`.
+        divergences: The fraction of transitions that diverged.
+    """
+
+    eta: Float[Array, "chains draws eta_dim"]
+    rhat: Float[Array, " eta_dim"]
+    ess: Float[Array, " eta_dim"]
+    divergences: Float[Array, ""]
+
+
+def sample_natural_posterior(
+    key: PRNGKeyArray,
+    q: AbstractTractableFamily,
+    total: Float[Array, " eta_dim"],
+    n: float,
+    log_prior: LogPrior,
+    start: Float[Array, " eta_dim"],
+    *,
+    chains: int = 4,
+    warmup: int = 500,
+    draws: int = 1000,
+) -> NaturalPosterior:
+    """Draws natural parameters from their posterior, given n independent observations of x.
+
+        log p(eta | x_1, ..., x_n) = eta . sum_i T(x_i) - n A(eta) + log p(eta) + constant
+
+    Such posteriors are called doubly intractable if A is unknown. With a q that has learned A they
+    are ordinary ones: BlackJAX's NUTS in the unconstrained coordinates of eta, with adaptation of
+    step sizes and a dense mass matrix.
+
+    An eta outside the natural domain, or outside the training region of a network, has no
+    probability: train the network on etas around the whole posterior, by `nd.families.
+    ellipsoid_etas` or `nearby_etas`, for example.
+
+    Args:
+        key: A `jax.random.key`.
+        q: The tractable family of x.
+        total: The sum of T over the observations, `(eta_dim,)`.
+        n: Their number, positive.
+        log_prior: From eta, `(eta_dim,)`, to its log-density up to a constant; differentiable.
+        start: Valid natural parameters at which all chains begin, `(eta_dim,)`.
+        chains: Chains, at least 2.
+        warmup: Iterations of each chain before the adaptation ends.
+        draws: Iterations of each chain after it, at least 4.
+
+    Returns:
+        The draws. Look at R-hat and the divergences.
+
+    Raises:
+        ValueError: If the posterior has no density at the start, for one that is invalid or outside
+            the training region, and for numbers out of range.
+
+    Reference:
+        Murray, Ghahramani and MacKay, *MCMC for doubly-intractable distributions*, UAI 2006, for
+        the problem; Hoffman and Gelman, *The No-U-Turn sampler*, JMLR 15 (2014).
+    """
+    check_instance(q, AbstractTractableFamily, "q")
+    key, family = as_key(key), q.family
+    total = as_vector(total, family.eta_dim, "total", family)
+    n = check_number("n", n, 0.0)
+    sizes = (
+        check_integer("chains", chains, 2),
+        check_integer("warmup", warmup, 1),
+        check_integer("draws", draws, 4),
+    )
+    start = family.check_eta(start)
+    density = functools.partial(_log_posterior, q, total, n, log_prior)
+    u = family.unconstrain_eta(start)
+    value, slope = jax.jit(jax.value_and_grad(density))(u)
+    if not (jnp.isfinite(value) and jnp.isfinite(slope).all()):
+        raise ValueError(
+            f"Expected a start with a finite density and gradient; got {value} and {slope} at "
+            f"{start}. Begin inside the training region of q, where the prior is positive."
+        )
+    us, divergences = _run(density, sizes, u, key)
+    eta = jax.vmap(jax.vmap(family.constrain_eta))(us)
+    return NaturalPosterior(
+        eta,
+        jnp.reshape(potential_scale_reduction(eta), (-1,)),
+        jnp.reshape(effective_sample_size(eta), (-1,)),
+        jnp.mean(divergences),
+    )
+
+
+def _log_posterior(
+    q: Any, total: Array, n: float, log_prior: LogPrior, u: Float[Array, " m"]
+) -> Float[Array, ""]:
+    eta = q.family.constrain_eta(u)
+    tangents = jax.jacfwd(q.family.constrain_eta)(u)
+    # Of square and of tall Jacobians.
+    log_det = jnp.linalg.slogdet(tangents.T @ tangents)[1] / 2
+    value = jnp.sum(total * eta) - n * q.log_partition(eta) + log_prior(eta) + log_det
+    return jnp.where(q.is_inside(eta) & ~jnp.isnan(value), value, -jnp.inf)
+
+
+def _run(density: Any, sizes: tuple[int, int, int], u: Array, key: PRNGKeyArray) -> Any:
+    chains, warmup, draws = sizes
+
+    @jax.jit
+    def run(u, key):
+        key_warmup, key_draws = jax.random.split(key)
+        adaptation = blackjax.window_adaptation(
+            blackjax.nuts, density, is_mass_matrix_diagonal=False
+        )
+
+        def one(keys):
+            (state, parameters), _ = adaptation.run(keys[0], u, num_steps=warmup)
+            step = blackjax.nuts(density, **parameters).step
+
+            def draw(state, key):
+                state, info = step(key, state)
+                return state, (state.position, info.is_divergent)
+
+            return jax.lax.scan(draw, state, jax.random.split(keys[1], draws))[1]
+
+        pairs = jax.random.split(key_warmup, chains), jax.random.split(key_draws, chains)
+        return jax.vmap(one)(jnp.stack(pairs, 1))
+
+    return run(u, key)

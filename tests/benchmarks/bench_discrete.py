@@ -1,0 +1,219 @@
+"""Discrete families: sums over counts and points, and Gibbs labels, beside exact truth and peers.
+
+    python tests/benchmarks/bench_discrete.py [counts] [points] [ising] [--etas 256]
+
+counts    Conway-Maxwell-Poisson with dispersions from 0.05 to 5 and modes from 0.1 to 1e5, against
+          sums of all terms in extended precision; beside it the sum of the first 1,000 terms
+points    enumeration: the 2^20 words of 20 units, the 2^20 spins of a 4 x 5 grid, and the 2^21
+          graphs of seven nodes
+ising     labels of the 10 x 10 Ising model with couplings from 0 to 0.5 and fields from -0.5 to
+          0.5, against the transfer matrix, with and without control variates; beside them NumPyro's
+          DiscreteHMCGibbs at some of the etas, for as long
+
+Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.spins import ising_truth
+
+REPEATS = 3
+PEERS = 4
+
+
+def measure(function, *args):
+    """Seconds of the first call, and the median of later ones."""
+    clock = time.process_time()
+    jax.block_until_ready(function(*args))
+    first, seconds = time.process_time() - clock, []
+    for _ in range(REPEATS):
+        clock = time.process_time()
+        jax.block_until_ready(function(*args))
+        seconds.append(time.process_time() - clock)
+    return first, float(np.median(seconds))
+
+
+def conway_truth(eta):
+    """A, means and standard deviations by sums of all terms, with 64 bits of mantissa."""
+    mode = math.exp(eta[0] / -eta[1])
+    sd = math.sqrt(mode / -eta[1]) + 10 / eta[1] ** 2
+    x = np.arange(max(0, int(mode - 45 * sd)), int(mode + 45 * sd) + 3000, dtype=np.longdouble)
+    steps = np.log(np.maximum(x, 1))
+    steps[0] = scipy.special.gammaln(float(x[0] + 1))
+    stats = np.stack([x, np.cumsum(steps)], 1)
+    logs = stats @ np.asarray(eta, np.longdouble)
+    p = np.exp(logs - logs.max())
+    log_partition, p = logs.max() + np.log(p.sum()), p / p.sum()
+    mean = p @ stats
+    found = log_partition, mean, np.sqrt(p @ (stats - mean) ** 2)
+    return tuple(np.asarray(part, float) for part in found)
+
+
+def counts(options):
+    q = nd.Summation(nd.families.ConwayMaxwellPoisson())
+    rng = np.random.default_rng(0)
+    mode = np.exp(rng.uniform(math.log(0.1), math.log(1e5), options.etas))
+    nu = np.exp(rng.uniform(math.log(0.05), math.log(5), options.etas))
+    etas = np.stack([nu * np.log(mode), -nu], 1)
+
+    def summed(eta):
+        return q.log_partition(eta), q.mean(eta)
+
+    def first_terms(eta):
+        x = jnp.arange(1000.0)
+        stats = jax.vmap(q.family.sufficient_statistics)(x)
+        logs = stats @ eta
+        return jax.nn.logsumexp(logs), jax.nn.softmax(logs) @ stats
+
+    def errors(found, truth):
+        z = np.abs(found[1] - truth[1]) / truth[2]
+        return np.max(z, 1), np.abs(found[0] - truth[0])
+
+    for dtype in (jnp.float64, jnp.float32):
+        with jax.enable_x64(dtype == jnp.float64):
+            given = jnp.asarray(etas, dtype)
+            truth = [conway_truth(np.asarray(eta, float)) for eta in given]
+            truth = [np.array(part) for part in zip(*truth, strict=True)]
+
+            for title, function in (("Summation", summed), ("first 1,000 terms", first_terms)):
+                program = jax.jit(jax.vmap(function))
+                first, seconds = measure(program, given)
+                z, nats = errors([np.asarray(part, float) for part in program(given)], truth)
+                known = np.isfinite(z)
+                print(
+                    f"  {jnp.dtype(dtype).name} {title:18s} {1e6 * seconds / len(etas):6.0f} us an "
+                    f"eta, {first:.1f} s with compilation; NaN {np.sum(~known)} of {len(etas)}; of "
+                    f"the others z median {np.median(z[known]):.1e}, largest {z[known].max():.1e}, "
+                    f"A {nats[known].max():.1e} nats",
+                    flush=True,
+                )
+            # Outside of compiled programs, one by one.
+            some = range(0, len(etas), max(1, len(etas) // 32))
+            found = [(q.log_partition(given[i]), q.mean(given[i])) for i in some]
+            found = [np.array(part, float) for part in zip(*found, strict=True)]
+            z, nats = errors(found, [part[list(some)] for part in truth])
+            eps = float(jnp.finfo(dtype).eps)
+            ulp = np.max(np.abs(truth[1][list(some)]) / truth[2][list(some)], 1) * eps
+            print(
+                f"  {jnp.dtype(dtype).name} eager calls: z largest {z.max():.1e}, of which the "
+                f"rounding of the result is up to {ulp.max():.1e}; A {nats.max():.1e} nats"
+            )
+
+
+def points(options):
+    for family in (
+        nd.families.PairwiseBinary(20),
+        nd.families.Ising((4, 5)),
+        nd.families.ExponentialRandomGraph(7),
+    ):
+        clock = time.process_time()
+        q = nd.Enumeration(family)
+        table = time.process_time() - clock
+        eta = jnp.full(family.eta_dim, 0.05)
+        first, seconds = measure(q.mean, eta)
+        _, of_covariance = measure(q.covariance, eta)
+        _, of_draws = measure(q.sample, jax.random.key(0), eta, 1000)
+        cells = q.table.tree
+        print(
+            f"  {family!r}: {2**family.support.log2_states:.0f} points, "
+            f"{'no table' if cells is None else f'{len(cells.stats)} cells'}, found in "
+            f"{table:.1f} s; mean {seconds:.3f} s, {first:.1f} s with compilation; covariance "
+            f"{of_covariance:.2f} s; 1,000 draws {of_draws:.2f} s",
+            flush=True,
+        )
+
+
+def ising(options):
+    family = nd.families.Ising((10, 10))
+    etas = family.sample_eta(
+        jax.random.key(0), options.etas, {"x": (-0.5, 0.5), "neighbors": (0.0, 0.5)}
+    )
+    truth = [ising_truth(np.asarray(eta, float), (10, 10)) for eta in etas]
+    log_partition, mean, sd = (np.array(part) for part in zip(*truth, strict=True))
+    for title, config in (
+        ("labels", nd.HMCConfig()),
+        ("without control variates", nd.HMCConfig(control_variates=False)),
+    ):
+        nd.estimate_moments(family, etas[: config.tile], jax.random.key(2), config)
+        clock = time.process_time()
+        data = nd.estimate_moments(family, etas, jax.random.key(1), config)
+        seconds = (time.process_time() - clock) / len(etas)
+        z = ((data.mean - mean) / sd)[data.ok]
+        t = ((data.mean - mean) / data.standard_error)[data.ok]
+        print(
+            f"  {title:25s} {data.ok.mean():.1%} ok, {1e3 * seconds:.0f} ms an eta; z rms "
+            f"{np.sqrt(np.mean(z**2)):.4f}, largest {np.abs(z).max():.3f}; errors over standard "
+            f"errors {np.sqrt(np.mean(t**2)):.2f}, largest {np.abs(t).max():.1f}",
+            flush=True,
+        )
+        if config.control_variates:
+            allowed = seconds
+    few = list(range(PEERS))
+    z = np.concatenate([(peer_mean(family, etas[i], allowed) - mean[i]) / sd[i] for i in few])
+    print(
+        f"  NumPyro's DiscreteHMCGibbs, {PEERS} etas, as long: z rms {np.sqrt(np.mean(z**2)):.3f}"
+    )
+    found = [
+        nd.moments.estimate_log_partition(family, etas[i], jax.random.key(i)) for i in range(8)
+    ]
+    off = np.array([float(part.value) for part in found]) - log_partition[:8]
+    errors = np.array([float(part.standard_error) for part in found])
+    print(
+        f"  A by annealing, 8 etas: off by at most {np.abs(off).max():.4f} nats, errors over "
+        f"standard errors {np.sqrt(np.mean((off / errors) ** 2)):.2f}"
+    )
+
+
+def peer_mean(family, eta, seconds):
+    """E[T] by NumPyro's Gibbs moves of discrete sites, run for some seconds after compilation."""
+    import numpyro
+    import numpyro.distributions as dist
+    from numpyro.infer import MCMC, NUTS, DiscreteHMCGibbs
+
+    def model():
+        bits = numpyro.sample("bits", dist.Bernoulli(0.5).expand(family.x_shape).to_event(2))
+        # The kernel asks for a continuous site.
+        numpyro.sample("unused", dist.Normal())
+        numpyro.factor("density", jnp.sum(eta * family.sufficient_statistics(2.0 * bits - 1)))
+
+    def run(draws, key):
+        kernel = DiscreteHMCGibbs(NUTS(model), modified=True)
+        sampler = MCMC(kernel, num_warmup=100, num_samples=draws, progress_bar=False)
+        clock = time.process_time()
+        sampler.run(jax.random.key(key))
+        return sampler.get_samples()["bits"], time.process_time() - clock
+
+    # Compilation is the same for all lengths: two runs tell the seconds of one draw.
+    (_, short), (_, long) = run(100, 0), run(1100, 1)
+    draws = max(200, round(1000 * seconds / max(long - short, 1e-3)))
+    bits, _ = run(draws, 2)
+    return np.asarray(jax.vmap(family.sufficient_statistics)(2.0 * bits - 1)).mean(0)
+
+
+PARTS = {"counts": counts, "points": points, "ising": ising}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
+    parser.add_argument("--etas", type=int, default=256)
+    options = parser.parse_args()
+    for name in options.parts or PARTS:
+        print(f"== {name}", flush=True)
+        PARTS[name](options)
+
+
+if __name__ == "__main__":
+    main()
