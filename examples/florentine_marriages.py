@@ -130,11 +130,11 @@ def main():
     """Fits the network, and checks the fit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--labels", type=int, default=512)
-    parser.add_argument("--quick", action="store_true", help="96 labels and short runs")
+    parser.add_argument("--quick", action="store_true", help="128 labels and short runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/florentine_marriages"))
     options = parser.parse_args()
-    labels, steps, runs = (96, 800, 8) if options.quick else (options.labels, 4000, 64)
+    labels, steps, runs = (128, 800, 8) if options.quick else (options.labels, 4000, 64)
     x = observed_graph()
     target = FAMILY.sufficient_statistics(x)
     print(f"{target[0]:.0f} edges, {target[1]:.0f} triangles")
@@ -142,7 +142,7 @@ def main():
     print(f"pseudolikelihood: edges {guess[0]:.3f}, triangles {guess[1]:.3f}")
 
     clock = time.perf_counter()
-    law = nd.families.ellipsoid_etas(guess, 20 * spread)
+    law = nd.families.ellipsoid_etas(guess, 9 * spread)
     q = learn(law, labels, steps, options.seed)
     print(q)
     learned = q.natural_parameters(target)

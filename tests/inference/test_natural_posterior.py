@@ -1,0 +1,83 @@
+"""Posteriors of natural parameters, beside a sum over a grid of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnef_dists as nd
+
+KEY = jax.random.key(0)
+Q = nd.Enumeration(nd.families.ExponentialRandomGraph(5))
+TOTAL = jnp.array([4.0, 1.0])
+
+
+def log_prior(eta):
+    return -jnp.sum(eta**2) / 18
+
+
+@functools.cache
+def drawn():
+    return nd.inference.sample_natural_posterior(
+        KEY, Q, TOTAL, 1, log_prior, jnp.array([-0.5, 0.1]), warmup=300, draws=700
+    )
+
+
+def test_moments_are_those_of_a_grid():
+    axes = jnp.linspace(-8, 6, 160), jnp.linspace(-8, 6, 160)
+    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+
+    def log_posterior(eta):
+        return jnp.sum(TOTAL * eta) - Q.log_partition(eta) + log_prior(eta)
+
+    p = jax.nn.softmax(jax.jit(jax.vmap(log_posterior))(grid))
+    mean = p @ grid
+    sd = jnp.sqrt(p @ (grid - mean) ** 2)
+    found = drawn()
+    eta = found.eta.reshape(-1, 2)
+    z = (eta.mean(0) - mean) / (sd / jnp.sqrt(found.ess))
+    assert found.eta.shape == (4, 700, 2)
+    assert np.max(np.abs(z)) < 4
+    np.testing.assert_allclose(eta.std(0), sd, rtol=0.1)
+    assert np.max(found.rhat) < 1.02
+    assert found.divergences < 0.01
+
+
+def test_a_bounded_domain_has_its_jacobian():
+    # Counts of one observation: a gamma prior of the dispersion has a density on a half-line.
+    q = nd.ClosedForm(nd.GaussianNatural1D())
+    found = nd.inference.sample_natural_posterior(
+        KEY,
+        q,
+        jnp.array([0.0, 4.0]),
+        4,
+        lambda eta: -(eta[0] ** 2) / 2 + eta[1],
+        jnp.array([0.0, -0.5]),
+        warmup=300,
+        draws=700,
+    )
+    eta = np.asarray(found.eta).reshape(-1, 2)
+    # Given the precision w = -2 eta2, eta1 is normal: the posterior of w is a sum over a grid.
+    w = np.linspace(1e-4, 12, 4000)
+    log_w = -2 * w - w / 2 + 2 * np.log(w) - np.log(1 + 4 / w) / 2
+    p = np.exp(log_w - log_w.max())
+    p /= p.sum()
+    mean = p @ w
+    sd = np.sqrt(p @ (w - mean) ** 2)
+    assert abs((-2 * eta[:, 1]).mean() - mean) < 4 * sd / np.sqrt(float(found.ess[1]))
+    assert (-2 * eta[:, 1]).std() == pytest.approx(sd, rel=0.1)
+
+
+def test_starts_and_numbers_are_checked():
+    start = jnp.array([-0.5, 0.1])
+    sample = functools.partial(nd.inference.sample_natural_posterior, KEY, Q)
+    with pytest.raises(ValueError, match="finite density"):
+        sample(TOTAL, 1, lambda eta: -jnp.inf * jnp.ones(()), start)
+    with pytest.raises(ValueError, match="n > 0"):
+        sample(TOTAL, 0, log_prior, start)
+    with pytest.raises(ValueError, match="chains"):
+        sample(TOTAL, 1, log_prior, start, chains=1)
+    with pytest.raises(ValueError, match=r"total of shape \(2,\)"):
+        sample(jnp.ones(3), 1, log_prior, start)
