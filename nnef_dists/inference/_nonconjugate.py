@@ -94,6 +94,13 @@ def project(
     an error bound. In more dimensions they are averages over draws from q at `init`, weighed by
     p / q.
 
+    The density may have cuts, jumps and kinks in one dimension, such as
+    `jnp.where(x > 0.3, 0.0, -jnp.inf)`, at places that arrays of the program set. If its program
+    has comparisons, absolute values or the like, up to five breaks are searched for, which takes
+    about 15 times as long. Breaks that are closer together than the points of the first scan, 3%
+    of |x| far from 0, may be missed. The result is NaN then, and also with more than five breaks.
+    Derivatives do not include the motion of a cut or jump.
+
     Args:
         q: The tractable family.
         log_tilted: The log-density of p with respect to dx, in nats, up to a constant; for
