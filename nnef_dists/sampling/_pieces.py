@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nnef_dists.families import AbstractAngularSupport
 from nnef_dists.sampling._breaks import find_breaks
 from nnef_dists.sampling._cuts import MOST_CUTS, find_cuts
+from nnef_dists.sampling._grids import SCAN, first_scan, scan_between, sinh_scan
 from nnef_dists.sampling._line import Line, OnLine
 from nnef_dists.sampling._roots import find_root
 
@@ -21,8 +22,8 @@ NEGLIGIBLE_NATS = 45.0
 _UNCOVERED_NATS = 40.0
 # Modes between two breaks whose pieces are kept.
 _MODES = 4
-# Points of each scan, and how far they are dense: in u, in widths of a mode.
-_SCAN, _FIRST_REACH, _SECOND_REACH = 160, 1e4, 50.0
+# How far the second scan is dense, in widths of a mode.
+_SECOND_REACH = 50.0
 # How often breaks of a density are searched for.
 _SEARCHES = 3
 # Root finding halves brackets in each step, but for one.
@@ -94,7 +95,7 @@ def find_pieces(line: Line, is_smooth: bool = True) -> Pieces:
     is_circle = isinstance(line.family.support, AbstractAngularSupport)
     befores, afters = ([], []) if is_circle else _family_breaks(line)
     if is_circle:
-        first = jnp.asarray(np.linspace(0, 2 * math.pi, _SCAN), dtype)
+        first = jnp.asarray(np.linspace(0, 2 * math.pi, SCAN), dtype)
         first = first + first[jnp.argmin(line(first).logs)]
         ends = first[0], first[-1]
     else:
@@ -106,7 +107,7 @@ def find_pieces(line: Line, is_smooth: bool = True) -> Pieces:
         return _on_segment(line, first, *ends, (False, False))[0]
     parts = []
     for low, high in zip((-math.inf, *afters), (*befores, math.inf), strict=True):
-        first = jnp.asarray(_first_scan(low, high, dtype), dtype)
+        first = jnp.asarray(first_scan(low, high, dtype), dtype)
         ends = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
         parts.append(_on_segment(line, first, *ends, (math.isinf(low), math.isinf(high)))[0])
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, -1), *parts)
@@ -126,17 +127,17 @@ def _between_cuts(
     """Returns the pieces between breaks whose places depend on the density."""
     dtype = line.eta.dtype
     segments = MOST_CUTS + len(breaks[0]) + 1
-    points = segments * _SCAN
+    points = segments * SCAN
     if isinstance(line.family.support, AbstractAngularSupport):
         first = jnp.linspace(*ends, points, dtype=dtype)
     else:
-        first = jnp.asarray(_first_scan(-math.inf, math.inf, dtype, points), dtype)
+        first = jnp.asarray(first_scan(-math.inf, math.inf, dtype, points), dtype)
 
     def on_segment(low, high):
         is_empty = ~(high > low)
         low, high = jnp.where(is_empty, 0, low), jnp.where(is_empty, 0, high)
         is_infinite = jnp.isinf(low), jnp.isinf(high)
-        first = _scan_between(low, high)
+        first = scan_between(low, high)
         found, closer = _on_segment(line, first, low, high, is_infinite)
         width = jnp.where(is_empty, 0, found.width)
         uncovered = jnp.where(is_empty, -jnp.inf, found.uncovered)
@@ -162,42 +163,6 @@ def _between_cuts(
     return jax.tree.map(flatten, found)
 
 
-def _scan_between(low: Float[Array, ""], high: Float[Array, ""]) -> Float[Array, " n"]:
-    """Returns the points of `_first_scan` for ends that the program finds."""
-    dtype = low.dtype
-    inf = math.inf
-    both, left, right = (
-        jnp.asarray(_first_scan(*pair, dtype), dtype)
-        for pair in ((-inf, inf), (-inf, 0.0), (0.0, inf))
-    )
-    has_low, has_high = jnp.isfinite(low), jnp.isfinite(high)
-    low, high = jnp.where(has_low, low, 0), jnp.where(has_high, high, 0)
-    inside = low + (high - low) * jnp.linspace(0, 1, _SCAN, dtype=dtype)
-    inside = jnp.minimum(inside, high)
-    one_end = jnp.where(has_low, low + right, high + left)
-    return jnp.where(has_low & has_high, inside, jnp.where(has_low | has_high, one_end, both))
-
-
-def _first_scan(low: float, high: float, dtype, size: int = _SCAN) -> np.ndarray:
-    """Returns points of a segment, whose ends are included if they are finite."""
-    far = math.log(float(jnp.finfo(dtype).max)) / 6
-    if math.isfinite(low) and math.isfinite(high):
-        return np.linspace(low, high, size)
-    points = size - 1 if math.isfinite(low) or math.isfinite(high) else size // 2
-    scan = sinh_scan(points, np.arcsinh(_FIRST_REACH), far)
-    if math.isfinite(low):
-        return low + np.append(0, scan[points:])
-    return high - np.append(0, scan[points:])[::-1] if math.isfinite(high) else scan
-
-
-def sinh_scan(points: int, near: float, far: float) -> np.ndarray:
-    """Returns points on either side of 0: sinh of an even grid to `near`, thinner to `far`."""
-    t = np.arange(0.5, points) / (points - 0.5)
-    # Two thirds of the points are as dense as an even grid to `near` would be.
-    t = 1.5 * near * t + (far - 1.5 * near) * t**7
-    return np.sinh(np.concatenate([-t[::-1], t]))
-
-
 def _on_segment(
     line: Line,
     first: Float[Array, " n"],
@@ -207,7 +172,7 @@ def _on_segment(
 ) -> tuple[Pieces, Float[Array, " m"]]:
     """Returns the pieces of a segment, and the points of a scan around its modes."""
     far = math.log(float(jnp.finfo(low.dtype).max)) / 2
-    per_mode = sinh_scan(_SCAN // (2 * _MODES), np.arcsinh(_SECOND_REACH), far)
+    per_mode = sinh_scan(SCAN // (2 * _MODES), np.arcsinh(_SECOND_REACH), far)
 
     # One loop body for both scans: the program has each evaluation once.
     def look(scan, _):
