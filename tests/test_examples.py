@@ -177,9 +177,10 @@ def test_lattice(example, tmp_path, capsys):
     noise = found.pop("standard error of HMC")
     mean_field = found["mean field"]
     assert (noise[:4] < mean_field[:4] / 8).all()
-    for name in ("loopy EP", "EP of rows"):
+    for name in ("loopy EP", "EP of rows", "EP of rows + response"):
         assert (found[name][:4] <= mean_field[:4] / 10 + 2 * noise[:4]).all()
         assert abs(found[name][4]) <= 0.03
+    assert (found["EP of rows + response"][2:4] <= mean_field[2:4] / 60 + 2 * noise[2:4]).all()
     assert found["rows"][2] <= mean_field[2] / 8
     assert (found["rows + response"][2:4] <= mean_field[2:4] / 10).all()
     # Lower bounds of the evidence.

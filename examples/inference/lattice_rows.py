@@ -24,6 +24,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 import nnef_dists as nd
 from nnef_dists.distributions import AbstractTractableFamily, HMCSampler
@@ -39,8 +40,11 @@ class Row(nd.ExponentialFamily):
     sites: int = eqx.field(static=True)
     natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(x4=nd.negative)
 
+    def __init__(self, sites: int):
+        self.sites = sites
+
     @property
-    def x_shape(self):
+    def x_shape(self) -> tuple[int, ...]:
         """One value for each site."""
         return (self.sites,)
 
@@ -142,58 +146,77 @@ def make_couplings(size):
 
 
 class Consistent(NamedTuple):
-    """A fixed point of structured EP.
+    """Structured EP between sweeps.
 
     Attributes:
-        mean: E[T] of rows, `(rows, eta_dim)`.
+        eta: Natural parameters of rows, `(rows, eta_dim)`.
         covariance: Covariance of all sites under the Gaussian with the true coupling.
         log_evidence: The approximate evidence, in nats, which is no bound.
-        changes: The largest change of a message by sweep.
+        change: What is to be added to the messages to rows, `(2, sites)`.
     """
 
-    mean: np.ndarray
+    eta: Array
     covariance: np.ndarray
     log_evidence: float
-    changes: list[float]
+    change: np.ndarray
 
 
 def propagate(field, sweeps=20, rho=0.9):
-    """Gaussian messages to sites, between rows and a Gaussian with the coupling of rows."""
+    """Gaussian messages to sites, between rows and a Gaussian with the coupling of rows.
+
+    Returns:
+        The last sweep, and the messages to rows: linear terms and precisions, `(2, sites)`.
+    """
     size, own, couplings = len(field), uncoupled(field), make_couplings(len(field))
-    q = TransferMatrix(Row(size))
-    both = jax.jit(jax.vmap(jax.value_and_grad(q.log_partition)))
-    to_rows = np.zeros((2, size**2))
-    changes = []
+    both = jax.jit(jax.vmap(jax.value_and_grad(TransferMatrix(Row(size)).log_partition)))
 
-    def gaussian(linear, precision):
-        covariance = np.linalg.inv(precision)
-        log_det = np.linalg.slogdet(2 * np.pi * covariance)[1]
-        return covariance, covariance @ linear, (linear @ covariance @ linear + log_det) / 2
-
-    for _ in range(sweeps):
-        # In the order of the family: x, then x^2.
+    def exchange(to_rows):
         linear, precision = to_rows.reshape(2, size, size)
+        # In the order of the family: x, then x^2.
         eta = own.at[:, :size].add(linear).at[:, size : 2 * size].add(-precision / 2)
         log_rows, mean = (np.asarray(part, np.float64) for part in both(eta))
         x, square = mean[:, :size].ravel(), mean[:, size : 2 * size].ravel()
         sites = np.stack([x, np.ones_like(x)]) / (square - x**2)
-        to_couplings = sites - to_rows
-        covariance, x, log_gaussian = gaussian(
-            to_couplings[0], np.diag(to_couplings[1]) - couplings
-        )
+        linear, precision = sites - to_rows
+        covariance = np.linalg.inv(np.diag(precision) - couplings)
+        log_det = np.linalg.slogdet(2 * np.pi * covariance)[1]
+        log_gaussian = (linear @ covariance @ linear + log_det) / 2
         log_sites = np.sum(sites[0] ** 2 / sites[1] + np.log(2 * np.pi / sites[1])) / 2
-        sites = np.stack([x, np.ones_like(x)]) / covariance.diagonal()
-        step = rho * (sites - to_couplings - to_rows)
-        to_rows = to_rows + step
-        changes.append(float(np.max(np.abs(step))))
-    log_evidence = float(log_rows.sum() + log_gaussian - log_sites)
-    return Consistent(mean, covariance, log_evidence, changes)
+        found = np.stack([covariance @ linear, np.ones_like(x)]) / covariance.diagonal()
+        log_evidence = float(log_rows.sum() + log_gaussian - log_sites)
+        return Consistent(eta, covariance, log_evidence, found - sites)
+
+    to_rows = np.zeros((2, size**2))
+    found = exchange(to_rows)
+    for _ in range(sweeps):
+        to_rows = to_rows + rho * found.change
+        found = exchange(to_rows)
+    return found, to_rows
 
 
 def linear_response(own, couplings):
-    """Covariance of all sites, `(n, n)`, if factors with covariance V exchange mean fields J.
+    """Covariance of all sites, `(n, n)`, if factors with covariance V have linear terms J E[x].
 
     The derivative of a factor's mean in its field is V, so that of all means at the fixed point in
-    all fields, which is their covariance, is (V^-1 - J)^-1.
+    all fields, which is their covariance, is (V^-1 - J)^-1. The linear terms of structured EP are
+    (J + L) E[x], with the precisions L of its messages, which are kept fixed.
     """
     return np.linalg.inv(np.linalg.inv(own) - couplings)
+
+
+def of_all_sites(by_row):
+    """Covariance of all sites, `(size^2, size^2)`, of independent rows."""
+    size = len(by_row)
+    own = np.zeros((size, size, size, size))
+    for row in range(size):
+        own[row, :, row] = by_row[row]
+    return own.reshape(size**2, -1)
+
+
+def with_response(mean, covariance):
+    """Moments by means of sites, `(size, size)`, and the covariance of all sites."""
+    size = len(mean)
+    second = mean.ravel() * mean.ravel()[:, None] + covariance
+    site = np.arange(size**2).reshape(size, size)
+    pairs = (site, site), (site[:, 1:], site[:, :-1]), (site[1:], site[:-1])
+    return [mean.ravel(), *(second[one, other].ravel() for one, other in pairs)]

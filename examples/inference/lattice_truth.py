@@ -31,8 +31,11 @@ class Lattice(nd.ExponentialFamily):
     size: int = eqx.field(static=True)
     natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(x4=nd.negative)
 
+    def __init__(self, size: int):
+        self.size = size
+
     @property
-    def x_shape(self):
+    def x_shape(self) -> tuple[int, ...]:
         """Rows and columns."""
         return (self.size, self.size)
 
