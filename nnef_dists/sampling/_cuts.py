@@ -13,6 +13,8 @@ from nnef_dists.sampling._line import Line, transform
 MOST_CUTS = 5
 # Bisections of all cells of a scan, and how many cells are bisected to the end.
 _BISECTIONS, _CELLS = 6, 16
+# The part of a cell's roughness that these bisections leave if there is a break.
+_LEAST_FALL = 0.125
 # Bisections beyond the digits of the dtype: a break may be close to 0.
 _MORE_BISECTIONS = 10
 # The smallest break: a jump in nats, or of the slope in units of its size in a cell of the scan.
@@ -86,13 +88,14 @@ def find_cuts(line: Line, scan: Float[Array, " n"]) -> Cuts:
         high = jax.tree.map(lambda a, b: jnp.where(in_low, b, a), high, middle)
         return low, high, scale
 
-    def height(low, high, scale):
-        found = jnp.maximum(low.logs, high.logs)
-        return jnp.where(_roughness(low, high, scale) > _LEAST_JUMP, found, -jnp.inf)
-
-    state = lax.fori_loop(0, _BISECTIONS, bisect, (low, high, scale))
-    _, cells = lax.top_k(height(*state), _CELLS)
-    state = jax.tree.map(lambda a: a[cells], state)
+    before_bisection = _roughness(low, high, scale)
+    low, high, scale = lax.fori_loop(0, _BISECTIONS, bisect, (low, high, scale))
+    # That of a break stays as it is, others fall by half with each bisection.
+    left = _roughness(low, high, scale)
+    is_candidate = left > jnp.maximum(_LEAST_FALL * before_bisection, _LEAST_JUMP)
+    heights = jnp.where(is_candidate, jnp.maximum(low.logs, high.logs), -jnp.inf)
+    _, cells = lax.top_k(heights, _CELLS)
+    state = jax.tree.map(lambda a: a[cells], (low, high, scale))
     steps = jnp.finfo(dtype).nmant + _MORE_BISECTIONS
     low, high, scale = lax.fori_loop(0, steps, bisect, state)
     # Where values are noise they change on either side of a break, too. At a kink itself, the slope
@@ -113,7 +116,9 @@ def find_cuts(line: Line, scan: Float[Array, " n"]) -> Cuts:
         rough((left, farther), (left, nearer)), rough((right, nearer), (right, farther))
     )
     jump = rough((left, 0), (right, 0))
-    is_break = (jump > _LEAST_JUMP) & (jump / 4 > jnp.max(noise, 0))
+    # The break may be that of the next cell.
+    is_own = 4 * _roughness(low, high, scale) > jump
+    is_break = is_own & (jump > _LEAST_JUMP) & (jump / 4 > jnp.max(noise, 0))
     heights = jnp.where(is_break, jnp.maximum(low.logs, high.logs), -jnp.inf)
     top = jnp.maximum(jnp.max(whole.logs), jnp.max(heights))
     heights, chosen = lax.top_k(heights, MOST_CUTS)

@@ -12,7 +12,14 @@ from jaxtyping import Array, Bool, Float, Int
 from nnef_dists.families import AbstractAngularSupport
 from nnef_dists.sampling._breaks import find_breaks
 from nnef_dists.sampling._cuts import MOST_CUTS, find_cuts
-from nnef_dists.sampling._grids import SCAN, first_scan, scan_between, sinh_scan
+from nnef_dists.sampling._grids import (
+    SCAN,
+    first_scan,
+    scan_around,
+    scan_between,
+    search_scan,
+    sinh_scan,
+)
 from nnef_dists.sampling._line import Line, OnLine
 from nnef_dists.sampling._roots import find_root
 
@@ -94,13 +101,11 @@ def find_pieces(line: Line, is_smooth: bool = True) -> Pieces:
     dtype = line.eta.dtype
     is_circle = isinstance(line.family.support, AbstractAngularSupport)
     befores, afters = ([], []) if is_circle else _family_breaks(line)
+    first, ends = None, (jnp.asarray(-math.inf, dtype), jnp.asarray(math.inf, dtype))
     if is_circle:
         first = jnp.asarray(np.linspace(0, 2 * math.pi, SCAN), dtype)
         first = first + first[jnp.argmin(line(first).logs)]
         ends = first[0], first[-1]
-    else:
-        first = None
-        ends = jnp.asarray(-math.inf, dtype), jnp.asarray(math.inf, dtype)
     if not is_smooth:
         return _between_cuts(line, ends, (befores, afters))
     if first is not None:
@@ -126,33 +131,32 @@ def _between_cuts(
 ) -> Pieces:
     """Returns the pieces between breaks whose places depend on the density."""
     dtype = line.eta.dtype
-    segments = MOST_CUTS + len(breaks[0]) + 1
-    points = segments * SCAN
+    points = 2 * SCAN * (MOST_CUTS + len(breaks[0]) + 1)
     if isinstance(line.family.support, AbstractAngularSupport):
         first = jnp.linspace(*ends, points, dtype=dtype)
     else:
-        first = jnp.asarray(first_scan(-math.inf, math.inf, dtype, points), dtype)
+        first = jnp.asarray(search_scan(points, dtype), dtype)
 
     def on_segment(low, high):
         is_empty = ~(high > low)
         low, high = jnp.where(is_empty, 0, low), jnp.where(is_empty, 0, high)
         is_infinite = jnp.isinf(low), jnp.isinf(high)
-        first = scan_between(low, high)
-        found, closer = _on_segment(line, first, low, high, is_infinite)
+        found, closer = _on_segment(line, scan_between(low, high), low, high, is_infinite)
         width = jnp.where(is_empty, 0, found.width)
         uncovered = jnp.where(is_empty, -jnp.inf, found.uncovered)
         return found._replace(width=width, uncovered=uncovered), closer
 
     # One loop body for all: later searches are among the points around each mode.
     def look(scan, _):
-        cuts = find_cuts(line, scan)
-        before = jnp.sort(jnp.append(cuts.before, jnp.asarray(breaks[0], dtype)))
-        after = jnp.sort(jnp.append(cuts.after, jnp.asarray(breaks[1], dtype)))
         # Breaks that do not exist are at the lower end.
-        before, after = jnp.maximum(before, ends[0]), jnp.maximum(after, ends[0])
+        before, after = (
+            jnp.maximum(jnp.sort(jnp.append(found, jnp.asarray(own, dtype))), ends[0])
+            for found, own in zip(find_cuts(line, scan), breaks, strict=True)
+        )
         lows, highs = jnp.append(ends[0], after), jnp.append(before, ends[1])
         found, closer = jax.vmap(on_segment)(lows, highs)
-        return jnp.sort(closer.ravel()), found
+        even = scan_around(found.start, found.direction * found.width, ends, points // 2)
+        return jnp.sort(jnp.append(closer, even)), found
 
     _, found = lax.scan(look, first, length=_SEARCHES)
 
