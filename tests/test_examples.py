@@ -16,6 +16,7 @@ import pytest
 
 import nnef_dists as nd
 from nnef_dists.__main__ import main
+from tests import truth
 from tests.jobs import SAMPLING
 from tests.networks.data import gaussian_data
 
@@ -168,16 +169,46 @@ def test_double_well_chain(example, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_lattice(example, tmp_path, capsys):
-    example("inference/lattice", "--out", tmp_path, "--quick")
+    example("inference/lattice", "--out", tmp_path, "--quick", "--runs", "2", "--draws", "500")
     printed = capsys.readouterr().out
-    line = r"RMS distance to samples (\S+) by mean field, (\S+) by projection; .* samples (\S+)"
-    found = re.findall(line, printed)
-    assert len(found) == 3
-    for mean_field, projection, noise in found:
-        assert float(projection) <= float(mean_field) / 10 + 2 * float(noise)
-        assert float(noise) < float(mean_field) / 4
-    assert float(re.search(r"in the last sweep: (\S+)", printed)[1]) <= 1e-3
+    line = r"^([a-zA-Z+ ]*[a-zA-Z]) +" + r"([\d.]+)(?: \(\S+\))? +" * 4 + r"([-+\d.]+)$"
+    rows = re.findall(line, printed, re.MULTILINE)
+    found = {name: np.array(row, float) for name, *row in rows}
+    noise = found.pop("standard error of HMC")
+    mean_field = found["mean field"]
+    assert (noise[:4] < mean_field[:4] / 8).all()
+    for name in ("loopy EP", "EP of rows", "EP of rows + response"):
+        assert (found[name][:4] <= mean_field[:4] / 10 + 2 * noise[:4]).all()
+        assert abs(found[name][4]) <= 0.03
+    assert (found["EP of rows + response"][2:4] <= mean_field[2:4] / 60 + 2 * noise[2:4]).all()
+    assert found["rows"][2] <= mean_field[2] / 8
+    assert (found["rows + response"][2:4] <= mean_field[2:4] / 10).all()
+    # Lower bounds of the evidence.
+    assert mean_field[4] < found["rows"][4] < 0
+    changes = re.search(r"in the last sweep: (\S+), rows (\S+)\n", printed).groups()
+    assert max(map(float, changes)) <= 1e-3
+    assert float(re.search(r"split R-hat: (\S+);", printed)[1]) <= 1.02
     assert [path.name for path in tmp_path.iterdir()] == ["lattice.png"]
+
+
+@pytest.mark.slow
+def test_rows_of_the_lattice(monkeypatch):
+    """With equal parameters at all sites a row is LatticePhi4."""
+    monkeypatch.syspath_prepend(EXAMPLES / "inference")
+    rows = importlib.import_module("lattice_rows")
+    n, (e1, e2, e4, bond) = 6, (0.3, 0.4, -0.7, 0.3)
+    exact = truth.lattice_phi4(n, (e1, e2, e4, bond))
+    with jax.enable_x64(True):
+        q = rows.TransferMatrix(rows.Row(n))
+        eta = jnp.repeat(jnp.array([e1, e2, e4, bond]), jnp.array([n, n, n, n - 1]))
+        ends = [n, 2 * n, 3 * n]
+        mean = [part.sum() for part in np.split(np.asarray(q.mean(eta)), ends)]
+        np.testing.assert_allclose(mean, exact.mean, rtol=1e-12)
+        np.testing.assert_allclose(q.log_partition(eta), exact.log_partition, rtol=1e-12)
+        nodes, field = rows.make_nodes(4), jnp.array(np.random.default_rng(0).normal(size=(4, 4)))
+        key = jax.random.key(0)
+        report = nd.inference.check_energy(rows.energy, rows.log_joint, nodes, key, field)
+        assert abs(report.constant) < 1e-9
 
 
 @pytest.mark.slow

@@ -1,18 +1,34 @@
-"""A lattice field of 12 x 12 sites: loopy expectation propagation beside mean field.
+"""A lattice field of 12 x 12 sites: expectation propagation of sites and of rows.
 
     python examples/inference/lattice.py [--quick]
 
     log p(x) = sum_i (h_i x_i - x_i^4 / 4) + J sum over neighbors of x_i x_j + constant
 
-with J = 0.25, a random field h and open edges. Messages between neighbors are as in
-`double_well_chain.py`, and run along all edges at once, in both directions and damped, from flat
-ones. On a graph with loops the fixed point is an approximation. The truth is a long run of
-Metropolis' algorithm on even and odd sites in turn, with its standard error.
+with J = 0.25, a random field h and open edges. Four approximations:
+
+- mean field: one factor for each site.
+- rows: one factor for each row of sites with the bonds in it (`lattice_rows.py`).
+- EP of rows: the same rows, and a Gaussian message to each site from the rows beside its own.
+- loopy EP: messages between neighbors are as in `double_well_chain.py`, and run along all edges at
+  once, in both directions and damped, from flat ones. Its evidence is Bethe's.
+
+The evidence by mean field and by rows is a lower bound, that by EP is not. Neither EP has the paths
+around a plaquette of four sites in E[x y], which is most of its error. Linear response has them.
+
+With independent factors E[x y] is a product of means. Linear response takes covariances, and so
+E[x^2] and E[x y], from the derivatives of the means in the fields. The truth is Hamiltonian Monte
+Carlo with its standard error (`lattice_truth.py`).
+
+Reference: Minka, *Expectation propagation for approximate Bayesian inference*, UAI 2001; Yedidia,
+Freeman and Weiss, *Constructing free-energy approximations and generalized belief propagation
+algorithms*, IEEE Trans. Inf. Theory 51 (2005).
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +37,38 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
-COUPLING = 0.25
-GRID = np.linspace(-5, 5, 121)
+sys.path.insert(0, str(Path(__file__).parent))
+import lattice_rows as rows
+import lattice_truth as truth_of
+from lattice_rows import COUPLING, GRID
+
 Q = nd.Quadrature(nd.Polynomial1D((1, 2, 3, 4)))
+NAMES = ("E[x]", "E[x^2]", "E[x y] across", "E[x y] down")
+COLORS = {
+    "mean field": "C1",
+    "mean field + response": "C3",
+    "rows": "C2",
+    "rows + response": "C4",
+    "EP of rows": "0.5",
+    "EP of rows + response": "k",
+    "loopy EP": "C0",
+}
 
 
-def make_sites(size, seed):
-    """Natural parameters of the sites, `(size^2, 4)`."""
-    field = np.random.default_rng(seed).normal(0.1, 0.3, size**2)
-    return np.stack([field, 0 * field, 0 * field, 0 * field - 0.25], 1)
+class Found(NamedTuple):
+    """Moments by an approximation: the arrays of `NAMES`, and its evidence in nats."""
+
+    parts: list[np.ndarray]
+    log_evidence: float
+
+
+def make_field(size, seed):
+    """The field, `(size, size)`."""
+    return np.random.default_rng(seed).normal(0.1, 0.3, (size, size))
 
 
 def make_edges(size):
-    """Directed edges: source, target and the number of the reverse edge."""
+    """Directed edges: source, target and the number of the reverse edge; across, then down."""
     site = np.arange(size**2).reshape(size, size)
     first = np.concatenate([site[:, :-1].ravel(), site[:-1].ravel()])
     second = np.concatenate([site[:, 1:].ravel(), site[1:].ravel()])
@@ -42,15 +77,21 @@ def make_edges(size):
     return *ends, np.concatenate([edge + len(edge), edge])
 
 
+def by_direction(pairs):
+    """E[x y] of all edges, across and down."""
+    return [pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]]
+
+
 def log_message(eta, y):
     """A(eta + J y e_1), by a sum over the grid."""
     x = jnp.asarray(GRID, eta.dtype)
     return jax.nn.logsumexp(jnp.stack([x, x**2, x**3, x**4], 1) @ eta + COUPLING * x * y)
 
 
-def propagate(sites, edges, sweeps, rho=0.9):
+def propagate(field, edges, sweeps, rho=0.9):
     """Natural parameters of marginals, both cavities of each edge, and changes by sweep."""
-    sites = jnp.asarray(sites, float)
+    zero = np.zeros(field.size)
+    sites = jnp.asarray(np.stack([field.ravel(), zero, zero, zero - 0.25], 1), float)
     source, target, reverse = edges
 
     def cavities(messages):
@@ -76,92 +117,116 @@ def propagate(sites, edges, sweeps, rho=0.9):
     return run(jnp.zeros((len(source), 4), sites.dtype))
 
 
-def powers(x):
-    """T(x) of the family."""
-    return np.stack([x**k for k in range(1, 5)])
-
-
 def normalized(logs):
-    """Probabilities on the grid."""
-    p = np.exp(logs - logs.max(-1, keepdims=True))
-    return p / p.sum(-1, keepdims=True)
+    """Probabilities on the grid, and the logarithm of the sum."""
+    top = logs.max(-1, keepdims=True)
+    p = np.exp(logs - top)
+    total = p.sum(-1, keepdims=True)
+    return p / total, (top + np.log(total))[..., 0]
 
 
-def summarize(eta, sending, receiving):
-    """E[x], E[x^2] by site and E[x y] by edge."""
-    p = normalized(np.asarray(eta, np.float64) @ powers(GRID))
-    pairs = []
-    for one, other in zip(np.asarray(sending), np.asarray(receiving), strict=True):
-        logs = (one @ powers(GRID))[:, None] + other @ powers(GRID)
-        pair = normalized((logs + COUPLING * np.outer(GRID, GRID)).ravel()).reshape(logs.shape)
-        pairs.append(GRID @ pair @ GRID)
-    return p @ GRID, p @ GRID**2, np.array(pairs)
+def summarize(edges, eta, sending, receiving):
+    """Moments by marginals and by pairs, and Bethe's evidence."""
+    powers, log_step = np.stack([GRID**k for k in range(1, 5)]), np.log(GRID[1] - GRID[0])
+    p, log_sites = normalized(np.asarray(eta, np.float64) @ powers)
+    pairs, evidence = [], np.sum(log_sites + log_step)
+    half = len(edges[0]) // 2
+    sides = (np.asarray(side[:half], np.float64) @ powers for side in (sending, receiving))
+    for i, j, one, other in zip(edges[0][:half], edges[1][:half], *sides, strict=True):
+        logs = one[:, None] + other + COUPLING * np.outer(GRID, GRID)
+        pair, log_pair = normalized(logs.ravel())
+        evidence += log_pair - log_sites[i] - log_sites[j]
+        pairs.append(GRID @ pair.reshape(logs.shape) @ GRID)
+    return Found([p @ GRID, p @ GRID**2, *by_direction(np.array(pairs))], float(evidence))
 
 
-def mean_field(sites, edges, sweeps=300):
-    """The same by coordinate ascent, with exact moments on the grid."""
+def mean_field(field, edges, sweeps=300):
+    """Coordinate ascent with exact moments on the grid; products of means, and linear response."""
     source, target, _ = edges
-    size = int(np.sqrt(len(sites)))
-    even = np.indices((size, size)).sum(0).ravel() % 2 == 0
-    mean = np.zeros(len(sites))
+    even = np.indices(field.shape).sum(0).ravel() % 2 == 0
+    mean = np.zeros(field.size)
 
-    def probabilities(mean):
-        force = COUPLING * np.bincount(target, mean[source], len(sites))
-        return normalized(sites @ powers(GRID) + force[:, None] * GRID)
+    def factors(mean):
+        force = COUPLING * np.bincount(target, mean[source], field.size)
+        return normalized((field.ravel() + force)[:, None] * GRID - GRID**4 / 4)
 
     for _ in range(sweeps):
         for color in (even, ~even):
-            mean = np.where(color, probabilities(mean) @ GRID, mean)
-    return mean, probabilities(mean) @ GRID**2, mean[source] * mean[target]
+            mean = np.where(color, factors(mean)[0] @ GRID, mean)
+    p, log_sums = factors(mean)
+    square = p @ GRID**2
+    half = len(source) // 2
+    products = (mean[source] * mean[target])[:half]
+    bound = np.sum(log_sums + np.log(GRID[1] - GRID[0])) - COUPLING * np.sum(products)
+    couplings = np.zeros((field.size, field.size))
+    couplings[source, target] = COUPLING
+    response = rows.linear_response(np.diag(square - mean**2), couplings)
+    return {
+        "mean field": Found([mean, square, *by_direction(products)], bound),
+        "mean field + response": Found(
+            rows.with_response(mean.reshape(field.shape), response), bound
+        ),
+    }
 
 
-def sample(sites, edges, key, chains=256, sweeps=6_000):
-    """The same by Metropolis' algorithm: means over chains, and their standard errors."""
-    source, target, _ = edges
-    size = int(np.sqrt(len(sites)))
-    even = jnp.asarray(np.indices((size, size)).sum(0).ravel() % 2 == 0)
-    sites = jnp.asarray(sites, float)
-
-    def one_chain(key):
-        def sweep(carry, key):
-            x, total = carry
-            keys = jax.random.split(key, 4)
-            for color, moves, accepts in ((even, *keys[:2]), (~even, *keys[2:])):
-                new = x + 1.5 * jax.random.normal(moves, x.shape)
-                force = jnp.zeros_like(x).at[target].add(COUPLING * x[source])
-
-                def log_p(x, force=force):
-                    stats = jnp.stack([x, x**2, x**3, x**4], 1)
-                    return jnp.sum(stats * sites, 1) + force * x
-
-                log_u = jnp.log(jax.random.uniform(accepts, x.shape))
-                x = jnp.where(color & (log_u < log_p(new) - log_p(x)), new, x)
-            found = x, x**2, x[source] * x[target]
-            return (x, jax.tree.map(jnp.add, total, found)), None
-
-        zeros = jnp.zeros(len(sites)), jnp.zeros(len(sites)), jnp.zeros(len(source))
-        keys = jax.random.split(key, sweeps)
-        (x, _), _ = jax.lax.scan(sweep, (zeros[0], zeros), keys[: sweeps // 10])
-        (_, total), _ = jax.lax.scan(sweep, (x, zeros), keys[sweeps // 10 :])
-        return jax.tree.map(lambda part: part / (sweeps - sweeps // 10), total)
-
-    means = jax.jit(jax.vmap(one_chain))(jax.random.split(key, chains))
-    means = [np.asarray(part, np.float64) for part in means]
-    return [m.mean(0) for m in means], [m.std(0) / np.sqrt(chains) for m in means]
+def structured(field):
+    """Moments by rows, and the last rise of the ELBO and the last change of a message of EP."""
+    size = len(field)
+    eta, bounds = rows.infer(field)
+    mean, covariance, _ = rows.moments(eta)
+    x, square, _, bonds = np.split(mean, [size, 2 * size, 3 * size], 1)
+    couplings = rows.make_couplings(size)
+    response = rows.linear_response(rows.of_all_sites(covariance), couplings)
+    parts = [part.ravel() for part in (x, square, bonds, x[1:] * x[:-1])]
+    bound = float(bounds[-1])
+    ep, (_, precision) = rows.propagate(field)
+    mean, covariance, _ = rows.moments(ep.eta)
+    x_ep, square, _, bonds = np.split(mean, [size, 2 * size, 3 * size], 1)
+    down = rows.with_response(x_ep, ep.covariance)[-1]
+    full = rows.linear_response(rows.of_all_sites(covariance), couplings + np.diag(precision))
+    return {
+        "rows": Found(parts, bound),
+        "rows + response": Found(rows.with_response(x, response), bound),
+        "EP of rows": Found([x_ep.ravel(), square.ravel(), bonds.ravel(), down], ep.log_evidence),
+        "EP of rows + response": Found(rows.with_response(x_ep, full), ep.log_evidence),
+    }, (bounds[-1] - bounds[-2], np.max(np.abs(ep.change)))
 
 
 def draw(truth, found):
-    """Moments by both approximations beside the sampled ones."""
-    figure = Figure(figsize=(10, 3.4), dpi=160, layout="constrained")
-    names = ("E[x]", "E[x^2]", "E[x y] of neighbors")
-    panels = figure.subplots(1, 3)
-    for i, (axes, name) in enumerate(zip(panels, names, strict=True)):
-        axes.plot(truth[i], truth[i], color="0.7", linewidth=0.8)
-        for method, color in (("mean field", "C1"), ("projection", "C0")):
-            axes.plot(truth[i], found[method][i], ".", color=color, markersize=3, label=method)
-        axes.set(title=name, xlabel="sampled")
-    panels[-1].legend(frameon=False)
+    """Errors of moments beside the sampled ones."""
+    figure = Figure(figsize=(14, 3.8), dpi=160, layout="constrained")
+    panels = figure.subplots(1, 4)
+    for i, (axes, name) in enumerate(zip(panels, NAMES, strict=True)):
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        for method, color in COLORS.items():
+            error = found[method].parts[i] - truth.mean[i]
+            axes.plot(truth.mean[i], error, ".", color=color, markersize=3, label=method)
+        axes.set(title=name, xlabel="sampled", ylabel="error" if i == 0 else None)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=7, frameon=False, markerscale=3
+    )
     return figure
+
+
+def report(truth, evidence, found):
+    """Prints the table of errors."""
+    print(f"{'RMS error':<22}" + "".join(f"{name:>18}" for name in NAMES) + f"{'log Z':>18}")
+    base = [
+        np.sqrt(np.mean((a - b) ** 2))
+        for a, b in zip(found["mean field"].parts, truth.mean, strict=True)
+    ]
+    for method, one in found.items():
+        rms = [np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(one.parts, truth.mean, strict=True)]
+        cells = [f"{r:.5f} (/{b / r:.1f})" for r, b in zip(rms, base, strict=True)]
+        off = one.log_evidence - evidence[0]
+        print(f"{method:<22}" + "".join(f"{cell:>18}" for cell in cells) + f"{off:>+18.3f}")
+    noise = [np.sqrt(np.mean(error**2)) for error in truth.error]
+    print(
+        f"{'standard error of HMC':<22}"
+        + "".join(f"{n:>18.5f}" for n in noise)
+        + f"{evidence[1]:>18.3f}"
+    )
 
 
 def main():
@@ -169,27 +234,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="4 x 4 sites")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=int, default=16, help="runs of 64 chains")
+    parser.add_argument("--draws", type=int, default=1_000, help="of each chain")
     parser.add_argument("--out", type=Path, default=Path("results/lattice"))
     options = parser.parse_args()
     size = 4 if options.quick else 12
-    sites, edges = make_sites(size, options.seed), make_edges(size)
-    clock = [time.perf_counter()]
-    truth, errors = sample(sites, edges, jax.random.key(options.seed))
-    clock.append(time.perf_counter())
-    *parts, changes = jax.block_until_ready(propagate(sites, edges, 12))
-    clock.append(time.perf_counter())
-    print(f"largest change of a message in the last sweep: {changes[-1]:.1e}")
-    print(
-        f"seconds: {clock[1] - clock[0]:.0f} of sampling, {clock[2] - clock[1]:.0f} of projection"
-    )
-    found = {"mean field": mean_field(sites, edges), "projection": summarize(*parts)}
-    for i, name in enumerate(("x", "x^2", "x y")):
-        rms = {m: np.sqrt(np.mean((part[i] - truth[i]) ** 2)) for m, part in found.items()}
-        noise = np.sqrt(np.mean(errors[i] ** 2))
-        print(
-            f"E[{name}]: RMS distance to samples {rms['mean field']:.4f} by mean field, "
-            f"{rms['projection']:.4f} by projection; standard error of samples {noise:.4f}"
-        )
+    field, edges = make_field(size, options.seed), make_edges(size)
+    clock = [time.process_time()]
+    *parts, changes = jax.block_until_ready(propagate(field, edges, 12))
+    clock.append(time.process_time())
+    by_rows, (rise, change) = structured(field)
+    clock.append(time.process_time())
+    keys = jax.random.split(jax.random.key(options.seed))
+    truth = truth_of.sample(field, COUPLING, keys[0], options.runs, options.draws)
+    alone = float(np.sum(rows.moments(rows.uncoupled(field))[2]))
+    evidence = truth_of.log_evidence(field, alone, keys[1], options.draws)
+    clock.append(time.process_time())
+    found = {**mean_field(field, edges), **by_rows, "loopy EP": summarize(edges, *parts)}
+    print(f"largest change of a message in the last sweep: {changes[-1]:.1e}, rows {change:.1e}")
+    print(f"rise of the ELBO by rows in the last sweep: {rise:.1e} nats")
+    print(f"largest split R-hat: {truth.rhat:.4f}; log Z = {evidence[0]:.3f}")
+    seconds = np.diff(clock)
+    print("seconds of processor time: loopy EP {:.0f}, rows {:.0f}, HMC {:.0f}".format(*seconds))
+    report(truth, evidence, found)
     options.out.mkdir(parents=True, exist_ok=True)
     picture = options.out / "lattice.png"
     draw(truth, found).savefig(picture)

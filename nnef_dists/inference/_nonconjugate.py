@@ -94,6 +94,14 @@ def project(
     an error bound. In more dimensions they are averages over draws from q at `init`, weighed by
     p / q.
 
+    The density may have cuts, jumps and kinks in one dimension, such as
+    `jnp.where(x > 0.3, 0.0, -jnp.inf)`, at places that arrays of the program set. If its program
+    has comparisons, absolute values or the like, up to five breaks are searched for, which takes
+    about 20 times as long. With more breaks the result is NaN. A part of the density that lies
+    between two points of all scans is not seen. If it is the only part, the result is NaN. The
+    first scan has points 3% of |x| apart, the others 0.3% of the width of what is found.
+    Derivatives do not include the motion of a cut or jump.
+
     Args:
         q: The tractable family.
         log_tilted: The log-density of p with respect to dx, in nats, up to a constant; for

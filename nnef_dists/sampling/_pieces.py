@@ -11,6 +11,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nnef_dists.families import AbstractAngularSupport
 from nnef_dists.sampling._breaks import find_breaks
+from nnef_dists.sampling._cuts import MOST_CUTS, find_cuts
+from nnef_dists.sampling._grids import (
+    SCAN,
+    first_scan,
+    scan_around,
+    scan_between,
+    search_scan,
+    sinh_scan,
+)
 from nnef_dists.sampling._line import Line, OnLine
 from nnef_dists.sampling._roots import find_root
 
@@ -20,8 +29,10 @@ NEGLIGIBLE_NATS = 45.0
 _UNCOVERED_NATS = 40.0
 # Modes between two breaks whose pieces are kept.
 _MODES = 4
-# Points of each scan, and how far they are dense: in u, in widths of a mode.
-_SCAN, _FIRST_REACH, _SECOND_REACH = 160, 1e4, 50.0
+# How far the second scan is dense, in widths of a mode.
+_SECOND_REACH = 50.0
+# How often breaks of a density are searched for.
+_SEARCHES = 3
 # Root finding halves brackets in each step, but for one.
 _MODE_STEPS, _WIDTH_STEPS = 16, 12
 # The part of a bracket where the search for a width begins.
@@ -72,7 +83,7 @@ class Pieces(NamedTuple):
         return is_covered & jnp.any(self.is_used)
 
 
-def find_pieces(line: Line) -> Pieces:
+def find_pieces(line: Line, is_smooth: bool = True) -> Pieces:
     """Finds the pieces between modes, valleys, breaks and ends of a density.
 
     Two scans evaluate the slope of the log-density: the first everywhere, the second around each
@@ -81,45 +92,79 @@ def find_pieces(line: Line) -> Pieces:
 
     Args:
         line: The density.
+        is_smooth: Whether the density has no breaks besides those of its family. If not, they are
+            looked for among points that are closer and closer to the modes.
 
     Returns:
         Two pieces for each of the highest modes between two breaks.
     """
     dtype = line.eta.dtype
-    if isinstance(line.family.support, AbstractAngularSupport):
-        first = jnp.asarray(np.linspace(0, 2 * math.pi, _SCAN), dtype)
+    is_circle = isinstance(line.family.support, AbstractAngularSupport)
+    befores, afters = ([], []) if is_circle else _family_breaks(line)
+    first, ends = None, (jnp.asarray(-math.inf, dtype), jnp.asarray(math.inf, dtype))
+    if is_circle:
+        first = jnp.asarray(np.linspace(0, 2 * math.pi, SCAN), dtype)
         first = first + first[jnp.argmin(line(first).logs)]
-        return _on_segment(line, first, first[0], first[-1], (False, False))
-    gap = _BREAK_ROUNDINGS * float(jnp.finfo(dtype).eps)
-    breaks = find_breaks(line.family)
-    lows = (-math.inf, *(after + gap * abs(after) for _, after in breaks))
-    highs = (*(before - gap * abs(before) for before, _ in breaks), math.inf)
+        ends = first[0], first[-1]
+    if not is_smooth:
+        return _between_cuts(line, ends, (befores, afters))
+    if first is not None:
+        return _on_segment(line, first, *ends, (False, False))[0]
     parts = []
-    for low, high in zip(lows, highs, strict=True):
-        first = jnp.asarray(_first_scan(low, high, dtype), dtype)
+    for low, high in zip((-math.inf, *afters), (*befores, math.inf), strict=True):
+        first = jnp.asarray(first_scan(low, high, dtype), dtype)
         ends = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
-        parts.append(_on_segment(line, first, *ends, (math.isinf(low), math.isinf(high))))
+        parts.append(_on_segment(line, first, *ends, (math.isinf(low), math.isinf(high)))[0])
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, -1), *parts)
 
 
-def _first_scan(low: float, high: float, dtype) -> np.ndarray:
-    """Returns points of a segment, whose ends are included if they are finite."""
-    far = math.log(float(jnp.finfo(dtype).max)) / 6
-    if math.isfinite(low) and math.isfinite(high):
-        return np.linspace(low, high, _SCAN)
-    points = _SCAN - 1 if math.isfinite(low) or math.isfinite(high) else _SCAN // 2
-    scan = sinh_scan(points, np.arcsinh(_FIRST_REACH), far)
-    if math.isfinite(low):
-        return low + np.append(0, scan[points:])
-    return high - np.append(0, scan[points:])[::-1] if math.isfinite(high) else scan
+def _family_breaks(line: Line) -> tuple[list[float], list[float]]:
+    """Returns the points before and after each break of the family."""
+    gap = _BREAK_ROUNDINGS * float(jnp.finfo(line.eta.dtype).eps)
+    breaks = find_breaks(line.family)
+    befores = [before - gap * abs(before) for before, _ in breaks]
+    return befores, [after + gap * abs(after) for _, after in breaks]
 
 
-def sinh_scan(points: int, near: float, far: float) -> np.ndarray:
-    """Returns points on either side of 0: sinh of an even grid to `near`, thinner to `far`."""
-    t = np.arange(0.5, points) / (points - 0.5)
-    # Two thirds of the points are as dense as an even grid to `near` would be.
-    t = 1.5 * near * t + (far - 1.5 * near) * t**7
-    return np.sinh(np.concatenate([-t[::-1], t]))
+def _between_cuts(
+    line: Line, ends: tuple[Array, Array], breaks: tuple[list[float], list[float]]
+) -> Pieces:
+    """Returns the pieces between breaks whose places depend on the density."""
+    dtype = line.eta.dtype
+    points = 2 * SCAN * (MOST_CUTS + len(breaks[0]) + 1)
+    if isinstance(line.family.support, AbstractAngularSupport):
+        first = jnp.linspace(*ends, points, dtype=dtype)
+    else:
+        first = jnp.asarray(search_scan(points, dtype), dtype)
+
+    def on_segment(low, high):
+        is_empty = ~(high > low)
+        low, high = jnp.where(is_empty, 0, low), jnp.where(is_empty, 0, high)
+        is_infinite = jnp.isinf(low), jnp.isinf(high)
+        found, closer = _on_segment(line, scan_between(low, high), low, high, is_infinite)
+        width = jnp.where(is_empty, 0, found.width)
+        uncovered = jnp.where(is_empty, -jnp.inf, found.uncovered)
+        return found._replace(width=width, uncovered=uncovered), closer
+
+    # One loop body for all: later searches are among the points around each mode.
+    def look(scan, _):
+        # Breaks that do not exist are at the lower end.
+        before, after = (
+            jnp.maximum(jnp.sort(jnp.append(found, jnp.asarray(own, dtype))), ends[0])
+            for found, own in zip(find_cuts(line, scan), breaks, strict=True)
+        )
+        lows, highs = jnp.append(ends[0], after), jnp.append(before, ends[1])
+        found, closer = jax.vmap(on_segment)(lows, highs)
+        even = scan_around(found.start, found.direction * found.width, ends, points // 2)
+        return jnp.sort(jnp.append(closer, even)), found
+
+    _, found = lax.scan(look, first, length=_SEARCHES)
+
+    def flatten(leaf):
+        leaf = jnp.moveaxis(leaf[-1], 0, -2)
+        return leaf.reshape(*leaf.shape[:-2], -1)
+
+    return jax.tree.map(flatten, found)
 
 
 def _on_segment(
@@ -127,10 +172,11 @@ def _on_segment(
     first: Float[Array, " n"],
     low: Float[Array, ""],
     high: Float[Array, ""],
-    is_infinite: tuple[bool, bool],
-) -> Pieces:
+    is_infinite: tuple[bool | Bool[Array, ""], bool | Bool[Array, ""]],
+) -> tuple[Pieces, Float[Array, " m"]]:
+    """Returns the pieces of a segment, and the points of a scan around its modes."""
     far = math.log(float(jnp.finfo(low.dtype).max)) / 2
-    per_mode = sinh_scan(_SCAN // (2 * _MODES), np.arcsinh(_SECOND_REACH), far)
+    per_mode = sinh_scan(SCAN // (2 * _MODES), np.arcsinh(_SECOND_REACH), far)
 
     # One loop body for both scans: the program has each evaluation once.
     def look(scan, _):
@@ -145,11 +191,15 @@ def _on_segment(
         closer = jnp.clip(mode[:, None] + scale[:, None] * t, lows[:, None], highs[:, None])
         return closer.ravel(), found
 
-    _, found = lax.scan(look, first, length=2)
-    return jax.tree.map(lambda leaf: leaf[-1], found)
+    closer, found = lax.scan(look, first, length=2)
+    return jax.tree.map(lambda leaf: leaf[-1], found), closer
 
 
-def _pieces_of(line: Line, scan: Float[Array, " n"], is_infinite: tuple[bool, bool]) -> Pieces:
+def _pieces_of(
+    line: Line,
+    scan: Float[Array, " n"],
+    is_infinite: tuple[bool | Bool[Array, ""], bool | Bool[Array, ""]],
+) -> Pieces:
     at = line(scan)
     mode, cell, exists = _find_modes(line, scan, at)
     rises = _rises(at)

@@ -9,14 +9,18 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import ExponentialFamily
+from nnef_dists.sampling._cuts import cut_gap
 from nnef_dists.sampling._legendre import least_fall, legendre, spread_nodes
 from nnef_dists.sampling._line import Line, transform
 from nnef_dists.sampling._pieces import Pieces, find_pieces, move
+from nnef_dists.sampling._smooth import is_smooth
 
 # How many of the last Legendre coefficients bound the error, and how far they may be off.
 _LAST, _SAFETY = 4, 4.0
 # Roundings by which T may be off: log Gamma is known to some.
 _ROUNDINGS = 3.0
+# How many gaps lie between both sides of a break.
+_GAPS = 3.0
 
 
 class LineRule(NamedTuple):
@@ -99,13 +103,14 @@ def line_rule(
         The rule, in the dtype of eta.
     """
     if log_base is None:
-        varying, constants = family.log_base_measure, []
+        varying, constants, smooth = family.log_base_measure, [], True
     else:
         shape = jax.eval_shape(lambda u: transform(family, u)[0], eta[0])
+        smooth = is_smooth(log_base, shape)
         varying, constants = jax.closure_convert(log_base, jnp.zeros(shape.shape, shape.dtype))
     fixed, fixed_constants = lax.stop_gradient((eta, constants))
     line = Line(family, fixed, lambda x: varying(x, *fixed_constants))
-    pieces = find_pieces(line)
+    pieces = find_pieces(line, smooth)
     nodes = _place_nodes(line, pieces, points)
     weight = jnp.asarray(legendre(points).weight, eta.dtype)
     best = jnp.argmax(jnp.where(pieces.is_used, pieces.at_start.logs, -jnp.inf))
@@ -114,6 +119,8 @@ def line_rule(
     stats = jnp.where(jnp.isneginf(nodes.logs), 0, stats)
     logs = nodes.logs + jnp.log(weight * nodes.stretch)
     error = _error(pieces, nodes, stats, logs, origin)
+    if not smooth:
+        error = error + _error_of_cuts(line, pieces)
     # Nothing but eta varies: values are 0, derivatives those of eta . T.
     change = eta - fixed
     stats, logs = stats.reshape(len(eta), -1), logs.ravel()
@@ -258,6 +265,13 @@ def _error(
     rounding = rounding + eps * jnp.max(jnp.sum(weights * z**2 * depth, (1, 2, 3)))
     error = left + tails + rounding
     return jnp.where(_is_held(pieces, nodes) & jnp.isfinite(error), error, jnp.inf)
+
+
+def _error_of_cuts(line: Line, pieces: Pieces) -> Float[Array, ""]:
+    """Returns the part of the integral that lies between both sides of breaks."""
+    gaps = jax.vmap(lambda u: cut_gap(line, u))(pieces.start)
+    density = jnp.where(pieces.is_used, jnp.exp(pieces.at_start.logs - pieces.highest), 0)
+    return _GAPS * jnp.sum(density * gaps) / jnp.max(density * pieces.bulk)
 
 
 def _is_held(pieces: Pieces, nodes: Nodes) -> Bool[Array, ""]:

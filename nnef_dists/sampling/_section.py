@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nnef_dists.families import AbstractAngularSupport, ExponentialFamily
+from nnef_dists.sampling._grids import sinh_scan
 from nnef_dists.sampling._legendre import legendre
 from nnef_dists.sampling._line import NOWHERE, OnLine, on_line, transform
 from nnef_dists.sampling._panels import falls, lay_panels, panel_logs
-from nnef_dists.sampling._pieces import sinh_scan
 from nnef_dists.sampling._roots import find_root
 from nnef_dists.sampling._scan import Scan, find_brackets, pieces_of
 
