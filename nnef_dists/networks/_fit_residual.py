@@ -35,9 +35,11 @@ _FACTORS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0)
 # Labels that hyperparameters are chosen with, and draws of the perceptron's weights.
 _MOST_LABELS, _DRAWS = 1024, 64
 _LEAST_UNSEEN = 20
-# Part of the labels' standard errors that may be the same at all etas. Samplers have biases far
-# below their errors, which an average over many labels does not remove.
-_COMMON = 0.1
+# Part of the labels' standard errors that neighbors have in common. Samplers have biases far below
+# their errors, which an average over many labels does not remove. Then the number of pairs of
+# random functions for it, for a statistic and for all of them.
+_COMMON = 0.15
+_MOST_PAIRS, _MOST_PAIRS_IN_ALL = 8, 128
 # Labels whose features are held at a time.
 _TILE = 512
 # Student's t of four degrees of freedom, of this variance over that of the prediction: its
@@ -54,12 +56,14 @@ class _Labels(NamedTuple):
         moments: Residuals of the moments, `(n, eta_dim)`, the standard errors of the labels, and
             the variance over draws of the perceptron.
         levels: Residuals of A, `(n,)`, and their standard errors; infinite if unknown.
+        common: Functions of the inputs whose sums are the errors that neighbors share, `(n, l)`.
     """
 
     scale: tuple[np.ndarray, np.ndarray]
     inputs: tuple[np.ndarray, np.ndarray]
     moments: tuple[np.ndarray, np.ndarray, np.ndarray]
     levels: tuple[np.ndarray, np.ndarray]
+    common: np.ndarray
 
     def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return len(self.levels[0])
@@ -153,10 +157,10 @@ def fit_residual(
         network = _with_residual(network, None)
 
     key_features, key_draws = jax.random.split(key)
-    known, new = (_residuals(network, batch, key_draws) for batch in (labels, unseen))
     seed = np.asarray(jax.random.key_data(key_features)).tolist()
-    dim = known.inputs[0].shape[1]
+    (dim,) = jax.eval_shape(network.coordinates_near(labels[0]), labels.eta[0])[1].shape
     frequencies = draw_frequencies(np.random.default_rng(seed), features // 2, dim)
+    known, new = (_residuals(network, batch, key_draws, frequencies) for batch in (labels, unseen))
 
     unit = 1.0 if network.correction is None else float(network.correction.residual_scale.tree)
     unit = unit * math.sqrt(2 / features)
@@ -196,7 +200,9 @@ def _evaluate(network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArra
     return scale, inputs, moments_at(network, batch), spread, level, level_error
 
 
-def _residuals(network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArray) -> _Labels:
+def _residuals(
+    network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArray, frequencies: np.ndarray
+) -> _Labels:
     found = _evaluate(network, batch, key)
     scale, inputs, moments, spread, level, level_error = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64), found
@@ -207,8 +213,15 @@ def _residuals(network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArr
     # An exact label is as exact as its rounding.
     eps = float(jnp.finfo(batch.eta.dtype).eps)
     error = np.hypot(error, eps * (sd + np.abs(mean)))
+    pairs = max(1, min(_MOST_PAIRS, _MOST_PAIRS_IN_ALL // mean.shape[1]))
+    angles = inputs[0] @ frequencies[:pairs].T
     return _Labels(
-        scale, inputs, (mean - moments, error, spread**2), (-level, np.hypot(level_error, eps))
+        scale,
+        inputs,
+        (mean - moments, error, spread**2),
+        (-level, np.hypot(level_error, eps)),
+        np.concatenate([np.cos(angles), np.sin(angles)], 1)
+        / math.sqrt(min(pairs, len(frequencies))),
     )
 
 
@@ -220,8 +233,8 @@ def _features(labels: _Labels, frequencies: np.ndarray):
 def _whiten(labels: _Labels, features: tuple[np.ndarray, np.ndarray], factor: float):
     """Returns X, y, C and log t of y = X w + C c + e; c and e are standard normal.
 
-    Rows have been divided by t, the scales of their errors. The errors C c are what all labels of a
-    statistic have in common.
+    Rows have been divided by t, the scales of their errors. The errors C c are what labels of a
+    neighborhood have in common: a random function of the inputs for each statistic.
     """
     levels, moments = features
     residual, own, variance = labels.moments
@@ -229,12 +242,13 @@ def _whiten(labels: _Labels, features: tuple[np.ndarray, np.ndarray], factor: fl
     level, level_error = labels.levels
     some = np.isfinite(level_error)
     rows = (moments.transpose(0, 2, 1) / error[:, :, None]).reshape(residual.size, -1)
-    dim = residual.shape[1]
-    common = (np.eye(dim) * (_COMMON * own / error)[:, :, None]).reshape(-1, dim)
+    functions = labels.common
+    blocks = np.eye(residual.shape[1])[None, :, :, None] * functions[:, None, None]
+    common = (blocks * (_COMMON * own / error)[:, :, None, None]).reshape(residual.size, -1)
     return (
         np.concatenate([rows, levels[some] / level_error[some, None]]),
         np.concatenate([(residual / error).ravel(), level[some] / level_error[some]]),
-        np.concatenate([common, np.zeros((some.sum(), dim))]),
+        np.concatenate([common, np.zeros((some.sum(), common.shape[1]))]),
         np.log(np.concatenate([error.ravel(), level_error[some]])),
     )
 
