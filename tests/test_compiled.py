@@ -317,6 +317,10 @@ def networks() -> Iterator[Call]:
     terms = network.base(eta)
     values = {"x": terms.inputs, "inputs": terms.inputs, "scale": terms.scale}
     yield from every_method(network.correction, **values)
+    dim = len(terms.inputs)
+    arrays = (np.ones((2, dim)), np.ones(4), np.eye(4))
+    process = nd.networks.ResidualProcess.of_arrays(*arrays, eta.dtype)
+    yield "ResidualProcess.__call__", process, (terms.inputs,)
     yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, network.batch(data), KEY)
 
 

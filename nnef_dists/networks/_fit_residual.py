@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
@@ -16,61 +15,28 @@ from nnef_dists.bayes import (
     ExponentialPositivity,
     GaussianParameter,
     is_parameter,
-    predictive_moments,
 )
 from nnef_dists.moments import MomentBatch
-from nnef_dists.networks._base import moments_at
 from nnef_dists.networks._log_partition import LogPartitionNetwork
-from nnef_dists.networks._residual_process import (
-    ResidualProcess,
-    draw_frequencies,
-    features_and_gradients,
+from nnef_dists.networks._residual_labels import (
+    ResidualLabels,
+    features_at,
+    residual_labels,
+    tiles,
+    whiten,
 )
+from nnef_dists.networks._residual_process import ResidualProcess, draw_frequencies
 
 # What is tried: lengths in units of the inputs' standard deviations, amplitudes in units of the
 # perceptron's, and factors of the standard deviations of the perceptron's weights.
 _LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 _AMPLITUDES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 _FACTORS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0)
-# Labels that hyperparameters are chosen with, and draws of the perceptron's weights.
-_MOST_LABELS, _DRAWS = 1024, 64
-_LEAST_UNSEEN = 20
-# Part of the labels' standard errors that neighbors have in common. Samplers have biases far below
-# their errors, which an average over many labels does not remove. Then the number of pairs of
-# random functions for it, for a statistic and for all of them.
-_COMMON = 0.15
-_MOST_PAIRS, _MOST_PAIRS_IN_ALL = 8, 128
-# Labels whose features are held at a time.
-_TILE = 512
+# Labels that hyperparameters are chosen with.
+_MOST_LABELS, _LEAST_UNSEEN = 1024, 20
 # Student's t of four degrees of freedom, of this variance over that of the prediction: its
 # intervals of 50 % and 90 % are then about as wide as those of the normal distribution.
 _FREEDOM, _SQUARED_SCALE = 4, 2 / 3
-
-
-class _Labels(NamedTuple):
-    """What n labels say of the residual, in float64 on the host.
-
-    Attributes:
-        scale: s and its gradients.
-        inputs: x and its Jacobians.
-        moments: Residuals of the moments, `(n, eta_dim)`, the standard errors of the labels, and
-            the variance over draws of the perceptron.
-        levels: Residuals of A, `(n,)`, and their standard errors; infinite if unknown.
-        common: Functions of the inputs whose sums are the errors that neighbors share, `(n, l)`.
-    """
-
-    scale: tuple[np.ndarray, np.ndarray]
-    inputs: tuple[np.ndarray, np.ndarray]
-    moments: tuple[np.ndarray, np.ndarray, np.ndarray]
-    levels: tuple[np.ndarray, np.ndarray]
-    common: np.ndarray
-
-    def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return len(self.levels[0])
-
-    def take(self, rows) -> "_Labels":
-        """Returns some of the labels."""
-        return jax.tree.map(lambda leaf: leaf[rows], self)
 
 
 class _Choice(NamedTuple):
@@ -160,14 +126,16 @@ def fit_residual(
     seed = np.asarray(jax.random.key_data(key_features)).tolist()
     (dim,) = jax.eval_shape(network.coordinates_near(labels[0]), labels.eta[0])[1].shape
     frequencies = draw_frequencies(np.random.default_rng(seed), features // 2, dim)
-    known, new = (_residuals(network, batch, key_draws, frequencies) for batch in (labels, unseen))
+    known, new = (
+        residual_labels(network, batch, key_draws, frequencies) for batch in (labels, unseen)
+    )
 
     unit = 1.0 if network.correction is None else float(network.correction.residual_scale.tree)
     unit = unit * math.sqrt(2 / features)
     choice = _choose(known, new, frequencies, unit)
     frequencies = frequencies / choice.length
     both = jax.tree.map(lambda *leaves: np.concatenate(leaves), known, new)
-    posterior = _Posterior(_tiles(both, frequencies, choice.factor))
+    posterior = _Posterior(tiles(both, frequencies, choice.factor))
     mean, variances = posterior.at(choice.amplitude * unit)
     residual = ResidualProcess.of_arrays(
         frequencies,
@@ -185,81 +153,6 @@ def _with_residual(
     return eqx.tree_at(lambda n: n.residual, network, residual, is_leaf=lambda node: node is None)
 
 
-@eqx.filter_jit
-def _evaluate(network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArray):
-    """Returns scales, inputs and their derivatives, residuals and the variance of moments."""
-
-    def one(label):
-        at = network.coordinates_near(label)
-        scale, inputs = at(label.eta)
-        scale_slopes, input_slopes = jax.jacfwd(at)(label.eta)
-        return (scale, scale_slopes), (inputs, input_slopes), network.level_error(label)
-
-    scale, inputs, (level, level_error) = jax.vmap(one)(batch)
-    _, spread = predictive_moments(network, lambda n: moments_at(n, batch), key, _DRAWS)
-    return scale, inputs, moments_at(network, batch), spread, level, level_error
-
-
-def _residuals(
-    network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArray, frequencies: np.ndarray
-) -> _Labels:
-    found = _evaluate(network, batch, key)
-    scale, inputs, moments, spread, level, level_error = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float64), found
-    )
-    mean, error, sd = (
-        np.asarray(leaf, np.float64) for leaf in (batch.mean, batch.standard_error, batch.sd)
-    )
-    # An exact label is as exact as its rounding.
-    eps = float(jnp.finfo(batch.eta.dtype).eps)
-    error = np.hypot(error, eps * (sd + np.abs(mean)))
-    pairs = max(1, min(_MOST_PAIRS, _MOST_PAIRS_IN_ALL // mean.shape[1]))
-    angles = inputs[0] @ frequencies[:pairs].T
-    return _Labels(
-        scale,
-        inputs,
-        (mean - moments, error, spread**2),
-        (-level, np.hypot(level_error, eps)),
-        np.concatenate([np.cos(angles), np.sin(angles)], 1)
-        / math.sqrt(min(pairs, len(frequencies))),
-    )
-
-
-def _features(labels: _Labels, frequencies: np.ndarray):
-    """Returns s phi at the labels, and its gradients."""
-    return features_and_gradients(frequencies, labels.scale, labels.inputs)
-
-
-def _whiten(labels: _Labels, features: tuple[np.ndarray, np.ndarray], factor: float):
-    """Returns X, y, C and log t of y = X w + C c + e; c and e are standard normal.
-
-    Rows have been divided by t, the scales of their errors. The errors C c are what labels of a
-    neighborhood have in common: a random function of the inputs for each statistic.
-    """
-    levels, moments = features
-    residual, own, variance = labels.moments
-    error = np.sqrt(own**2 + factor**2 * variance)
-    level, level_error = labels.levels
-    some = np.isfinite(level_error)
-    rows = (moments.transpose(0, 2, 1) / error[:, :, None]).reshape(residual.size, -1)
-    functions = labels.common
-    blocks = np.eye(residual.shape[1])[None, :, :, None] * functions[:, None, None]
-    common = (blocks * (_COMMON * own / error)[:, :, None, None]).reshape(residual.size, -1)
-    return (
-        np.concatenate([rows, levels[some] / level_error[some, None]]),
-        np.concatenate([(residual / error).ravel(), level[some] / level_error[some]]),
-        np.concatenate([common, np.zeros((some.sum(), common.shape[1]))]),
-        np.log(np.concatenate([error.ravel(), level_error[some]])),
-    )
-
-
-def _tiles(labels: _Labels, frequencies: np.ndarray, factor: float):
-    """Yields X, y, C and log t, of a few labels at a time."""
-    for start in range(0, len(labels), _TILE):
-        tile = labels.take(slice(start, start + _TILE))
-        yield _whiten(tile, _features(tile, frequencies), factor)
-
-
 class _Posterior:
     """Posteriors of w for all a, from one eigendecomposition.
 
@@ -269,9 +162,9 @@ class _Posterior:
         projection: The precision times the estimate of w, in their basis, `(2 k,)`.
     """
 
-    def __init__(self, tiles):
+    def __init__(self, parts):
         sums, k = np.zeros((0, 0)), 0
-        for rows, values, common, _ in tiles:
+        for rows, values, common, _ in parts:
             k, block = rows.shape[1], np.column_stack([rows, common, values])
             sums = sums + block.T @ block if sums.size else block.T @ block
         # Without c, whose posterior is integrated out.
@@ -287,7 +180,9 @@ class _Posterior:
         return variances * self.projection, variances
 
 
-def _choose(known: _Labels, new: _Labels, frequencies: np.ndarray, unit: float) -> _Choice:
+def _choose(
+    known: ResidualLabels, new: ResidualLabels, frequencies: np.ndarray, unit: float
+) -> _Choice:
     """Returns the hyperparameters of the shortest length that predicts unseen labels well."""
     known, new = (
         part.take(np.linspace(0, len(part) - 1, min(len(part), _MOST_LABELS)).astype(int))
@@ -297,10 +192,10 @@ def _choose(known: _Labels, new: _Labels, frequencies: np.ndarray, unit: float) 
     factors = _FACTORS if known.moments[2].any() else _FACTORS[:1]
     choices = []
     for length in _LENGTHS:
-        features = [_features(part, frequencies / length) for part in (known, new)]
+        features = [features_at(part, frequencies / length) for part in (known, new)]
         for factor in factors:
-            posterior = _Posterior([_whiten(known, features[0], factor)])
-            rows, values, _, scales = _whiten(new, features[1], factor)
+            posterior = _Posterior([whiten(known, features[0], factor)])
+            rows, values, _, scales = whiten(new, features[1], factor)
             rows = rows @ posterior.vectors
             squared = rows**2
             for amplitude in _AMPLITUDES:
