@@ -66,10 +66,10 @@ def fit_residual(
 
         label_i - mu_i = d(s g) / d eta_i + error_i + z_i,    gap - A = s g + error
 
-    with their own standard errors, and z of the variance of the moments over draws of the
-    perceptron, which stands for what is too rough for g. The posterior of w is normal and exact.
-    Its mean is added to the network, and draws of the weights draw g: near labels it is certain,
-    far away it is as uncertain as before, times s.
+    with their own standard errors, a quarter of which neighbors have in common, and z of the
+    variance of the moments over draws of the perceptron, which stands for what is too rough for g.
+    The posterior of w is normal and exact. Its mean is added to the network, and draws of the
+    weights draw g: near labels it is certain, far away it is as uncertain as before, times s.
 
     Length, a, and a factor of the standard deviations of the perceptron's weights are chosen by the
     predictive density of unseen labels, under Student's t, so that gross errors do not decide. Of

@@ -17,10 +17,11 @@ from nnef_dists.networks._residual_process import features_and_gradients
 
 # Draws of the perceptron's weights.
 _DRAWS = 64
-# Part of the labels' standard errors that neighbors have in common. Samplers have biases far below
-# their errors, which an average over many labels does not remove. Then the number of pairs of
-# random functions for it, for a statistic and for all of them.
-_COMMON = 0.15
+# Part of the labels' standard errors that neighbors have in common, and its length: samplers have
+# biases far below their errors, which an average over many labels does not remove. The correlation
+# of errors of neighbors is 0.02 to 0.06. Then the number of pairs of random functions for it, for a
+# statistic and for all of them.
+_COMMON, _COMMON_LENGTH = 0.25, 2.0
 _MOST_PAIRS, _MOST_PAIRS_IN_ALL = 8, 128
 # Labels whose features are held at a time.
 _TILE = 512
@@ -82,7 +83,7 @@ def residual_labels(
     eps = float(jnp.finfo(batch.eta.dtype).eps)
     error = np.hypot(error, eps * (sd + np.abs(mean)))
     pairs = max(1, min(_MOST_PAIRS, _MOST_PAIRS_IN_ALL // mean.shape[1]))
-    angles = inputs[0] @ frequencies[:pairs].T
+    angles = inputs[0] @ frequencies[:pairs].T / _COMMON_LENGTH
     return ResidualLabels(
         scale,
         inputs,
