@@ -334,6 +334,7 @@ PARTS = (
     nd.posterior.ObservationRegion,
     nd.posterior.PosteriorCoordinates,
     nd.networks.QuadraticPotential,
+    nd.networks.ResidualProcess,
     nd.posterior.SeriesEmbedding,
     nd.posterior.SetEmbedding,
     nd.families.SphereProjection,

@@ -45,6 +45,7 @@ HOST = {
     "looks at the structure of a pytree alone": """
         AbstractMomentNetwork.unused_features AbstractDirectNetwork.unused_features
         LogPartitionNetwork.unused_features AbstractMomentNetwork.near LogPartitionNetwork.near
+        LogPartitionNetwork.coordinates_near
         TaylorBase.check_source
         check_whole freeze_means freeze_params freeze_stdvs get_parameter_count
         get_parameter_groups get_parameters is_parameter partition_trainable unfreeze_all
@@ -54,7 +55,8 @@ HOST = {
         AbstractParameter.from_value DeterministicParameter.from_value bayesianize make_parameter
         GaussianParameter.from_stdv LaplacianParameter.from_scale CubicConjugation.random
         CubicRational.random SinhConjugation.random FlowPosterior.autoregressive
-        FlowPosterior.coupling EnsemblePosterior.of_draws Trunk.with_last_bias
+        FlowPosterior.coupling EnsemblePosterior.of_draws ResidualProcess.of_arrays
+        Trunk.with_last_bias
     """,
     "reads or writes files, or holds NumPy arrays": """
         save load read_job open_simulations generate_moments verify_moments MomentDataset.batch
@@ -62,7 +64,7 @@ HOST = {
         MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
         Simulations.split Standardization.fit QuadraticPotential.fit keep_compiled
         LinearCorrection.fit TrainingRegion.around AbstractMomentNetwork.batch
-        LogPartitionNetwork.batch choose_base
+        LogPartitionNetwork.batch choose_base fit_residual
     """,
     "chooses what to compile by values": """
         acquire estimate_log_partition estimate_moments
@@ -315,6 +317,10 @@ def networks() -> Iterator[Call]:
     terms = network.base(eta)
     values = {"x": terms.inputs, "inputs": terms.inputs, "scale": terms.scale}
     yield from every_method(network.correction, **values)
+    dim = len(terms.inputs)
+    arrays = (np.ones((2, dim)), np.ones(4), np.eye(4))
+    process = nd.networks.ResidualProcess.of_arrays(*arrays, eta.dtype)
+    yield "ResidualProcess.__call__", process, (terms.inputs,)
     yield "sobolev_loss", eqx.filter_grad(nd.sobolev_loss), (network, network.batch(data), KEY)
 
 

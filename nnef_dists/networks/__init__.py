@@ -8,6 +8,7 @@ from nnef_dists.networks._base import (
 from nnef_dists.networks._calibration import calibration_ratio
 from nnef_dists.networks._convex import ConvexLogPartitionNetwork
 from nnef_dists.networks._correction import LinearCorrection
+from nnef_dists.networks._fit_residual import fit_residual
 from nnef_dists.networks._gated import GLUMomentNetwork, QuadraticMomentNetwork
 from nnef_dists.networks._laplace import AbstractBase, BaseTerms, LaplaceBase
 from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork, LogPartitionNetwork
@@ -21,6 +22,7 @@ from nnef_dists.networks._losses import (
 from nnef_dists.networks._mlp import MLPMomentNetwork
 from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._region import TrainingRegion
+from nnef_dists.networks._residual_process import ResidualProcess
 from nnef_dists.networks._taylor import TaylorBase, choose_base
 
 __all__ = [
@@ -37,12 +39,14 @@ __all__ = [
     "MLPMomentNetwork",
     "QuadraticMomentNetwork",
     "QuadraticPotential",
+    "ResidualProcess",
     "Standardization",
     "TaylorBase",
     "TrainingRegion",
     "calibration_ratio",
     "choose_base",
     "entropy_loss",
+    "fit_residual",
     "moment_loss",
     "negative_elbo",
     "negative_log_predictive",

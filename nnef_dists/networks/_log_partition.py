@@ -18,6 +18,7 @@ from nnef_dists.networks._base import AbstractMomentNetwork, Standardization, st
 from nnef_dists.networks._correction import LinearCorrection
 from nnef_dists.networks._laplace import AbstractBase, BaseTerms
 from nnef_dists.networks._quadratic_potential import QuadraticPotential
+from nnef_dists.networks._residual_process import ResidualProcess
 from nnef_dists.networks._taylor import choose_base, expand_labels
 
 # Factor of errors if the inputs of a base are outside their training region.
@@ -101,6 +102,9 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
     up to a constant, with x the standardized coordinates of eta and Q the `QuadraticPotential`.
 
+    After training, `fit_residual` adds s(eta) g(x) (or c g(x)), with g a `ResidualProcess`: what
+    labels say of the network's errors.
+
     A base takes longer to compute than a perceptron. For training `batch(data)` computes it once
     per label.
 
@@ -125,6 +129,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     correction: LinearCorrection | None
     quadratic: QuadraticPotential | None
     mlp: BayesianMLP
+    residual: ResidualProcess | None
 
     def __init__(
         self,
@@ -142,7 +147,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         self.standardization = standardize(family, data, width=width, depth=depth)
         if base == "auto":
             base = choose_base(family, data)
-        self.base, self.correction, self.quadratic = base, None, None
+        self.base, self.correction, self.quadratic, self.residual = base, None, None, None
         if base is None:
             self.quadratic = QuadraticPotential.fit(data, self.standardization)
             input_dim = self.standardization.input_dim
@@ -216,6 +221,31 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         label.base.check_source(self.base, self.family)
         return jax.grad(lambda eta: self._corrected(label.base(eta)))
 
+    def coordinates_near(
+        self, label: MomentBatch
+    ) -> Callable[[Array], tuple[Float[Array, ""], Float[Array, " m"]]]:
+        """Returns scale and inputs of what is added to A, near a label.
+
+        Args:
+            label: One label, from a batch without its leading axis.
+
+        Returns:
+            A function from eta, `(eta_dim,)`, to the scale in nats and the standardized inputs,
+            `(m,)`, of the perceptron and the residual.
+        """
+        if self.base is None or self.correction is None:
+            assert self.quadratic is not None
+            scale = paramax.unwrap(self.quadratic.residual_scale)
+            return lambda eta: (scale, self.standardization.inputs(eta))
+        correction = self.correction
+        base = self.base if label.base is None else label.base
+
+        def coordinates(eta):
+            terms = base(eta)
+            return terms.scale, correction.standardized(terms.inputs)
+
+        return coordinates
+
     def level_error(self, label: MomentBatch) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Returns the error of A at a label; see `AbstractMomentNetwork`."""
         if self.base is None or label.base is None:
@@ -229,7 +259,8 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
             return self._corrected(self.base(eta))
         assert self.quadratic is not None
         x = self.standardization.inputs(eta)
-        rest = paramax.unwrap(self.quadratic.residual_scale) * self.mlp(x)[0]
+        rest = self.mlp(x)[0] + self._process(x)
+        rest = paramax.unwrap(self.quadratic.residual_scale) * rest
         return self.quadratic(eta, x, self.family.convex_features(eta)) + rest
 
     def _corrected(self, terms: BaseTerms) -> Float[Array, ""]:
@@ -242,6 +273,10 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         return terms.scale * (self.correction(x) + self._rest(x))
 
     def _rest(self, x: Float[Array, " m"]) -> Float[Array, ""]:
-        """Returns the term of the perceptron, beside the linear correction."""
+        """Returns the terms of perceptron and residual, beside the linear correction."""
         assert self.correction is not None
-        return paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]
+        rest = paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]
+        return rest + self._process(x)
+
+    def _process(self, x: Float[Array, " m"]) -> Float[Array, ""]:
+        return jnp.zeros((), x.dtype) if self.residual is None else self.residual(x)

@@ -178,7 +178,8 @@ def learn(key, labels=1024):
     network, _ = training.fit_means(
         network, data, keys[6], loss=nd.sobolev_loss, steps=2000, learning_rate=1e-3
     )
-    network, _ = training.fit_widths(network, data, unseen, keys[7])
+    batches = network.batch(data), network.batch(unseen)
+    network = nd.networks.fit_residual(network, *batches, keys[7])
     print(
         f"  {len(data)} labels {labeled - clock:.0f} s, training "
         f"{time.process_time() - labeled:.0f} s",

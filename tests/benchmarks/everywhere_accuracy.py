@@ -37,7 +37,7 @@ FACTORS = {
 
 
 def trained(job, seed, options):
-    """A network after both stages, validated."""
+    """A network after both stages and the fit of its residual, validated."""
     data = labels(job, seed, LABELS)
     unseen = labels(job, 100 + seed, 2 * CALIBRATION, draws=2000).only_ok()
     network = nd.LogPartitionNetwork(job.family, data, key=jax.random.key(4000 + seed))
@@ -45,6 +45,12 @@ def trained(job, seed, options):
     network, _ = training.fit_means(network, data, jax.random.key(5000 + seed), steps=steps)
     network, _ = training.fit_widths(
         network, data, unseen[::2], jax.random.key(7000 + seed), steps=round(1500 * options.steps)
+    )
+    network = nd.networks.fit_residual(
+        network,
+        network.batch(data),
+        network.batch(unseen[::2]),
+        jax.random.key(9000 + seed),
     )
     return nd.validate(AmortizedFamily(job.family, network), unseen[1::2])
 
