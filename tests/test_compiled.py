@@ -25,7 +25,7 @@ from tests.networks.data import GAUSSIAN, gaussian_data
 from tests.networks.exact import family_of
 from tests.posterior.exact import LinearGaussian
 from tests.posterior.simulators import box, linear, normal_prior, simulations
-from tests.registry import BIJECTIONS, CONSTRAINTS, DOMAINS, FAMILIES, HEADS, NETWORKS
+from tests.registry import BIJECTIONS, CONSTRAINTS, DISCRETE, DOMAINS, FAMILIES, HEADS, NETWORKS
 
 ROOMS = (
     *(nd.families, nd.storage, nd.bayes, nd.diagnostics, nd.sampling, nd.saving, nd.moments),
@@ -41,6 +41,7 @@ HOST = {
         Polyhedron.check_statistics Polyhedron.expectation Polyhedron.unconstrained_dim
         ProductDomain.check_statistics ProductDomain.expectation ProductDomain.unconstrained_dim
         IntervalConstraint.unconstrained_dim DefiniteConstraint.unconstrained_dim conditioner_size
+        AbstractDiscreteSupport.dtype Categories.dtype
     """,
     "looks at the structure of a pytree alone": """
         AbstractMomentNetwork.unused_features AbstractDirectNetwork.unused_features
@@ -64,10 +65,10 @@ HOST = {
         MomentDataset.split to_xarray MomentBatch.batches Simulations.arrays Simulations.concatenate
         Simulations.split Standardization.fit QuadraticPotential.fit keep_compiled
         LinearCorrection.fit TrainingRegion.around AbstractMomentNetwork.batch
-        LogPartitionNetwork.batch choose_base fit_residual
+        LogPartitionNetwork.batch choose_base fit_residual AbstractRandomGraph.from_adjacency
     """,
     "chooses what to compile by values": """
-        acquire estimate_log_partition estimate_moments
+        acquire estimate_log_partition estimate_moments sample_natural_posterior
         mean_or_oracle simulate check_family check_symmetry orbit validate
         ObservationRegion.concrete_scores
         ValidationReport.summary ValidationReport.complaint check_energy
@@ -184,9 +185,12 @@ def families() -> Iterator[Call]:
         nd.Beta: {"a": floats(), "b": floats()},
         nd.Dirichlet: {"alpha": floats(3)},
         nd.FisherBingham: {"b": floats(3), "matrix": floats(3, 3)},
+        nd.families.ConwayMaxwellPoisson: {"rate": floats(), "dispersion": floats()},
+        nd.families.Categorical: {"probabilities": floats(4)},
+        nd.families.ExponentialRandomGraph: {"adjacency": floats(5, 5)},
     }
     measured = nd.families.BaseMeasureAsStatistic(HalfNormal(), 0.5, 2.0)
-    cases = [(case.make(), case.ranges) for case in FAMILIES]
+    cases = [(case.make(), case.ranges) for case in (*FAMILIES, *DISCRETE)]
     cases.append((measured, {"x": (0, 1), "log_h": (0.9, 1.1)}))
     for family, ranges in cases:
         eta, x = floats(family.eta_dim), floats(*family.x_shape)
@@ -204,6 +208,8 @@ def families() -> Iterator[Call]:
 
 
 def parts_of_families() -> Iterator[Call]:
+    for support in {case.make().support for case in DISCRETE}:
+        yield from every_method(support, x=floats(*support.shape), u=floats(*support.shape))
     for case in CONSTRAINTS:
         u = floats(case.constraint.unconstrained_dim(case.shape))
         values = {"value": floats(*case.shape), "u": u, "shape": case.shape, "linear": floats(2)}
@@ -279,6 +285,8 @@ def moments() -> Iterator[Call]:
     yield "pareto_k", nd.sampling.pareto_k, (jnp.ones(50),)
     yield "quadrature_moments", nd.quadrature_moments, (GAUSSIAN, eta)
     yield "sample_hmc", nd.moments.sample_hmc, (KEY, GAUSSIAN, eta, 16, CONFIG)
+    grid = nd.families.Ising((2, 2))
+    yield "sample_gibbs", nd.moments.sample_gibbs, (KEY, grid, jnp.zeros(2), 16, CONFIG)
 
 
 def networks() -> Iterator[Call]:
@@ -333,6 +341,13 @@ def distributions() -> Iterator[Call]:
         q = dataclasses.replace(q, sampler=sampler)
         yield from every_method(q, **values, key=KEY, n=4)
         yield from every_method(sampler, family=GAUSSIAN, eta=eta, key=KEY, n=4)
+    spins, counts = nd.families.Ising((2, 2)), nd.families.ConwayMaxwellPoisson()
+    for source in (nd.Enumeration(spins), nd.Summation(counts)):
+        at = {"family": source.family, "eta": -jnp.ones(2), "key": KEY, "n": 4}
+        yield from every_method(source.sampler, **at)
+        yield from ((m.func.__qualname__, m, (at["eta"],)) for m in (source.mean, source.accuracy))
+    at = {"family": spins, "eta": jnp.zeros(2), "key": KEY, "n": 4}
+    yield from every_method(nd.distributions.GibbsSampler(CONFIG), **at)
     symmetric = nd.Symmetric(nd.ClosedForm(GAUSSIAN), nd.families.LocationScale())
     for source in (q, nd.ClosedForm(GAUSSIAN), nd.Quadrature(GAUSSIAN), symmetric):
         yield from every_method(source, **values, key=KEY, n=4)

@@ -212,6 +212,22 @@ def test_rows_of_the_lattice(monkeypatch):
 
 
 @pytest.mark.slow
+def test_florentine_marriages(example, tmp_path, capsys):
+    example("florentine_marriages", "--out", tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    assert "20 edges, 3 triangles" in printed
+    step = r"Newton step 3: edges (\S+) \+/- (\S+) .*, triangles (\S+) \+/- (\S+) "
+    edges, edges_error, triangles, triangles_error = map(float, re.search(step, printed).groups())
+    # Published runs of statnet scatter from -1.651 to -1.690 and from 0.108 to 0.190.
+    assert -1.72 < edges < -1.62
+    assert 0.07 < triangles < 0.23
+    assert edges_error == pytest.approx(0.35, abs=0.05)
+    assert triangles_error == pytest.approx(0.57, abs=0.08)
+    assert "1,000 graphs drawn: ok" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["florentine_marriages.png"]
+
+
+@pytest.mark.slow
 def test_dirichlet_concentration(example, tmp_path, capsys):
     example("inference/dirichlet_concentration", "--out", tmp_path, "--quick")
     printed = capsys.readouterr().out

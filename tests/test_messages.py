@@ -255,7 +255,8 @@ MISTAKES = {
                            "a tuple of integers; got 2. Use () for a number and (d,) for a "),
     "list for a shape": (lambda: declared(quadratic, x_shape=[2]), "integers; got [2]. Use ()"),
     "word for a support": (lambda: declared(quadratic, support="positive"), "Expected support of "
-                           "Mine to be a flowjax bijection or an AbstractSupport; got 'positive'."),
+                           "Mine to be a flowjax bijection, an AbstractSupport or an "
+                           "AbstractDiscreteSupport; got 'positive'."),
     "covariance": (lambda: nd.MultivariateNormal(2).to_natural(jnp.ones(2), -jnp.eye(2)),
                    "Expected a positive definite covariance; got [[-1."),
 }  # fmt: skip

@@ -44,7 +44,7 @@ class Categorical(AbstractNamedFamily):
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns whether x is each category but the last."""
-        return {"is": jax.nn.one_hot(x, self.k - 1)}
+        return {"is": (x == jnp.arange(self.k - 1)).astype(float)}
 
     def log_partition(self, eta: Float[Array, " m"]) -> Float[Array, ""]:
         """Returns A = log(1 + sum exp(eta)), in nats."""

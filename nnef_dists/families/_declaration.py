@@ -82,12 +82,13 @@ def find_stat_shapes(family: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
                 f"{'an array' if isinstance(stats, jax.Array) else type(stats).__name__}. Return "
                 'for example {"x": x, "x2": x**2}.'
             )
+        kind = "x.dtype" if jnp.issubdtype(x.dtype, jnp.floating) else "float"
         for stat, value in stats.items():
             value = jnp.asarray(value)
             if not jnp.issubdtype(value.dtype, jnp.floating):
                 raise ValueError(
                     f"Expected statistic {stat!r} of {name} to be floating-point; got dtype "
-                    f"{value.dtype}. Convert it with .astype(float)."
+                    f"{value.dtype}. Convert it with .astype({kind})."
                 )
             found.append((stat, value.shape))
 

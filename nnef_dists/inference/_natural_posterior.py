@@ -37,7 +37,7 @@ def sample_natural_posterior(
     key: PRNGKeyArray,
     q: AbstractTractableFamily,
     total: Float[Array, " eta_dim"],
-    n: float,
+    n: float | int,
     log_prior: LogPrior,
     start: Float[Array, " eta_dim"],
     *,
@@ -124,13 +124,13 @@ def _run(density: Any, sizes: tuple[int, int, int], u: Array, key: PRNGKeyArray)
     @jax.jit
     def run(u, key):
         key_warmup, key_draws = jax.random.split(key)
-        adaptation = blackjax.window_adaptation(
+        adaptation: Any = blackjax.window_adaptation(
             blackjax.nuts, density, is_mass_matrix_diagonal=False
         )
 
         def one(keys):
             (state, parameters), _ = adaptation.run(keys[0], u, num_steps=warmup)
-            step = blackjax.nuts(density, **parameters).step
+            step: Any = blackjax.nuts(density, **parameters).step
 
             def draw(state, key):
                 state, info = step(key, state)

@@ -75,7 +75,7 @@ def test_starts_and_numbers_are_checked():
     sample = functools.partial(nd.inference.sample_natural_posterior, KEY, Q)
     with pytest.raises(ValueError, match="finite density"):
         sample(TOTAL, 1, lambda eta: -jnp.inf * jnp.ones(()), start)
-    with pytest.raises(ValueError, match="n > 0"):
+    with pytest.raises(ValueError, match="0 < n"):
         sample(TOTAL, 0, log_prior, start)
     with pytest.raises(ValueError, match="chains"):
         sample(TOTAL, 1, log_prior, start, chains=1)

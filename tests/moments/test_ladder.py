@@ -9,6 +9,7 @@ import pytest
 
 import nnef_dists as nd
 from nnef_dists.moments._diagnostics import missing_labels
+from nnef_dists.moments._discrete import discrete_ladder
 from nnef_dists.moments._ladder import LADDER, LongerRun, TemperedSMC
 from nnef_dists.moments._rung import AbstractRung, Climb
 from nnef_dists.sampling import pareto_k
@@ -159,9 +160,15 @@ class TestList:
         assert second[1] == jax.random.fold_in(climb.keys[2], 1)
 
     def test_every_rung_of_the_package_has_a_name_of_its_own(self):
-        names = [rung.rung for rung in LADDER]
-        assert sorted(names) == sorted(nd.moments.Rung)
-        assert names[0] == nd.moments.Rung.HMC
+        ladders = (
+            LADDER,
+            discrete_ladder(nd.families.Poisson()),
+            discrete_ladder(nd.families.Ising((6, 6))),
+        )
+        names = [[rung.rung for rung in ladder] for ladder in ladders]
+        assert {name for ladder in names for name in ladder} == set(nd.moments.Rung)
+        assert all(len(set(ladder)) == len(ladder) for ladder in names)
+        assert all(nd.moments.Rung(ladder[0]).is_first for ladder in names)
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
