@@ -228,6 +228,34 @@ def test_florentine_marriages(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_mixture(example, tmp_path, capsys):
+    example("inference/mixture", "--out", tmp_path, "--observations", "8")
+    printed = capsys.readouterr().out
+    assert abs(float(re.search(r"less log joint: (\S+);", printed)[1])) < 1e-9
+    evidence, bound = map(float, re.search(r"evidence (\S+), .* (\S+)\n", printed).groups())
+    assert evidence - 1 < bound < evidence
+    assert float(re.search(r"component off by at most (\S+)", printed)[1]) < 0.15
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture.png"]
+
+
+@pytest.mark.slow
+def test_ising_coupling(example, tmp_path, capsys):
+    example("inference/ising_coupling", "--out", tmp_path)
+    printed = capsys.readouterr().out
+    line = r": J = .* off by (\S+) sd, sd ratio (\S+); E\[x\] .* most (\S+); .*, (\S+) from"
+    exact, structured, mean_field = (
+        [float(part) for part in found] for found in re.findall(line, printed)
+    )
+    assert exact == [0, 1, 0, 0]
+    assert abs(structured[0]) < 0.1
+    assert 0.85 < structured[1] < 1
+    assert structured[2] < mean_field[2] / 2
+    # Bounds of the evidence, and the structured one is the better of both.
+    assert mean_field[3] < structured[3] < 0
+    assert [path.name for path in tmp_path.iterdir()] == ["ising_coupling.png"]
+
+
+@pytest.mark.slow
 def test_dirichlet_concentration(example, tmp_path, capsys):
     example("inference/dirichlet_concentration", "--out", tmp_path, "--quick")
     printed = capsys.readouterr().out
