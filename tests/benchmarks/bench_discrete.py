@@ -183,7 +183,9 @@ def peer_mean(family, eta, seconds):
     from numpyro.infer import MCMC, NUTS, DiscreteHMCGibbs
 
     def model():
-        bits = numpyro.sample("bits", dist.Bernoulli(0.5).expand(family.x_shape).to_event(2))
+        rows, columns = family.x_shape
+        with numpyro.plate("columns", columns, dim=-1), numpyro.plate("rows", rows, dim=-2):
+            bits = numpyro.sample("bits", dist.Bernoulli(0.5))
         # The kernel asks for a continuous site.
         numpyro.sample("unused", dist.Normal())
         numpyro.factor("density", jnp.sum(eta * family.sufficient_statistics(2.0 * bits - 1)))
