@@ -33,7 +33,17 @@ _POLYNOMIAL = {
     "expand_dims",
     "gather",
     "mul",
-} | {"neg", "pad", "reduce_sum", "reshape", "rev", "scatter", "scatter-add", "scatter_add"}
+} | {
+    "neg",
+    "pad",
+    "reduce_prod",
+    "reduce_sum",
+    "reshape",
+    "rev",
+    "scatter",
+    "scatter-add",
+    "scatter_add",
+}
 _POLYNOMIAL |= {"slice", "split", "square", "squeeze", "sub", "transpose"}
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint"}
 
