@@ -35,6 +35,7 @@ class AnyCounts(nd.ExponentialFamily):
         return {
             "zipf": lambda: {"log_x": jnp.log(x)},
             "inflated": lambda: {"zero": (x == 0) * 1.0, "even": (x % 2 == 0) * 1.0, "x": x},
+            "comb": lambda: {"spikes": (x % 1000 == 7) * 40.0, "x": x},
             "two": lambda: {"wells": (x - 30) ** 2 * (x - 70_000) ** 2 * 1e-9, "x": x},
         }[self.kind]()
 
@@ -118,6 +119,18 @@ class TestSummation:
         _, mean, sd = truth(stats @ np.asarray(eta) - scipy.special.gammaln(x + 1), stats)
         found = nd.Summation(AnyCounts("inflated")).mean(jnp.array(eta))
         np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-6 * sd.max())
+
+    def test_spikes_between_nodes_count_or_are_refused(self):
+        q = nd.Summation(AnyCounts("comb"))
+        x = np.arange(2_000_000.0)
+        stats = np.stack([(x % 1000 == 7) * 40.0, x], 1)
+        for slope in (-0.01, -0.005):
+            _, mean, sd = truth(stats @ np.array([1.0, slope]), stats)
+            found = q.mean(jnp.array([1.0, slope]))
+            assert abs(found[1] - mean[1]) < 1e-4 * sd[1]
+        # Here a third of the mass is beyond the counts that are summed.
+        with pytest.raises(ValueError, match="converges to 1e-3"):
+            q.mean(jnp.array([1.0, -1e-4]))
 
     @pytest.mark.parametrize("eta", [(-1.0, 0.0), (-1.0, 1e-4), (-1e-3, 0.0)])
     def test_narrow_modes_far_apart_count(self, eta):
