@@ -11,6 +11,7 @@ import scipy.special
 
 import nnef_dists as nd
 from nnef_dists.sampling import states_table, sum_states
+from tests.counts import conway_truth
 from tests.registry import DISCRETE
 
 KEY = jax.random.key(0)
@@ -49,22 +50,6 @@ def truth(log_weights, stats):
     p = np.exp(log_weights - log_partition)
     mean = p @ stats
     return log_partition, mean, np.sqrt(p @ (stats - mean) ** 2)
-
-
-def conway_truth(eta):
-    mode = math.exp(eta[0] / -eta[1])
-    sd = math.sqrt(mode / -eta[1]) + 10 / eta[1] ** 2
-    x = np.arange(max(0, int(mode - 45 * sd)), int(mode + 45 * sd) + 3000, dtype=np.longdouble)
-    # eta . T may be 5e6: doubles have too few digits for its sums.
-    steps = np.log(np.maximum(x, 1))
-    steps[0] = scipy.special.gammaln(float(x[0] + 1))
-    stats = np.stack([x, np.cumsum(steps)], 1)
-    logs = stats @ np.asarray(eta, np.longdouble)
-    p = np.exp(logs - logs.max())
-    log_partition, p = logs.max() + np.log(p.sum()), p / p.sum()
-    mean = p @ stats
-    found = log_partition, mean, np.sqrt(p @ (stats - mean) ** 2)
-    return tuple(np.asarray(part, float) for part in found)
 
 
 class TestSummation:
