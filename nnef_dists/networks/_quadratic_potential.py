@@ -18,6 +18,8 @@ _RIDGE = 1e-6
 LEAST_RESIDUAL = 1e-3
 # What is left with features has to be less than this part of what is left without.
 _GAIN = 0.1
+# Most rounds of reweighted least squares, and the ratio of two losses that ends them.
+_REWEIGHTED, _CONVERGED = 20, 0.99
 
 
 @final
@@ -26,9 +28,10 @@ class QuadraticPotential(eqx.Module):
 
         Q(eta) = a . eta + b . x + x^T C x / 2 + c . phi(eta)
 
-    with x the standardized inputs of eta and phi the convex features of the natural domain, fitted
-    by least squares of (grad Q - mu) / sd(T). The features make it exact for Gaussians; where they
-    do not explain nearly all, c is zero, for what they leave is steep toward the domain's edge.
+    with x the standardized inputs of eta and phi the convex features of the natural domain. The fit
+    has the least sum of log(1 + z^2), z = (grad Q - mu) / sd(T), which is the loss of networks: a
+    few labels with a tiny sd(T) do not decide. The features make it exact for Gaussians. If they
+    do not explain nearly all, c is zero, because their residual is steep toward the domain's edge.
     The rest is for a network.
 
     `QuadraticPotential.fit(data, standardization)` returns the one of some data.
@@ -38,8 +41,8 @@ class QuadraticPotential(eqx.Module):
         slope: b, `(m,)`.
         curvature: C, symmetric, `(m, m)`.
         features: c, `(k,)`.
-        residual_scale: A function of x has to be of about this size, for its gradient to be what
-            the quadratic leaves.
+        residual_scale: Size of a function of x whose gradient is about the residual of the
+            quadratic.
     """
 
     linear: paramax.NonTrainable[Array]
@@ -76,12 +79,14 @@ class QuadraticPotential(eqx.Module):
         design = (gradients / sd[:, None]).transpose(0, 2, 1).reshape(n * d, -1)
         target = (np.asarray(labels.mean) / sd).reshape(-1)
         end = d + m + len(rows)
-        coefficients, left = least_squares(design[:, :end], target)
+        typical = np.minimum(sd / np.median(sd, 0), 1.0).reshape(-1)
+        coefficients, left = _robust_fit(design[:, :end], target, typical)
         coefficients = np.pad(coefficients, (0, design.shape[1] - end))
-        with_features, less = least_squares(design, target)
+        with_features, less = _robust_fit(design, target, typical)
         if less < _GAIN * left:
             coefficients, left = with_features, less
-        steepness = np.sqrt(np.mean(np.sum((slopes / sd[:, None]) ** 2, 1)))
+        # Of the typical label: where sd(T) is next to nothing gradients have any size.
+        steepness = np.median(np.sqrt(np.sum((slopes / sd[:, None]) ** 2, (1, 2))))
         curvature = np.zeros((m, m))
         curvature[rows, columns] = coefficients[d + m : end]
         curvature = curvature + curvature.T - np.diag(np.diagonal(curvature))
@@ -110,12 +115,35 @@ class QuadraticPotential(eqx.Module):
         return linear + quadratic + fixed.features @ features
 
 
+def _robust_fit(
+    design: np.ndarray, target: np.ndarray, typical: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Returns coefficients of the least mean of log(1 + z^2), and the root of this mean.
+
+    Least squares with weights 1 / (1 + z^2) of the fit before, from two starts: all weights equal
+    in z units, and equal in units of T up to a typical sd(T). The better end is returned.
+    """
+    ends = []
+    for weight in (np.ones_like(target), typical):
+        loss = np.inf
+        for _ in range(_REWEIGHTED):
+            coefficients, _ = least_squares(design * weight[:, None], target * weight)
+            z = target - design @ coefficients
+            weight = 1 / np.sqrt(1 + z**2)
+            before, loss = loss, float(np.mean(np.log1p(z**2)))
+            if loss > _CONVERGED * before:
+                break
+        ends.append((loss**0.5, coefficients))
+    left, coefficients = min(ends, key=lambda end: end[0])
+    return coefficients, left
+
+
 def least_squares(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
     """Returns coefficients of a hardly regularized fit, and the rms of what it leaves."""
     size = np.sqrt(np.mean(design**2, 0))
     size = np.where(size > 0, size, 1.0)
-    penalty = np.diag(np.full(len(size), (_RIDGE * len(target)) ** 0.5))
-    rows = np.concatenate([design / size, penalty])
-    values = np.concatenate([target, np.zeros(len(size))])
-    coefficients = np.linalg.lstsq(rows, values, rcond=None)[0] / size
+    scaled = design / size
+    # The ridge bounds the condition number: normal equations lose no digits that matter.
+    gram = scaled.T @ scaled + _RIDGE * len(target) * np.eye(len(size))
+    coefficients = np.linalg.solve(gram, scaled.T @ target) / size
     return coefficients, float(np.sqrt(np.mean((target - design @ coefficients) ** 2)))
