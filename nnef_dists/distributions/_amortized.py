@@ -94,7 +94,8 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         self.sampler = sampler
         if anchor is None and _lacks_constant(network):
             anchor = exact_log_partition(family, self.center)
-        if isinstance(anchor, LogPartitionEstimate):
+        if anchor is not None and not isinstance(anchor, paramax.NonTrainable):
+            check_instance(anchor, LogPartitionEstimate, "anchor")
             anchor = paramax.NonTrainable(anchor)
         if anchor is not None and anchor.tree.eta.shape != (family.eta_dim,):
             raise ValueError(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists._checks import as_key, as_vector, check_instance
 from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.distributions import AbstractTractableFamily
+from nnef_dists.inference._natural_grid import draw_from_grid
 
 LogPrior = Callable[[Float[Array, " eta_dim"]], Float[Array, ""]]
 
@@ -44,14 +45,17 @@ def sample_natural_posterior(
     chains: int = 4,
     warmup: int = 500,
     draws: int = 1000,
+    method: str = "auto",
 ) -> NaturalPosterior:
     """Draws natural parameters from their posterior, given n independent observations of x.
 
         log p(eta | x_1, ..., x_n) = eta . sum_i T(x_i) - n A(eta) + log p(eta) + constant
 
     Such posteriors are called doubly intractable if A is unknown. With a q that has learned A they
-    are ordinary ones: BlackJAX's NUTS in the unconstrained coordinates of eta, with adaptation of
-    step sizes and a dense mass matrix.
+    are ordinary ones. One or two natural parameters are drawn independently, from a grid of
+    65,536 points of the density. More are drawn by BlackJAX's NUTS in the unconstrained coordinates
+    of eta, with adaptation of step sizes and a dense mass matrix. A is needed up to a constant:
+    networks take no anchor.
 
     An eta outside the natural domain, or outside the training region of a network, has no
     probability: train the network on etas around the whole posterior, by `nd.families.
@@ -67,13 +71,16 @@ def sample_natural_posterior(
         chains: Chains, at least 2.
         warmup: Iterations of each chain before the adaptation ends.
         draws: Iterations of each chain after it, at least 4.
+        method: "grid" or "nuts"; "auto" is "grid" if eta has at most two unconstrained coordinates
+            and "nuts" otherwise. A grid evaluates A about 100,000 times.
 
     Returns:
         The draws. Look at R-hat and the divergences.
 
     Raises:
         ValueError: If the posterior has no density at the start, for one that is invalid or outside
-            the training region, and for numbers out of range.
+            the training region, if no grid holds the posterior, for numbers out of range, and for a
+            grid of more than two coordinates.
 
     Reference:
         Murray, Ghahramani and MacKay, *MCMC for doubly-intractable distributions*, UAI 2006, for
@@ -97,7 +104,12 @@ def sample_natural_posterior(
             f"Expected a start with a finite density and gradient; got {value} and {slope} at "
             f"{start}. Begin inside the training region of q, where the prior is positive."
         )
-    us, divergences = _run(density, sizes, u, key)
+    if _is_on_grid(method, u.size):
+        n_draws = sizes[0] * sizes[2]
+        us = jnp.reshape(draw_from_grid(density, u, n_draws, key), (sizes[0], sizes[2], -1))
+        divergences = jnp.zeros(())
+    else:
+        us, divergences = _run(density, sizes, u, key)
     eta = jax.vmap(jax.vmap(family.constrain_eta))(us)
     return NaturalPosterior(
         eta,
@@ -107,6 +119,17 @@ def sample_natural_posterior(
     )
 
 
+def _is_on_grid(method: str, size: int) -> bool:
+    if method not in ("auto", "grid", "nuts"):
+        raise ValueError(f"Expected method 'auto', 'grid' or 'nuts'; got {method!r}")
+    if method == "grid" and size > 2:
+        raise ValueError(
+            f"Expected at most two unconstrained coordinates for a grid; got {size}. Use "
+            "method='nuts'."
+        )
+    return method == "grid" or (method == "auto" and size <= 2)
+
+
 def _log_posterior(
     q: Any, total: Array, n: float, log_prior: LogPrior, u: Float[Array, " m"]
 ) -> Float[Array, ""]:
@@ -114,7 +137,8 @@ def _log_posterior(
     tangents = jax.jacfwd(q.family.constrain_eta)(u)
     # Of square and of tall Jacobians.
     log_det = jnp.linalg.slogdet(tangents.T @ tangents)[1] / 2
-    value = jnp.sum(total * eta) - n * q.log_partition(eta) + log_prior(eta) + log_det
+    # A up to a constant: a network needs no anchor.
+    value = jnp.sum(total * eta) - n * q._potential(eta) + log_prior(eta) + log_det
     return jnp.where(q.is_inside(eta) & ~jnp.isnan(value), value, -jnp.inf)
 
 

@@ -11,21 +11,15 @@ import nnef_dists as nd
 
 KEY = jax.random.key(0)
 Q = nd.Enumeration(nd.families.ExponentialRandomGraph(5))
-TOTAL = jnp.array([4.0, 1.0])
+TOTAL, START = jnp.array([4.0, 1.0]), jnp.array([-0.5, 0.1])
 
 
 def log_prior(eta):
     return -jnp.sum(eta**2) / 18
 
 
-@functools.cache
-def drawn():
-    return nd.inference.sample_natural_posterior(
-        KEY, Q, TOTAL, 1, log_prior, jnp.array([-0.5, 0.1]), warmup=300, draws=700
-    )
-
-
-def test_moments_are_those_of_a_grid():
+@pytest.mark.parametrize("method", ["grid", "nuts"])
+def test_moments_are_those_of_a_sum(method):
     axes = jnp.linspace(-8, 6, 160), jnp.linspace(-8, 6, 160)
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
 
@@ -35,7 +29,9 @@ def test_moments_are_those_of_a_grid():
     p = jax.nn.softmax(jax.jit(jax.vmap(log_posterior))(grid))
     mean = p @ grid
     sd = jnp.sqrt(p @ (grid - mean) ** 2)
-    found = drawn()
+    found = nd.inference.sample_natural_posterior(
+        KEY, Q, TOTAL, 1, log_prior, START, warmup=300, draws=700, method=method
+    )
     eta = found.eta.reshape(-1, 2)
     z = (eta.mean(0) - mean) / (sd / jnp.sqrt(found.ess))
     assert found.eta.shape == (4, 700, 2)
@@ -55,7 +51,6 @@ def test_a_bounded_domain_has_its_jacobian():
         4,
         lambda eta: -(eta[0] ** 2) / 2 + eta[1],
         jnp.array([0.0, -0.5]),
-        warmup=300,
         draws=700,
     )
     eta = np.asarray(found.eta).reshape(-1, 2)
@@ -71,11 +66,42 @@ def test_a_bounded_domain_has_its_jacobian():
 
 
 def test_starts_and_numbers_are_checked():
-    start = jnp.array([-0.5, 0.1])
     sample = functools.partial(nd.inference.sample_natural_posterior, KEY, Q)
     with pytest.raises(ValueError, match="finite density"):
-        sample(TOTAL, 1, lambda eta: -jnp.inf * jnp.ones(()), start)
+        sample(TOTAL, 1, lambda eta: -jnp.inf * jnp.ones(()), START)
     with pytest.raises(ValueError, match="0 < n"):
-        sample(TOTAL, 0, log_prior, start)
+        sample(TOTAL, 0, log_prior, START)
     with pytest.raises(ValueError, match="chains"):
-        sample(TOTAL, 1, log_prior, start, chains=1)
+        sample(TOTAL, 1, log_prior, START, chains=1)
+    with pytest.raises(ValueError, match="method 'auto'"):
+        sample(TOTAL, 1, log_prior, START, method="Grid")
+
+
+def test_a_far_start_and_an_improper_posterior():
+    sample = functools.partial(nd.inference.sample_natural_posterior, KEY, Q)
+    near, far = (
+        np.asarray(sample(TOTAL, 1, log_prior, start).eta).reshape(-1, 2)
+        for start in (START, jnp.array([-7.0, 5.0]))
+    )
+    np.testing.assert_allclose(near.mean(0), far.mean(0), atol=0.15)
+    np.testing.assert_allclose(near.std(0), far.std(0), rtol=0.05)
+    # The empty graph: the likelihood never falls as the first eta decreases.
+    with pytest.raises(ValueError, match="proper prior"):
+        sample(jnp.zeros(2), 1, lambda eta: jnp.zeros(()), START)
+
+
+def test_a_cut_is_where_it_is():
+    def log_cut_prior(eta):
+        return jnp.where(eta[1] < 0.25, log_prior(eta), -jnp.inf)
+
+    found = nd.inference.sample_natural_posterior(KEY, Q, TOTAL, 1, log_cut_prior, START)
+    # A cell is 0.05 sd wide.
+    assert 0.1 < np.max(found.eta[..., 1]) < 0.35
+
+
+def test_more_coordinates_have_no_grid():
+    q = nd.Enumeration(nd.families.PairwiseBinary(2))
+    with pytest.raises(ValueError, match="two unconstrained"):
+        nd.inference.sample_natural_posterior(
+            KEY, q, jnp.ones(3), 4, log_prior, jnp.zeros(3), method="grid"
+        )
