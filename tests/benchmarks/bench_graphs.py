@@ -1,0 +1,258 @@
+"""Posteriors of random graphs by a learned log-partition, beside enumeration and the exchange
+algorithm.
+
+    python tests/benchmarks/bench_graphs.py [seven] [florentine] [hundred] [--quick]
+
+seven       edges and triangles of seven nodes: network and posterior against all 2^21 graphs
+florentine  the marriages of sixteen families: labels of all etas below the line at which the
+            complete graph outweighs all others, the posterior by a grid and by NUTS, and the
+            exchange algorithm, whose auxiliary graphs are swept 30 or 300 times
+hundred     Newton steps for edges and triangles of 100 nodes
+
+Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.diagnostics import effective_sample_size
+
+import nnef_dists as nd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import florentine_marriages
+import training
+
+PRIOR_SD = 2.0
+GIBBS = nd.HMCConfig(leapfrog_steps=1, chains=8, warmup=60, draws=120, tile=16, min_ess=100.0)
+
+
+def log_prior(eta):
+    return -jnp.sum(eta**2) / (2 * PRIOR_SD**2)
+
+
+def timed(function, *args):
+    """The result, and processor and wall-clock seconds."""
+    clocks = time.process_time(), time.perf_counter()
+    result = jax.block_until_ready(function(*args))
+    return result, time.process_time() - clocks[0], time.perf_counter() - clocks[1]
+
+
+def report(name, z):
+    rms, median = np.sqrt(np.mean(z**2, 0)), np.median(np.abs(z), 0)
+    print(f"  {name}: z rms {rms[0]:.4f} {rms[1]:.4f}, median {median[0]:.4f} {median[1]:.4f}, "
+          f"largest {np.max(np.abs(z)):.3f}")  # fmt: skip
+
+
+def learned(family, etas, steps, seed):
+    """A network of labels of these etas, and one-off seconds."""
+    data, labeling, _ = timed(
+        lambda: nd.estimate_moments(family, etas, jax.random.key(seed), GIBBS)
+    )
+    print(data)
+    network = nd.LogPartitionNetwork(family, data, width=64, key=jax.random.key(seed + 1))
+    (network, _), learning, _ = timed(
+        lambda: training.fit_means(network, data, jax.random.key(seed + 2), steps=steps)
+    )
+    print(f"  {labeling:.1f} s for labels, {learning:.1f} s for training, with compilation")
+    return nd.AmortizedFamily(family, network), labeling + learning
+
+
+def seven(options):
+    """Seven nodes, 9 edges and 2 triangles."""
+    family = nd.families.ExponentialRandomGraph(7)
+    exact, total = nd.Enumeration(family), jnp.array([9.0, 2.0])
+    start = exact.natural_parameters(total)
+    # Truth on a grid that holds all of the posterior, and its moments.
+    axes = np.linalg.cholesky(np.linalg.inv(np.asarray(exact.covariance(start), np.float64)))
+    line = np.linspace(-6, 6, 201)
+    points = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+    grid = jnp.asarray(np.asarray(start) + points @ axes.T, float)
+
+    def posterior(potential, is_inside):
+        def log_density(eta):
+            value = eta @ total - potential(eta) + log_prior(eta)
+            return jnp.where(is_inside(eta), value, -jnp.inf)
+
+        values = np.asarray(jax.lax.map(log_density, grid, batch_size=1024), np.float64)
+        p = np.exp(values - np.nanmax(values))
+        return p / np.nansum(p)
+
+    truth = posterior(exact.log_partition, exact.is_inside)
+    mean = truth @ np.asarray(grid)
+    covariance = (truth[:, None] * (np.asarray(grid) - mean)).T @ (np.asarray(grid) - mean)
+    ellipse = nd.families.ellipsoid_etas(mean, options.reach**2 * covariance)
+    n, steps = (2048, 12000) if options.quick else (4096, 48000)
+    q, _ = learned(family, family.sample_eta(jax.random.key(1), n, ellipse), steps, 2)
+    for name, etas in (
+        ("in the ellipse", family.sample_eta(jax.random.key(10), 512, ellipse)),
+        ("draws of the posterior", grid[np.random.default_rng(0).choice(len(truth), 512, p=truth)]),
+    ):
+        etas = etas[jax.vmap(q.is_inside)(etas)]
+        moments = jax.vmap(exact.mean)(etas), jax.vmap(exact.covariance)(etas)
+        sd = np.sqrt(np.diagonal(np.asarray(moments[1]), axis1=1, axis2=2))
+        report(f"{name} ({len(etas)} etas)", (np.asarray(jax.vmap(q.mean)(etas)) - moments[0]) / sd)
+    found = posterior(q._potential, q.is_inside)
+    print(f"  total variation of the posterior {np.abs(found - truth).sum() / 2:.4f}, "
+          f"of which outside of the ellipse {truth[found == 0].sum():.4f}")  # fmt: skip
+
+
+def below_degeneracy(key):
+    """Etas at which the complete graph has less weight than the independent edges together.
+
+    120 eta1 + 560 eta2 = 120 log(1 + exp(eta1)) is the line at which both are equal for sixteen
+    nodes. The distribution beyond is a nearly complete graph, and the likelihood of others zero.
+    """
+    key_edges, key_gap = jax.random.split(key)
+    edges = jax.random.uniform(key_edges, minval=-3.3, maxval=-0.2)
+    gap = 0.015 + 3 * jax.random.uniform(key_gap) ** 1.5
+    return jnp.stack([edges, jax.nn.softplus(-edges) * 120 / 560 - gap])
+
+
+def exchange(total, start, scale, sweeps, chains, draws, key):
+    """Draws eta by the exchange algorithm; graphs by Gibbs sampling, begun at the data.
+
+    A proposal eta' is accepted with the probability
+    min(1, exp((eta' - eta) . (T(x) - T(y)) + log p(eta') - log p(eta))), y ~ p(. | eta').
+    Exact if y is: too few sweeps leave y close to the data.
+    """
+    nodes = florentine_marriages.NODES
+    pairs = jnp.stack(jnp.triu_indices(nodes, 1), 1)
+    family = florentine_marriages.FAMILY
+    data = family.adjacency(florentine_marriages.observed_graph())
+
+    def auxiliary(eta, key):
+        def update(graph, inputs):
+            (i, j), uniform = inputs
+            logit = eta[0] + eta[1] * jnp.sum(graph[i] * graph[j])
+            bit = (uniform < jax.nn.sigmoid(logit)).astype(graph.dtype)
+            return graph.at[i, j].set(bit).at[j, i].set(bit), None
+
+        def sweep(graph, key):
+            uniforms = jax.random.uniform(key, (len(pairs),))
+            return jax.lax.scan(update, graph, (pairs, uniforms))[0], None
+
+        graph = jax.lax.scan(sweep, data, jax.random.split(key, sweeps))[0]
+        return jnp.stack([jnp.sum(graph) / 2, jnp.sum((graph @ graph) * graph) / 6])
+
+    def step(eta, key):
+        key_proposal, key_graph, key_accept = jax.random.split(key, 3)
+        proposal = eta + scale @ jax.random.normal(key_proposal, eta.shape)
+        ratio = (proposal - eta) @ (total - auxiliary(proposal, key_graph))
+        ratio = ratio + log_prior(proposal) - log_prior(eta)
+        accepted = jnp.log(jax.random.uniform(key_accept)) < ratio
+        eta = jnp.where(accepted, proposal, eta)
+        return eta, eta
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        return jax.lax.scan(step, start, jax.random.split(key, draws))[1]
+
+    jax.block_until_ready(run(jax.random.split(key, chains)))
+    eta, seconds, _ = timed(run, jax.random.split(jax.random.fold_in(key, 1), chains))
+    # Chains begin at the estimate.
+    return eta[:, draws // 4 :], seconds
+
+
+def florentine(options):
+    """Sixteen families, 20 marriages and 3 triangles."""
+    family = florentine_marriages.FAMILY
+    total = family.sufficient_statistics(florentine_marriages.observed_graph())
+    n, steps = (256, 6000) if options.quick else (512, 12000)
+    etas = family.sample_eta(jax.random.key(20), n, below_degeneracy)
+    q, one_off = learned(family, etas, steps, 21)
+    fresh = family.sample_eta(jax.random.key(24), 128, below_degeneracy)
+    labels = nd.estimate_moments(family, fresh, jax.random.key(25), GIBBS).batch()
+    report("fresh labels", (jax.vmap(q.mean)(labels.eta) - labels.mean) / labels.sd)
+    estimate = q.natural_parameters(total)
+    errors = np.sqrt(np.diagonal(np.linalg.inv(q.covariance(estimate))))
+    print(f"  maximum likelihood: edges {estimate[0]:.3f} +/- {errors[0]:.3f}, "
+          f"triangles {estimate[1]:.3f} +/- {errors[1]:.3f}")  # fmt: skip
+
+    def show(name, eta, ess, seconds):
+        mean, sd = np.asarray(eta).reshape(-1, 2).mean(0), np.asarray(eta).reshape(-1, 2).std(0)
+        error = sd / np.sqrt(np.asarray(ess))
+        rate = float(np.min(ess)) / seconds
+        for row in zip(family.stat_names, mean, error, sd, strict=True):
+            print("  {}: {} {:.3f} +/- {:.3f}, sd {:.3f}".format(name, *row))
+        print(f"    {rate:.3g} effective draws/s ({seconds:.2f} s)")
+        return rate
+
+    rates = {}
+    for method, draws in (("grid", 25000), ("nuts", 1000)):
+        for number in range(2):
+            found, seconds, _ = timed(
+                lambda seed, method=method, draws=draws: nd.inference.sample_natural_posterior(
+                    jax.random.key(seed), q, total, 1, log_prior, estimate,
+                    draws=draws, method=method,
+                ),
+                30 + number,
+            )  # fmt: skip
+        rates[method] = show(f"{method}, called again", found.eta, found.ess, seconds)
+    covariance = np.cov(np.asarray(found.eta).reshape(-1, 2).T)
+    scale = jnp.asarray(np.linalg.cholesky(covariance) * 1.4, float)
+    for sweeps, chains, draws in ((30, 16, 600), (300, 16, 300)):
+        if options.quick:
+            draws //= 4
+        eta, seconds = exchange(total, estimate, scale, sweeps, chains, draws, jax.random.key(40))
+        ess = effective_sample_size(eta)
+        rate = show(f"exchange, {sweeps} sweeps", eta, ess, seconds)
+        beyond = np.asarray(eta[..., 1] > jax.nn.softplus(-eta[..., 0]) * 120 / 560).mean()
+        print(f"    {beyond:.3f} of the draws where the complete graph outweighs the others")
+        print(
+            f"    ratio of rates: grid {rates['grid'] / rate:.0f}, NUTS {rates['nuts'] / rate:.0f}"
+        )
+        print(f"    labels and training pay off after {one_off * rate:.0f} effective draws")
+
+
+def hundred(options):
+    """A simulated network of 100 nodes, fitted again."""
+    family = nd.families.ExponentialRandomGraph(100)
+    truth = jnp.array([-4.0, 0.3])
+    config = nd.HMCConfig(leapfrog_steps=1, chains=4, warmup=24, draws=32, tile=1, min_ess=20.0)
+    (graphs, _), seconds, _ = timed(
+        lambda: nd.moments.sample_gibbs(jax.random.key(0), family, truth, 4, config)
+    )
+    target = family.sufficient_statistics(graphs[0].astype(float))
+    print(f"  {target[0]:.0f} edges, {target[1]:.0f} triangles, {seconds:.0f} s")
+    eta = truth + jnp.array([0.1, -0.1])
+    for number in range(2 if options.quick else 3):
+        data, seconds, _ = timed(
+            lambda eta=eta, number=number: nd.estimate_moments(
+                family, eta[None], jax.random.key(1 + number), config
+            )
+        )
+        batch = data.batch()
+        inverse = np.linalg.inv(np.asarray(batch.covariance[0], np.float64))
+        eta = eta + jnp.asarray(inverse @ np.asarray(target - batch.mean[0]), float)
+        errors = np.sqrt(np.diagonal(inverse))
+        sampling = np.abs(inverse) @ np.asarray(batch.error[0])
+        print(f"  Newton step {number + 1}: edges {eta[0]:.3f} +/- {errors[0]:.3f} (sampling "
+              f"{sampling[0]:.3f}), triangles {eta[1]:.3f} +/- {errors[1]:.3f} "
+              f"({sampling[1]:.3f}), {seconds:.0f} s")  # fmt: skip
+
+
+PARTS = {"seven": seven, "florentine": florentine, "hundred": hundred}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
+    parser.add_argument("--quick", action="store_true", help="fewer labels, steps and draws")
+    parser.add_argument("--reach", type=float, default=3.5, help="radius of the ellipse in sd")
+    options = parser.parse_args()
+    for name in options.parts or PARTS:
+        print(f"# {name}: {PARTS[name].__doc__}")
+        PARTS[name](options)
+
+
+if __name__ == "__main__":
+    nd.generation.keep_compiled()
+    main()
