@@ -161,6 +161,7 @@ def draw(n, counts, probabilities, fits):
         left.semilogy(size, color=color, label=name if name != "simulated" else "simulated, exact")
     seen = np.flatnonzero(spikes)
     left.semilogy(seen, spikes[seen] / total, "o", color=TRUTH, mfc="white", label="data")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="neurons that fire in a bin", ylabel="probability", ylim=(1e-8, 1))
     words = np.flatnonzero(counts)
     for name in ("independent", "pairwise"):

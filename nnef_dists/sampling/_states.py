@@ -157,7 +157,7 @@ def _monomials(
     # A random combination of statistics, at all states.
     weights = np.random.default_rng(2).uniform(1, 2, len(unit)) / unit
     expected = np.asarray(polynomial_values(monomials, jnp.asarray(weights), bits))
-    size, tolerance = _block_size(family), 2.0**8 * len(unit)
+    size, tolerance = _block_size(family), float(len(unit))
     for start in range(0, n, size):
         found = _finite_rows(family, rows, np.arange(start, start + size))[:, :-1] @ weights
         if not np.all(np.abs(found - expected[start : start + size]) <= tolerance):
