@@ -91,8 +91,8 @@ def products(p):
 
 def pair_moments(moments, n):
     """The statistics of the family among the expected products."""
-    first, second = np.triu_indices(n, 1)
-    return np.concatenate([moments[2 ** np.arange(n)], moments[2**first + 2**second]])
+    pairs = np.sum(2 ** np.stack(np.triu_indices(n, 1)), 0)
+    return np.concatenate([moments[2 ** np.arange(n)], moments[pairs]])
 
 
 def triplet_correlations(moments, n):
@@ -156,14 +156,14 @@ def draw(n, counts, probabilities, fits):
     (left, right), (below, last) = figure.subplots(2, 2)
     styles = {"simulated": TRUTH, "pairwise": PAIRS, "independent": ALONE}
     active, total = word_bits(n).sum(1), counts.sum()
-    spikes = np.bincount(active, counts)
     for name, color in styles.items():
         size = np.bincount(active, probabilities[name])
         left.semilogy(size, color=color, label=name if name != "simulated" else "simulated, exact")
+    spikes = np.bincount(active, counts)
     seen = np.flatnonzero(spikes)
     left.semilogy(seen, spikes[seen] / total, "o", color=TRUTH, mfc="white", label="data")
-    left.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="neurons that fire in a bin", ylabel="probability", ylim=(1e-8, 1))
+    left.xaxis.get_major_locator().set_params(integer=True)
     words = np.flatnonzero(counts)
     third = {name: triplet_correlations(products(p), n) for name, p in probabilities.items()}
     for name in ("independent", "pairwise"):
@@ -175,9 +175,8 @@ def draw(n, counts, probabilities, fits):
     right.set(xlabel="observed frequency of a word", ylabel="predicted", ylim=(1e-12, 1.5))
     below.axline((0, 0), slope=1, color=TRUTH, lw=1)
     below.set(xlabel="simulated third central moment [0.001]", ylabel="of the model [0.001]")
-    exact = fits["pairwise"][n:]
     for name, color in (("mean field", ALONE), ("TAP", "#999999"), ("Sessak-Monasson", "#009E73")):
-        last.plot(exact, fits[name][n:], ".", ms=4, color=color, label=name)
+        last.plot(fits["pairwise"][n:], fits[name][n:], ".", ms=4, color=color, label=name)
     last.axline((0, 0), slope=1, color=TRUTH, lw=1)
     last.set(xlabel="coupling, exact fit", ylabel="coupling, approximation")
     for axes in figure.axes:
