@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 import nnef_dists as nd
 from nnef_dists.__main__ import main
@@ -225,6 +226,48 @@ def test_florentine_marriages(example, tmp_path, capsys):
     assert triangles_error == pytest.approx(0.57, abs=0.08)
     assert "1,000 graphs drawn: ok" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["florentine_marriages.png"]
+
+
+@pytest.mark.slow
+def test_neurons(example, tmp_path, capsys):
+    module = example("neurons", "--neurons", "8", "--words", "60000", "--out", tmp_path)
+    printed = capsys.readouterr().out
+
+    def number(pattern):
+        return float(re.search(pattern, printed)[1])
+
+    # Silence of all neurons is the probability of an orthant.
+    world = module["CommonInput"](8, 0)
+    shared = world.loadings @ world.loadings.T + np.diag(world.noise**2)
+    silence = multivariate_normal(np.zeros(8), shared, seed=0, abseps=1e-7).cdf(world.threshold)
+    p = world.probabilities()
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    assert p[0] == pytest.approx(silence, abs=2e-5)
+    words = module["word_bits"](8)
+    m = p @ words
+    s1 = -np.sum(m * np.log2(m) + (1 - m) * np.log2(1 - m))
+    assert number(r"S1 (\S+), S2") == pytest.approx(s1, abs=6e-5)
+    sn = -np.sum(p * np.log2(p))
+    assert number(r"SN (\S+) bits, exact") == pytest.approx(sn, abs=6e-5)
+    # The largest entropy with these rates and pairs, by iterative scaling instead.
+    pairs = words[:, :, None] * words[:, None, :]
+    stats = pairs[:, *np.triu_indices(8)]
+    wanted, found = p @ stats, np.full(256, 2.0**-8)
+    for _ in range(400):
+        for on, both in zip(stats.T, wanted, strict=True):
+            now = found @ on
+            found = found * np.where(on == 1, both / now, (1 - both) / (1 - now))
+    s2 = -np.sum(found * np.log2(found))
+    assert number(r", S2 (\S+), SN") == pytest.approx(s2, abs=6e-5)
+    assert number(r"fraction (\S+), exact") == pytest.approx((s1 - s2) / (s1 - sn), abs=1e-3)
+    assert number(r"exact ones within (\S+);") < 1e-12
+    # 36 correlated parameters, whose standard errors are those of a world that is not pairwise.
+    assert 0.6 < number(r"standard error: rms (\S+);") < 1.4
+    line = r"([\w-]+(?: field)?): KL\(simulated to model\) (\S+) bits"
+    lost = {name: float(value) for name, value in re.findall(line, printed)}
+    assert lost["pairwise"] < lost["Sessak-Monasson"] < lost["TAP"] < lost["mean field"]
+    assert lost["pairwise"] < 0.1 * lost["independent"]
+    assert [path.name for path in tmp_path.iterdir()] == ["neurons.png"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,13 @@ from nnef_dists._checks import check_instance
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._sampler import default_sampler
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.sampling import AbstractSampler, StatesTable, states_table, sum_states
+from nnef_dists.sampling import (
+    AbstractSampler,
+    Monomials,
+    StatesTable,
+    states_table,
+    sum_states,
+)
 
 
 @final
@@ -22,7 +28,9 @@ class Enumeration(AbstractTractableFamily):
     No training is needed, and sums are exact: in double precision, but inside compiled programs in
     the dtype of eta. Points with the same T are one
     cell of a table, which is made once and used for all etas. If there are more than 2^20 cells, or
-    2^24 numbers in them, there is no table: each call passes all points.
+    2^24 numbers in them, there is no table. If T has products of at most four two-valued sites, at
+    most 22 in all, sums are then fast transforms of all probabilities. Otherwise each call passes
+    all points.
 
     Example:
         `q = nd.Enumeration(nd.families.Ising((4, 4)))`, then `q.mean(eta)`, `q.entropy(eta)`.
@@ -39,7 +47,7 @@ class Enumeration(AbstractTractableFamily):
     """
 
     family: ExponentialFamily = eqx.field(static=True)
-    table: paramax.NonTrainable[StatesTable | None]
+    table: paramax.NonTrainable[StatesTable | Monomials | None]
     sampler: AbstractSampler
     strict: bool = eqx.field(static=True)
     _in_double: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Densities of a family on the real line."""
+"""Densities of a family on the real line, and probabilities of its whole numbers."""
 
 import math
 from collections.abc import Callable
@@ -8,9 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from nnef_dists.families import CircleProjection, ExponentialFamily, continuous_support
+from nnef_dists.families import (
+    AbstractDiscreteSupport,
+    CircleProjection,
+    Counts,
+    ExponentialFamily,
+    continuous_support,
+)
 from nnef_dists.plotting._style import (
     BLUE,
     GRAY,
@@ -22,10 +30,15 @@ from nnef_dists.plotting._style import (
     new_figure,
     styled,
 )
+from nnef_dists.sampling import sum_counts
 
 _POINTS = 2001
 # A density is drawn where it is within so many nats of its largest value.
 _DRAWN_NATS = 9.0
+# Discrete points that are drawn at most, and looked at, and how far below the highest panel.
+_MOST_DRAWN, _MOST_POINTS, _LOOKED_NATS = 2**12, 2**20, 20.0
+# The probability that a discrete E[x] may lack to be marked, and the error of sums over counts.
+_LACKING, _MOST_ERROR = 1e-6, 1e-3
 
 
 @styled
@@ -40,6 +53,9 @@ def plot_densities(
 ) -> Figure:
     """Draws p(x | eta) of several etas, normalized on a grid, with E[x] marked.
 
+    If x is discrete, its probabilities are stems at its points: counts, categories, one spin or one
+    bit.
+
     **Arguments:**
 
     - `family`: one whose x is a scalar, or an angle.
@@ -47,14 +63,15 @@ def plot_densities(
     - `means`: the learned E[x] of each eta, in units of x: a colored line beside the exact one,
         which is dashed.
     - `uncertainty`: its predictive standard deviation: a band of two of them either way.
-    - `log_prob`: a learned log-density of one x and one eta, in nats, such as that of an
-        tractable family: a dashed curve over the exact one.
+    - `log_prob`: a learned log-density of one x and one eta, in nats, such as that of a
+        tractable family: a dashed curve over the exact one, or circles for discrete x. Where it
+        is NaN, nothing is drawn.
     - `most_columns`: how many panels stand side by side.
 
     **Returns:** the figure.
 
-    **Raises:** `ValueError` for a family whose x is not a scalar, for shapes that differ, and what
-    `family.check_eta` raises.
+    **Raises:** `ValueError` for a family whose x is not a scalar, for shapes that differ, for
+    more than 2^12 discrete points to draw, and what `family.check_eta` raises.
     """
     if family.x_shape != ():
         raise ValueError(f"Expected a family of scalar x; {family!r} has shape {family.x_shape}")
@@ -65,22 +82,15 @@ def plot_densities(
     figure = new_figure(2.5 * columns, 2.45 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axes, eta) in enumerate(zip(panels, np.asarray(etas), strict=False)):
-        x, density = _density(family, family.check_eta(jnp.asarray(eta)))
-        exact = np.trapezoid(x * density, x)
-        axes.fill_between(x, density, color=BLUE, alpha=0.15, linewidth=0)
-        axes.plot(x, density, color=BLUE, label=None if log_prob is None else "exact p(x | η)")
+        eta = jnp.asarray(eta)
+        is_discrete = isinstance(family.support, AbstractDiscreteSupport)
+        points_of = _probabilities if is_discrete else _density
+        x, density, exact = points_of(family, family.check_eta(eta))
+        learned = None
         if log_prob is not None:
-            learned = jax.jit(jax.vmap(log_prob, (0, None)))(
-                jnp.asarray(x, np.asarray(eta).dtype), jnp.asarray(eta)
-            )
-            axes.plot(
-                x,
-                np.exp(np.asarray(learned)),
-                color=ORANGE,
-                linestyle=(0, (4, 4)),
-                linewidth=1.8,
-                label="learned p(x | η)",
-            )
+            values = jax.jit(jax.vmap(log_prob, (0, None)))(jnp.asarray(x, eta.dtype), eta)
+            learned = np.exp(np.asarray(values))
+        (_draw_stems if is_discrete else _draw_curve)(axes, x, density, learned)
         top = 1.18 * density.max()
         if means is not None:
             mean = float(np.asarray(means)[i])
@@ -89,7 +99,7 @@ def plot_densities(
                 axes.axvspan(mean - reach, mean + reach, color=VERMILION, alpha=0.2, linewidth=0)
             axes.axvline(mean, color=VERMILION, linewidth=2.0, label="learned E[x]")
         axes.axvline(exact, color=INK, linestyle=(0, (2, 3)), linewidth=1.1, label="exact E[x]")
-        axes.set(ylim=(0, top), xlim=(x[0], x[-1]), xlabel="x")
+        axes.set(ylim=(0, top), xlabel="x")
         axes.set_title(_title(family, np.asarray(eta)), fontsize=8, color=GRAY)
         axes.spines["left"].set_visible(False)
         axes.tick_params(left=False, labelleft=False)
@@ -103,14 +113,97 @@ def plot_densities(
     return figure
 
 
-def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Points where the density matters, and the density there, which integrates to 1."""
+def _draw_curve(axes: Axes, x: np.ndarray, density: np.ndarray, learned: np.ndarray | None) -> None:
+    axes.fill_between(x, density, color=BLUE, alpha=0.15, linewidth=0)
+    axes.plot(x, density, color=BLUE, label=None if learned is None else "exact p(x | η)")
+    if learned is not None:
+        dashes, label = (0, (4, 4)), "learned p(x | η)"
+        axes.plot(x, learned, color=ORANGE, linestyle=dashes, linewidth=1.8, label=label)
+    axes.set_xlim(x[0], x[-1])
+
+
+def _draw_stems(axes: Axes, x: np.ndarray, density: np.ndarray, learned: np.ndarray | None) -> None:
+    size = float(np.clip(60 / len(x), 0.6, 4.0))
+    axes.vlines(x, 0, density, color=BLUE, linewidth=size / 2, alpha=0.6)
+    label = None if learned is None else "exact p(x | η)"
+    axes.plot(x, density, "o", color=BLUE, markersize=size, label=label)
+    if learned is not None:
+        circle, label = (
+            {"markersize": 1.4 * size + 1, "mew": 0.2 + size / 5, "mfc": "none"},
+            "learned p(x | η)",
+        )
+        axes.plot(x, learned, "o", color=ORANGE, label=label, **circle)
+    margin = max(0.5, 0.03 * (x[-1] - x[0]))
+    axes.set_xlim(x[0] - margin, x[-1] + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _probabilities(
+    family: ExponentialFamily, eta: Array
+) -> tuple[np.ndarray, np.ndarray, np.floating]:
+    """The points of a discrete support that matter, their probabilities, and E[x]."""
+    support = family.support
+    assert isinstance(support, AbstractDiscreteSupport)
+    with jax.enable_x64(True):
+        eta = jnp.asarray(np.asarray(eta, np.float64))
+        log_partition = None
+        if isinstance(support, Counts):
+            x, log_partition = _counts(family, support, eta)
+        else:
+            assert support.values is not None
+            x = np.asarray(support.values)
+        log_density = jax.jit(jax.vmap(lambda x: family.unnormalized_logdensity(eta, x)))
+        logs = np.asarray(log_density(jnp.asarray(x, jnp.float64)))
+    logs = np.where(np.isfinite(logs), logs, -np.inf)
+    if log_partition is None:
+        log_partition = logs.max() + np.log(np.sum(np.exp(logs - logs.max())))
+    drawn = np.flatnonzero(logs > logs.max() - _DRAWN_NATS)
+    if len(drawn) > _MOST_DRAWN:
+        raise _too_many(family, len(drawn), eta)
+    p = np.exp(logs - log_partition)
+    mean = np.sum(x * p) if abs(np.sum(p) - 1) < _LACKING else np.float64(np.nan)
+    shown = slice(drawn[0], drawn[-1] + 1)
+    return x[shown].astype(np.float64), p[shown], mean
+
+
+def _counts(
+    family: ExponentialFamily, support: Counts, eta: Array
+) -> tuple[np.ndarray, np.floating]:
+    """The counts that are looked at, and the log-partition."""
+    found = jax.jit(lambda eta: sum_counts(family, eta))(eta)
+    if not float(found.error) <= _MOST_ERROR:
+        raise ValueError(
+            f"Expected a sum over counts of {family!r} that converges; got an error bound of "
+            f"{float(found.error):.1e} at {eta}. If the sum diverges, correct natural_domain."
+        )
+    level, start = np.asarray(found.level), np.asarray(found.start)
+    mean_logs = np.asarray(found.log_mass) - level * math.log(2)
+    is_looked_at = mean_logs > mean_logs.max() - _LOOKED_NATS
+    low = int(start[is_looked_at].min())
+    high = int((start + 2.0**level)[is_looked_at].max()) - 1
+    if support.upper is not None:
+        high = min(high, support.upper)
+    if high - low >= _MOST_POINTS:
+        raise _too_many(family, high - low + 1, eta)
+    return np.arange(low, high + 1), np.float64(found.log_partition)
+
+
+def _too_many(family: ExponentialFamily, points: int, eta: Array) -> ValueError:
+    return ValueError(
+        f"Expected at most {_MOST_DRAWN} points to draw; {family!r} has {points} at {eta}. Draw a "
+        "histogram of q.sample(key, eta, n)."
+    )
+
+
+def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndarray, np.floating]:
+    """Points where the density matters, the density there, which integrates to 1, and E[x]."""
     support = continuous_support(family, "a plot of a density")
     if isinstance(support, CircleProjection):
         x = np.linspace(-np.pi, np.pi, _POINTS)
         logs = jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(jnp.asarray(x, eta.dtype))
         density = np.exp(np.asarray(logs, np.float64) - np.max(logs))
-        return x, density / np.trapezoid(density, x)
+        density = density / np.trapezoid(density, x)
+        return x, density, np.trapezoid(x * density, x)
 
     @jax.jit
     def on_grid(u: Array) -> tuple[Array, Array, Array]:
@@ -130,7 +223,8 @@ def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndar
         np.asarray(values, np.float64) for values in on_grid(jnp.asarray(u, eta.dtype))
     )
     total = np.trapezoid(np.exp(logs_of_u - logs_of_u.max()), u)
-    return x, np.exp(logs - logs_of_u.max()) / total
+    density = np.exp(logs - logs_of_u.max()) / total
+    return x, density, np.trapezoid(x * density, x)
 
 
 def _title(family: ExponentialFamily, eta: np.ndarray) -> str:

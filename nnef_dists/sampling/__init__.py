@@ -22,6 +22,7 @@ from nnef_dists.sampling._importance import importance_chains as importance_chai
 from nnef_dists.sampling._importance import pareto_k
 from nnef_dists.sampling._line import quadrature_dim as quadrature_dim
 from nnef_dists.sampling._line import transform as transform
+from nnef_dists.sampling._monomials import Monomials as Monomials
 from nnef_dists.sampling._plane import plane_rule as plane_rule
 from nnef_dists.sampling._proposal import Whitening as Whitening
 from nnef_dists.sampling._proposal import cholesky as cholesky

@@ -12,6 +12,15 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
+from nnef_dists.sampling._monomials import (
+    MOST_BITS,
+    Monomials,
+    candidate_masks,
+    find_monomials,
+    monomial_moments,
+    polynomial_values,
+    sum_monomials,
+)
 
 MOST_STATES = 2**24
 # A table has at most this many cells, and numbers in all.
@@ -88,11 +97,12 @@ def state_at(family: ExponentialFamily, index: Int[Array, ""]) -> Array:
 
 
 @functools.cache
-def states_table(family: ExponentialFamily) -> StatesTable | None:
-    """Returns the table of a family, or None if its statistics differ too much for one.
+def states_table(family: ExponentialFamily) -> StatesTable | Monomials | None:
+    """Returns the table of a family, or its polynomials if it has too many different statistics.
 
     Cells have the same T and log h. The states of seven-node graphs, for example, 2^21, have 110
-    different numbers of edges and triangles.
+    different numbers of edges and triangles. Polynomials are looked for among two-valued sites, at
+    most 22, with h = 1. They are compared with T at all points. If neither serves, None.
 
     Args:
         family: A family with a finite support of at most 2^24 points.
@@ -119,29 +129,61 @@ def states_table(family: ExponentialFamily) -> StatesTable | None:
                 np.concatenate([keys, new]), return_index=True, return_inverse=True
             )
             if len(keys) > _MOST_CELLS or keys.size * found.shape[1] > _MOST_NUMBERS:
-                return None
+                return _monomials(family, rows, unit[:-1])
             merged = np.concatenate([first, found])
             if np.any(np.abs(merged - merged[at][inverse]) > 2 * unit):
-                return None
+                return _monomials(family, rows, unit[:-1])
             first = merged[at]
             ones = np.concatenate([counts, np.ones(len(found), np.int64)])
             counts = np.bincount(inverse, ones, len(keys)).astype(np.int64)
         return StatesTable(jnp.asarray(first[:, :-1]), jnp.asarray(first[:, -1] + np.log(counts)))
 
 
+def _monomials(
+    family: ExponentialFamily, rows: Callable[[Any], Array], unit: np.ndarray
+) -> Monomials | None:
+    """Returns T as polynomials in the digits of states, if this is what it is."""
+    n = count_states(family)
+    bits = n.bit_length() - 1
+    support = family.support
+    assert isinstance(support, AbstractDiscreteSupport)
+    assert support.values is not None
+    if len(support.values) != 2 or bits > MOST_BITS or not family.has_unit_base_measure:
+        return None
+    masks = candidate_masks(bits)
+    monomials = find_monomials(masks, _finite_rows(family, rows, masks)[:, :-1], unit)
+    if monomials is None:
+        return None
+    # A random combination of statistics, at all states.
+    weights = np.random.default_rng(2).uniform(1, 2, len(unit)) / unit
+    expected = np.asarray(polynomial_values(monomials, jnp.asarray(weights), bits))
+    size, tolerance = _block_size(family), float(len(unit))
+    for start in range(0, n, size):
+        found = _finite_rows(family, rows, np.arange(start, start + size))[:, :-1] @ weights
+        if not np.all(np.abs(found - expected[start : start + size]) <= tolerance):
+            return None
+    return monomials
+
+
 def sum_states(
-    family: ExponentialFamily, eta: Float[Array, " eta_dim"], table: StatesTable | None
+    family: ExponentialFamily,
+    eta: Float[Array, " eta_dim"],
+    table: StatesTable | Monomials | None,
 ) -> StatesSum:
     """Sums T and its products over all states, in the dtype of eta.
 
     Args:
         family: A family with a finite support of at most 2^24 points.
         eta: Valid natural parameters, `(eta_dim,)`.
-        table: Its `states_table`. Without one all states are passed twice, block by block.
+        table: Its `states_table`, or None, with which all states are passed twice, block by block.
 
     Returns:
         The moments; derivatives in eta are exact, to any order.
     """
+    if isinstance(table, Monomials):
+        bits = count_states(family).bit_length() - 1
+        log_partition, mean = sum_monomials(bits, table, eta)
+        return StatesSum(mean, monomial_moments(bits, table, eta)[2], log_partition)
     if table is not None:
         stats, log_weights = (jnp.asarray(part, eta.dtype) for part in table)
         logs = stats @ eta + log_weights

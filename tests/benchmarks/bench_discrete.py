@@ -110,9 +110,9 @@ def points(options):
         _, of_covariance = measure(q.covariance, eta)
         _, of_draws = measure(q.sample, jax.random.key(0), eta, 1000)
         cells = q.table.tree
+        kind = f"{len(cells[0])} {'products' if hasattr(cells, 'masks') else 'cells'}"
         print(
-            f"  {family!r}: {2**family.support.log2_states:.0f} points, "
-            f"{'no table' if cells is None else f'{len(cells.stats)} cells'}, found in "
+            f"  {family!r}: {2**family.support.log2_states:.0f} points, {kind}, found in "
             f"{table:.1f} s; mean {seconds:.3f} s, {first:.1f} s with compilation; covariance "
             f"{of_covariance:.2f} s; 1,000 draws {of_draws:.2f} s",
             flush=True,

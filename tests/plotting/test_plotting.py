@@ -189,6 +189,57 @@ def test_densities_of_an_angle_go_round_the_circle():
     np.testing.assert_allclose(density, scipy.stats.vonmises.pdf(x, kappa, mu), rtol=1e-4)
 
 
+class OneBit(nd.ExponentialFamily):
+    x_shape, support, natural_domain = (), nd.families.Bits(()), nd.domain()
+
+    def compute_stats(self, x):
+        return {"x": x}
+
+
+POISSON = nd.families.Poisson()
+
+
+@pytest.mark.parametrize(
+    ("family", "eta", "points", "probabilities"),
+    [
+        (POISSON, [np.log(3.0)], range(14), scipy.stats.poisson(3).pmf(range(14))),
+        (POISSON, [np.log(1e5)], None, scipy.stats.poisson(1e5).pmf),
+        (nd.families.Binomial(4), [0.0], range(5), np.array([1, 4, 6, 4, 1]) / 16),
+        (nd.families.Categorical(3), np.log([2.0, 3.0]), range(3), np.array([2, 3, 1]) / 6),
+        (OneBit(), [np.log(3.0)], range(2), np.array([1, 3]) / 4),
+    ],
+    ids=["few", "many", "binomial", "categories", "bit"],
+)
+def test_discrete_densities_are_stems_at_the_points(family, eta, points, probabilities):
+    axes = plotting.plot_densities(family, jnp.asarray(eta)[None]).axes[0]
+    (stems,) = (c for c in axes.collections if isinstance(c, mpl.collections.LineCollection))
+    drawn, mean = axes.lines
+    x, p = drawn.get_data()
+    if points is None:
+        assert len(x) > 1000
+        # 9 nats are 4.2 standard deviations.
+        assert x[0] < 1e5 - 4 * 316 < 1e5 + 4 * 316 < x[-1]
+        np.testing.assert_allclose(p, probabilities(x), rtol=2e-3)
+    else:
+        assert list(x) == list(points)[: len(x)]
+        assert len(x) >= min(len(points), 11)
+        np.testing.assert_allclose(p, probabilities[: len(x)], rtol=1e-5)
+        assert mean.get_xdata()[0] == pytest.approx(np.array(points) @ probabilities, abs=1e-4)
+    assert drawn.get_linestyle() == "None"
+    ends = np.array(stems.get_segments())
+    np.testing.assert_array_equal(ends[:, :, 0], np.stack([x, x], 1))
+    np.testing.assert_array_equal(ends[:, :, 1], np.stack([0 * p, p], 1))
+
+
+def test_discrete_densities_show_a_learned_one():
+    q, eta = nd.ClosedForm(POISSON), jnp.log(jnp.asarray([3.0]))
+    figure = plotting.plot_densities(POISSON, eta[None], log_prob=q.log_prob)
+    exact, learned = figure.axes[0].lines[:2]
+    np.testing.assert_allclose(learned.get_ydata(), exact.get_ydata(), rtol=1e-5)
+    assert learned.get_linestyle() == "None"
+    assert "learned p(x | η)" in texts(figure)
+
+
 def test_densities_are_one_panel_an_eta():
     figure = plotting.plot_densities(QUARTIC, ETAS, most_columns=2)
     assert sum(axes.axison for axes in figure.axes) == len(ETAS)
@@ -307,6 +358,8 @@ def test_arrays_of_jax_will_do():
         (lambda: plotting.plot_error_distribution({"a": np.asarray([np.nan])}), "finite errors"),
         (lambda: plotting.plot_densities(nd.MultivariateNormal(2), ETAS), "scalar x"),
         (lambda: plotting.plot_densities(QUARTIC, ETAS, means=np.zeros(2)), "means of shape"),
+        (lambda: plotting.plot_densities(POISSON, [[16.0]]), r"4096 points.*Poisson\(\)"),
+        (lambda: plotting.plot_densities(nd.families.Ising(3), [[0.0, 0.1]]), r"scalar x; Ising"),
         (lambda: plotting.plot_densities(QUARTIC, -ETAS), "'x4'"),
         (lambda: plotting.plot_expected_coverage({}), "levels by name"),
         (lambda: plotting.plot_local_c2st(classified(2, 2), names=["a"]), "2 names"),
