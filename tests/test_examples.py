@@ -229,6 +229,21 @@ def test_florentine_marriages(example, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_florentine_posterior(example, tmp_path, capsys):
+    example("florentine_posterior", "--labels", "128", "--steps", "3000", "--out", tmp_path)
+    printed = capsys.readouterr().out
+    assert "128 etas, 128 ok" in printed
+    row = r"{} +maximum likelihood (\S+) \+/- (\S+), posterior (\S+) \+/- (\S+)"
+    found = [
+        [float(value) for value in re.search(row.format(name), printed).groups()]
+        for name in ("edges", "triangles")
+    ]
+    # Estimates of Newton's method, and the posterior from 512 labels (bench_graphs.py).
+    np.testing.assert_allclose(found[0], [-1.674, 0.350, -1.523, 0.306], atol=0.04)
+    np.testing.assert_allclose(found[1], [0.154, 0.587, -0.329, 0.513], atol=0.08)
+
+
+@pytest.mark.slow
 def test_neurons(example, tmp_path, capsys):
     module = example("neurons", "--neurons", "8", "--words", "60000", "--out", tmp_path)
     printed = capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Discrete families: sums over counts and points, and Gibbs labels, beside exact truth and peers.
 
-    python tests/benchmarks/bench_discrete.py [counts] [points] [ising] [--etas 256]
+    python tests/benchmarks/bench_discrete.py [counts] [points] [ising] [network] [--etas 256]
 
 counts    Conway-Maxwell-Poisson with dispersions from 0.05 to 5 and modes from 0.1 to 1e5, against
           sums of all terms in extended precision; beside it the sum of the first 1,000 terms
@@ -9,6 +9,7 @@ points    enumeration: the 2^20 words of 20 units, the 2^20 spins of a 4 x 5 gri
 ising     labels of the 10 x 10 Ising model with couplings from 0 to 0.5 and fields from -0.5 to
           0.5, against the transfer matrix, with and without control variates; beside them NumPyro's
           DiscreteHMCGibbs at some of the etas, for as long
+network   a network of 1,024 labels of this model, against the transfer matrix at other etas
 
 Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
 """
@@ -26,6 +27,9 @@ import numpy as np
 import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import training
+
 from tests.counts import conway_truth
 from tests.spins import ising_truth
 
@@ -160,6 +164,34 @@ def ising(options):
     )
 
 
+def network(options):
+    """A network of 1,024 labels, against the transfer matrix at fresh etas."""
+    family = nd.families.Ising((10, 10))
+    ranges = {"x": (-0.5, 0.5), "neighbors": (0.0, 0.5)}
+    clock = time.process_time()
+    etas = family.sample_eta(jax.random.key(3), 1024, ranges)
+    data = nd.estimate_moments(family, etas, jax.random.key(4))
+    labeling, clock = time.process_time() - clock, time.process_time()
+    learned = nd.LogPartitionNetwork(family, data, key=jax.random.key(5))
+    learned, _ = training.fit_means(learned, data, jax.random.key(6), steps=12000)
+    seconds = time.process_time() - clock
+    center = jnp.median(data.eta, 0)
+    anchor = nd.moments.estimate_log_partition(family, center, jax.random.key(7))
+    q = nd.AmortizedFamily(family, learned, anchor=anchor)
+    fresh = family.sample_eta(jax.random.key(8), options.etas, ranges)
+    truth = [ising_truth(np.asarray(eta, float), (10, 10)) for eta in fresh]
+    log_partition, mean, sd = (np.array(part) for part in zip(*truth, strict=True))
+    z = (np.asarray(jax.vmap(q.mean)(fresh)) - mean) / sd
+    off = np.asarray(jax.vmap(q.log_partition)(fresh)) - log_partition
+    print(data)
+    print(
+        f"  {labeling:.0f} s for labels, {seconds:.0f} s for training; z rms "
+        f"{np.sqrt(np.nanmean(z**2)):.4f}, largest {np.nanmax(np.abs(z)):.3f}; A off by "
+        f"{np.sqrt(np.nanmean(off**2)):.4f} nats (rms), largest {np.nanmax(np.abs(off)):.4f}; "
+        f"{np.isnan(off).mean():.1%} of fresh etas refused"
+    )
+
+
 def peer_mean(family, eta, seconds):
     """E[T] by NumPyro's Gibbs moves of discrete sites, run for some seconds after compilation."""
     import numpyro
@@ -188,7 +220,7 @@ def peer_mean(family, eta, seconds):
     return np.asarray(jax.vmap(family.sufficient_statistics)(2.0 * bits - 1)).mean(0)
 
 
-PARTS = {"counts": counts, "points": points, "ising": ising}
+PARTS = {"counts": counts, "points": points, "ising": ising, "network": network}
 
 
 def main():

@@ -28,13 +28,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import florentine_marriages
 import training
+from florentine_posterior import (
+    anchored,
+    below_degeneracy,
+    degenerate_triangles,
+    log_prior,
+    sample_posterior,
+)
 
-PRIOR_SD = 2.0
-GIBBS = nd.HMCConfig(leapfrog_steps=1, chains=8, warmup=60, draws=120, tile=16, min_ess=100.0)
-
-
-def log_prior(eta):
-    return -jnp.sum(eta**2) / (2 * PRIOR_SD**2)
+GIBBS = florentine_marriages.QUICK
 
 
 def timed(function, *args):
@@ -61,7 +63,7 @@ def learned(family, etas, steps, seed):
         lambda: training.fit_means(network, data, jax.random.key(seed + 2), steps=steps)
     )
     print(f"  {labeling:.1f} s for labels, {learning:.1f} s for training, with compilation")
-    return nd.AmortizedFamily(family, network), labeling + learning
+    return network, labeling + learning
 
 
 def seven(options):
@@ -89,7 +91,8 @@ def seven(options):
     covariance = (truth[:, None] * (np.asarray(grid) - mean)).T @ (np.asarray(grid) - mean)
     ellipse = nd.families.ellipsoid_etas(mean, options.reach**2 * covariance)
     n, steps = (2048, 12000) if options.quick else (4096, 48000)
-    q, _ = learned(family, family.sample_eta(jax.random.key(1), n, ellipse), steps, 2)
+    network, _ = learned(family, family.sample_eta(jax.random.key(1), n, ellipse), steps, 2)
+    q = nd.AmortizedFamily(family, network)
     for name, etas in (
         ("in the ellipse", family.sample_eta(jax.random.key(10), 512, ellipse)),
         ("draws of the posterior", grid[np.random.default_rng(0).choice(len(truth), 512, p=truth)]),
@@ -101,18 +104,6 @@ def seven(options):
     found = posterior(q._potential, q.is_inside)
     print(f"  total variation of the posterior {np.abs(found - truth).sum() / 2:.4f}, "
           f"of which outside of the ellipse {truth[found == 0].sum():.4f}")  # fmt: skip
-
-
-def below_degeneracy(key):
-    """Etas at which the complete graph has less weight than the independent edges together.
-
-    120 eta1 + 560 eta2 = 120 log(1 + exp(eta1)) is the line at which both are equal for sixteen
-    nodes. The distribution beyond is a nearly complete graph, and the likelihood of others zero.
-    """
-    key_edges, key_gap = jax.random.split(key)
-    edges = jax.random.uniform(key_edges, minval=-3.3, maxval=-0.2)
-    gap = 0.015 + 3 * jax.random.uniform(key_gap) ** 1.5
-    return jnp.stack([edges, jax.nn.softplus(-edges) * 120 / 560 - gap])
 
 
 def exchange(total, start, scale, sweeps, chains, draws, key):
@@ -167,7 +158,8 @@ def florentine(options):
     total = family.sufficient_statistics(florentine_marriages.observed_graph())
     n, steps = (256, 6000) if options.quick else (512, 12000)
     etas = family.sample_eta(jax.random.key(20), n, below_degeneracy)
-    q, one_off = learned(family, etas, steps, 21)
+    network, one_off = learned(family, etas, steps, 21)
+    q = anchored(network)
     fresh = family.sample_eta(jax.random.key(24), 128, below_degeneracy)
     labels = nd.estimate_moments(family, fresh, jax.random.key(25), GIBBS).batch()
     report("fresh labels", (jax.vmap(q.mean)(labels.eta) - labels.mean) / labels.sd)
@@ -187,24 +179,23 @@ def florentine(options):
 
     rates = {}
     for method, draws in (("grid", 25000), ("nuts", 1000)):
-        for number in range(2):
-            found, seconds, _ = timed(
-                lambda seed, method=method, draws=draws: nd.inference.sample_natural_posterior(
-                    jax.random.key(seed), q, total, 1, log_prior, estimate,
-                    draws=draws, method=method,
-                ),
-                30 + number,
-            )  # fmt: skip
+
+        def sample(seed, method=method, draws=draws):
+            key = jax.random.key(seed)
+            return sample_posterior(q, total, estimate, key, draws=draws, method=method)
+
+        sample(30)
+        found, seconds, _ = timed(sample, 31)
         rates[method] = show(f"{method}, called again", found.eta, found.ess, seconds)
-    covariance = np.cov(np.asarray(found.eta).reshape(-1, 2).T)
-    scale = jnp.asarray(np.linalg.cholesky(covariance) * 1.4, float)
+    covariance = np.linalg.inv(np.asarray(q.covariance(estimate), np.float64))
+    scale = jnp.asarray(np.linalg.cholesky(covariance) * 1.2, float)
     for sweeps, chains, draws in ((30, 16, 600), (300, 16, 300)):
         if options.quick:
             draws //= 4
         eta, seconds = exchange(total, estimate, scale, sweeps, chains, draws, jax.random.key(40))
         ess = effective_sample_size(eta)
         rate = show(f"exchange, {sweeps} sweeps", eta, ess, seconds)
-        beyond = np.asarray(eta[..., 1] > jax.nn.softplus(-eta[..., 0]) * 120 / 560).mean()
+        beyond = np.asarray(eta[..., 1] > degenerate_triangles(eta[..., 0])).mean()
         print(f"    {beyond:.3f} of the draws where the complete graph outweighs the others")
         print(
             f"    ratio of rates: grid {rates['grid'] / rate:.0f}, NUTS {rates['nuts'] / rate:.0f}"

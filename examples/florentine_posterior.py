@@ -1,0 +1,146 @@
+"""The posterior of an exponential random graph by a learned log-partition.
+
+    python examples/florentine_posterior.py [--labels 512] [--steps 12000]
+
+    p(eta | graph) proportional to exp(eta . T(graph) - A(eta)) p(eta)
+
+Such posteriors are called doubly intractable: A is a sum over 2^120 graphs. Here a network learns
+A from labels of E[T], once. After that each posterior of such a graph costs evaluations of the
+network, for any data and prior whose etas are in the training region.
+
+The etas of the labels are drawn below a line. Beyond it the complete graph alone has more weight
+than all graphs of independent edges together: the model is degenerate, and the likelihood of
+sparse data zero. No label is left out by hand. Up to the line the network learns A of sparse
+graphs, to which the posterior adds the weight of nearly complete ones, so that it ends there.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import training
+from florentine_marriages import FAMILY, NODES, QUICK, observed_graph
+from matplotlib.figure import Figure
+
+import nnef_dists as nd
+
+PAIRS, TRIPLES = NODES * (NODES - 1) // 2, NODES * (NODES - 1) * (NODES - 2) // 6
+PRIOR_SD = 2.0
+
+
+def degenerate_triangles(edges):
+    """The eta of triangles at which complete and independent graphs have the same weight.
+
+    120 eta1 + 560 eta2 = 120 log(1 + exp(eta1))
+    """
+    return jax.nn.softplus(-edges) * PAIRS / TRIPLES
+
+
+def below_degeneracy(key):
+    """One eta below the line, more often close to it."""
+    key_edges, key_gap = jax.random.split(key)
+    edges = jax.random.uniform(key_edges, minval=-3.3, maxval=-0.2)
+    # Closer the complete graph is a part of the distribution, and no short run finds how large.
+    gap = 0.015 + 3 * jax.random.uniform(key_gap) ** 1.5
+    return jnp.stack([edges, degenerate_triangles(edges) - gap])
+
+
+def log_prior(eta):
+    """Independent normal distributions."""
+    return -jnp.sum(eta**2) / (2 * PRIOR_SD**2)
+
+
+def log_share_of_others(q, eta):
+    """The log-probability of graphs that are not nearly complete.
+
+    Labels are made where these are all that counts. Nearly complete graphs are the complete one
+    without some edges, independent of each other.
+    """
+    each_edge = eta[0] + (NODES - 2) * eta[1]
+    nearly_complete = PAIRS * eta[0] + TRIPLES * eta[1] + PAIRS * jax.nn.softplus(-each_edge)
+    # Edges that are not likely are not a few that miss. Such etas are far below the line.
+    nearly_complete = jnp.where(each_edge > 1, nearly_complete, -jnp.inf)
+    return -jax.nn.softplus(nearly_complete - q.log_partition(eta))
+
+
+def sample_posterior(q, total, estimate, key, **options):
+    """Draws eta. The learned A is that of sparse graphs, and the prior has the factor of others."""
+
+    def log_weight(eta):
+        return log_prior(eta) + log_share_of_others(q, eta)
+
+    return nd.inference.sample_natural_posterior(key, q, total, 1, log_weight, estimate, **options)
+
+
+def learn(labels, steps, seed):
+    """The family with a learned A, from labels below the line."""
+    etas = FAMILY.sample_eta(jax.random.key(seed), labels, below_degeneracy)
+    data = nd.estimate_moments(FAMILY, etas, jax.random.key(seed + 1), QUICK, progress=True)
+    print(data)
+    network = nd.LogPartitionNetwork(FAMILY, data, width=64, key=jax.random.key(seed + 2))
+    network, _ = training.fit_means(network, data, jax.random.key(seed + 3), steps=steps)
+    return anchored(network)
+
+
+def anchored(network):
+    """The family, with A(eta1, 0) = 120 log(1 + exp(eta1)) of independent edges as its constant."""
+    eta = jnp.array([-1.6, 0.0])
+    anchor = nd.moments.LogPartitionEstimate(
+        eta, PAIRS * jax.nn.softplus(eta[0]), jnp.zeros(()), "closed form"
+    )
+    return nd.AmortizedFamily(FAMILY, network, anchor=anchor)
+
+
+def draw(eta, estimate, covariance):
+    """Draws of the posterior, the estimate with its ellipse of two standard errors, the line."""
+    figure = Figure(figsize=(5.2, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*eta[:3000].T, ".", markersize=2, color="#0072B2", alpha=0.4, label="posterior")
+    angle = np.linspace(0, 2 * np.pi, 200)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    ellipse = estimate[:, None] + 2 * np.linalg.cholesky(covariance) @ circle
+    axes.plot(*ellipse, color="#D55E00", label="maximum likelihood, 2 standard errors")
+    axes.plot(*estimate, "+", color="#D55E00")
+    edges = np.linspace(-3, -0.3, 100)
+    axes.plot(edges, degenerate_triangles(edges), "k--", label="nearly complete graphs above")
+    axes.set(xlabel="eta of edges", ylabel="eta of triangles", xlim=(-3, -0.3), ylim=(-2.6, 2.4))
+    axes.legend(frameon=False, loc="upper right", markerscale=4)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main():
+    """Learns A, and draws the posterior of the marriages."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--labels", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/florentine_posterior"))
+    options = parser.parse_args()
+    clock = time.perf_counter()
+    q = learn(options.labels, options.steps, options.seed)
+    print(f"labels and training: {time.perf_counter() - clock:.0f} s")
+    total = FAMILY.sufficient_statistics(observed_graph())
+    estimate = q.natural_parameters(total)
+    covariance = np.linalg.inv(q.covariance(estimate))
+    clock = time.perf_counter()
+    posterior = sample_posterior(q, total, estimate, jax.random.key(options.seed + 10), draws=5000)
+    eta = np.asarray(posterior.eta).reshape(-1, 2)
+    print(f"{len(eta)} independent draws: {time.perf_counter() - clock:.1f} s, with compilation")
+    errors = np.sqrt(np.diagonal(covariance))
+    rows = zip(FAMILY.stat_names, estimate, errors, eta.mean(0), eta.std(0), strict=True)
+    for name, value, error, mean, sd in rows:
+        print(f"{name:10s} maximum likelihood {value:.3f} +/- {error:.3f}, "
+              f"posterior {mean:.3f} +/- {sd:.3f}")  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
+    picture = options.out / "florentine_posterior.png"
+    draw(eta, np.asarray(estimate), covariance).savefig(picture)
+    print(f"wrote {picture}")
+
+
+if __name__ == "__main__":
+    nd.generation.keep_compiled()
+    main()
