@@ -195,8 +195,10 @@ def florentine(options):
         eta, seconds = exchange(total, estimate, scale, sweeps, chains, draws, jax.random.key(40))
         ess = effective_sample_size(eta)
         rate = show(f"exchange, {sweeps} sweeps", eta, ess, seconds)
-        beyond = np.asarray(eta[..., 1] > degenerate_triangles(eta[..., 0])).mean()
-        print(f"    {beyond:.3f} of the draws where the complete graph outweighs the others")
+        is_beyond = np.asarray(eta[..., 1] > degenerate_triangles(eta[..., 0]))
+        mean = np.asarray(eta)[~is_beyond].mean(0)
+        print(f"    {is_beyond.mean():.3f} of the draws beyond the line")
+        print(f"    without them edges {mean[0]:.3f}, triangles {mean[1]:.3f}")
         print(
             f"    ratio of rates: grid {rates['grid'] / rate:.0f}, NUTS {rates['nuts'] / rate:.0f}"
         )
