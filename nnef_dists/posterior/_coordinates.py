@@ -180,7 +180,8 @@ class PosteriorCoordinates(eqx.Module):
         if excess <= 1 and distance <= 1:
             return
         reason = (
-            f"an entry is {excess:.3g} times as far outside its simulated range as tolerated"
+            f"an entry{' or the number of observed ones' if self.masked else ''} is "
+            f"{excess:.3g} times as far outside its simulated range as tolerated"
             if excess > 1
             else f"the nearest simulation is {distance:.3g} times as far as tolerated"
         )
@@ -223,6 +224,7 @@ class PosteriorCoordinates(eqx.Module):
         u, log_det = theta, jnp.zeros((), theta.dtype)
         if self.support is not None:
             u, log_det = self.support.inverse_and_log_det(theta)
+            log_det = log_det.astype(theta.dtype)
         inside = jnp.all(jnp.isfinite(u)) & jnp.isfinite(log_det)
         shift, scale = self.shift_and_scale
         u, log_det = jnp.where(inside, u, shift), jnp.where(inside, log_det, 0)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from flowjax.bijections import Concatenate, Identity
 from jax.core import Tracer
@@ -82,11 +83,16 @@ class MixedPosterior(AbstractPosterior):
                 f"entries; got {getattr(trunk, 'context', 0)}. Make it with "
                 f"{type(continuous).__name__}(..., context={context})"
             )
-        one, two = (_of_x(part.coordinates) for part in (discrete, continuous))
-        leaves = jax.tree.leaves(eqx.filter((one, two), eqx.is_array))
-        known = not any(isinstance(leaf, Tracer) for leaf in leaves)
-        if discrete.coordinates.x_shape != continuous.coordinates.x_shape or (
-            known and not eqx.tree_equal(one, two)
+        one, two = (part.coordinates for part in (discrete, continuous))
+        leaves = [jax.tree.leaves((c.x_shift, c.x_scale, c.region)) for c in (one, two)]
+        known = not any(isinstance(leaf, Tracer) for leaf in (*leaves[0], *leaves[1]))
+        if (one.x_shape, one.masked, len(leaves[0])) != (
+            two.x_shape,
+            two.masked,
+            len(leaves[1]),
+        ) or (
+            # By NumPy, whose results are concrete inside a compiled program too.
+            known and not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
         ):
             raise ValueError(
                 "Expected two heads of the same observations; got different ones. Make both from "
@@ -154,7 +160,3 @@ class _MixedLaw(AbstractLaw):
         return MixedParameters(
             probabilities, jax.tree.map(lambda leaf: leaf.reshape(*values, *leaf.shape[1:]), each)
         )
-
-
-def _of_x(coordinates: PosteriorCoordinates) -> Any:
-    return coordinates.x_shift, coordinates.x_scale, coordinates.region, coordinates.masked

@@ -232,7 +232,9 @@ class TestFewValues:
     def test_whole_numbers_are_refused(self, values):
         rng = np.random.default_rng(0)
         theta = np.stack([rng.normal(size=400), rng.choice(values, 400)], 1)
-        with pytest.raises(ValueError, match=r"Expected theta\[1\] with .*CategoricalPosterior for"):
+        with pytest.raises(
+            ValueError, match=r"Expected theta\[1\] with .*CategoricalPosterior for"
+        ):
             self.make(theta)
 
     def test_continuous_ones_do_not(self):
