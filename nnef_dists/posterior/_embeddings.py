@@ -251,7 +251,8 @@ def _with_mask(x: Float[Array, "*rows channels 2"]) -> tuple[Array, Bool[Array, 
         check_mask(np.asarray(x))
     values, observed, valid = split_mask(jnp, x)
     channels = jnp.concatenate([values, observed.astype(x.dtype)], -1)
-    return jnp.where(valid, channels, jnp.nan), jnp.any(observed, -1)
+    # All rows of an invalid mask are present, so that NaN reaches the result.
+    return jnp.where(valid, channels, jnp.nan), jnp.any(observed, -1) | ~valid
 
 
 def _mean_and_count(

@@ -21,7 +21,9 @@ class Trials:
         self.rows, self.noise = rows, noise
 
     def draw(self, key):
-        return self.draw_of_size(key, jax.random.randint(jax.random.fold_in(key, 1), (), 1, self.rows + 1))
+        return self.draw_of_size(
+            key, jax.random.randint(jax.random.fold_in(key, 1), (), 1, self.rows + 1)
+        )
 
     def draw_of_size(self, key, n):
         key_theta, key_x = jax.random.split(key)
