@@ -15,8 +15,8 @@ from tests.networks.exact import ExactPotential
 from tests.numerics import assert_close
 from tests.posterior.cases import HEADS
 
-# Which takes long to compile, and is the flow beside it but for the layers.
-SLOW = {"FlowPosterior(coupling)"}
+# These take long to compile, and are the flow beside it and a part of the mixed head.
+SLOW = {"FlowPosterior(coupling)", "CategoricalPosterior"}
 
 pytestmark = pytest.mark.parametrize(
     "case",
