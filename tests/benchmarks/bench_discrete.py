@@ -9,9 +9,9 @@ points    enumeration: the 2^20 words of 20 units, the 2^20 spins of a 4 x 5 gri
 ising     labels of the 10 x 10 Ising model with couplings from 0 to 0.5 and fields from -0.5 to
           0.5, against the transfer matrix, with and without control variates; beside them NumPyro's
           DiscreteHMCGibbs at some of the etas, for as long
-structured  posterior heads of sets of 1 to 50 trials, of vectors with missing entries, of digits
-          and of models with a parameter each, against exact posteriors; the effect of padding;
-          beside them a head that sees zeros for what is missing, and no mask
+structured  posterior heads of sets of 1 to 50 trials, of vectors and series with missing entries,
+          of digits and of models with a parameter each, against exact posteriors; the effect of
+          padding; beside them a head that sees zeros for what is missing, and no mask
 
 Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
 """
@@ -197,6 +197,7 @@ def structured(options):
     for model, steps, batch in (
         (models.Trials(), 12_000, 256),
         (models.Sensors(), 12_000, 256),
+        (models.Lines(), 12_000, 256),
         (models.Digits(), 24_000, 512),
         (models.Models(), 12_000, 256),
     ):
@@ -213,9 +214,9 @@ def structured(options):
     trials(*heads["Trials"])
     padding(*heads["Trials"])
     key, repeats = jax.random.key(3), 4000
-    model, head = heads["Sensors"]
-    nats = models.errors_of_sensors(head, model, key, repeats)
-    print(f"  Sensors: KL from the exact posterior, nats: {summary(nats)}")
+    for title in ("Sensors", "Lines"):
+        nats = models.errors_of_gaussians(*heads[title][::-1], key, repeats)
+        print(f"  {title}: KL from the exact posterior, nats: {summary(nats)}")
     model, head = heads["Digits"]
     print(
         f"  Digits: total variation {summary(models.errors_of_digits(head, model, key, repeats))}"

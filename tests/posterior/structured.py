@@ -58,10 +58,27 @@ class Sensors:
 
     def exact(self, x):
         """Mean and covariance."""
-        weight = x[..., 1] / self.noise**2
-        matrix = jnp.asarray(self.matrix, float)
-        covariance = jnp.linalg.inv(jnp.eye(2) + matrix.T @ (weight[:, None] * matrix))
-        return covariance @ matrix.T @ (weight * x[..., 0]), covariance
+        return _linear_posterior(self.matrix, self.noise, x)
+
+
+class Lines:
+    """theta = (level, slope) ~ N(0, I_2): 2 to 40 noisy times of a line, a tenth of them lost."""
+
+    rows, noise = 40, 0.5
+    matrix = np.stack([np.ones(40), np.arange(40) / 20 - 1], 1)
+
+    def draw(self, key):
+        key_theta, key_x, key_n, key_mask = jax.random.split(key, 4)
+        theta = jax.random.normal(key_theta, (2,))
+        noise = self.noise * jax.random.normal(key_x, (self.rows,))
+        observed = jnp.arange(self.rows) < jax.random.randint(key_n, (), 2, self.rows + 1)
+        observed &= jax.random.bernoulli(key_mask, 0.9, (self.rows,)).at[0].set(True)
+        values = jnp.asarray(self.matrix, float) @ theta + noise
+        return theta, nd.posterior.masked_observation(values[:, None], observed)
+
+    def exact(self, x):
+        """Mean and covariance."""
+        return _linear_posterior(self.matrix, self.noise, x[:, 0])
 
 
 class Digits:
@@ -115,6 +132,14 @@ class Models:
         return weights, mean, 1 / jnp.sqrt(precision)
 
 
+def _linear_posterior(matrix, noise, x):
+    """Mean and covariance of theta ~ N(0, I), of masked x = matrix theta + noise."""
+    matrix, weight = jnp.asarray(matrix, float), x[:, 1] / noise**2
+    precision = jnp.eye(matrix.shape[1]) + matrix.T @ (weight[:, None] * matrix)
+    covariance = jnp.linalg.inv(precision)
+    return covariance @ matrix.T @ (weight * x[:, 0]), covariance
+
+
 def draw_many(model, key, n):
     return eqx.filter_jit(jax.vmap(model.draw))(jax.random.split(key, n))
 
@@ -130,6 +155,9 @@ def head_of(model, data, width=32):
     if isinstance(model, Trials):
         set_options = {"width": width, "features": width, "masked": True}
         embedding = nd.posterior.SetEmbedding(data.x_shape, key=one, **set_options)
+        return nd.GaussianPosterior(data, embedding=embedding, key=two, **options)
+    if isinstance(model, Lines):
+        embedding = nd.posterior.SeriesEmbedding(data.x_shape, masked=True, key=one)
         return nd.GaussianPosterior(data, embedding=embedding, key=two, **options)
     if isinstance(model, Sensors):
         embedding = nd.posterior.MaskedVectorEmbedding(data.x_shape)
@@ -179,7 +207,7 @@ def errors_of_trials(head, model, key, n, repeats):
 
 
 @eqx.filter_jit
-def errors_of_sensors(head, model, key, repeats):
+def errors_of_gaussians(head, model, key, repeats):
     """Kullback-Leibler divergences of the exact posterior from the head, in nats."""
 
     def one(x):

@@ -356,5 +356,5 @@ class TestExactPosteriors:
         model = structured.Sensors()
         head = structured.head_of(model, structured.data_of(model, 2048))
         head = structured.fit(head, model, jax.random.key(2), 3000, 128)
-        nats = structured.errors_of_sensors(head, model, jax.random.key(3), 1000)
+        nats = structured.errors_of_gaussians(head, model, jax.random.key(3), 1000)
         assert np.mean(nats) < 0.04
