@@ -60,9 +60,10 @@ class SetEmbedding(AbstractEmbedding):
         f(x) = rho(mean over rows i of phi(x_i))
 
     If x is masked, the mean is over the n rows with an observed entry, phi sees the mask of each
-    channel, and rho sees n, so that the posterior can narrow with it:
+    channel, and rho also sees the means of x_i and mask_i, and n, so that the posterior can narrow
+    with it:
 
-        f(x) = rho(mean over observed rows i of phi(x_i, mask_i), log n, 1 / sqrt(n))
+        f(x) = rho(mean over observed rows i of (x_i, mask_i, phi(x_i, mask_i)), log n, 1 / sqrt(n))
 
     Args:
         x_shape: The shape of an observation, `(rows, channels)`; `(rows, channels, 2)` if masked.
@@ -111,7 +112,7 @@ class SetEmbedding(AbstractEmbedding):
             return BayesianMLP(n_in, n_out, width, depth, key=key, **law)
 
         self.phi = mlp(x_shape[1] * (1 + masked), width, key_phi)
-        self.rho = mlp(width + _COUNTS * masked, features, key_rho)
+        self.rho = mlp(width + (2 * x_shape[1] + _COUNTS) * masked, features, key_rho)
         self.x_shape, self.features, self.masked = tuple(x_shape), features, masked
 
     def __call__(self, x: Float[Array, "rows channels *mask"]) -> Float[Array, " features"]:
@@ -119,7 +120,8 @@ class SetEmbedding(AbstractEmbedding):
         if not self.masked:
             return self.rho(jnp.mean(self.phi(x), 0))
         channels, present = _with_mask(x)
-        return self.rho(_mean_and_count(self.phi(channels), present))
+        rows = jnp.concatenate([channels, self.phi(channels)], 1)
+        return self.rho(_mean_and_count(rows, present))
 
 
 @final

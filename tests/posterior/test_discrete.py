@@ -143,6 +143,8 @@ class TestMixed:
         x = np.stack([np.where(observed, values, 0), observed], -1).astype(np.float32)
         one, two = (nd.Simulations(a.astype(np.float32), x) for a in (k, phi))
 
+        support = box(2)
+
         def make(key):
             keys = jax.random.split(key, 4)
             sets = [
@@ -155,21 +157,26 @@ class TestMixed:
                     one, 2, embedding=sets[0], key=keys[2], **options
                 ),
                 nd.MixturePosterior(
-                    two, 2, context=2, embedding=sets[1], support=box(2), key=keys[3], **options
+                    two, 2, context=2, embedding=sets[1], support=support, key=keys[3], **options
                 ),
             )
 
-        members = eqx.filter_vmap(make)(jax.random.split(jax.random.key(0), 2))
+        members = eqx.filter_jit(eqx.filter_vmap(make))(jax.random.split(jax.random.key(0), 2))
         ensemble = nd.posterior.EnsemblePosterior(members)
         theta = jnp.array([1.0, 0.2, 0.3])
-        singles = [make(key) for key in jax.random.split(jax.random.key(0), 2)]
-        logs = [head.log_prob(theta, jnp.asarray(x[0])) for head in singles]
-        value = ensemble.log_prob(theta, jnp.asarray(x[0]))
-        assert abs(np.exp(value) - np.mean(np.exp(logs))) < 1e-5
-        assert ensemble.log_prob(theta.at[1].set(2.5), jnp.asarray(x[0])) == -np.inf
-        assert ensemble.sample(jax.random.key(1), jnp.asarray(x[0]), 5).shape == (5, 3)
-        drawn = nd.posterior.EnsemblePosterior.of_draws(singles[0], jax.random.key(2), 2)
-        assert np.isfinite(drawn.log_prob(theta, jnp.asarray(x[0])))
+        arrays, rest = eqx.partition(members, eqx.is_array)
+        first, second = (
+            eqx.combine(jax.tree.map(lambda leaf, m=m: leaf[m], arrays), rest) for m in (0, 1)
+        )
+        observation = jnp.asarray(x[0])
+        log_prob = eqx.filter_jit(lambda head, theta: head.log_prob(theta, observation))
+        logs = [log_prob(head, theta) for head in (first, second)]
+        assert abs(np.exp(log_prob(ensemble, theta)) - np.mean(np.exp(logs))) < 1e-5
+        assert log_prob(ensemble, theta.at[1].set(2.5)) == -np.inf
+        draws = eqx.filter_jit(lambda key: ensemble.sample(key, observation, 5))
+        assert draws(jax.random.key(1)).shape == (5, 3)
+        drawn = nd.posterior.EnsemblePosterior.of_draws(first, jax.random.key(2), 2)
+        assert np.isfinite(log_prob(drawn, theta))
 
 
 @pytest.mark.slow
