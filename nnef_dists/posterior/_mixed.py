@@ -52,7 +52,8 @@ class MixedPosterior(AbstractPosterior):
         continuous: The head of phi.
 
     Raises:
-        ValueError: If the continuous part has another context, or the observations differ.
+        ValueError: If the continuous part has no trunk or another context, or the observations
+            differ.
 
     Example:
         >>> import jax
@@ -77,6 +78,11 @@ class MixedPosterior(AbstractPosterior):
     def __init__(self, discrete: CategoricalPosterior, continuous: AbstractPosterior):
         trunk = getattr(continuous, "trunk", None)
         context = sum(discrete.values)
+        if trunk is None:
+            raise ValueError(
+                f"Expected a continuous part with a trunk; got {type(continuous).__name__}. To "
+                "average, make an EnsemblePosterior of MixedPosteriors"
+            )
         if getattr(trunk, "context", 0) != context:
             raise ValueError(
                 f"Expected a continuous part with context={context}, the values of all discrete "

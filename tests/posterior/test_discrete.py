@@ -114,6 +114,9 @@ class TestMixed:
         with pytest.raises(ValueError, match="two heads of the same observations"):
             nd.posterior.MixedPosterior(discrete, nd.GaussianPosterior(other, context=3, **OPTIONS))
         alone = nd.GaussianPosterior(two, context=3, **OPTIONS)
+        stacked = jax.tree.map(lambda leaf: leaf[None], alone)
+        with pytest.raises(ValueError, match="make an EnsemblePosterior of MixedPosteriors"):
+            nd.posterior.MixedPosterior(discrete, nd.posterior.EnsemblePosterior(stacked))
         with pytest.raises(ValueError, match="is for the continuous part of a MixedPosterior"):
             alone.log_prob(jnp.zeros(1), jnp.asarray(data.x[0]))
         with pytest.raises(ValueError, match="Expected context >= 0; got -1"):
