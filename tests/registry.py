@@ -329,6 +329,7 @@ PARTS = (
     nd.networks.LinearCorrection,
     nd.diagnostics.LocalC2ST,
     nd.families.LocationScale,
+    nd.posterior.MaskedVectorEmbedding,
     nd.posterior.Mixture,
     nd.posterior.Normal,
     nd.posterior.ObservationRegion,

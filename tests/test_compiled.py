@@ -405,9 +405,8 @@ def flows() -> Iterator[Call]:
 
 def posterior() -> Iterator[Call]:
     for case in HEADS:
-        d = case.theta_dim
-        data = simulations(theta_dim=d, uniform=True)
-        support = box(d)
+        data = case.data(uniform=True)
+        support = case.box()
         if case.name == "ExponentialFamilyPosterior":
             case.make(data, support, KEY)  # Keeps its family in a cache, which must hold no tracer.
         head = eqx.filter_eval_shape(lambda key: case.make(data, support, key), KEY)  # noqa: B023
@@ -432,6 +431,10 @@ def posterior() -> Iterator[Call]:
     series = jnp.ones((12, 2))
     for embedding in (nd.posterior.SeriesEmbedding, nd.posterior.SetEmbedding):
         yield from every_method(embedding((12, 2), 4, key=KEY), x=series)
+        masked = nd.posterior.masked_observation(series)
+        yield from every_method(embedding((12, 2, 2), 4, masked=True, key=KEY), x=masked)
+    yield from every_method(nd.posterior.MaskedVectorEmbedding((12, 2)), x=series)
+    yield "masked_observation", nd.posterior.masked_observation, (series, series > 0)
     prior = nd.posterior.TruncatedPrior(normal_prior(), head, x[0], jnp.array(-9.0), jnp.ones(()))
     yield from every_method(prior, theta=theta[0], key=KEY, shape=(3,))
     exact = LinearGaussian()

@@ -148,9 +148,13 @@ class AbstractPosterior(Module):
         head = draw_or_mean(self, key=key, sample=sample)
         inputs = head.coordinates.inputs(x)
         finite = jnp.all(jnp.isfinite(inputs))
-        # The network and the distribution are evaluated at a finite point.
-        return head.law_at(jnp.where(finite, inputs, 0)), finite
+        # The network and the distribution are evaluated at a finite point, whose mask is valid.
+        return head.law_at(jnp.where(finite, inputs, 1)), finite
 
     @abstractmethod
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> AbstractLaw:
-        """Returns the distribution of z for one standardized observation."""
+    def law_at(self, inputs: Any) -> AbstractLaw:
+        """Returns the distribution of z.
+
+        Args:
+            inputs: One standardized observation; with the context of the `Trunk`, a pair.
+        """

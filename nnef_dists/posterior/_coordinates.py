@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists.distributions import ExtrapolationWarning
 from nnef_dists.posterior._box import TruncationBox
+from nnef_dists.posterior._mask import check_mask, check_masks, split_mask
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
 
@@ -31,7 +32,8 @@ class PosteriorCoordinates(eqx.Module):
         theta = support(u),    u = shift + scale z,    inputs(x) = (x - x_shift) / x_scale
 
     Shifts and scales are means and standard deviations over the simulations: of each entry of x, or
-    with `by_channel` of each channel, its last axis, which an embedding may rely on.
+    with `by_channel` of each channel, its last axis, which an embedding may rely on. If x is masked
+    they are those of the observed values, and a missing value is 0 whatever it contains.
 
     An observation that is not finite raises. One unlike the simulated ones issues an
     `ExtrapolationWarning`, see `ObservationRegion`. Under a transformation a value that is not
@@ -43,6 +45,9 @@ class PosteriorCoordinates(eqx.Module):
         by_channel: Whether all entries of x in one channel share shift and scale.
         exchangeable: Whether the order of the rows of x has no meaning.
         standardized: Whether z has shift and scale. Otherwise, z is u.
+        masked: Whether the last axis of x holds values and mask; see `masked_observation`. Rows,
+            the first of three axes or more, may then be any number.
+        discrete: Whether theta is of whole numbers, whose distribution has no density.
 
     Attributes:
         support: The bijection, with non-trainable arrays; None is R^d itself.
@@ -52,13 +57,15 @@ class PosteriorCoordinates(eqx.Module):
         x_scale: Standard deviations of x.
         x_shape: The shape of one observation.
         region: Where the simulated observations are.
+        masked: Whether the last axis of x holds values and mask.
 
     Warns:
         UserWarning: If an entry of theta takes few distinct values. A density of it is unbounded.
 
     Raises:
         ValueError: If there are fewer than two simulations, the support has another shape or is
-            conditional, or some theta lies outside of it.
+            conditional, or some theta lies outside of it; if an entry of theta takes few values,
+            all of them whole numbers, and is not declared discrete; if a mask is not valid.
     """
 
     support: AbstractBijection | None
@@ -68,6 +75,7 @@ class PosteriorCoordinates(eqx.Module):
     x_scale: paramax.NonTrainable[Array]
     region: ObservationRegion
     x_shape: tuple[int, ...] = eqx.field(static=True)
+    masked: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -77,6 +85,8 @@ class PosteriorCoordinates(eqx.Module):
         by_channel: bool = False,
         exchangeable: bool = False,
         standardized: bool = True,
+        masked: bool = False,
+        discrete: bool = False,
     ):
         shape = (data.theta_dim,)
         if support is not None and (support.shape != shape or support.cond_shape is not None):
@@ -86,7 +96,10 @@ class PosteriorCoordinates(eqx.Module):
             )
         if len(data) < 2:
             raise ValueError(f"Expected at least two simulations; got {len(data)}")
-        _warn_of_few_values(data.theta)
+        if masked:
+            check_masks(data.x)
+        if not discrete:
+            _check_values(data.theta)
         self.support = None if support is None else paramax.non_trainable(support)
         u = data.theta
         if self.support is not None:
@@ -106,12 +119,13 @@ class PosteriorCoordinates(eqx.Module):
 
         unit = np.zeros(shape), np.ones(shape)
         self.shift, self.scale = to_buffers(_moments(u, 0) if standardized else unit)
-        axes = tuple(range(data.x.ndim - 1)) if by_channel and data.x.ndim > 1 else 0
-        self.x_shift, self.x_scale = to_buffers(_moments(data.x, axes))
-        self.x_shape = data.x_shape
+        values, observed = (data.x[..., 0], data.x[..., 1] == 1) if masked else (data.x, True)
+        axes = tuple(range(values.ndim - 1)) if by_channel and values.ndim > 1 else 0
+        self.x_shift, self.x_scale = to_buffers(_moments(values, axes, observed))
+        self.x_shape, self.masked = data.x_shape, masked
         # A compiled program may be making the head.
         with jax.ensure_compile_time_eval():
-            self.region = ObservationRegion(data.x, exchangeable=exchangeable)
+            self.region = ObservationRegion(data.x, exchangeable=exchangeable, masked=masked)
 
     @property
     def theta_dim(self) -> int:
@@ -128,23 +142,37 @@ class PosteriorCoordinates(eqx.Module):
             ValueError: If x has another shape, or a concrete one is not finite. A traced one with
                 NaN or infinity gives NaN in all entries.
         """
-        if jnp.shape(x) != self.x_shape:
+        any_rows = self.masked and len(self.x_shape) > 2
+        if jnp.ndim(x) != len(self.x_shape) or (jnp.shape(x)[any_rows:] != self.x_shape[any_rows:]):
+            expected = f"(rows, {str(self.x_shape[1:])[1:]}" if any_rows else self.x_shape
             raise ValueError(
-                f"Expected x of shape {self.x_shape}; got {jnp.shape(x)} (methods take one "
+                f"Expected x of shape {expected}; got {jnp.shape(x)} (methods take one "
                 "observation; batch with jax.vmap)"
             )
         if not isinstance(x, Tracer):
             self._check_concrete(np.asarray(x))
-        fixed = paramax.unwrap(self)
-        inputs = (jnp.asarray(x) - fixed.x_shift) / fixed.x_scale
-        return jnp.where(jnp.all(jnp.isfinite(inputs)), inputs, jnp.nan)
+        x, fixed = jnp.asarray(x), paramax.unwrap(self)
+        if not self.masked:
+            inputs = (x - fixed.x_shift) / fixed.x_scale
+            return jnp.where(jnp.all(jnp.isfinite(inputs)), inputs, jnp.nan)
+        values, observed, valid = split_mask(jnp, x)
+        values = jnp.where(observed, (values - fixed.x_shift) / fixed.x_scale, 0)
+        inputs = jnp.stack([values, observed.astype(values.dtype)], -1)
+        return jnp.where(valid & jnp.all(jnp.isfinite(values)), inputs, jnp.nan)
 
     def _check_concrete(self, x: np.ndarray) -> None:
-        if not np.isfinite(x).all():
-            index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        finite = np.isfinite(x)
+        if self.masked:
+            check_mask(x)
+            finite = np.isfinite(x[..., 0]) | (x[..., 1] == 0)
+        if not finite.all():
+            index = tuple(int(i) for i in np.argwhere(~finite)[0])
+            index = (*index, 0) if self.masked else index
             raise ValueError(
                 f"Expected a finite observation x; got {x[index]} at x{list(index) or ''}. "
-                "Simulations are finite, so the posterior of missing data is not learned"
+                "Simulations are finite, so the posterior of missing data is not learned. Mark "
+                "missing entries by a mask, also in the simulator: see "
+                "nnef_dists.posterior.masked_observation"
             )
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self.region)):
             return
@@ -152,7 +180,8 @@ class PosteriorCoordinates(eqx.Module):
         if excess <= 1 and distance <= 1:
             return
         reason = (
-            f"an entry is {excess:.3g} times as far outside its simulated range as tolerated"
+            f"an entry{' or the number of observed ones' if self.masked else ''} is "
+            f"{excess:.3g} times as far outside its simulated range as tolerated"
             if excess > 1
             else f"the nearest simulation is {distance:.3g} times as far as tolerated"
         )
@@ -195,6 +224,7 @@ class PosteriorCoordinates(eqx.Module):
         u, log_det = theta, jnp.zeros((), theta.dtype)
         if self.support is not None:
             u, log_det = self.support.inverse_and_log_det(theta)
+            log_det = log_det.astype(theta.dtype)
         inside = jnp.all(jnp.isfinite(u)) & jnp.isfinite(log_det)
         shift, scale = self.shift_and_scale
         u, log_det = jnp.where(inside, u, shift), jnp.where(inside, log_det, 0)
@@ -207,11 +237,16 @@ class PosteriorCoordinates(eqx.Module):
         return u if self.support is None else self.support.transform(u)
 
 
-def _moments(values: np.ndarray, axes: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _moments(
+    values: np.ndarray, axes: int | tuple[int, ...], observed: Any = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns means and standard deviations. That of a constant is one."""
     values = np.asarray(values, np.float64)
-    scale = values.std(axes)
-    return values.mean(axes), np.where(scale > 0, scale, 1.0)
+    observed = np.broadcast_to(observed, values.shape)
+    count = np.maximum(observed.sum(axes), 1)
+    mean = np.where(observed, values, 0).sum(axes) / count
+    scale = np.sqrt((np.where(observed, values - mean, 0) ** 2).sum(axes) / count)
+    return mean, np.where(scale > 0, scale, 1.0)
 
 
 @eqx.filter_jit
@@ -219,15 +254,28 @@ def _inverse(support: AbstractBijection, theta: Float[Array, "n d"]) -> tuple[Ar
     return jax.vmap(support.inverse_and_log_det)(theta)
 
 
-def _warn_of_few_values(theta: np.ndarray) -> None:
-    """Warns of entries of theta without a density: integers, constants, repeated values."""
+def _check_values(theta: np.ndarray) -> None:
+    """Refuses discrete entries of theta, and warns of others without a density.
+
+    Raises:
+        ValueError: If an entry takes few values, all of them whole numbers.
+    """
     theta = theta[:_COUNTED]
     n = len(theta)
     for index, values in enumerate(theta.T):
-        counts = np.unique(values, return_counts=True)[1]
+        distinct, counts = np.unique(values, return_counts=True)
+        few = 1 < len(counts) <= n / 2
+        if few and np.all(distinct == np.round(distinct)):
+            raise ValueError(
+                f"Expected theta[{index}] with a density; got {len(counts)} distinct values in {n} "
+                f"simulations, all of them whole numbers from {distinct[0]:g} to {distinct[-1]:g}. "
+                "Use nnef_dists.posterior.CategoricalPosterior for discrete theta, or "
+                "MixedPosterior if other entries are continuous. For numbers of many values, add "
+                "uniform noise between them"
+            )
         if len(counts) == 1:
             what = "is constant"
-        elif len(counts) <= n / 2:
+        elif few:
             what = f"takes {len(counts)} distinct values in {n} simulations"
         elif counts.max() > max(_ATOM * n, 4):
             what = f"takes one value in {counts.max()} of {n} simulations"

@@ -1,4 +1,4 @@
-"""Networks that make a vector of a set or of a time series."""
+"""Networks that make a vector of a set, of a time series or of a vector with missing entries."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -7,8 +7,10 @@ from typing import Any, ClassVar, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+from jax.core import Tracer
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import (
@@ -19,20 +21,31 @@ from nnef_dists.bayes import (
     Module,
     make_parameter,
 )
+from nnef_dists.posterior._mask import check_mask, split_mask
+
+# Functions of the number of observed rows that a masked embedding sees.
+_COUNTS = 2
 
 
 class AbstractEmbedding(Module):
     """A network from one standardized observation to a vector, at the means of its weights.
 
+    If it is masked, x is made by `masked_observation`: its last axis holds values and mask. Missing
+    values are then 0 in heads. An x of three axes or more may come with any number of rows, and
+    rows that are missing should not change the result.
+
     Attributes:
-        x_shape: The shape of an observation; its last axis are channels.
+        x_shape: The shape of an observation; its last axis, or the one before values and mask, are
+            channels.
         features: The length of the vector.
+        masked: Whether observations have a mask. Defaults to False.
         exchangeable: Whether the order of the rows of an observation has no meaning. Defaults to
             False.
     """
 
     x_shape: eqx.AbstractVar[tuple[int, ...]]
     features: eqx.AbstractVar[int]
+    masked: ClassVar[bool] = False
     exchangeable: ClassVar[bool] = False
 
     @abstractmethod
@@ -46,9 +59,16 @@ class SetEmbedding(AbstractEmbedding):
 
         f(x) = rho(mean over rows i of phi(x_i))
 
+    If x is masked, the mean is over the n rows with an observed entry, phi sees the mask of each
+    channel, and rho also sees the means of x_i and mask_i, and n, so that the posterior can narrow
+    with it:
+
+        f(x) = rho(mean over observed rows i of (x_i, mask_i, phi(x_i, mask_i)), log n, 1 / sqrt(n))
+
     Args:
-        x_shape: The shape of an observation, `(rows, channels)`.
+        x_shape: The shape of an observation, `(rows, channels)`; `(rows, channels, 2)` if masked.
         features: The length of the vector.
+        masked: Whether x has a mask: it is made by `masked_observation`.
         width: Units of a hidden layer, and of what is averaged.
         depth: Hidden layers of phi and of rho.
         activation: The activation.
@@ -69,12 +89,14 @@ class SetEmbedding(AbstractEmbedding):
     rho: BayesianMLP
     x_shape: tuple[int, ...] = eqx.field(static=True)
     features: int = eqx.field(static=True)
+    masked: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        x_shape: tuple[int, int],
+        x_shape: tuple[int, ...],
         features: int = 32,
         *,
+        masked: bool = False,
         width: int = 64,
         depth: int = 1,
         activation: Callable[[Array], Array] = jax.nn.silu,
@@ -82,29 +104,39 @@ class SetEmbedding(AbstractEmbedding):
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray,
     ):
-        _check(x_shape, ("rows", "channels"), features=features, width=width, depth=depth)
+        _check(x_shape, ("rows", "channels"), masked, features=features, width=width, depth=depth)
         key_phi, key_rho = jax.random.split(key)
 
         def mlp(n_in, n_out, key):
             law = {"activation": activation, "param_type": param_type, "dtype": dtype}
             return BayesianMLP(n_in, n_out, width, depth, key=key, **law)
 
-        self.phi = mlp(x_shape[1], width, key_phi)
-        self.rho = mlp(width, features, key_rho)
-        self.x_shape, self.features = tuple(x_shape), features
+        self.phi = mlp(x_shape[1] * (1 + masked), width, key_phi)
+        self.rho = mlp(width + (2 * x_shape[1] + _COUNTS) * masked, features, key_rho)
+        self.x_shape, self.features, self.masked = tuple(x_shape), features, masked
 
-    def __call__(self, x: Float[Array, "rows channels"]) -> Float[Array, " features"]:
-        """Returns the vector of one set, `(rows, channels)`."""
-        return self.rho(jnp.mean(self.phi(x), 0))
+    def __call__(self, x: Float[Array, "rows channels *mask"]) -> Float[Array, " features"]:
+        """Returns the vector of one set, `(rows, channels)`; `(rows, channels, 2)` if masked."""
+        if not self.masked:
+            return self.rho(jnp.mean(self.phi(x), 0))
+        channels, present = _with_mask(x)
+        rows = jnp.concatenate([channels, self.phi(channels)], 1)
+        return self.rho(_mean_and_count(rows, present))
 
 
 @final
 class SeriesEmbedding(AbstractEmbedding):
     """A function of a time series: convolutions in time, each of which halves its length.
 
+    A linear layer on all times that are left makes the vector. If x is masked, the convolutions
+    also see the mask of each channel and the time, in units of the length in `x_shape`. The linear
+    layer is then on the mean over observed times and on functions of their number n, log n and
+    1 / sqrt(n), so that series of any length have a vector.
+
     Args:
-        x_shape: The shape of an observation, `(times, channels)`.
+        x_shape: The shape of an observation, `(times, channels)`; `(times, channels, 2)` if masked.
         features: The length of the vector.
+        masked: Whether x has a mask: it is made by `masked_observation`.
         width: Channels after each convolution.
         depth: Number of convolutions.
         window: How many times a convolution sees at once.
@@ -122,13 +154,15 @@ class SeriesEmbedding(AbstractEmbedding):
     last: BayesianLinear
     x_shape: tuple[int, ...] = eqx.field(static=True)
     features: int = eqx.field(static=True)
+    masked: bool = eqx.field(static=True)
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
     def __init__(
         self,
-        x_shape: tuple[int, int],
+        x_shape: tuple[int, ...],
         features: int = 32,
         *,
+        masked: bool = False,
         width: int = 32,
         depth: int = 2,
         window: int = 5,
@@ -138,11 +172,11 @@ class SeriesEmbedding(AbstractEmbedding):
         key: PRNGKeyArray,
     ):
         sizes = {"features": features, "width": width, "depth": depth, "window": window}
-        _check(x_shape, ("times", "channels"), **sizes)
+        _check(x_shape, ("times", "channels"), masked, **sizes)
         dtype = jnp.zeros(()).dtype if dtype is None else dtype
         *keys, key_last = jax.random.split(key, depth + 1)
         xavier = jax.nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
-        sizes = [x_shape[1], *([width] * depth)]
+        sizes = [2 * x_shape[1] + 1 if masked else x_shape[1], *([width] * depth)]
         self.kernels = tuple(
             make_parameter(xavier(k, (width, n_in, window), dtype), param_type=param_type)
             for n_in, k in zip(sizes[:-1], keys, strict=True)
@@ -153,22 +187,94 @@ class SeriesEmbedding(AbstractEmbedding):
         times = x_shape[0]
         for _ in range(depth):
             times = -(-times // 2)
-        self.last = BayesianLinear(
-            times * width, features, param_type=param_type, dtype=dtype, key=key_last
-        )
-        self.x_shape, self.features, self.activation = tuple(x_shape), features, activation
+        size = width + _COUNTS if masked else times * width
+        self.last = BayesianLinear(size, features, param_type=param_type, dtype=dtype, key=key_last)
+        self.x_shape, self.features, self.masked = tuple(x_shape), features, masked
+        self.activation = activation
 
-    def __call__(self, x: Float[Array, "times channels"]) -> Float[Array, " features"]:
-        """Returns the vector of one series, `(times, channels)`."""
+    def __call__(self, x: Float[Array, "times channels *mask"]) -> Float[Array, " features"]:
+        """Returns the vector of one series, of the shape of `x_shape` but for masked times."""
+        if self.masked:
+            return self._of_masked(x)
         h = x.T[None]
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
             h = jax.lax.conv_general_dilated(h, paramax.unwrap(kernel), (2,), "SAME")
             h = self.activation(h + paramax.unwrap(bias))
         return self.last(jnp.ravel(h))
 
+    def _of_masked(self, x: Float[Array, "times channels 2"]) -> Float[Array, " features"]:
+        h, present = _with_mask(x)
+        time = jnp.arange(len(h), dtype=h.dtype)[:, None] / self.x_shape[0]
+        h = jnp.concatenate([h, jnp.where(present[:, None], time, 0)], 1)
+        count = jnp.sum(present)
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            # Window j is around time 2 j, whatever the length of the padding. Products of matrices
+            # are faster than convolutions on CPUs.
+            weights, half = paramax.unwrap(kernel), -(-len(h) // 2)
+            beside = weights.shape[-1] - 1
+            h = jnp.pad(h, ((beside // 2, beside - beside // 2 + 1), (0, 0)))
+            windows = jnp.stack([h[i : i + 2 * half : 2] for i in range(beside + 1)], 2)
+            h = jnp.einsum("tcw,ocw->to", windows, weights) + paramax.unwrap(bias)[:, 0]
+            present = jnp.any(jnp.pad(present, (0, len(present) % 2)).reshape(-1, 2), 1)
+            h = jnp.where(present[:, None], self.activation(h), 0)
+        return self.last(_mean_and_count(h, present, count))
 
-def _check(x_shape: tuple[int, ...], axes: tuple[str, ...], **sizes: Any) -> None:
-    if len(x_shape) != len(axes):
-        raise ValueError(f"Expected x of shape ({', '.join(axes)}); got {tuple(x_shape)}")
-    for name, size in (*zip(axes, x_shape, strict=True), *sizes.items()):
+
+@final
+class MaskedVectorEmbedding(AbstractEmbedding):
+    """The entries of a vector and its mask, side by side, for a vector x with missing entries.
+
+    It has no weights. A missing entry is at its mean over the simulations in which it is observed.
+
+    Args:
+        x_shape: The shape of an observation, `(d, 2)`, from `masked_observation`.
+
+    Raises:
+        ValueError: If x has another number of axes, or no mask.
+    """
+
+    x_shape: tuple[int, ...] = eqx.field(static=True)
+    features: int = eqx.field(static=True)
+    masked: ClassVar[bool] = True
+
+    def __init__(self, x_shape: tuple[int, ...]):
+        _check(x_shape, ("d",), True)
+        self.x_shape, self.features = tuple(x_shape), 2 * x_shape[0]
+
+    def __call__(self, x: Float[Array, "d 2"]) -> Float[Array, " features"]:
+        """Returns the values and the mask of one vector, `(d, 2)`."""
+        return _with_mask(x)[0]
+
+
+def _with_mask(x: Float[Array, "*rows channels 2"]) -> tuple[Array, Bool[Array, "*rows"]]:
+    """Returns values and mask as channels, and which rows have an observed entry.
+
+    An invalid mask raises; a traced one gives NaN.
+    """
+    if not isinstance(x, Tracer):
+        check_mask(np.asarray(x))
+    values, observed, valid = split_mask(jnp, x)
+    channels = jnp.concatenate([values, observed.astype(x.dtype)], -1)
+    # All rows of an invalid mask are present, so that NaN reaches the result.
+    return jnp.where(valid, channels, jnp.nan), jnp.any(observed, -1) | ~valid
+
+
+def _mean_and_count(
+    h: Float[Array, "rows width"],
+    present: Bool[Array, " rows"],
+    count: Int[Array, ""] | None = None,
+) -> Float[Array, " width_and_counts"]:
+    """Returns the mean over the rows that are present, log n and 1 / sqrt(n); n is their number."""
+    rows = jnp.maximum(jnp.sum(present), 1).astype(h.dtype)
+    mean = jnp.sum(jnp.where(present[:, None], h, 0), 0) / rows
+    n = rows if count is None else jnp.maximum(count, 1).astype(h.dtype)
+    return jnp.concatenate([mean, jnp.stack([jnp.log(n), 1 / jnp.sqrt(n)])])
+
+
+def _check(x_shape: tuple[int, ...], axes: tuple[str, ...], masked: bool, **sizes: Any) -> None:
+    expected = f"({', '.join((*axes, '2') if masked else axes)})"
+    if len(x_shape) != len(axes) + masked or (masked and x_shape[-1] != 2):
+        other = "made by masked_observation" if masked else "or masked=True if it has a mask"
+        raise ValueError(f"Expected x of shape {expected}, {other}; got {tuple(x_shape)}")
+    for name, size in (*zip(axes, x_shape, strict=False), *sizes.items()):
         check_integer(name, size, 1)

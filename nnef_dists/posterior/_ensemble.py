@@ -40,7 +40,8 @@ class EnsemblePosterior(AbstractPosterior):
         sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(eqx.filter(members, eqx.is_array))}
         if len(sizes) != 1 or () in sizes:
             raise ValueError(f"Expected one leading axis of all arrays; got {sorted(sizes)}")
-        coordinates = jax.tree.leaves(eqx.filter(members.coordinates, eqx.is_array))
+        each = eqx.filter_vmap(lambda head: head.coordinates)(members)
+        coordinates = jax.tree.leaves(eqx.filter(each, eqx.is_array))
         if not all(isinstance(leaf, Tracer) or jnp.all(leaf == leaf[:1]) for leaf in coordinates):
             raise ValueError(
                 "Expected members with equal coordinates; got heads made from different "
@@ -80,10 +81,10 @@ class EnsemblePosterior(AbstractPosterior):
     @property
     def coordinates(self) -> PosteriorCoordinates:
         """Those of the first member."""
-        arrays, rest = eqx.partition(self.members.coordinates, eqx.is_array)
-        return eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), rest)
+        arrays, rest = eqx.partition(self.members, eqx.is_array)
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), rest).coordinates
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_AverageLaw":
+    def law_at(self, inputs: Any) -> "_AverageLaw":
         """Returns the average of the members' distributions."""
         return _AverageLaw(eqx.filter_vmap(lambda head: head.law_at(inputs))(self.members))
 

@@ -56,7 +56,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
             is R^d itself.
         embedding: A network from one observation to a vector; None flattens it.
         key: PRNG key for the weights' means.
-        **trunk: `width`, `depth`, `activation` and `param_type` of the `Trunk`.
+        **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
         coordinates: Those of theta and of x.
@@ -109,7 +109,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
         """Returns the negative log prior of the trunk's means, up to a constant."""
         return self.trunk.compute_prior()
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_FamilyLaw":
+    def law_at(self, inputs: Any) -> "_FamilyLaw":
         """Returns the member of the family for one standardized observation."""
         q = jax.tree.map(jax.lax.stop_gradient, self.q.tree)
         raw, rest = jnp.split(self.trunk(inputs), [q.family.unconstrained_dim])

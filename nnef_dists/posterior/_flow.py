@@ -37,7 +37,7 @@ class FlowPosterior(AbstractPosterior):
             is R^d itself.
         embedding: A network from one observation to a vector; None flattens it.
         key: PRNG key for the means of the trunk's weights.
-        **trunk: `width`, `depth`, `activation` and `param_type` of the `Trunk`.
+        **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
         coordinates: Those of theta and of x.
@@ -143,7 +143,7 @@ class FlowPosterior(AbstractPosterior):
         )
         return cls(data, flow, key=key_trunk, **options)
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> "_FlowLaw":
+    def law_at(self, inputs: Any) -> "_FlowLaw":
         """Returns the flow, conditioned on the features of one standardized observation."""
         return _FlowLaw(self.flow, self.trunk(inputs))
 

@@ -37,7 +37,7 @@ class GaussianPosterior(AbstractPosterior):
             is finite and positive. Takes the place of `support`.
         embedding: A network from one observation to a vector; None flattens it.
         key: PRNG key for the weights' means.
-        **trunk: `width`, `depth`, `activation` and `param_type` of the `Trunk`.
+        **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
         coordinates: Those of theta and of x.
@@ -73,7 +73,7 @@ class GaussianPosterior(AbstractPosterior):
         self.trunk = Trunk(data, size, embedding=embedding, key=key, **trunk)
         self.diagonal = diagonal
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> Normal | TruncatedNormal:
+    def law_at(self, inputs: Any) -> Normal | TruncatedNormal:
         """Returns the distribution of z for one standardized observation."""
         return _normal_within(self.coordinates, self.trunk(inputs))
 
@@ -102,7 +102,7 @@ class MixturePosterior(AbstractPosterior):
             is finite and positive. Takes the place of `support`.
         embedding: A network from one observation to a vector; None flattens it.
         key: PRNG key for the weights' means.
-        **trunk: `width`, `depth`, `activation` and `param_type` of the `Trunk`.
+        **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
         coordinates: Those of theta and of x.
@@ -145,7 +145,7 @@ class MixturePosterior(AbstractPosterior):
         self.trunk = trunk_.with_last_bias(bias.at[:, 1 : 1 + d].set(spread).ravel())
         self.n_components = components
 
-    def law_at(self, inputs: Float[Array, "*x_shape"]) -> Mixture:
+    def law_at(self, inputs: Any) -> Mixture:
         """Returns the mixture for one standardized observation."""
         outputs = self.trunk(inputs).reshape(self.n_components, -1)
         components = jax.vmap(lambda each: _normal_within(self.coordinates, each))(outputs[:, 1:])

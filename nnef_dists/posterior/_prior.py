@@ -59,8 +59,9 @@ def check_prior(prior: Any, key: PRNGKeyArray) -> jax.ShapeDtypeStruct:
         )
     if not jnp.issubdtype(theta.dtype, jnp.floating):
         raise ValueError(
-            f"Expected theta of one floating dtype; got {theta.dtype}. Heads learn densities: a "
-            "discrete theta has none"
+            f"Expected theta of one floating dtype; got {theta.dtype}. Draw discrete entries as "
+            "whole numbers of a floating dtype, and learn them by CategoricalPosterior or "
+            "MixedPosterior of nnef_dists.posterior"
         )
     if not callable(log_prob):
         return theta

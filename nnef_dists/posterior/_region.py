@@ -9,6 +9,8 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists.posterior._mask import summarize, summary_fill
+
 # Rows that the fit looks at: at least the first number, fewer values than the second.
 _ROWS, _VALUES = 2048, 2**22
 # Entries of x in the distance, examples that are stored, and numbers that they hold.
@@ -41,10 +43,17 @@ class ObservationRegion(eqx.Module):
     exceeded by a further simulation with probability 1 / (n + 1), whatever the distribution and
     the dimension of x. A margin makes false alarms rarer.
 
+    Of masked observations, the entries are followed by the mask, and missing ones are at their
+    medians. Of masked sets, they are quantiles of each channel and the logarithms of counts. So
+    numbers of trials and patterns of missing entries that were not simulated are outside too, and
+    neither the content nor the length of the padding matters.
+
     Args:
         x: Simulated observations, `(n, *x_shape)`, n >= 2, finite.
         exchangeable: Whether the order of rows (the first axis of one observation) has no meaning.
             They are then sorted, each channel alone. Defaults to False.
+        masked: Whether the last axis of x holds values and mask; see `masked_observation`.
+            Defaults to False.
 
     Attributes:
         center: Medians of the entries of x, `(size,)`.
@@ -56,6 +65,7 @@ class ObservationRegion(eqx.Module):
         examples: Some simulations, as y, `(k, entries)`. Every m-th entry of a long x.
         spacing: Distances to their neighbors, `(k,)`.
         thresholds: The largest excess and the largest distance inside, `(2,)`.
+        fill: Medians of the observed values if x is masked, else None.
 
     Reference:
         Laxhammar and Falkman, *Conformal prediction for distribution-independent anomaly detection
@@ -71,15 +81,26 @@ class ObservationRegion(eqx.Module):
     examples: paramax.NonTrainable[Array]
     spacing: paramax.NonTrainable[Array]
     thresholds: paramax.NonTrainable[Array]
+    fill: paramax.NonTrainable[Array] | None
+    rows: int = eqx.field(static=True)
     exchangeable: bool = eqx.field(static=True)
 
-    def __init__(self, x: Float[np.ndarray, "n *x_shape"], *, exchangeable: bool = False):
+    def __init__(
+        self,
+        x: Float[np.ndarray, "n *x_shape"],
+        *,
+        exchangeable: bool = False,
+        masked: bool = False,
+    ):
         self.exchangeable = exchangeable
+        self.rows = x.shape[1] if x.ndim > 1 else 1
         dtype = x.dtype
+        fill = summary_fill(x, exchangeable=exchangeable) if masked else None
+        self.fill = None if fill is None else paramax.NonTrainable(jnp.asarray(fill, dtype))
         # The order of simulations has no meaning, but those of several rounds come one after
         # another.
         rng = np.random.default_rng(0)
-        flat = self._flat(np, x, batch=True)
+        flat, _ = self._flat(np, x, fill, batch=True)
         extremes = flat.min(0), flat.max(0)
         rows = min(len(flat), max(_ROWS, _VALUES // flat.shape[1]))
         flat = flat[rng.permutation(len(flat))[:rows]].astype(np.float64)
@@ -121,26 +142,34 @@ class ObservationRegion(eqx.Module):
 
         In a compiled program too, JAX would trace this computation.
         """
-        fields = {name: value for name, value in vars(self).items() if name != "exchangeable"}
-        fixed = {name: np.asarray(value.tree, np.float64) for name, value in fields.items()}
+        fixed: dict[str, Any] = {
+            name: np.asarray(value.tree, np.float64)
+            for name, value in vars(self).items()
+            if isinstance(value, paramax.NonTrainable)
+        }
         with np.errstate(over="ignore"):
-            return self._scores(np, SimpleNamespace(**fixed), np.asarray(x, np.float64))
+            return self._scores(
+                np, SimpleNamespace(**{"fill": None} | fixed), np.asarray(x, np.float64)
+            )
 
     def _scores(self, xp: Any, fixed: Any, x: Any) -> Any:
-        y = xp.arcsinh((self._flat(xp, x) - fixed.center) / fixed.scale)
+        flat, valid = self._flat(xp, x, fixed.fill)
+        y = xp.arcsinh((flat - fixed.center) / fixed.scale)
         excess = xp.max(
             xp.maximum((fixed.low - y) / fixed.below, (y - fixed.high) / fixed.above), -1
         )
         step = -(-y.size // _ENTRIES)
         squares = xp.mean((y[::step] - fixed.examples) ** 2, -1)
         distance = xp.min(xp.sqrt(squares) / fixed.spacing)
-        return xp.stack([excess, distance]) / fixed.thresholds
+        return xp.where(valid, xp.stack([excess, distance]) / fixed.thresholds, xp.inf)
 
-    def _flat(self, xp: Any, x: Any, *, batch: bool = False) -> Any:
-        """Entries of x as a vector; rows that are a set are sorted."""
+    def _flat(self, xp: Any, x: Any, fill: Any, *, batch: bool = False) -> tuple[Any, Any]:
+        """Entries of x as a vector, and whether they are valid; rows that are a set are sorted."""
+        if fill is not None:
+            return summarize(xp, x, fill, self.rows, exchangeable=self.exchangeable)
         if self.exchangeable:
             x = xp.sort(x, axis=1 if batch else 0)
-        return x.reshape(len(x), -1) if batch else xp.ravel(x)
+        return x.reshape(len(x), -1) if batch else xp.ravel(x), True
 
 
 def _center_and_scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,8 @@ def simulate(
         progress: Whether to show a progress bar.
 
     Returns:
-        The simulations. Those with NaN or infinity are left out and counted in `failed`.
+        The simulations. Those with NaN or infinity are left out and counted in `failed`. Missing
+        entries are neither, if the simulator returns a `masked_observation`.
 
     Warns:
         UserWarning: If simulations failed.
@@ -170,7 +171,8 @@ def _gather(chunks: list[dict[str, np.ndarray]]) -> Simulations:
     if failed:
         warnings.warn(
             f"{failed} of {len(good)} simulations are not finite, and are left out: what is "
-            "learned is the posterior given that a simulation succeeds",
+            "learned is the posterior given that a simulation succeeds. Missing entries need a "
+            "mask: return nnef_dists.posterior.masked_observation(values, observed)",
             UserWarning,
             stacklevel=3,
         )

@@ -64,7 +64,12 @@ class Simulations:
                     f"{self.theta.dtype}. Convert with .astype(theta.dtype)"
                 )
             if not np.isfinite(array).all():
-                raise ValueError(f"Expected finite {name}; got NaN or infinity among them")
+                advice = (
+                    ""
+                    if name == "theta"
+                    else (". Mark missing entries: use nnef_dists.posterior.masked_observation")
+                )
+                raise ValueError(f"Expected finite {name}; got NaN or infinity among them{advice}")
 
     @property
     def theta_dim(self) -> int:

@@ -24,6 +24,8 @@ class Trunk(Module):
         data: Simulations, for shapes and dtype.
         out_features: How many numbers come out.
         embedding: A network from one standardized observation to a vector; None flattens it.
+        context: How many further numbers the features depend on. If it is not 0, the trunk is
+            called with a pair of observation and context, as `MixedPosterior` does.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: The activation of the hidden layers.
@@ -36,6 +38,7 @@ class Trunk(Module):
 
     embedding: AbstractEmbedding | None
     mlp: BayesianMLP
+    context: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Trunk(Module):
         out_features: int,
         *,
         embedding: AbstractEmbedding | None = None,
+        context: int = 0,
         width: int = 64,
         depth: int = 3,
         activation: Callable[[Array], Array] = jax.nn.silu,
@@ -52,6 +56,7 @@ class Trunk(Module):
         width = check_integer("width", width, 1)
         depth = check_integer("depth", depth, 1)
         out_features = check_integer("out_features", out_features, 1)
+        context = check_integer("context", context, 0)
         if embedding is not None and embedding.x_shape != data.x_shape:
             raise ValueError(
                 f"Expected an embedding of x of shape {data.x_shape}; got one of "
@@ -60,8 +65,9 @@ class Trunk(Module):
         size = data.x[0].size if embedding is None else embedding.features
         dtype: Any = data.theta.dtype
         self.embedding = embedding
+        self.context = context
         self.mlp = BayesianMLP(
-            size,
+            size + context,
             out_features,
             width,
             depth,
@@ -71,10 +77,24 @@ class Trunk(Module):
             key=key,
         )
 
-    def __call__(self, inputs: Float[Array, "*x_shape"]) -> Float[Array, " out_features"]:
-        """Returns the outputs for one standardized observation, at the weights' means."""
-        features = jnp.ravel(inputs) if self.embedding is None else self.embedding(inputs)
-        return self.mlp(features)
+    def __call__(self, inputs: Any) -> Float[Array, " out_features"]:
+        """Returns the outputs for one standardized observation, at the weights' means.
+
+        Args:
+            inputs: The observation, or a pair of it and its context, `(context,)`.
+
+        Raises:
+            ValueError: If there is no context and the trunk needs one, or the reverse.
+        """
+        x, *context = inputs if isinstance(inputs, tuple) else (inputs,)
+        if len(context) != bool(self.context):
+            raise ValueError(
+                f"Expected {'a' if self.context else 'no'} context beside the observation; got "
+                f"{len(context)}. A head with context={self.context} "
+                + ("is for the continuous part of a MixedPosterior" if self.context else "has none")
+            )
+        features = jnp.ravel(x) if self.embedding is None else self.embedding(x)
+        return self.mlp(jnp.concatenate([features, *context]) if context else features)
 
     def with_last_bias(self, bias: Float[Array, " out_features"]) -> "Trunk":
         """Returns the trunk with another mean of the last layer's biases."""
@@ -89,6 +109,7 @@ def make_coordinates(
     embedding: AbstractEmbedding | None,
     *,
     standardized: bool = True,
+    discrete: bool = False,
 ) -> PosteriorCoordinates:
     """Returns the coordinates of a head. With an embedding, channels of x keep together."""
     return PosteriorCoordinates(
@@ -97,4 +118,6 @@ def make_coordinates(
         by_channel=embedding is not None,
         exchangeable=embedding is not None and embedding.exchangeable,
         standardized=standardized,
+        masked=embedding is not None and embedding.masked,
+        discrete=discrete,
     )

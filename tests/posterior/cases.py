@@ -7,11 +7,14 @@ from typing import Any
 import jax
 
 import nnef_dists as nd
+from tests.posterior.simulators import box, simulations
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadCase:
     """A posterior head of simulations, their theta of some dimension.
+
+    Its first entries may be discrete: 0, 1 or 2. The support is that of the others.
 
     A foreign one holds functions and integers of other libraries, which `equinox.filter_jit` is
     for.
@@ -21,9 +24,29 @@ class HeadCase:
     make: Callable[[nd.Simulations, Any, Any], nd.posterior.AbstractPosterior]
     theta_dim: int = 2
     is_foreign: bool = False
+    discrete: int = 0
+
+    def data(self, **options) -> nd.Simulations:
+        return simulations(theta_dim=self.theta_dim, discrete=self.discrete, **options)
+
+    def box(self, dtype=None):
+        """The support of the continuous entries."""
+        return box(self.theta_dim - self.discrete, dtype)
 
     def __str__(self) -> str:
         return self.name
+
+
+def mixed(data, support, key):
+    """A head of one discrete entry and of the others."""
+    parts = (nd.Simulations(data.theta[:, rows], data.x) for rows in (slice(1), slice(1, None)))
+    one, two = jax.random.split(key)
+    discrete, continuous = parts
+    options = {"width": 8, "depth": 1}
+    return nd.posterior.MixedPosterior(
+        nd.posterior.CategoricalPosterior(discrete, 3, key=one, **options),
+        nd.GaussianPosterior(continuous, context=3, bounds=bounds_of(support), key=two, **options),
+    )
 
 
 def bounds_of(support):
@@ -91,4 +114,12 @@ HEADS = (
             )(jax.random.split(key, 2))
         ),
     ),
+    HeadCase(
+        "CategoricalPosterior",
+        lambda data, support, key: nd.posterior.CategoricalPosterior(
+            data, 3, features=4, width=8, depth=1, key=key
+        ),
+        discrete=2,
+    ),
+    HeadCase("MixedPosterior", mixed, discrete=1),
 )

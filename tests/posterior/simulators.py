@@ -32,11 +32,13 @@ def box(theta_dim=2, dtype=None):
 
 
 @functools.cache
-def simulations(n=64, theta_dim=2, seed=0, dtype=None, uniform=False):
-    """Simulations of the linear simulator, made by NumPy."""
+def simulations(n=64, theta_dim=2, seed=0, dtype=None, uniform=False, discrete=0):
+    """Simulations of the linear simulator, by NumPy; first entries of theta may be 0, 1 or 2."""
     rng = np.random.default_rng(seed)
     shape = (n, theta_dim)
     theta = rng.uniform(-1, 2, shape) if uniform else rng.normal(size=shape)
+    if discrete:
+        theta[:, :discrete] = rng.integers(0, 3, (n, discrete))
     x = theta + NOISE * rng.normal(size=shape)
     dtype = jnp.zeros(()).dtype if dtype is None else dtype
     return nd.Simulations(theta.astype(dtype), x.astype(dtype))

@@ -14,10 +14,9 @@ import nnef_dists as nd
 from tests.networks.exact import ExactPotential
 from tests.numerics import assert_close
 from tests.posterior.cases import HEADS
-from tests.posterior.simulators import box, simulations
 
-# Which takes long to compile, and is the flow beside it but for the layers.
-SLOW = {"FlowPosterior(coupling)"}
+# These take long to compile, and are the flow beside it and a part of the mixed head.
+SLOW = {"FlowPosterior(coupling)", "CategoricalPosterior"}
 
 pytestmark = pytest.mark.parametrize(
     "case",
@@ -30,13 +29,13 @@ pytestmark = pytest.mark.parametrize(
 
 @functools.cache
 def data_of(case, uniform=True):
-    return simulations(theta_dim=case.theta_dim, uniform=uniform)
+    return case.data(uniform=uniform)
 
 
 @functools.cache
 def maker(case, bounded=True):
     """What makes a head from a key, in one program but for modules that keep what they trace."""
-    data, support = data_of(case, bounded), box(case.theta_dim) if bounded else None
+    data, support = data_of(case, bounded), case.box() if bounded else None
     make = functools.partial(case.make, data, support)
     return make if case.is_foreign or "Exponential" in case.name else jax.jit(make)
 
@@ -74,13 +73,18 @@ def observation(case):
 
 
 def grid(case, low, high, n=200):
-    """Points and weights of a midpoint rule, dense at the edges, where densities may be steep."""
+    """Points and weights of a midpoint rule, dense at the edges, where densities may be steep.
+
+    Those of discrete entries are their values, with weights of one.
+    """
     angle = np.pi * (np.arange(n) + 0.5) / n
     axis = low + (high - low) * (1 - np.cos(angle)) / 2
     weight = np.pi / n * (high - low) * np.sin(angle) / 2
-    d = case.theta_dim
-    points = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d)
-    weights = np.stack(np.meshgrid(*[weight] * d, indexing="ij"), -1).reshape(-1, d).prod(1)
+    d, discrete = case.theta_dim, case.discrete
+    axes = discrete * [np.arange(3)] + (d - discrete) * [axis]
+    each = discrete * [np.ones(3)] + (d - discrete) * [weight]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, d)
+    weights = np.stack(np.meshgrid(*each, indexing="ij"), -1).reshape(-1, d).prod(1)
     return jnp.asarray(points, float), weights
 
 
@@ -154,9 +158,9 @@ def test_dtype_is_carried_from_the_data(case):
         for dtype in ("float32", "float64"):
             if case.is_foreign and dtype == "float32":
                 continue  # flowjax makes weights of JAX's default dtype
-            data = simulations(theta_dim=case.theta_dim, dtype=dtype, uniform=True)
+            data = case.data(dtype=dtype, uniform=True)
             key = jax.random.key(1)
-            make = functools.partial(case.make, data, box(case.theta_dim, dtype))
+            make = functools.partial(case.make, data, case.box(dtype))
             head = make(key) if case.is_foreign else jax.eval_shape(make, key)
             theta, x = (jax.ShapeDtypeStruct(a.shape[1:], dtype) for a in data.arrays())
             log_prob = eqx.filter_eval_shape(lambda head, *a: head.log_prob(*a), head, theta, x)

@@ -212,7 +212,7 @@ class TestFewValues:
     @pytest.mark.parametrize(
         ("column", "message"),
         [
-            (lambda rng: np.floor(5 * rng.uniform(size=400)), "takes 5 distinct values in 400"),
+            (lambda rng: np.floor(5 * rng.uniform(size=400)) / 4, "takes 5 distinct values in 400"),
             (lambda rng: np.full(400, 2.0), "is constant"),
             (
                 lambda rng: np.where(rng.uniform(size=400) < 0.1, 0, rng.normal(size=400)),
@@ -227,6 +227,15 @@ class TestFewValues:
         with pytest.warns(UserWarning, match=rf"theta\[1\] {message}") as caught:
             self.make(theta)
         assert len(caught) == 1
+
+    @pytest.mark.parametrize("values", [[0.0, 1.0], [-1.0, 1.0], [0.0, 7.0, 30.0]])
+    def test_whole_numbers_are_refused(self, values):
+        rng = np.random.default_rng(0)
+        theta = np.stack([rng.normal(size=400), rng.choice(values, 400)], 1)
+        with pytest.raises(
+            ValueError, match=r"Expected theta\[1\] with .*CategoricalPosterior for"
+        ):
+            self.make(theta)
 
     def test_continuous_ones_do_not(self):
         """float32 repeats some uniform numbers; tails and bounds are no atoms."""
