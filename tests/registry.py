@@ -113,6 +113,29 @@ class _Dirichlet:
         return self.frozen.rvs(n, random_state)
 
 
+class _Wishart:
+    """SciPy's Wishart distributions, for one matrix a row."""
+
+    def __init__(self, law, df, scale):
+        self.frozen = law(df, scale)
+
+    def logpdf(self, xs):
+        return self.frozen.logpdf(np.moveaxis(xs, 0, -1))
+
+    def rvs(self, n, random_state):
+        return self.frozen.rvs(n, random_state)
+
+
+def _wishart(eta):
+    scale = np.linalg.inv(-2 * (eta["x"] + eta["x"].T) / 2)
+    return _Wishart(scipy.stats.wishart, 2 * eta["log_det"] + 3, scale)
+
+
+def _inverse_wishart(eta):
+    scale = -2 * (eta["inverse"] + eta["inverse"].T) / 2
+    return _Wishart(scipy.stats.invwishart, -2 * eta["log_det"] - 3, scale)
+
+
 def _ordered_pair():
     """0 < eta1 < eta2, as the image of the plane."""
     triangle = TriangularAffine(jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]]))
@@ -161,6 +184,18 @@ FAMILIES = (
         lambda eta: scipy.stats.beta(eta["log_x"] + 1, eta["log_1mx"] + 1),
     ),
     FamilyCase("Dirichlet", lambda: nd.Dirichlet(3), {"log_x": (-0.5, 4.0)}, _Dirichlet),
+    FamilyCase(
+        "Wishart",
+        lambda: nd.families.Wishart(2),
+        {"log_det": (0.0, 4.0), "x": (-3.0, -0.5)},
+        _wishart,
+    ),
+    FamilyCase(
+        "InverseWishart",
+        lambda: nd.families.InverseWishart(2),
+        {"log_det": (-7.0, -4.0), "inverse": (-3.0, -0.5)},
+        _inverse_wishart,
+    ),
     FamilyCase(
         "DirichletPrior",
         lambda: nd.DirichletPrior(2),
@@ -337,6 +372,7 @@ PARTS = (
     nd.networks.ResidualProcess,
     nd.posterior.SeriesEmbedding,
     nd.posterior.SetEmbedding,
+    nd.families.PositiveDefinite,
     nd.families.SphereProjection,
     nd.networks.Standardization,
     nd.networks.TaylorBase,

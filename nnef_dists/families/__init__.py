@@ -74,6 +74,7 @@ from nnef_dists.families._unconstrained import (
     unconstrained_logdensity as unconstrained_logdensity,
 )
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
+from nnef_dists.families._wishart import InverseWishart, PositiveDefinite, Wishart
 
 __all__ = [
     "AbstractAngularSupport",
@@ -110,6 +111,7 @@ __all__ = [
     "GammaShapePrior",
     "GaussianNatural1D",
     "IntervalConstraint",
+    "InverseWishart",
     "Ising",
     "LaplaceProduct",
     "LatticePhi4",
@@ -121,6 +123,7 @@ __all__ = [
     "Poisson",
     "Polyhedron",
     "Polynomial1D",
+    "PositiveDefinite",
     "ProductDomain",
     "RectifiedGaussian",
     "Scaling",
@@ -129,6 +132,7 @@ __all__ = [
     "Spins",
     "SteinFunctions",
     "VonMisesHarmonic",
+    "Wishart",
     "check_symmetry",
     "domain",
     "edge",
