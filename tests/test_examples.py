@@ -229,11 +229,11 @@ def test_florentine_marriages(example, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_mixture(example, tmp_path, capsys):
-    example("inference/mixture", "--out", tmp_path, "--observations", "8")
+    example("inference/mixture", "--out", tmp_path)
     printed = capsys.readouterr().out
     assert abs(float(re.search(r"less log joint: (\S+);", printed)[1])) < 1e-9
     evidence, bound = map(float, re.search(r"evidence (\S+), .* (\S+)\n", printed).groups())
-    assert evidence - 1 < bound < evidence
+    assert evidence - 0.5 < bound < evidence
     assert float(re.search(r"component off by at most (\S+)", printed)[1]) < 0.15
     assert [path.name for path in tmp_path.iterdir()] == ["mixture.png"]
 

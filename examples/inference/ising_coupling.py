@@ -14,6 +14,7 @@ The truth is a grid of J, with the spins summed at each. Mean field of the spins
 
 import argparse
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,8 @@ def log_normalizer(coupling):
 class Coupling(nd.ExponentialFamily):
     """exp(eta1 J + eta2 J^2 + eta3 A(J)): conjugate to the coupling of an Ising model."""
 
-    x_shape = ()
-    natural_domain = nd.domain(square=nd.negative)
+    x_shape: ClassVar[tuple[int, ...]] = ()
+    natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(square=nd.negative)
 
     def compute_stats(self, x):
         """Returns J, J^2 and A(J)."""
@@ -46,8 +47,8 @@ class Coupling(nd.ExponentialFamily):
 class FieldAtEachSite(nd.ExponentialFamily):
     """exp(sum_i h_i x_i + J bonds(x))."""
 
-    x_shape = (SIZE, SIZE)
-    natural_domain = nd.domain()
+    x_shape: ClassVar[tuple[int, ...]] = (SIZE, SIZE)
+    natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain()
 
     @property
     def support(self):
@@ -170,13 +171,12 @@ def draw(x, y, results):
     """The picture, its observation, and E[x] by all methods."""
     figure = Figure(figsize=(10, 2.6), layout="constrained")
     pictures = {"spins": x, "observed": y} | {name: found[2] for name, found in results.items()}
-    for axes, (name, picture) in zip(
-        figure.subplots(1, len(pictures)), pictures.items(), strict=True
-    ):
-        image = axes.imshow(picture, cmap="RdBu_r", vmin=-1, vmax=1)
+    panels = figure.subplots(1, len(pictures))
+    for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
+        axes.imshow(picture, cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_title(name, fontsize=9)
         axes.set(xticks=[], yticks=[])
-    figure.colorbar(image, ax=figure.axes, shrink=0.8, label="E[x]")
+    figure.colorbar(panels[0].images[0], ax=figure.axes, shrink=0.8, label="E[x]")
     return figure
 
 

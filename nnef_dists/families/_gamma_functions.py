@@ -12,6 +12,7 @@ Reference:
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
@@ -31,6 +32,7 @@ def log_gamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.where(a >= _LARGE, series, exact)
 
 
+@jax.jit
 def log_factorial(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Returns log x! = log Gamma(x + 1) for x > -1, to rounding."""
     a = x + 1

@@ -99,8 +99,8 @@ def _edges(adjacency: Array, decay: float) -> Array:
 
 
 def _two_stars(adjacency: Array, decay: float) -> Array:
-    degree = jnp.sum(adjacency, 0)
-    return jnp.sum(degree * (degree - 1)) / 2
+    # Affine in each entry: the squares of entries cancel.
+    return (jnp.sum(jnp.sum(adjacency, 0) ** 2) - jnp.sum(adjacency**2)) / 2
 
 
 def _triangles(adjacency: Array, decay: float) -> Array:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nnef_dists.families import Counts, ExponentialFamily
+from nnef_dists.sampling._smooth import is_smooth
 
 # Nodes of a panel. A panel of at most as many counts is summed term by term.
 NODES = 16
@@ -18,6 +19,9 @@ _DEGREE = 13
 LEAST = int(math.log2(NODES))
 # Panels of up to 2^44 counts.
 LEVELS = 45
+# Panels of 16 counts, if T is not smooth.
+_MOST_SHORT = 2048
+_COMPARISONS = frozenset({"eq", "ne"})
 
 
 @functools.cache
@@ -67,11 +71,28 @@ def _sums(level: int) -> np.ndarray:
     return sums
 
 
-@functools.cache
-def first_panels(family: ExponentialFamily) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Returns starts and levels of panels that cover all counts, and whether they end at the last.
+class FirstPanels(NamedTuple):
+    """Panels before any is halved.
 
-    Lengths double from 16 on, as long as T is finite.
+    Attributes:
+        starts: Their first counts, `(panels,)`.
+        levels: The logarithms to base 2 of their lengths, `(panels,)`.
+        is_complete: Whether they end at the last count.
+        is_smooth: Whether T and log h are smooth as far as their program shows.
+    """
+
+    starts: np.ndarray
+    levels: np.ndarray
+    is_complete: bool
+    is_smooth: bool
+
+
+@functools.cache
+def first_panels(family: ExponentialFamily) -> FirstPanels:
+    """Returns panels that cover all counts, or the first 2^15 if T is not smooth.
+
+    Lengths double from 16 on, as long as T is finite. If the program of T has comparisons,
+    remainders and the like, its jumps may be between any nodes: all panels are of 16 counts then.
 
     Args:
         family: A family whose support is `Counts`.
@@ -81,8 +102,8 @@ def first_panels(family: ExponentialFamily) -> tuple[np.ndarray, np.ndarray, boo
     """
     support = counts_of(family)
     starts, levels, x = [], [], support.lower
-    level = LEAST
-    while len(starts) < 2 * LEVELS and level < LEVELS:
+    level, smooth = LEAST, _is_smooth(family)
+    while len(starts) < (2 * LEVELS if smooth else _MOST_SHORT) and level < LEVELS:
         left = math.inf if support.upper is None else support.upper + 1 - x
         if left <= 0:
             break
@@ -98,7 +119,7 @@ def first_panels(family: ExponentialFamily) -> tuple[np.ndarray, np.ndarray, boo
         starts.append(x)
         levels.append(level)
         x += 2**level
-        level += len(starts) > 1
+        level += smooth and len(starts) > 1
     nodes = np.asarray(starts, float)[:, None] + rules()[0][np.asarray(levels)]
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         stats = jax.vmap(family.sufficient_statistics)(jnp.asarray(nodes.ravel()))
@@ -116,7 +137,16 @@ def first_panels(family: ExponentialFamily) -> tuple[np.ndarray, np.ndarray, boo
     whole = np.asarray(finite.all((1, 2)))
     known = len(whole) if whole.all() else int(np.argmin(whole))
     is_complete = known == len(whole) and support.upper is not None
-    return np.asarray(starts[:known], float), np.asarray(levels[:known]), is_complete
+    return FirstPanels(
+        np.asarray(starts[:known], float), np.asarray(levels[:known]), is_complete, smooth
+    )
+
+
+def _is_smooth(family: ExponentialFamily) -> bool:
+    def parts(x):
+        return family.sufficient_statistics(x), family.log_base_measure(x)
+
+    return is_smooth(parts, jax.ShapeDtypeStruct((), jnp.result_type(float)), _COMPARISONS)
 
 
 def counts_of(family: ExponentialFamily) -> Counts:

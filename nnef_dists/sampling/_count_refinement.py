@@ -94,6 +94,17 @@ def panel_sums(logs: Any, start: Array, level: Array) -> tuple[Array, Array, Arr
     return largest, jnp.stack([halves[..., 0], second], -1), seen
 
 
+def short_panels(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], starts: np.ndarray, levels: np.ndarray
+) -> Panels:
+    """Returns panels that are summed term by term."""
+    start, level = jnp.asarray(starts, eta.dtype), jnp.asarray(levels, jnp.int32)
+    values = log_weights_of(family, eta, panel_nodes(start, level)[0])
+    logs = jax.nn.logsumexp(values + panel_nodes(start, level)[1], axis=1)
+    none, seen = jnp.full_like(logs, -jnp.inf), jnp.max(values, 1)
+    return Panels(start, level, none, jnp.stack([logs, none], 1), seen, seen)
+
+
 def refine_panels(
     family: ExponentialFamily, eta: Float[Array, " eta_dim"], starts: np.ndarray, levels: np.ndarray
 ) -> Panels:

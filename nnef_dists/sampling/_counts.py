@@ -20,6 +20,7 @@ from nnef_dists.sampling._count_refinement import (
     log_weights_of,
     panel_sums,
     refine_panels,
+    short_panels,
 )
 from nnef_dists.sampling._density import ROUNDING
 from nnef_dists.sampling._line import NOWHERE
@@ -57,8 +58,10 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
 
     The counts are cut into panels of 2^k, from 16 at the lower end to 2^44 far out. A rule of 16
     nodes sums each; the panels that differ most from their halves are halved, down to 16 counts,
-    which are summed one by one. Nodes are counts, so that T may be any function of them. The modes
-    are looked for between the nodes of the first panels.
+    which are summed one by one. The modes are looked for between the nodes of the first panels.
+
+    If the program of T has comparisons, remainders and the like, no rule sees all of its jumps: the
+    first 2^15 counts are summed one by one, and what the last half of them weighs is in the error.
 
     Derivatives in eta are those of the sum at fixed nodes, to any order: A has the gradient E[T].
 
@@ -73,9 +76,9 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
     Raises:
         ValueError: If the support is another one, or T is not finite on it.
     """
-    starts, levels, is_complete = first_panels(family)
+    starts, levels, is_complete, is_smooth = first_panels(family)
     fixed = lax.stop_gradient(eta)
-    panels = refine_panels(family, fixed, starts, levels)
+    panels = (refine_panels if is_smooth else short_panels)(family, fixed, starts, levels)
     top = jnp.max(panels.peak)
 
     # Halves of all panels: nodes that stay where they are when eta moves.
@@ -95,14 +98,17 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
     z = (jax.vmap(jax.vmap(family.sufficient_statistics))(ends) - mean) / sd
     left = panels.errors(log_partition) * (1 + jnp.max(z**2, (1, 2)))
     error = jnp.sum(jnp.where(panels.peak > -jnp.inf, left, 0))
-    if not is_complete:
-        error += _tail(
-            family, fixed, float(starts[-1] + 2.0 ** levels[-1] - 1), log_partition, mean, sd
-        )
+    log_mass = jax.nn.logsumexp(panels.halves, axis=1) - log_partition
+    if not is_complete and is_smooth:
+        end = float(starts[-1] + 2.0 ** levels[-1] - 1)
+        error += _tail(family, fixed, end, log_partition, mean, sd)
+    elif not is_complete:
+        # Of jumps that may come, no more is known than that the last half is not heavier.
+        mass = jnp.exp(log_mass) * (1 + jnp.max(z**2, (1, 2)))
+        error += jnp.sum(mass[len(starts) // 2 :])
     at = jnp.argmax(panels.peak)
     error += ROUNDING * log_rounding(family, fixed, panels.start[at])
     error = jnp.where(jnp.isnan(error), jnp.inf, lax.stop_gradient(error))
-    log_mass = jax.nn.logsumexp(panels.halves, axis=1) - log_partition
     return CountsRule(mean, covariance, log_partition, error, panels.start, panels.level, log_mass)
 
 

@@ -1,13 +1,15 @@
 """Which sites of a discrete x are updated together in Gibbs sampling."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jaxtyping import Array, Float
 
 from nnef_dists.families import AbstractFiniteSupport, ExponentialFamily
 
@@ -15,10 +17,37 @@ from nnef_dists.families import AbstractFiniteSupport, ExponentialFamily
 _PROBES = 4
 # Of the largest change of T: a smaller one is rounding.
 _TOLERANCE = 1e-9
-# Pairs of sites whose second differences are computed; of more sites each is its own color.
-_MOST_PAIRS = 2**20
 # Changes of T in one block.
 _BLOCK = 2**16
+# Primitives that make polynomials of polynomials, beside divisions by constants and powers.
+_POLYNOMIAL = {
+    "add",
+    "add_any",
+    "broadcast_in_dim",
+    "concatenate",
+    "copy",
+    "cumsum",
+    "dot_general",
+    "dynamic_slice",
+    "dynamic_update_slice",
+    "expand_dims",
+    "gather",
+    "mul",
+} | {
+    "neg",
+    "pad",
+    "reduce_prod",
+    "reduce_sum",
+    "reshape",
+    "rev",
+    "scatter",
+    "scatter-add",
+    "scatter_add",
+}
+_POLYNOMIAL |= {"slice", "split", "square", "squeeze", "sub", "transpose"}
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint"}
+
+_Function = Callable[[Array], Array]
 
 
 class GibbsPlan(NamedTuple):
@@ -39,8 +68,9 @@ class GibbsPlan(NamedTuple):
 def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
     """Finds the colors of a family at random points, in double precision.
 
-    Sites interact if the second derivative of T or log h in both is not zero, or the second
-    difference where T is not affine in each entry.
+    If T and log h are polynomials that are affine in each entry, sites interact whose second
+    derivative is not zero. For other statistics each site is a color of its own: which of them
+    interact cannot be seen at a few points.
 
     Args:
         family: A family with a finite support.
@@ -72,13 +102,21 @@ def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
         def combined(x):
             return rows(x) @ weights
 
-        is_affine, unit = _is_affine(combined, points, values)
-        if is_affine:
-            inside = jnp.asarray(rng.uniform(values[0], values[-1], (2, n)))
-            coupled = _coupled_by_derivatives(combined, inside, unit)
-        else:
-            coupled = _coupled_by_differences(combined, points, values, unit)
-    return GibbsPlan(_color(coupled), is_affine)
+        one = jax.ShapeDtypeStruct((n,), points.dtype)
+        is_floating = jnp.issubdtype(points.dtype, jnp.floating)
+        if not (is_floating and _is_polynomial(jax.make_jaxpr(combined)(one).jaxpr)):
+            return _one_by_one(n)
+        # Of a polynomial, random real points tell all.
+        inside = jnp.asarray(rng.uniform(values[0], values[-1], (_PROBES, n)))
+        is_affine, unit = _is_affine(combined, inside)
+        if not is_affine:
+            return _one_by_one(n)
+        return GibbsPlan(_color(_coupled(combined, inside, unit)), True)
+
+
+def _one_by_one(n: int) -> GibbsPlan:
+    """Returns the plan in which each site has a color of its own, right for any T."""
+    return GibbsPlan(np.arange(n)[:, None], False)
 
 
 def finite_support(family: ExponentialFamily) -> AbstractFiniteSupport:
@@ -97,36 +135,59 @@ def finite_support(family: ExponentialFamily) -> AbstractFiniteSupport:
     return support
 
 
-def _is_affine(combined, points, values) -> tuple[bool, float]:
-    """Returns whether a function is affine in each entry, and the size of its changes."""
-    if not jnp.issubdtype(points.dtype, jnp.floating):
-        return False, 1.0
+def _is_polynomial(jaxpr: Jaxpr, varies: list[bool] | None = None) -> bool:
+    """Returns whether a program makes polynomials of its inputs, as far as it shows.
+
+    A jump, such as that of a comparison, may be at points that no random point is close to.
+    """
+    varies = [True] * len(jaxpr.invars) if varies is None else varies
+    varying = {v for v, does in zip(jaxpr.invars, varies, strict=True) if does}
+    for equation in jaxpr.eqns:
+        inputs = [not isinstance(v, Literal) and v in varying for v in equation.invars]
+        if not any(inputs):
+            continue
+        varying.update(equation.outvars)
+        name, params = equation.primitive.name, equation.params
+        inner = [part for part in params.values() if isinstance(part, ClosedJaxpr)]
+        if name in _CALLS and len(inner) == 1:
+            if not _is_polynomial(inner[0].jaxpr, inputs):
+                return False
+        elif name == "integer_pow":
+            if params["y"] < 0:
+                return False
+        elif name == "div":
+            if inputs[1]:
+                return False
+        elif name == "convert_element_type":
+            if not jnp.issubdtype(params["new_dtype"], jnp.floating):
+                return False
+        elif name not in _POLYNOMIAL:
+            return False
+    return True
+
+
+def _is_affine(combined: _Function, points: Float[Array, "k n"]) -> tuple[bool, float]:
+    """Returns whether a polynomial is affine in each entry, and the size of its changes."""
     worst, unit = 0.0, 0.0
     for x in points:
-        slopes = np.asarray(jax.grad(combined)(x))
-        value = float(combined(x))
-        for v in (values[0], values[-1]):
-            moved = _moved(combined, x, v)
-            expected = np.asarray((v - x) * slopes)
-            unit = max(unit, float(np.max(np.abs(moved - value))))
-            worst = max(worst, float(np.max(np.abs(moved - value - expected))))
+        slopes, value = np.asarray(jax.grad(combined)(x)), float(combined(x))
+        moved = lax.map(
+            lambda site, x=x: combined(x.at[site].add(1)),
+            jnp.arange(len(x)),
+            batch_size=_block(len(x)),
+        )
+        change = np.asarray(moved) - value
+        unit = max(unit, float(np.max(np.abs(change))), float(np.max(np.abs(slopes))))
+        worst = max(worst, float(np.max(np.abs(change - slopes))))
     return worst <= _TOLERANCE * max(unit, 1e-300), unit
-
-
-def _moved(combined, x, value) -> np.ndarray:
-    """Returns the function where each entry in turn has a value."""
-
-    def one(site):
-        return combined(x.at[site].set(value))
-
-    return np.asarray(lax.map(one, jnp.arange(len(x)), batch_size=_block(len(x))))
 
 
 def _block(sites: int) -> int:
     return max(1, min(sites, _BLOCK // sites))
 
 
-def _coupled_by_derivatives(combined, points, unit: float) -> np.ndarray:
+def _coupled(combined: _Function, points: Float[Array, "k n"], unit: float) -> np.ndarray:
+    """Returns which pairs of entries have a second derivative, `(n, n)`."""
     coupled = np.zeros((points.shape[1],) * 2, bool)
     for x in points:
 
@@ -137,35 +198,6 @@ def _coupled_by_derivatives(combined, points, unit: float) -> np.ndarray:
         hessian = lax.map(row, jnp.arange(len(x)), batch_size=_block(len(x)))
         coupled |= np.abs(np.asarray(hessian)) > _TOLERANCE * unit
     return coupled
-
-
-def _coupled_by_differences(combined, points, values, unit: float) -> np.ndarray:
-    n = points.shape[1]
-    if n * n > _MOST_PAIRS:
-        return np.ones((n, n), bool)
-    coupled = np.zeros((n, n), bool)
-    for x in points:
-        # Each entry moves to another of its values.
-        other = jnp.where(x == values[0], values[-1], values[0]).astype(x.dtype)
-        unit = max(unit, float(np.max(np.abs(_moved_to(combined, x, other) - combined(x)))))
-
-        def row(site, x=x, other=other):
-            one = x.at[site].set(other[site])
-            change = _changes(combined, one, other) - _changes(combined, x, other)
-            return change
-
-        second = np.array(lax.map(row, jnp.arange(n)))
-        np.fill_diagonal(second, 0)
-        coupled |= np.abs(second) > _TOLERANCE * unit
-    return coupled | coupled.T
-
-
-def _changes(combined, x, other) -> Array:
-    return jax.vmap(lambda i: combined(x.at[i].set(other[i])))(jnp.arange(len(x))) - combined(x)
-
-
-def _moved_to(combined, x, other) -> np.ndarray:
-    return np.asarray(_changes(combined, x, other) + combined(x))
 
 
 def _color(coupled: np.ndarray) -> np.ndarray:

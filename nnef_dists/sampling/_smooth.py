@@ -23,7 +23,7 @@ _BREAKING = {
     "max",
 } | {"min", "reduce_max", "reduce_min", "rem", "round", "sign", "sort"}
 # Smooth functions that are written with them.
-_SMOOTH = {"logaddexp", "logaddexp2", "log_ndtr"}
+_SMOOTH = {"logaddexp", "logaddexp2", "log_ndtr", "log_factorial"}
 # Primitives with positive values, and those that keep the sign of all inputs.
 _POSITIVE = {"exp", "exp2", "logistic", "square"}
 _KEEPING_SIGN = {
@@ -36,21 +36,26 @@ _KEEPING_SIGN = {
 } | {"reshape", "squeeze", "transpose"}
 
 
-def is_smooth(function: Callable[[Array], Any], x: jax.ShapeDtypeStruct) -> bool:
+def is_smooth(
+    function: Callable[[Array], Any],
+    x: jax.ShapeDtypeStruct,
+    breaking: frozenset[str] = frozenset(),
+) -> bool:
     """Returns whether the program of a function has no primitive that may break it.
 
     Args:
         function: The function.
         x: The shape and the dtype of its argument.
+        breaking: More primitives that break it, such as `eq`, which counts on whole numbers.
 
     Returns:
         Whether it is smooth. False also for smooth functions that are written with comparisons.
     """
     jaxpr = jax.make_jaxpr(function)(x).jaxpr
-    return _is_smooth(jaxpr, [True] * len(jaxpr.invars))
+    return _is_smooth(jaxpr, [True] * len(jaxpr.invars), _BREAKING | breaking)
 
 
-def _is_smooth(jaxpr: Jaxpr, varies: list[bool]) -> bool:
+def _is_smooth(jaxpr: Jaxpr, varies: list[bool], breaking: frozenset[str] | set[str]) -> bool:
     varying = {v for v, does in zip(jaxpr.invars, varies, strict=True) if does}
     positive, live = set(), _live_equations(jaxpr)
     for index, equation in enumerate(jaxpr.eqns):
@@ -64,14 +69,15 @@ def _is_smooth(jaxpr: Jaxpr, varies: list[bool]) -> bool:
             positive.update(equation.outvars)
         if index not in live or (name in ("abs", "sign") and is_positive):
             continue
-        if name in _BREAKING:
+        if name in breaking:
             return False
         for inner in _inner_jaxprs(equation.params):
             if inner.debug_info.func_name in _SMOOTH:
                 continue
             # Loops and branches order their inputs differently.
             is_call = len(inner.invars) == len(inputs)
-            if not _is_smooth(inner, inputs if is_call else [True] * len(inner.invars)):
+            taken = inputs if is_call else [True] * len(inner.invars)
+            if not _is_smooth(inner, taken, breaking):
                 return False
     return True
 

@@ -22,11 +22,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
 import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.counts import conway_truth
 from tests.spins import ising_truth
 
 REPEATS = 3
@@ -43,22 +43,6 @@ def measure(function, *args):
         jax.block_until_ready(function(*args))
         seconds.append(time.process_time() - clock)
     return first, float(np.median(seconds))
-
-
-def conway_truth(eta):
-    """A, means and standard deviations by sums of all terms, with 64 bits of mantissa."""
-    mode = math.exp(eta[0] / -eta[1])
-    sd = math.sqrt(mode / -eta[1]) + 10 / eta[1] ** 2
-    x = np.arange(max(0, int(mode - 45 * sd)), int(mode + 45 * sd) + 3000, dtype=np.longdouble)
-    steps = np.log(np.maximum(x, 1))
-    steps[0] = scipy.special.gammaln(float(x[0] + 1))
-    stats = np.stack([x, np.cumsum(steps)], 1)
-    logs = stats @ np.asarray(eta, np.longdouble)
-    p = np.exp(logs - logs.max())
-    log_partition, p = logs.max() + np.log(p.sum()), p / p.sum()
-    mean = p @ stats
-    found = log_partition, mean, np.sqrt(p @ (stats - mean) ** 2)
-    return tuple(np.asarray(part, float) for part in found)
 
 
 def counts(options):
@@ -183,7 +167,9 @@ def peer_mean(family, eta, seconds):
     from numpyro.infer import MCMC, NUTS, DiscreteHMCGibbs
 
     def model():
-        bits = numpyro.sample("bits", dist.Bernoulli(0.5).expand(family.x_shape).to_event(2))
+        rows, columns = family.x_shape
+        with numpyro.plate("columns", columns, dim=-1), numpyro.plate("rows", rows, dim=-2):
+            bits = numpyro.sample("bits", dist.Bernoulli(0.5))
         # The kernel asks for a continuous site.
         numpyro.sample("unused", dist.Normal())
         numpyro.factor("density", jnp.sum(eta * family.sufficient_statistics(2.0 * bits - 1)))

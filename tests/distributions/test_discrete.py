@@ -11,6 +11,7 @@ import scipy.special
 
 import nnef_dists as nd
 from nnef_dists.sampling import states_table, sum_states
+from tests.counts import conway_truth
 from tests.registry import DISCRETE
 
 KEY = jax.random.key(0)
@@ -35,6 +36,7 @@ class AnyCounts(nd.ExponentialFamily):
         return {
             "zipf": lambda: {"log_x": jnp.log(x)},
             "inflated": lambda: {"zero": (x == 0) * 1.0, "even": (x % 2 == 0) * 1.0, "x": x},
+            "comb": lambda: {"spikes": (x % 1000 == 7) * 40.0, "x": x},
             "two": lambda: {"wells": (x - 30) ** 2 * (x - 70_000) ** 2 * 1e-9, "x": x},
         }[self.kind]()
 
@@ -48,22 +50,6 @@ def truth(log_weights, stats):
     p = np.exp(log_weights - log_partition)
     mean = p @ stats
     return log_partition, mean, np.sqrt(p @ (stats - mean) ** 2)
-
-
-def conway_truth(eta):
-    mode = math.exp(eta[0] / -eta[1])
-    sd = math.sqrt(mode / -eta[1]) + 10 / eta[1] ** 2
-    x = np.arange(max(0, int(mode - 45 * sd)), int(mode + 45 * sd) + 3000, dtype=np.longdouble)
-    # eta . T may be 5e6: doubles have too few digits for its sums.
-    steps = np.log(np.maximum(x, 1))
-    steps[0] = scipy.special.gammaln(float(x[0] + 1))
-    stats = np.stack([x, np.cumsum(steps)], 1)
-    logs = stats @ np.asarray(eta, np.longdouble)
-    p = np.exp(logs - logs.max())
-    log_partition, p = logs.max() + np.log(p.sum()), p / p.sum()
-    mean = p @ stats
-    found = log_partition, mean, np.sqrt(p @ (stats - mean) ** 2)
-    return tuple(np.asarray(part, float) for part in found)
 
 
 class TestSummation:
@@ -118,6 +104,18 @@ class TestSummation:
         _, mean, sd = truth(stats @ np.asarray(eta) - scipy.special.gammaln(x + 1), stats)
         found = nd.Summation(AnyCounts("inflated")).mean(jnp.array(eta))
         np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-6 * sd.max())
+
+    def test_spikes_between_nodes_count_or_are_refused(self):
+        q = nd.Summation(AnyCounts("comb"))
+        x = np.arange(2_000_000.0)
+        stats = np.stack([(x % 1000 == 7) * 40.0, x], 1)
+        for slope in (-0.01, -0.005):
+            _, mean, sd = truth(stats @ np.array([1.0, slope]), stats)
+            found = q.mean(jnp.array([1.0, slope]))
+            assert abs(found[1] - mean[1]) < 1e-4 * sd[1]
+        # Here a third of the mass is beyond the counts that are summed.
+        with pytest.raises(ValueError, match="converges to 1e-3"):
+            q.mean(jnp.array([1.0, -1e-4]))
 
     @pytest.mark.parametrize("eta", [(-1.0, 0.0), (-1.0, 1e-4), (-1e-3, 0.0)])
     def test_narrow_modes_far_apart_count(self, eta):

@@ -18,6 +18,36 @@ RANGES = {"x": (-0.5, 0.5), "neighbors": (0.0, 0.5)}
 CONFIG = nd.HMCConfig(chains=8, warmup=100, draws=200, min_ess=200.0, tile=8)
 
 
+class Unanimous(nd.ExponentialFamily):
+    """A statistic that jumps at points which no random point is close to."""
+
+    x_shape = (20,)
+    natural_domain = nd.domain()
+
+    @property
+    def support(self):
+        return nd.families.Bits(20)
+
+    def compute_stats(self, x):
+        return {"x": jnp.sum(x), "all": (jnp.sum(x) == 20).astype(x.dtype)}
+
+
+class Potts(nd.ExponentialFamily):
+    """Neighbors of a chain that agree, of four categories, and a rare pair of them."""
+
+    x_shape = (6,)
+    natural_domain = nd.domain()
+
+    @property
+    def support(self):
+        return nd.families.Categories(4, 6)
+
+    def compute_stats(self, x):
+        pair = (x[:-1] == 2) & (x[1:] == 3)
+        agree = jnp.sum(x[1:] == x[:-1])
+        return {"agree": agree.astype(float), "pair": jnp.sum(pair).astype(float)}
+
+
 @functools.cache
 def grid_labels():
     etas = GRID.sample_eta(KEY, 8, RANGES)
@@ -37,16 +67,18 @@ class TestPlan:
             family = nd.families.ExponentialRandomGraph(6, statistics)
             plan = gibbs_plan(family)
             pairs = np.stack(np.triu_indices(6, 1), 1)
-            assert plan.is_affine == (statistics[1] == "triangles") or plan.is_affine
+            assert plan.is_affine
             assert len(plan.colors) <= 9
             for color in plan.colors:
                 nodes = pairs[color[color < 15]].ravel()
                 assert len(set(nodes)) == len(nodes)
 
-    def test_other_statistics_are_flipped_exactly(self):
-        assert not gibbs_plan(
-            nd.families.ExponentialRandomGraph(5, ("edges", "shared_partners"))
-        ).is_affine
+    def test_other_statistics_are_updated_one_by_one(self):
+        partners = nd.families.ExponentialRandomGraph(5, ("edges", "shared_partners"))
+        for family in (partners, Unanimous(), Potts()):
+            plan = gibbs_plan(family)
+            assert not plan.is_affine
+            assert plan.colors.shape == (family.support.sites, 1)
 
     def test_statistics_have_to_be_finite(self):
         class Infinite(nd.ExponentialFamily):
@@ -149,6 +181,19 @@ class TestGibbsLabels:
         assert set(np.unique(x)) == {-1, 1}
         _, mean, sd = ising_truth(eta, (6, 5))
         stats = jax.vmap(GRID.sufficient_statistics)(x)
+        assert np.max(np.abs(stats.mean(0) - mean) / sd) < 0.2
+
+    @pytest.mark.parametrize(
+        ("family", "eta"), [(Unanimous(), (1.0, 4.0)), (Potts(), (0.3, 1.5))], ids=["bits", "Potts"]
+    )
+    def test_statistics_with_comparisons(self, family, eta):
+        eta = jnp.array(eta)
+        x, label = nd.moments.sample_gibbs(KEY, family, eta, 1600, CONFIG)
+        q = nd.Enumeration(family)
+        mean, sd = q.mean(eta), jnp.sqrt(jnp.diagonal(q.covariance(eta)))
+        assert label.status == Status.OK
+        assert np.max(np.abs(label.mean - mean) / label.standard_error) < 4
+        stats = jax.vmap(family.sufficient_statistics)(x)
         assert np.max(np.abs(stats.mean(0) - mean) / sd) < 0.2
 
     def test_the_log_partition_is_annealed(self):
