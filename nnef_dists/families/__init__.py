@@ -47,6 +47,7 @@ from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
 from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 from nnef_dists.families._polynomial import Polynomial1D
+from nnef_dists.families._positive_definite import PositiveDefinite
 from nnef_dists.families._random_graph import AbstractRandomGraph, ExponentialRandomGraph
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
 from nnef_dists.families._spins import Ising, PairwiseBinary
@@ -74,7 +75,7 @@ from nnef_dists.families._unconstrained import (
     unconstrained_logdensity as unconstrained_logdensity,
 )
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
-from nnef_dists.families._wishart import InverseWishart, PositiveDefinite, Wishart
+from nnef_dists.families._wishart import InverseWishart, Wishart
 
 __all__ = [
     "AbstractAngularSupport",

@@ -6,8 +6,6 @@ from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
-from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
 
 from nnef_dists._ranges import check_integer
@@ -15,47 +13,14 @@ from nnef_dists.families._boundary import log_indicator
 from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._gamma_functions import (
+    HALF_LOG_TWO_PI,
+    digamma_remainder,
+    log_gamma_remainder,
+    log_ratio,
+)
 from nnef_dists.families._negative_definite import negative_definite
-from nnef_dists.families._support import AbstractSupport
-
-
-@final
-class PositiveDefinite(AbstractSupport):
-    """Symmetric positive definite d x d matrices: X = L L^T, with L lower triangular.
-
-    The coordinates are the entries of L row by row, those of the diagonal as logarithms. Densities
-    are with respect to the Lebesgue measure of the lower triangle of X.
-
-    Args:
-        d: The number of rows, at least 1.
-
-    Raises:
-        ValueError: If `d < 1`.
-
-    Reference:
-        Muirhead, *Aspects of Multivariate Statistical Theory* (1982), theorem 2.1.9.
-    """
-
-    d: int = eqx.field(static=True)
-
-    def __init__(self, d: int):
-        self.d = check_integer("d", d, 1)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of u: `(d (d + 1) / 2,)`."""
-        return (self.d * (self.d + 1) // 2,)
-
-    def transform_and_log_det(
-        self, u: Float[Array, " n"]
-    ) -> tuple[Float[Array, "d d"], Float[Array, ""]]:
-        """Returns the matrix, `(d, d)`, and the log Jacobian determinant, in nats."""
-        lower = jnp.zeros((self.d, self.d), u.dtype).at[jnp.tril_indices(self.d)].set(u)
-        logs = jnp.diag(lower)
-        factor = jnp.tril(lower, -1) + jnp.diag(jnp.exp(logs))
-        # The determinant of L -> X is 2^d prod L_ii^(d - i), i from 0 on; L_ii = exp(u_ii) adds 1.
-        powers = jnp.arange(self.d + 1, 1, -1, dtype=u.dtype)
-        return factor @ factor.T, jnp.sum(powers * logs) + self.d * math.log(2)
+from nnef_dists.families._positive_definite import PositiveDefinite, invert_definite
 
 
 class _AbstractWishart(AbstractNamedFamily):
@@ -68,14 +33,9 @@ class _AbstractWishart(AbstractNamedFamily):
         """The shape of one point: `(d, d)`."""
         return (self.d, self.d)
 
-    @property
-    def support(self) -> PositiveDefinite:
-        """Positive definite matrices."""
-        return PositiveDefinite(self.d)
-
     def log_base_measure(self, x: Float[Array, "d d"]) -> Float[Array, ""]:
-        """Returns 0, and -inf for matrices that are not positive definite."""
-        return log_indicator(jnp.all(jnp.isfinite(jnp.linalg.cholesky(x))), x[0, 0])
+        """Returns 0, and -inf for matrices that are not symmetric or not positive definite."""
+        return log_indicator(invert_definite(x)[2], x)
 
     @property
     def has_unit_base_measure(self) -> bool:
@@ -83,35 +43,40 @@ class _AbstractWishart(AbstractNamedFamily):
         return True
 
     @abstractmethod
-    def _shape_and_factor(
+    def _shape_and_form(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
-        """Returns a, where det(Y)^(a - (d + 1) / 2) is a factor of the density of Y, and chol(-H).
-
-        With it E[log det Y] = digamma_d(a) - log det(-H), and E[Y] = a (-H)^-1.
-        """
+        """Returns a, where det(Y)^(a - (d + 1) / 2) is a factor of the density of Y, and -H."""
 
     @final
     def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns A = log Gamma_d(a) - a log det(-H), in nats."""
-        a, factor = self._shape_and_factor(eta)
-        gammas = jnp.sum(gammaln(a - jnp.arange(self.d) / 2)) + self._log_pi
-        return gammas - 2 * a * jnp.sum(jnp.log(jnp.diag(factor)))
+        """Returns A = log Gamma_d(a) - a log det(-H), in nats.
+
+        Here a = eta1 + (d + 1) / 2, and a = -eta1 - (d + 1) / 2 for the inverse.
+        """
+        a, form = self._shape_and_form(eta)
+        shapes, rates = self._shapes(a), jnp.diag(jnp.linalg.cholesky(form)) ** 2
+        # Each term is the A of a gamma distribution: one of the chi-squares of Bartlett.
+        terms = shapes * (log_ratio(shapes, rates) - 1) - jnp.log(shapes) / 2
+        terms = terms + log_gamma_remainder(shapes) - (a - shapes) * jnp.log(rates)
+        return jnp.sum(terms) + self.d * HALF_LOG_TWO_PI + self._log_pi
 
     @property
     def _log_pi(self) -> float:
         return self.d * (self.d - 1) / 4 * math.log(math.pi)
 
+    def _shapes(self, a: Float[Array, ""]) -> Float[Array, " d"]:
+        return a - jnp.arange(self.d, dtype=a.dtype) / 2
+
     @final
     def _log_det_and_mean(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
-        """Returns E[log det Y] and E[Y]."""
-        a, factor = self._shape_and_factor(eta)
-        log_det = jnp.sum(digamma(a - jnp.arange(self.d) / 2))
-        log_det = log_det - 2 * jnp.sum(jnp.log(jnp.diag(factor)))
-        inverse = cho_solve((factor, True), jnp.eye(self.d, dtype=factor.dtype))
-        return log_det, a * (inverse + inverse.T) / 2
+        """Returns E[log det Y] = digamma_d(a) - log det(-H), and E[Y] = a (-H)^-1."""
+        a, form = self._shape_and_form(eta)
+        shapes, rates = self._shapes(a), jnp.diag(jnp.linalg.cholesky(form)) ** 2
+        log_det = jnp.sum(digamma_remainder(shapes) + log_ratio(shapes, rates))
+        return log_det, a * invert_definite(form)[0]
 
 
 @final
@@ -140,21 +105,25 @@ class Wishart(_AbstractWishart):
     def __init__(self, d: int):
         self.d = check_integer("d", d, 1)
 
+    @property
+    def support(self) -> PositiveDefinite:
+        """Positive definite matrices."""
+        return PositiveDefinite(self.d)
+
     def compute_stats(self, x: Float[Array, "d d"]) -> dict[str, Array]:
         """Returns log det X and X."""
-        return {"log_det": _log_det(x), "x": x}
+        return {"log_det": invert_definite(x)[1], "x": x}
 
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         """Returns E[log det X] and E[X]."""
         log_det, mean = self._log_det_and_mean(eta)
         return self.flatten_stats_or_eta({"log_det": log_det, "x": mean})
 
-    def _shape_and_factor(
+    def _shape_and_form(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
         parts = self.unflatten_stats_or_eta(self.check_eta(eta))
-        factor = jnp.linalg.cholesky(-negative_definite.matrix(parts["x"]))
-        return parts["log_det"] + (self.d + 1) / 2, factor
+        return parts["log_det"] + (self.d + 1) / 2, -negative_definite.matrix(parts["x"])
 
 
 @final
@@ -183,24 +152,23 @@ class InverseWishart(_AbstractWishart):
         """eta1 < -d, and a negative definite H."""
         return domain(log_det=interval(-math.inf, -float(self.d)), inverse=negative_definite)
 
+    @property
+    def support(self) -> PositiveDefinite:
+        """Positive definite matrices, by the factors of their inverses."""
+        return PositiveDefinite(self.d, inverse=True)
+
     def compute_stats(self, x: Float[Array, "d d"]) -> dict[str, Array]:
         """Returns log det X and the inverse of X."""
-        factor = jnp.linalg.cholesky(x)
-        inverse = cho_solve((factor, True), jnp.eye(self.d, dtype=x.dtype))
-        return {"log_det": _log_det(x), "inverse": inverse}
+        inverse, log_det, _ = invert_definite(x)
+        return {"log_det": log_det, "inverse": inverse}
 
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
         """Returns E[log det X] and E[X^-1]."""
         log_det, mean = self._log_det_and_mean(eta)
         return self.flatten_stats_or_eta({"log_det": -log_det, "inverse": mean})
 
-    def _shape_and_factor(
+    def _shape_and_form(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
         parts = self.unflatten_stats_or_eta(self.check_eta(eta))
-        factor = jnp.linalg.cholesky(-negative_definite.matrix(parts["inverse"]))
-        return -parts["log_det"] - (self.d + 1) / 2, factor
-
-
-def _log_det(x: Float[Array, "d d"]) -> Float[Array, ""]:
-    return 2 * jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(x))))
+        return -parts["log_det"] - (self.d + 1) / 2, -negative_definite.matrix(parts["inverse"])
