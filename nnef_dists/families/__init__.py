@@ -41,6 +41,7 @@ from nnef_dists.families._fisher_bingham import FisherBingham
 from nnef_dists.families._gamma import Gamma
 from nnef_dists.families._gamma_shape_prior import GammaShapePrior
 from nnef_dists.families._gaussian import GaussianNatural1D
+from nnef_dists.families._generalized_inverse_gaussian import GeneralizedInverseGaussian
 from nnef_dists.families._half_space import Polyhedron, half_space
 from nnef_dists.families._laplace_product import LaplaceProduct
 from nnef_dists.families._lattice_phi4 import LatticePhi4
@@ -74,6 +75,7 @@ from nnef_dists.families._unconstrained import support_dim as support_dim
 from nnef_dists.families._unconstrained import (
     unconstrained_logdensity as unconstrained_logdensity,
 )
+from nnef_dists.families._von_mises_fisher import VonMisesFisher
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
 from nnef_dists.families._wishart import InverseWishart, Wishart
 
@@ -111,6 +113,7 @@ __all__ = [
     "Gamma",
     "GammaShapePrior",
     "GaussianNatural1D",
+    "GeneralizedInverseGaussian",
     "IntervalConstraint",
     "InverseWishart",
     "Ising",
@@ -132,6 +135,7 @@ __all__ = [
     "SphereProjection",
     "Spins",
     "SteinFunctions",
+    "VonMisesFisher",
     "VonMisesHarmonic",
     "Wishart",
     "check_symmetry",
