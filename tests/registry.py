@@ -136,6 +136,31 @@ def _inverse_wishart(eta):
     return _Wishart(scipy.stats.invwishart, -2 * eta["log_det"] - 3, scale)
 
 
+def _generalized_inverse_gaussian(eta):
+    a, b = -2 * eta["x"], -2 * eta["inverse"]
+    return scipy.stats.geninvgauss(eta["log_x"] + 1, np.sqrt(a * b), scale=np.sqrt(b / a))
+
+
+def _rectified_normal(eta):
+    sd = np.sqrt(-0.5 / eta["x2"])
+    mean = eta["x"] * sd**2
+    return scipy.stats.truncnorm(-mean / sd, np.inf, mean, sd)
+
+
+class _VonMisesFisher:
+    """SciPy's von Mises-Fisher distribution, whose points are unit vectors to double precision."""
+
+    def __init__(self, eta):
+        kappa = np.linalg.norm(eta["x"])
+        self.frozen = scipy.stats.vonmises_fisher(eta["x"] / kappa, kappa)
+
+    def logpdf(self, xs):
+        return self.frozen.logpdf(xs / np.linalg.norm(xs, axis=-1, keepdims=True))
+
+    def rvs(self, n, random_state):
+        return self.frozen.rvs(n, random_state=random_state)
+
+
 def _ordered_pair():
     """0 < eta1 < eta2, as the image of the plane."""
     triangle = TriangularAffine(jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]]))
@@ -214,7 +239,19 @@ FAMILIES = (
         {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbors": (-0.5, 0.5)},
     ),
     FamilyCase(
-        "RectifiedGaussian", lambda: nd.RectifiedGaussian(), {"x": (-2, 2), "x2": (-2.0, -0.2)}
+        "RectifiedGaussian",
+        lambda: nd.RectifiedGaussian(),
+        {"x": (-2, 2), "x2": (-2.0, -0.2)},
+        _rectified_normal,
+    ),
+    FamilyCase(
+        "GeneralizedInverseGaussian",
+        lambda: nd.families.GeneralizedInverseGaussian(),
+        {"log_x": (-3.0, 3.0), "x": (-3.0, -0.3, "log"), "inverse": (-3.0, -0.3, "log")},
+        _generalized_inverse_gaussian,
+    ),
+    FamilyCase(
+        "VonMisesFisher", lambda: nd.families.VonMisesFisher(3), {"x": (-3, 3)}, _VonMisesFisher
     ),
     FamilyCase(
         "VonMisesHarmonic", lambda: nd.VonMisesHarmonic(2), {"cos": (-2, 2), "sin": (-2, 2)}

@@ -95,6 +95,11 @@ def _drop(
     return jnp.abs(order) * exp_remainder(toward) + excess * cosh_remainder(t)
 
 
+def _growth(t: Float[Array, ""], *_: Array) -> Float[Array, ""]:
+    """Returns the log of x^4 or x^-4: products of up to four statistics."""
+    return 4 * jnp.abs(t)
+
+
 def _mode_and_rule(
     eta: Float[Array, "3"],
 ) -> tuple[Float[Array, ""], Float[Array, ""], UnimodalRule]:
@@ -108,7 +113,7 @@ def _mode_and_rule(
         (size + jnp.abs(order)) / (2 * rate),
     )
     excess = w * (w / (size + jnp.abs(order)))
-    return mode, size, unimodal_rule(_drop, (order, excess), math.pi / 2)
+    return mode, size, unimodal_rule(_drop, _growth, (order, excess), math.pi / 2)
 
 
 def _deviations(t: Float[Array, " n"]) -> Float[Array, "3 n"]:

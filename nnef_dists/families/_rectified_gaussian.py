@@ -81,6 +81,11 @@ def _drop(t: Float[Array, "*n"], bend: Float[Array, ""]) -> Float[Array, "*n"]:
     return exp_remainder(t) + bend * jnp.expm1(t) ** 2
 
 
+def _growth(t: Float[Array, ""], _: Array) -> Float[Array, ""]:
+    """Returns the log of x^6, or of 1 near 0: products of up to three statistics."""
+    return 6 * jnp.maximum(t, 0)
+
+
 def _mode_and_rule(
     eta: Float[Array, "2"],
 ) -> tuple[Float[Array, ""], Float[Array, ""], UnimodalRule]:
@@ -89,7 +94,7 @@ def _mode_and_rule(
     size = jnp.hypot(linear, jnp.sqrt(8 * curvature)) + jnp.abs(linear)
     mode = jnp.where(linear > 0, size / (4 * curvature), 2 / size)
     bend = curvature * mode * mode
-    return mode, bend, unimodal_rule(_drop, (bend,), math.pi / 4)
+    return mode, bend, unimodal_rule(_drop, _growth, (bend,), math.pi / 4)
 
 
 def _deviations(t: Float[Array, " n"]) -> Float[Array, "2 n"]:

@@ -22,8 +22,6 @@ from jaxtyping import Array, Float
 _SHORTEST, _LONGEST = math.log(1e-20), math.log(1e3)
 # Each halves the uncertainty of an end: the last leaves 1%.
 _BISECTIONS = 13
-# Powers of exp |t| that products of two statistics may grow by.
-_TILT = 4.0
 _SERIES_TERMS = 14
 
 
@@ -52,7 +50,10 @@ class UnimodalRule(NamedTuple):
 
 
 def unimodal_rule(
-    drop: Callable[..., Array], parameters: tuple[Float[Array, ""], ...], strip: float
+    drop: Callable[..., Array],
+    growth: Callable[..., Array],
+    parameters: tuple[Float[Array, ""], ...],
+    strip: float,
 ) -> UnimodalRule:
     """Returns the rule for exp(-drop(t, *parameters)).
 
@@ -61,6 +62,8 @@ def unimodal_rule(
     Args:
         drop: The log-density at the mode less that at t: zero at t = 0, increasing on both sides,
             and analytic. It is called with t, `()` or `(n,)`.
+        growth: The log of a bound of the statistics' products, relative to those near the mode. It
+            is called like `drop`.
         parameters: Numbers that the density depends on.
         strip: The density is analytic where |Im t| < `strip`.
 
@@ -79,7 +82,8 @@ def unimodal_rule(
             low, high = bounds
             middle = (low + high) / 2
             distance = jnp.exp(middle)
-            within = drop(side * distance, *fixed) - _TILT * distance < 1.1 * digits
+            t = side * distance
+            within = drop(t, *fixed) - growth(t, *fixed) < 1.1 * digits
             return jnp.where(within, middle, low), jnp.where(within, high, middle)
 
         bounds = jnp.asarray(_SHORTEST, dtype), jnp.asarray(_LONGEST, dtype)

@@ -121,8 +121,13 @@ class _Radial(NamedTuple):
             rise = cosh_remainder(t)
             return q * (_log_remainder(rise + mode * jnp.sinh(t), stretch) + rise / stretch)
 
-        # The singularity nearest to the real line is at i pi / 2, and essential.
-        rule = unimodal_rule(drop, (mode, short), math.pi / 4)
+        def growth(t, mode, short):
+            # Of (s - m)^3, which is not above (1 - m)^3 to the right of the mode.
+            return 3 * jnp.minimum(2 * jnp.maximum(-t, 0), jnp.log(2 / short))
+
+        # The essential singularities at +-i pi / 2 act from a distance that grows with kappa, from
+        # none to pi / 4. The density is the narrower for it.
+        rule = unimodal_rule(drop, growth, (mode, short), 3 * math.pi / 8)
         return cls(mode, slope, _stretch(rule.t, short), rule)
 
     def moments(self, kappa: Float[Array, ""], d: int) -> tuple[Array, Array, Array]:
