@@ -184,6 +184,8 @@ def families() -> Iterator[Call]:
         nd.Gamma: {"shape": floats(), "rate": floats()},
         nd.Beta: {"a": floats(), "b": floats()},
         nd.Dirichlet: {"alpha": floats(3)},
+        nd.families.GeneralizedInverseGaussian: {"order": floats(), "a": floats(), "b": floats()},
+        nd.families.VonMisesFisher: {"direction": floats(3), "kappa": floats()},
         nd.FisherBingham: {"b": floats(3), "matrix": floats(3, 3)},
         nd.families.ConwayMaxwellPoisson: {"rate": floats(), "dispersion": floats()},
         nd.families.Categorical: {"probabilities": floats(4)},
@@ -225,6 +227,8 @@ def parts_of_families() -> Iterator[Call]:
         nd.families.CircleProjection(),
         nd.families.SphereProjection(3),
         nd.families.AdditiveLogRatio(3),
+        nd.families.PositiveDefinite(2),
+        nd.families.PositiveDefinite(2, inverse=True),
     ):
         size = max(1, math.prod(support.shape) - 1)
         yield from every_method(support, u=floats(*support.shape), coordinates=floats(size))

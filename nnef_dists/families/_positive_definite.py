@@ -4,6 +4,7 @@ import math
 from typing import final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -60,7 +61,7 @@ class PositiveDefinite(AbstractSupport):
         factor = jnp.where(is_diagonal, jnp.exp(logs), lower)
         # The determinant of L -> X is 2^d prod L_ii^(d - i), i from 0 on; L_ii = exp(u_ii) adds 1.
         powers = jnp.arange(self.d + 1, 1, -1, dtype=u.dtype)
-        log_det = jnp.sum(powers * jnp.diag(logs)) + self.d * math.log(2)
+        log_det = jnp.sum(powers * jnp.sum(logs, 1)) + self.d * math.log(2)
         matrix = jnp.sum(factor[:, None] * factor[None], -1)
         if not self.inverse:
             return matrix, log_det
@@ -70,6 +71,7 @@ class PositiveDefinite(AbstractSupport):
         return x, log_det - 2 * (self.d + 1) * jnp.sum(logs)
 
 
+@jax.custom_jvp
 def invert_definite(
     matrix: Float[Array, "d d"],
 ) -> tuple[Float[Array, "d d"], Float[Array, ""], Bool[Array, ""]]:
@@ -107,3 +109,17 @@ def invert_definite(
         # The sign of pivots that are still to come does not change.
         swept = others - scaled[:, None] * scaled[None]
     return -swept, log_det, inside
+
+
+@invert_definite.defjvp
+def _invert_definite_jvp(primals, tangents):
+    """Derivatives by the inverse: a tenth of the operations of those through the sweeps."""
+    inverse, log_det, inside = invert_definite(*primals)
+    half = _product(inverse, (tangents[0] + tangents[0].T) / 2)
+    change = -_product(half, inverse), jnp.sum(inverse * tangents[0])
+    return (inverse, log_det, inside), (*change, np.zeros((), jax.dtypes.float0))
+
+
+def _product(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Returns a b, by elementwise operations, which a loop over a batch fuses."""
+    return jnp.sum(a[:, :, None] * b[None], 1)
