@@ -4,7 +4,7 @@ from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._base_measure import BaseMeasureAsStatistic
 from nnef_dists.families._beta import Beta
 from nnef_dists.families._categorical import Categorical
-from nnef_dists.families._closed_form import AbstractNamedFamily
+from nnef_dists.families._closed_form import AbstractDrawFamily, AbstractNamedFamily
 from nnef_dists.families._constraints import (
     AbstractConstraint,
     IntervalConstraint,
@@ -84,6 +84,7 @@ __all__ = [
     "AbstractConstraint",
     "AbstractDiscreteSupport",
     "AbstractDomain",
+    "AbstractDrawFamily",
     "AbstractEtaLaw",
     "AbstractFiniteSupport",
     "AbstractFlipFamily",

@@ -6,11 +6,11 @@ from typing import ClassVar, NamedTuple, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._boundary import log_indicator
-from nnef_dists.families._closed_form import AbstractNamedFamily
+from nnef_dists.families._closed_form import AbstractDrawFamily, AbstractNamedFamily
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._support import SphereProjection
 from nnef_dists.families._unimodal_rule import UnimodalRule, cosh_remainder, unimodal_rule
@@ -21,7 +21,7 @@ _SERIES_TERMS = 17
 
 
 @final
-class VonMisesFisher(AbstractNamedFamily):
+class VonMisesFisher(AbstractNamedFamily, AbstractDrawFamily):
     """The von Mises-Fisher distribution of directions: on the unit sphere in R^d.
 
         p(x | eta) proportional to exp(eta . x),    |x| = 1
@@ -45,7 +45,8 @@ class VonMisesFisher(AbstractNamedFamily):
         ValueError: If `d < 2`.
 
     Reference:
-        Mardia and Jupp, *Directional Statistics* (2000), section 9.3.2.
+        Mardia and Jupp, *Directional Statistics* (2000), section 9.3.2; Wood, *Simulation of the
+        von Mises-Fisher distribution*, Commun. Stat. Simul. Comput. 23 (1994), for the draws.
     """
 
     d: int = eqx.field(static=True)
@@ -85,6 +86,21 @@ class VonMisesFisher(AbstractNamedFamily):
     def mean(self, eta: Float[Array, " d"]) -> Float[Array, " d"]:
         """Returns E[x], the mean direction times the mean resultant length."""
         return _mean(self.check_eta(eta))
+
+    def draw(self, key: PRNGKeyArray, eta: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Draws one point, by rejection along eta and a uniform direction across it."""
+        eta = self.check_eta(eta)
+        kappa = _length(eta)
+        key_along, key_across = jax.random.split(key)
+        short = _draw_short(key_along, kappa, self.d)
+        normal = jax.random.normal(key_across, (self.d,), eta.dtype)
+        first = jnp.arange(self.d) == 0
+        axis = jnp.where(kappa > 0, eta / jnp.where(kappa > 0, kappa, 1), first.astype(eta.dtype))
+        # Twice, because one subtraction leaves a rounding error along the axis.
+        for _ in range(2):
+            normal = normal - axis * jnp.sum(axis * normal)
+        across = normal / _length(normal) * jnp.sqrt(short * (2 - short))
+        return axis * (1 - short) + across
 
     def to_natural(self, direction: Float[Array, " d"], kappa: Float[Array, ""]) -> Array:
         """Returns the eta of a mean direction, of any length but 0, and a concentration."""
@@ -141,6 +157,31 @@ class _Radial(NamedTuple):
         ratio = jnp.where(is_large, length / jnp.where(is_large, kappa, 1), by_parts)
         length = jnp.where(is_large, length, kappa * by_parts)
         return length, ratio, self.rule.covariance(beyond[None])[0, 0]
+
+
+def _draw_short(key: PRNGKeyArray, kappa: Float[Array, ""], d: int) -> Float[Array, ""]:
+    """Draws 1 - s, which keeps its digits where s is nearly 1."""
+    q = float(d - 1)
+    b = q / (2 * kappa + jnp.hypot(2 * kappa, q))
+
+    def log_ratio(short):
+        """Returns the log of the density over that of the proposals, up to a constant."""
+        return -kappa * short + q * jnp.log(2 * b + short * (1 - b))
+
+    # At s0 = (1 - b) / (1 + b) the ratio is largest.
+    most = log_ratio(2 * b / (1 + b))
+
+    def propose(state):
+        key, _, _ = state
+        key, key_beta, key_accept = jax.random.split(key, 3)
+        z = jax.random.beta(key_beta, q / 2, q / 2, dtype=kappa.dtype)
+        short = 2 * b * z / (1 - (1 - b) * z)
+        log_u = jnp.log1p(-jax.random.uniform(key_accept, dtype=kappa.dtype))
+        # NaN is accepted, so that it ends the loop.
+        return key, short, (log_ratio(short) - most < log_u)
+
+    start = propose((key, kappa, True))
+    return jax.lax.while_loop(lambda state: state[2], propose, start)[1]
 
 
 def _stretch(t: Float[Array, "*n"], short: Float[Array, ""]) -> Float[Array, "*n"]:

@@ -5,12 +5,14 @@ from abc import abstractmethod
 from typing import ClassVar, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._boundary import log_indicator
-from nnef_dists.families._closed_form import AbstractNamedFamily
+from nnef_dists.families._closed_form import AbstractDrawFamily, AbstractNamedFamily
 from nnef_dists.families._constraints import interval
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._gamma_functions import (
@@ -23,7 +25,7 @@ from nnef_dists.families._negative_definite import negative_definite
 from nnef_dists.families._positive_definite import PositiveDefinite, invert_definite
 
 
-class _AbstractWishart(AbstractNamedFamily):
+class _AbstractWishart(AbstractNamedFamily, AbstractDrawFamily):
     """What both share: exp(eta1 log det X + tr(H Y)), with Y = X or its inverse."""
 
     d: eqx.AbstractVar[int]
@@ -67,6 +69,22 @@ class _AbstractWishart(AbstractNamedFamily):
 
     def _shapes(self, a: Float[Array, ""]) -> Float[Array, " d"]:
         return a - jnp.arange(self.d, dtype=a.dtype) / 2
+
+    @final
+    def _draw_factors(
+        self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]
+    ) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
+        """Returns F and B, lower triangular, where Y = F^-T B B^T F^-1 is a draw of Y.
+
+        Reference:
+            Smith and Hocking, *Wishart variate generator*, Appl. Statist. 21 (1972).
+        """
+        a, form = self._shape_and_form(eta)
+        key_diagonal, key_others = jax.random.split(key)
+        logs = jax.random.loggamma(key_diagonal, self._shapes(a), (self.d,), a.dtype)
+        normal = jax.random.normal(key_others, (self.d, self.d), a.dtype)
+        factor = jnp.tril(normal, -1) / math.sqrt(2) + jnp.diag(jnp.exp(logs / 2))
+        return jnp.linalg.cholesky(form), factor
 
     @final
     def _log_det_and_mean(
@@ -119,6 +137,12 @@ class Wishart(_AbstractWishart):
         log_det, mean = self._log_det_and_mean(eta)
         return self.flatten_stats_or_eta({"log_det": log_det, "x": mean})
 
+    def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Float[Array, "d d"]:
+        """Draws one matrix, by the decomposition of Bartlett."""
+        form, factor = self._draw_factors(key, eta)
+        root = solve_triangular(form, factor, trans=1, lower=True)
+        return _square(root)
+
     def _shape_and_form(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
@@ -167,8 +191,19 @@ class InverseWishart(_AbstractWishart):
         log_det, mean = self._log_det_and_mean(eta)
         return self.flatten_stats_or_eta({"log_det": -log_det, "inverse": mean})
 
+    def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Float[Array, "d d"]:
+        """Draws one matrix, the inverse of a draw by the decomposition of Bartlett."""
+        form, factor = self._draw_factors(key, eta)
+        root = solve_triangular(factor, form.T, lower=True)  # transposed
+        return _square(root.T)
+
     def _shape_and_form(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
         parts = self.unflatten_stats_or_eta(self.check_eta(eta))
         return -parts["log_det"] - (self.d + 1) / 2, -negative_definite.matrix(parts["inverse"])
+
+
+def _square(root: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Returns root root^T, exactly symmetric."""
+    return jnp.sum(root[:, None] * root[None], -1)
