@@ -107,6 +107,9 @@ class Wishart(_AbstractWishart):
     definite. The degrees of freedom are 2 eta1 + d + 1 > d - 1 and the scale matrix (-2 H)^-1. In
     one dimension it is a gamma distribution.
 
+    With few degrees of freedom, eta1 < 0, some matrices are singular to rounding: the share
+    eps^(eta1 + 1) or so. They have density 0, HMC rejects them and `draw` returns NaN.
+
     Args:
         d: The number of rows, at least 1.
 
@@ -138,7 +141,7 @@ class Wishart(_AbstractWishart):
         return self.flatten_stats_or_eta({"log_det": log_det, "x": mean})
 
     def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Float[Array, "d d"]:
-        """Draws one matrix, by the decomposition of Bartlett."""
+        """Draws one matrix, by the decomposition of Bartlett; NaN if it is singular to rounding."""
         form, factor = self._draw_factors(key, eta)
         root = solve_triangular(form, factor, trans=1, lower=True)
         return _square(root)
@@ -158,6 +161,7 @@ class InverseWishart(_AbstractWishart):
 
     Statistics `log_det` and `inverse`, `(d, d)`; H is the symmetric part of the eta of `inverse`,
     negative definite. The degrees of freedom are -2 eta1 - d - 1 > d - 1 and the scale matrix -2 H.
+    With few of them some matrices are singular to rounding, as for `Wishart`.
 
     Args:
         d: The number of rows, at least 1.
@@ -192,7 +196,7 @@ class InverseWishart(_AbstractWishart):
         return self.flatten_stats_or_eta({"log_det": -log_det, "inverse": mean})
 
     def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Float[Array, "d d"]:
-        """Draws one matrix, the inverse of a draw by the decomposition of Bartlett."""
+        """Draws one matrix, the inverse of a Wishart matrix; NaN if it is singular to rounding."""
         form, factor = self._draw_factors(key, eta)
         root = solve_triangular(factor, form.T, lower=True)  # transposed
         return _square(root.T)
@@ -205,5 +209,6 @@ class InverseWishart(_AbstractWishart):
 
 
 def _square(root: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """Returns root root^T, exactly symmetric."""
-    return jnp.sum(root[:, None] * root[None], -1)
+    """Returns root root^T, exactly symmetric, or NaN if rounding has made it singular."""
+    x = jnp.sum(root[:, None] * root[None], -1)
+    return jnp.where(invert_definite(x)[2], x, jnp.nan)
