@@ -151,7 +151,7 @@ class _VonMisesFisher:
     """SciPy's von Mises-Fisher distribution, whose points are unit vectors to double precision."""
 
     def __init__(self, eta):
-        kappa = np.linalg.norm(eta["x"])
+        kappa: Any = np.linalg.norm(eta["x"])
         self.frozen = scipy.stats.vonmises_fisher(eta["x"] / kappa, kappa)
 
     def logpdf(self, xs):

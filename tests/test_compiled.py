@@ -231,7 +231,8 @@ def parts_of_families() -> Iterator[Call]:
         nd.families.PositiveDefinite(2, inverse=True),
     ):
         size = max(1, math.prod(support.shape) - 1)
-        yield from every_method(support, u=floats(*support.shape), coordinates=floats(size))
+        values = {"coordinates": floats(size), "x": floats(2, 2)}
+        yield from every_method(support, u=floats(*support.shape), **values)
     for symmetry, family, g, z in (
         (nd.families.Scaling(x2=2), GAUSSIAN, floats(), floats()),
         (nd.families.LocationScale(), GAUSSIAN, floats(2), floats()),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from nnef_dists._checks import check_concrete, check_instance, guard
+from nnef_dists._checks import check_concrete, guard
 from nnef_dists._ranges import check_integer
 from nnef_dists.families import (
     AbstractDiscreteSupport,
@@ -209,7 +209,11 @@ class DirectSampler(AbstractSampler):
         Raises:
             ValueError: If n < 1, or the family is no `AbstractDrawFamily`.
         """
-        check_instance(family, AbstractDrawFamily, "family")
+        if not isinstance(family, AbstractDrawFamily):
+            raise ValueError(
+                f"Expected an AbstractDrawFamily, with an algorithm of its own; got {family!r}. "
+                "Use HMCSampler, or QuadratureSampler in one dimension."
+            )
         keys = jax.random.split(key, check_integer("n", n, 1))
         return jax.vmap(family.draw, (0, None))(keys, eta)
 

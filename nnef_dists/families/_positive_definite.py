@@ -1,7 +1,7 @@
 """Symmetric positive definite matrices: the support, and their inverse and determinant."""
 
 import math
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -24,9 +24,23 @@ class PositiveDefinite(AbstractSupport):
     factor exp(-tr(P X^-1)) instead, the tails of X are powers. With `inverse`, the coordinates are
     those of X^-1 = L L^T, in which the tails are Gaussian again.
 
+    Rounding makes matrices far out singular. So a family has T from `log_det` and `invert`, which
+    are finite for any matrix, and h from `contains`.
+
     Example:
-        A family of covariance matrices returns `PositiveDefinite(3)` from `support`, and declares
-        `x_shape = (3, 3)`.
+        ```python
+        class Covariances(nd.ExponentialFamily):
+            x_shape = (3, 3)
+            natural_domain = nd.domain(trace=nd.negative, log_det=nd.positive)
+            support = nd.families.PositiveDefinite(3)
+            has_unit_base_measure = True
+
+            def compute_stats(self, x):
+                return {"trace": jnp.trace(x), "log_det": self.support.log_det(x)}
+
+            def log_base_measure(self, x):
+                return jnp.where(self.support.contains(x), 0.0, -jnp.inf)
+        ```
 
     Args:
         d: The number of rows, at least 1.
@@ -70,6 +84,18 @@ class PositiveDefinite(AbstractSupport):
         x = jnp.where(inside, inverse, jnp.inf)  # no matrix, where rounding has made it singular
         return x, log_det - 2 * (self.d + 1) * jnp.sum(logs)
 
+    def contains(self, x: Float[Array, "d d"]) -> Bool[Array, ""]:
+        """Returns whether x is symmetric and, beyond rounding, positive definite."""
+        return invert_definite(x)[2]
+
+    def log_det(self, x: Float[Array, "d d"]) -> Float[Array, ""]:
+        """Returns the log-determinant of x, a finite number without a meaning outside."""
+        return invert_definite(x)[1]
+
+    def invert(self, x: Float[Array, "d d"]) -> Float[Array, "d d"]:
+        """Returns the inverse of x, finite numbers without a meaning outside."""
+        return invert_definite(x)[0]
+
 
 @jax.custom_jvp
 def invert_definite(
@@ -112,7 +138,7 @@ def invert_definite(
 
 
 @invert_definite.defjvp
-def _invert_definite_jvp(primals, tangents):
+def _invert_definite_jvp(primals: Any, tangents: Any) -> Any:
     """Derivatives by the inverse: a tenth of the operations of those through the sweeps."""
     inverse, log_det, inside = invert_definite(*primals)
     half = _product(inverse, (tangents[0] + tangents[0].T) / 2)

@@ -1,12 +1,13 @@
 """Positive definite matrices: the support, and Wishart and inverse Wishart distributions."""
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import multigammaln
+import scipy.special
 
 import nnef_dists as nd
 from nnef_dists.families import InverseWishart, PositiveDefinite, Wishart
@@ -52,15 +53,19 @@ def test_sizes_are_checked():
 class LogDetAndTrace(nd.ExponentialFamily):
     """A family of a stranger on the support: Wishart matrices with a scalar scale."""
 
-    x_shape = (2, 2)
-    natural_domain = nd.domain(log_det=nd.interval(-1.0, math.inf), trace=nd.negative)
+    x_shape: ClassVar[tuple[int, ...]] = (2, 2)
+    natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(
+        log_det=nd.interval(-1.0, math.inf), trace=nd.negative
+    )
 
-    @property
-    def support(self):
-        return PositiveDefinite(2)
+    support = PositiveDefinite(2)
+    has_unit_base_measure = True
 
     def compute_stats(self, x):
-        return {"log_det": jnp.linalg.slogdet(x)[1], "trace": jnp.trace(x)}
+        return {"log_det": self.support.log_det(x), "trace": jnp.trace(x)}
+
+    def log_base_measure(self, x):
+        return jnp.where(self.support.contains(x), 0.0, -jnp.inf).astype(x.dtype)
 
 
 @pytest.mark.slow
@@ -100,7 +105,7 @@ def test_large_degrees_of_freedom_keep_their_digits(dtype, size):
     np.testing.assert_allclose(
         np.reshape(found[2:], (2, 2)), a * np.linalg.inv(form), rtol=16 * eps
     )
-    exact = multigammaln(a, 2) - a * log_det
+    exact = scipy.special.multigammaln(a, 2) - a * log_det
     assert abs(found[0] - exact) < 8 * eps * (a + abs(exact))
 
 
@@ -155,6 +160,13 @@ def test_draws_and_the_inverse_map(family, exponent):
     logs = np.asarray(jax.vmap(q.log_prob, (0, None))(x, eta), np.float64)
     assert abs(-logs.mean() - q.entropy(eta)) < 5 * logs.std() / np.sqrt(n)
     np.testing.assert_allclose(q.natural_parameters(q.mean(eta)), eta, rtol=1e-3, atol=1e-3)
+
+
+def test_only_families_with_draws_are_drawn_directly():
+    with pytest.raises(ValueError, match=r"AbstractDrawFamily.*got Gamma.*QuadratureSampler"):
+        nd.distributions.DirectSampler().sample(
+            jax.random.key(0), nd.Gamma(), array([1.0, -1.0]), 2
+        )
 
 
 @pytest.mark.slow
