@@ -9,7 +9,7 @@ points    enumeration: the 2^20 words of 20 units, the 2^20 spins of a 4 x 5 gri
 ising     labels of the 10 x 10 Ising model with couplings from 0 to 0.5 and fields from -0.5 to
           0.5, against the transfer matrix, with and without control variates; beside them NumPyro's
           DiscreteHMCGibbs at some of the etas, for as long
-matrices  labels of Wishart and inverse Wishart matrices with 2 to 4 rows, at most 24 etas each,
+matrices  labels of Wishart and inverse Wishart matrices with 2 to 4 rows, at most 12 etas each,
           against the closed forms in double precision
 
 Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
@@ -199,8 +199,8 @@ def matrices(options):
                 {"log_det": (-d - 5.0, -d - 2.0), "inverse": (-3.0, -0.5)},
             ),
         ):
-            etas = family.sample_eta(jax.random.key(0), min(options.etas, 24), ranges)
-            config = nd.HMCConfig(tile=24)
+            etas = family.sample_eta(jax.random.key(0), min(options.etas, 12), ranges)
+            config = nd.HMCConfig(tile=12)
             seconds = []
             for seed in (2, 1):  # the first compiles
                 clock = time.process_time()

@@ -58,8 +58,13 @@ class LogDetAndTrace(nd.ExponentialFamily):
         log_det=nd.interval(-1.0, math.inf), trace=nd.negative
     )
 
-    support = PositiveDefinite(2)
-    has_unit_base_measure = True
+    @property
+    def support(self) -> PositiveDefinite:
+        return PositiveDefinite(2)
+
+    @property
+    def has_unit_base_measure(self) -> bool:
+        return True
 
     def compute_stats(self, x):
         return {"log_det": self.support.log_det(x), "trace": jnp.trace(x)}
@@ -105,7 +110,7 @@ def test_large_degrees_of_freedom_keep_their_digits(dtype, size):
     np.testing.assert_allclose(
         np.reshape(found[2:], (2, 2)), a * np.linalg.inv(form), rtol=16 * eps
     )
-    exact = scipy.special.multigammaln(a, 2) - a * log_det
+    exact = scipy.special.gammaln([a, a - 0.5]).sum() + np.log(np.pi) / 2 - a * log_det
     assert abs(found[0] - exact) < 8 * eps * (a + abs(exact))
 
 
