@@ -342,6 +342,9 @@ def distributions() -> Iterator[Call]:
     eta = jnp.array([0.5, -1.0])
     values = {"eta": eta, "eta_p": eta, "eta_q": eta, "mu": q.mean(eta), "x": jnp.ones(())}
     values |= {"u": eta}
+    drawn = nd.families.VonMisesFisher(2)
+    at = {"family": drawn, "eta": floats(2), "key": KEY, "n": 3}
+    yield from every_method(nd.distributions.DirectSampler(), **at)
     for sampler in (nd.distributions.HMCSampler(CONFIG), nd.distributions.QuadratureSampler()):
         q = dataclasses.replace(q, sampler=sampler)
         yield from every_method(q, **values, key=KEY, n=4)
