@@ -113,6 +113,54 @@ class _Dirichlet:
         return self.frozen.rvs(n, random_state)
 
 
+class _Wishart:
+    """SciPy's Wishart distributions, for one matrix a row."""
+
+    def __init__(self, law, df, scale):
+        self.frozen = law(df, scale)
+
+    def logpdf(self, xs):
+        return self.frozen.logpdf(np.moveaxis(xs, 0, -1))
+
+    def rvs(self, n, random_state):
+        return self.frozen.rvs(n, random_state)
+
+
+def _wishart(eta):
+    scale = np.linalg.inv(-2 * (eta["x"] + eta["x"].T) / 2)
+    return _Wishart(scipy.stats.wishart, 2 * eta["log_det"] + 3, scale)
+
+
+def _inverse_wishart(eta):
+    scale = -2 * (eta["inverse"] + eta["inverse"].T) / 2
+    return _Wishart(scipy.stats.invwishart, -2 * eta["log_det"] - 3, scale)
+
+
+def _generalized_inverse_gaussian(eta):
+    a, b = -2 * eta["x"], -2 * eta["inverse"]
+    return scipy.stats.geninvgauss(eta["log_x"] + 1, np.sqrt(a * b), scale=np.sqrt(b / a))
+
+
+def _rectified_normal(eta):
+    sd = np.sqrt(-0.5 / eta["x2"])
+    mean = eta["x"] * sd**2
+    return scipy.stats.truncnorm(-mean / sd, np.inf, mean, sd)
+
+
+class _VonMisesFisher:
+    """SciPy's von Mises-Fisher distribution, whose points are unit vectors to double precision."""
+
+    def __init__(self, eta):
+        kappa: Any = np.linalg.norm(eta["x"])
+        self.frozen = scipy.stats.vonmises_fisher(eta["x"] / kappa, kappa)
+
+    def logpdf(self, xs):
+        return self.frozen.logpdf(xs / np.linalg.norm(xs, axis=-1, keepdims=True))
+
+    def rvs(self, n, random_state):
+        return self.frozen.rvs(n, random_state=random_state)
+
+
 def _ordered_pair():
     """0 < eta1 < eta2, as the image of the plane."""
     triangle = TriangularAffine(jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]]))
@@ -162,6 +210,18 @@ FAMILIES = (
     ),
     FamilyCase("Dirichlet", lambda: nd.Dirichlet(3), {"log_x": (-0.5, 4.0)}, _Dirichlet),
     FamilyCase(
+        "Wishart",
+        lambda: nd.families.Wishart(2),
+        {"log_det": (0.0, 4.0), "x": (-3.0, -0.5)},
+        _wishart,
+    ),
+    FamilyCase(
+        "InverseWishart",
+        lambda: nd.families.InverseWishart(2),
+        {"log_det": (-7.0, -4.0), "inverse": (-3.0, -0.5)},
+        _inverse_wishart,
+    ),
+    FamilyCase(
         "DirichletPrior",
         lambda: nd.DirichletPrior(2),
         {"alpha": (-6.0, -1.0), "log_beta": (-4.0, -1.0)},
@@ -179,7 +239,19 @@ FAMILIES = (
         {"x": (-0.5, 0.5), "x2": (-1.0, 1.0), "x4": (-1.0, -0.2), "neighbors": (-0.5, 0.5)},
     ),
     FamilyCase(
-        "RectifiedGaussian", lambda: nd.RectifiedGaussian(), {"x": (-2, 2), "x2": (-2.0, -0.2)}
+        "RectifiedGaussian",
+        lambda: nd.RectifiedGaussian(),
+        {"x": (-2, 2), "x2": (-2.0, -0.2)},
+        _rectified_normal,
+    ),
+    FamilyCase(
+        "GeneralizedInverseGaussian",
+        lambda: nd.families.GeneralizedInverseGaussian(),
+        {"log_x": (-3.0, 3.0), "x": (-3.0, -0.3, "log"), "inverse": (-3.0, -0.3, "log")},
+        _generalized_inverse_gaussian,
+    ),
+    FamilyCase(
+        "VonMisesFisher", lambda: nd.families.VonMisesFisher(3), {"x": (-3, 3)}, _VonMisesFisher
     ),
     FamilyCase(
         "VonMisesHarmonic", lambda: nd.VonMisesHarmonic(2), {"cos": (-2, 2), "sin": (-2, 2)}
@@ -338,6 +410,7 @@ PARTS = (
     nd.networks.ResidualProcess,
     nd.posterior.SeriesEmbedding,
     nd.posterior.SetEmbedding,
+    nd.families.PositiveDefinite,
     nd.families.SphereProjection,
     nd.networks.Standardization,
     nd.networks.TaylorBase,

@@ -184,6 +184,8 @@ def families() -> Iterator[Call]:
         nd.Gamma: {"shape": floats(), "rate": floats()},
         nd.Beta: {"a": floats(), "b": floats()},
         nd.Dirichlet: {"alpha": floats(3)},
+        nd.families.GeneralizedInverseGaussian: {"order": floats(), "a": floats(), "b": floats()},
+        nd.families.VonMisesFisher: {"direction": floats(3), "kappa": floats()},
         nd.FisherBingham: {"b": floats(3), "matrix": floats(3, 3)},
         nd.families.ConwayMaxwellPoisson: {"rate": floats(), "dispersion": floats()},
         nd.families.Categorical: {"probabilities": floats(4)},
@@ -225,9 +227,12 @@ def parts_of_families() -> Iterator[Call]:
         nd.families.CircleProjection(),
         nd.families.SphereProjection(3),
         nd.families.AdditiveLogRatio(3),
+        nd.families.PositiveDefinite(2),
+        nd.families.PositiveDefinite(2, inverse=True),
     ):
         size = max(1, math.prod(support.shape) - 1)
-        yield from every_method(support, u=floats(*support.shape), coordinates=floats(size))
+        values = {"coordinates": floats(size), "x": floats(2, 2)}
+        yield from every_method(support, u=floats(*support.shape), **values)
     for symmetry, family, g, z in (
         (nd.families.Scaling(x2=2), GAUSSIAN, floats(), floats()),
         (nd.families.LocationScale(), GAUSSIAN, floats(2), floats()),
@@ -337,6 +342,9 @@ def distributions() -> Iterator[Call]:
     eta = jnp.array([0.5, -1.0])
     values = {"eta": eta, "eta_p": eta, "eta_q": eta, "mu": q.mean(eta), "x": jnp.ones(())}
     values |= {"u": eta}
+    drawn = nd.families.VonMisesFisher(2)
+    at = {"family": drawn, "eta": floats(2), "key": KEY, "n": 3}
+    yield from every_method(nd.distributions.DirectSampler(), **at)
     for sampler in (nd.distributions.HMCSampler(CONFIG), nd.distributions.QuadratureSampler()):
         q = dataclasses.replace(q, sampler=sampler)
         yield from every_method(q, **values, key=KEY, n=4)

@@ -11,6 +11,7 @@ from nnef_dists.distributions._oracle import OracleReport, mean_or_oracle
 from nnef_dists.distributions._quadrature import Quadrature
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.distributions._sampler import (
+    DirectSampler,
     EnumerationSampler,
     GibbsSampler,
     HMCSampler,
@@ -25,6 +26,7 @@ __all__ = [
     "AbstractTractableFamily",
     "AmortizedFamily",
     "ClosedForm",
+    "DirectSampler",
     "Distribution",
     "Enumeration",
     "EnumerationSampler",

@@ -20,8 +20,9 @@ class ClosedForm(AbstractTractableFamily):
 
     Args:
         family: The exponential family.
-        sampler: The sampler that `sample` uses. Defaults to `QuadratureSampler()` in one dimension
-            and to `HMCSampler()` otherwise.
+        sampler: The sampler that `sample` uses. Defaults to `DirectSampler()` if the family has an
+            algorithm of its own, else to `QuadratureSampler()` in one dimension and to
+            `HMCSampler()` otherwise.
         strict: Whether an invalid eta raises inside compiled programs too.
 
     Raises:

@@ -10,7 +10,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists._checks import check_concrete, guard
 from nnef_dists._ranges import check_integer
-from nnef_dists.families import AbstractDiscreteSupport, Counts, ExponentialFamily
+from nnef_dists.families import (
+    AbstractDiscreteSupport,
+    AbstractDrawFamily,
+    Counts,
+    ExponentialFamily,
+)
 from nnef_dists.moments import Status, has_exact_sum, sample_gibbs, sample_hmc
 from nnef_dists.sampling import (
     AbstractSampler,
@@ -192,8 +197,31 @@ class GibbsSampler(AbstractSampler):
         )
 
 
+@final
+class DirectSampler(AbstractSampler):
+    """Draws by the family's own algorithm: independent, and fine under `jax.vmap`."""
+
+    def sample(
+        self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
+    ) -> Float[Array, "n *x_shape"]:
+        """Draws n points; see `AbstractSampler`.
+
+        Raises:
+            ValueError: If n < 1, or the family is no `AbstractDrawFamily`.
+        """
+        if not isinstance(family, AbstractDrawFamily):
+            raise ValueError(
+                f"Expected an AbstractDrawFamily, with an algorithm of its own; got {family!r}. "
+                "Use HMCSampler, or QuadratureSampler in one dimension."
+            )
+        keys = jax.random.split(key, check_integer("n", n, 1))
+        return jax.vmap(family.draw, (0, None))(keys, eta)
+
+
 def default_sampler(family: ExponentialFamily) -> AbstractSampler:
-    """Returns the fastest sampler: by sums or quadrature, else by Gibbs sampling or HMC."""
+    """Returns the fastest sampler: direct, by sums or quadrature, else Gibbs sampling or HMC."""
+    if isinstance(family, AbstractDrawFamily):
+        return DirectSampler()
     support = family.support
     if isinstance(support, Counts):
         return SummationSampler()

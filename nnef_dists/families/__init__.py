@@ -4,7 +4,7 @@ from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._base_measure import BaseMeasureAsStatistic
 from nnef_dists.families._beta import Beta
 from nnef_dists.families._categorical import Categorical
-from nnef_dists.families._closed_form import AbstractNamedFamily
+from nnef_dists.families._closed_form import AbstractDrawFamily, AbstractNamedFamily
 from nnef_dists.families._constraints import (
     AbstractConstraint,
     IntervalConstraint,
@@ -41,12 +41,14 @@ from nnef_dists.families._fisher_bingham import FisherBingham
 from nnef_dists.families._gamma import Gamma
 from nnef_dists.families._gamma_shape_prior import GammaShapePrior
 from nnef_dists.families._gaussian import GaussianNatural1D
+from nnef_dists.families._generalized_inverse_gaussian import GeneralizedInverseGaussian
 from nnef_dists.families._half_space import Polyhedron, half_space
 from nnef_dists.families._laplace_product import LaplaceProduct
 from nnef_dists.families._lattice_phi4 import LatticePhi4
 from nnef_dists.families._multivariate_normal import MinimalMultivariateNormal, MultivariateNormal
 from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 from nnef_dists.families._polynomial import Polynomial1D
+from nnef_dists.families._positive_definite import PositiveDefinite
 from nnef_dists.families._random_graph import AbstractRandomGraph, ExponentialRandomGraph
 from nnef_dists.families._rectified_gaussian import RectifiedGaussian
 from nnef_dists.families._spins import Ising, PairwiseBinary
@@ -73,13 +75,16 @@ from nnef_dists.families._unconstrained import support_dim as support_dim
 from nnef_dists.families._unconstrained import (
     unconstrained_logdensity as unconstrained_logdensity,
 )
+from nnef_dists.families._von_mises_fisher import VonMisesFisher
 from nnef_dists.families._von_mises_harmonic import VonMisesHarmonic
+from nnef_dists.families._wishart import InverseWishart, Wishart
 
 __all__ = [
     "AbstractAngularSupport",
     "AbstractConstraint",
     "AbstractDiscreteSupport",
     "AbstractDomain",
+    "AbstractDrawFamily",
     "AbstractEtaLaw",
     "AbstractFiniteSupport",
     "AbstractFlipFamily",
@@ -109,7 +114,9 @@ __all__ = [
     "Gamma",
     "GammaShapePrior",
     "GaussianNatural1D",
+    "GeneralizedInverseGaussian",
     "IntervalConstraint",
+    "InverseWishart",
     "Ising",
     "LaplaceProduct",
     "LatticePhi4",
@@ -121,6 +128,7 @@ __all__ = [
     "Poisson",
     "Polyhedron",
     "Polynomial1D",
+    "PositiveDefinite",
     "ProductDomain",
     "RectifiedGaussian",
     "Scaling",
@@ -128,7 +136,9 @@ __all__ = [
     "SphereProjection",
     "Spins",
     "SteinFunctions",
+    "VonMisesFisher",
     "VonMisesHarmonic",
+    "Wishart",
     "check_symmetry",
     "domain",
     "edge",

@@ -3,8 +3,9 @@
 from abc import abstractmethod
 from typing import final
 
+import equinox as eqx
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_vector
 from nnef_dists.families._base import ExponentialFamily
@@ -25,3 +26,22 @@ class AbstractNamedFamily(ExponentialFamily):
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T(x) | eta] = d mean / d eta."""
         return jax.jacfwd(self.mean)(as_vector(eta, self.eta_dim, "eta", self))
+
+
+class AbstractDrawFamily(eqx.Module):
+    """A family that draws from itself, such as `Wishart`: mixed in where there is an algorithm.
+
+    `ClosedForm` uses these draws by default, through `DirectSampler`.
+    """
+
+    @abstractmethod
+    def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Array:
+        """Draws one point, independent of those of other keys.
+
+        Args:
+            key: PRNG key.
+            eta: Valid natural parameters, `(eta_dim,)`.
+
+        Returns:
+            The point, of shape `x_shape`. NaN for an invalid eta inside a compiled program.
+        """

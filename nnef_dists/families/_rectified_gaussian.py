@@ -1,27 +1,41 @@
 """The Gaussian restricted to the positive half-line."""
 
+import math
 from typing import ClassVar, final
 
+import jax
+import jax.numpy as jnp
 from flowjax.bijections import SoftPlus
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from nnef_dists.families._base import ExponentialFamily
+from nnef_dists.families._boundary import log_indicator
+from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._symmetries import Scaling
 from nnef_dists.families._symmetry import AbstractSymmetry
+from nnef_dists.families._unimodal_rule import UnimodalRule, exp_remainder, unimodal_rule
 
 
 @final
-class RectifiedGaussian(ExponentialFamily):
-    """The Gaussian restricted to x >= 0, for non-negative quantities.
+class RectifiedGaussian(AbstractNamedFamily):
+    """The Gaussian restricted to x >= 0, for non-negative quantities: a truncated normal.
 
         p(x | eta) proportional to exp(eta1 x + eta2 x^2) for x >= 0,    eta2 < 0
 
-    Statistics `x` and `x2`. The integrand is bounded at 0, so that its tail decides: the square for
-    eta2 < 0, whatever eta1; nothing helps for eta2 > 0. On the boundary eta2 = 0 the integral still
-    exists for eta1 < 0 (the exponential distribution); that edge is left out, so that the domain is
-    open and a product.
+    Statistics `x` and `x2`. With z = eta1 / sqrt(-2 eta2) and the distribution function Phi,
+
+        A = log(sqrt(pi / -eta2) Phi(z)) + z^2 / 2
+        E[x] = (z + phi(z) / Phi(z)) / sqrt(-2 eta2)
+
+    For eta1 = 0 this is the half-normal distribution. For z to infinity it becomes a Gaussian, for
+    z to minus infinity an exponential distribution with mean -1 / eta1, where z + phi / Phi has no
+    digits left. So A and its derivatives are integrals over log x, computed around the mode, to
+    rounding in both tails.
+
+    The integrand is bounded at 0, so that its tail decides: the square for eta2 < 0, whatever eta1;
+    nothing helps for eta2 > 0. On the boundary eta2 = 0 the integral still exists for eta1 < 0 (the
+    exponential distribution); that edge is left out, so that the domain is open and a product.
 
     The coordinate is the inverse of softplus: the density has a Gaussian tail in it on one side, an
     exponential one on the other.
@@ -43,3 +57,71 @@ class RectifiedGaussian(ExponentialFamily):
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns x and x^2."""
         return {"x": x, "x2": x**2}
+
+    def log_base_measure(self, x: Array) -> Float[Array, ""]:
+        """Returns 0, and -inf outside the support."""
+        return log_indicator(x >= 0, x)
+
+    @property
+    def has_unit_base_measure(self) -> bool:
+        """True: h is 1 on the support."""
+        return True
+
+    def log_partition(self, eta: Float[Array, "2"]) -> Float[Array, ""]:
+        """Returns A = log(sqrt(pi / -eta2) Phi(z)) + z^2 / 2, in nats."""
+        return _log_partition(self.check_eta(eta))
+
+    def mean(self, eta: Float[Array, "2"]) -> Float[Array, "2"]:
+        """Returns E[x] and E[x^2]."""
+        return _mean(self.check_eta(eta))
+
+
+def _drop(t: Float[Array, "*n"], bend: Float[Array, ""]) -> Float[Array, "*n"]:
+    """Returns the log-density of log x at its mode less that at a distance t."""
+    return exp_remainder(t) + bend * jnp.expm1(t) ** 2
+
+
+def _growth(t: Float[Array, ""], _: Array) -> Float[Array, ""]:
+    """Returns the log of x^6, or of 1 near 0: products of up to three statistics."""
+    return 6 * jnp.maximum(t, 0)
+
+
+def _mode_and_rule(
+    eta: Float[Array, "2"],
+) -> tuple[Float[Array, ""], Float[Array, ""], UnimodalRule]:
+    """Returns the mode m of the density of log x, as x, the bend -eta2 m^2, and the rule."""
+    linear, curvature = eta[0], -eta[1]
+    size = jnp.hypot(linear, jnp.sqrt(8 * curvature)) + jnp.abs(linear)
+    mode = jnp.where(linear > 0, size / (4 * curvature), 2 / size)
+    bend = curvature * mode * mode
+    return mode, bend, unimodal_rule(_drop, _growth, (bend,), math.pi / 4)
+
+
+def _deviations(t: Float[Array, " n"]) -> Float[Array, "2 n"]:
+    """Returns the statistics relative to the mode: x and x^2."""
+    return jnp.stack([jnp.expm1(t), jnp.expm1(2 * t)])
+
+
+@jax.custom_jvp
+def _log_partition(eta: Float[Array, "2"]) -> Float[Array, ""]:
+    mode, bend, rule = _mode_and_rule(eta)
+    return bend + jnp.log(mode) + (rule.log_integral - 1)
+
+
+@_log_partition.defjvp
+def _log_partition_jvp(primals, tangents):
+    return _log_partition(*primals), jnp.sum(_mean(*primals) * tangents[0])
+
+
+@jax.custom_jvp
+def _mean(eta: Float[Array, "2"]) -> Float[Array, "2"]:
+    mode, _, rule = _mode_and_rule(eta)
+    return jnp.stack([mode, mode * mode]) * (1 + rule.mean(_deviations(rule.t)))
+
+
+@_mean.defjvp
+def _mean_jvp(primals, tangents):
+    mode, _, rule = _mode_and_rule(*primals)
+    scale = jnp.stack([mode, mode * mode])
+    covariance = rule.covariance(_deviations(rule.t))
+    return _mean(*primals), scale * jnp.sum(covariance * (scale * tangents[0]), 1)

@@ -1,6 +1,7 @@
-"""Discrete families: sums over counts and points, and Gibbs labels, beside exact truth and peers.
+"""Discrete families and random matrices: sums and labels, beside exact truth and peers.
 
-    python tests/benchmarks/bench_discrete.py [counts] [points] [ising] [network] [--etas 256]
+    python tests/benchmarks/bench_discrete.py [counts] [points] [ising] [network] [matrices]
+        [--etas 256]
 
 counts    Conway-Maxwell-Poisson with dispersions from 0.05 to 5 and modes from 0.1 to 1e5, against
           sums of all terms in extended precision; beside it the sum of the first 1,000 terms
@@ -10,6 +11,8 @@ ising     labels of the 10 x 10 Ising model with couplings from 0 to 0.5 and fie
           0.5, against the transfer matrix, with and without control variates; beside them NumPyro's
           DiscreteHMCGibbs at some of the etas, for as long
 network   a network of 1,024 labels of this model, against the transfer matrix at other etas
+matrices  labels of Wishart and inverse Wishart matrices with 2 to 4 rows, at most 12 etas each,
+          against the closed forms in double precision
 
 Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
 """
@@ -220,7 +223,44 @@ def peer_mean(family, eta, seconds):
     return np.asarray(jax.vmap(family.sufficient_statistics)(2.0 * bits - 1)).mean(0)
 
 
-PARTS = {"counts": counts, "points": points, "ising": ising, "network": network}
+def matrices(options):
+    for d in (2, 3, 4):
+        for family, ranges in (
+            (nd.families.Wishart(d), {"log_det": (0.0, 4.0), "x": (-3.0, -0.5)}),
+            (
+                nd.families.InverseWishart(d),
+                {"log_det": (-d - 5.0, -d - 2.0), "inverse": (-3.0, -0.5)},
+            ),
+        ):
+            etas = family.sample_eta(jax.random.key(0), min(options.etas, 12), ranges)
+            config = nd.HMCConfig(tile=12)
+            seconds = []
+            for seed in (2, 1):  # the first compiles
+                clock = time.process_time()
+                data = nd.estimate_moments(family, etas, jax.random.key(seed), config)
+                seconds.append(time.process_time() - clock)
+            with jax.enable_x64(True):
+                given = jnp.asarray(np.asarray(etas, float))
+                mean = np.asarray(jax.vmap(family.mean)(given))
+                sd = np.sqrt([np.diag(family.covariance(eta)) for eta in given])
+            z = ((data.mean - mean) / sd)[data.ok]
+            t = ((data.mean - mean) / data.standard_error)[data.ok]
+            print(
+                f"  {family!r:20s} {data.ok.mean():.1%} ok, {seconds[1] / len(etas):.2f} s an eta, "
+                f"{seconds[0]:.0f} s with compilation; rungs {np.bincount(data.rung)}; z rms "
+                f"{np.sqrt(np.mean(z**2)):.5f}, largest {np.abs(z).max():.4f}; errors over "
+                f"standard errors {np.sqrt(np.mean(t**2)):.2f}, largest {np.abs(t).max():.1f}",
+                flush=True,
+            )
+
+
+PARTS = {
+    "counts": counts,
+    "points": points,
+    "ising": ising,
+    "network": network,
+    "matrices": matrices,
+}
 
 
 def main():

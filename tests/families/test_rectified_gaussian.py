@@ -1,5 +1,6 @@
 """The rectified Gaussian."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -27,6 +28,17 @@ def test_truth_is_scipys_truncated_normal(eta):
 @pytest.mark.parametrize("eta", ETAS)
 def test_quadrature(eta):
     assert_quadrature_agrees(FAMILY, eta, truth.rectified_gaussian)
+
+
+def test_the_closed_form_is_that_truth():
+    """The extremes are among the facts of `test_bessel.py`."""
+    found = jax.jit(jax.vmap(lambda eta: (FAMILY.log_partition(eta), FAMILY.mean(eta))))(
+        array(ETAS)
+    )
+    for eta, a, mean in zip(ETAS, *found, strict=True):
+        exact = truth.rectified_gaussian(eta)
+        np.testing.assert_allclose(a, exact.log_partition, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(mean, exact.mean, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -196,10 +196,15 @@ SLOW = {
     "Beta",
     "Dirichlet",
     "FisherBingham",
+    "GeneralizedInverseGaussian",
+    "InverseWishart",
     "LaplaceProduct",
     "LatticePhi4",
     "MinimalMultivariateNormal",
     "MultivariateNormal",
+    "RectifiedGaussian",
+    "VonMisesFisher",
+    "Wishart",
 }
 
 

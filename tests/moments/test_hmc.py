@@ -94,7 +94,18 @@ def registered_labels(case):
 
 
 # Whose corrected labels are tested beside the plain ones of others.
-SLOW = {"Beta", "Dirichlet", "Gamma", "MinimalMultivariateNormal", "MultivariateNormal"}
+SLOW = {
+    "Beta",
+    "Dirichlet",
+    "Gamma",
+    "GeneralizedInverseGaussian",
+    "InverseWishart",
+    "MinimalMultivariateNormal",
+    "MultivariateNormal",
+    "RectifiedGaussian",
+    "VonMisesFisher",
+    "Wishart",
+}
 
 
 @pytest.mark.parametrize(
