@@ -1,7 +1,7 @@
 """Symmetric positive definite matrices: the support, and their inverse and determinant."""
 
 import math
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -52,6 +52,8 @@ class PositiveDefinite(AbstractSupport):
     Reference:
         Muirhead, *Aspects of Multivariate Statistical Theory* (1982), theorem 2.1.9.
     """
+
+    ill_conditioned: ClassVar[bool] = True
 
     d: int = eqx.field(static=True)
     inverse: bool = eqx.field(static=True)

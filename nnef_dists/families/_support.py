@@ -32,9 +32,12 @@ class AbstractSupport(eqx.Module):
 
     Attributes:
         shape: The shape of u.
+        ill_conditioned: Whether x has fewer digits than u, as a nearly singular matrix has: labels
+            are then made in double precision. Defaults to False.
     """
 
     shape: eqx.AbstractVar[tuple[int, ...]]
+    ill_conditioned: ClassVar[bool] = False
 
     @abstractmethod
     def transform_and_log_det(self, u: Float[Array, " n"]) -> tuple[Array, Float[Array, ""]]:

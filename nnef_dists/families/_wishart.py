@@ -108,9 +108,8 @@ class Wishart(_AbstractWishart):
     one dimension it is a gamma distribution.
 
     With few degrees of freedom, eta1 < 0, some matrices are singular to rounding: the share
-    eps^(eta1 + 1) or so. They have density 0, HMC rejects them and `draw` returns NaN. In float32,
-    rounding of nearly singular matrices can also spoil the control variates of HMC labels, whose
-    errors are then those of plain averages, about 0.02 z units. Use float64.
+    eps^(eta1 + 1) or so. They have density 0, HMC rejects them and `draw` returns NaN. Labels are
+    made in double precision.
 
     Args:
         d: The number of rows, at least 1.

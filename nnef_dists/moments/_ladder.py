@@ -42,8 +42,8 @@ class HMC(AbstractRung):
     rung = Rung.HMC
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which etas have no label yet."""
-        return climb.has(Status.MISSING)
+        """Returns which etas have no label yet, unless labels begin in double precision."""
+        return climb.has(Status.MISSING) & ~_begins_in_double(climb)
 
     def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
         """Labels tiles of the configured size on all local devices."""
@@ -58,20 +58,27 @@ class HMC(AbstractRung):
 
 @final
 class DoublePrecision(AbstractRung):
-    """The whole ladder in double precision, if single precision has no digits for eta . T."""
+    """The whole ladder in double precision, if single precision has no digits for eta . T.
+
+    It is the first rung if the support is `ill_conditioned`.
+    """
 
     rung = Rung.DOUBLE
 
     def tries(self, climb: Climb) -> np.ndarray:
         """Returns which labels are of single precision and failed for lack of digits or range."""
-        return climb.has(*_FAULTS_OF_PRECISION) & (climb.etas.dtype == jnp.float32)
+        missing = climb.has(Status.MISSING) & _begins_in_double(climb)
+        is_single = climb.etas.dtype == jnp.float32
+        return missing | (climb.has(*_FAULTS_OF_PRECISION) & is_single)
 
     def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
         """Returns the labels in single precision, with its rounding in their errors."""
-        config = dataclasses.replace(climb.config, tile=_DOUBLE_TILE)
+        config, on_tile = dataclasses.replace(climb.config, tile=_DOUBLE_TILE), lambda n: None
+        if _begins_in_double(climb):
+            config, on_tile = climb.config, climb.on_tile
         with jax.enable_x64(True):
             wide = jnp.asarray(np.asarray(climb.etas[rows], np.float64))
-            found = Climb(climb.family, config, wide, climb.keys[rows]).run(LADDER)
+            found = Climb(climb.family, config, wide, climb.keys[rows], on_tile).run(LADDER)
         rounding = ROUNDING * float(jnp.finfo(climb.etas.dtype).eps)
         variances = np.diagonal(found.covariance, axis1=1, axis2=2)
         scale = np.sqrt(variances[:, :, None] * variances[:, None])
@@ -88,6 +95,11 @@ class DoublePrecision(AbstractRung):
             leaf[lost] = np.nan
         found.status[lost] = Status.NOT_FINITE
         return found
+
+
+def _begins_in_double(climb: Climb) -> bool:
+    is_single = climb.etas.dtype == jnp.float32
+    return bool(getattr(climb.family.support, "ill_conditioned", False) and is_single)
 
 
 @final

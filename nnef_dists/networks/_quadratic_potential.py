@@ -125,7 +125,7 @@ def _robust_fit(
     """
     ends = []
     for weight in (np.ones_like(target), typical):
-        loss = np.inf
+        loss, coefficients = np.inf, np.zeros(design.shape[1])
         for _ in range(_REWEIGHTED):
             coefficients, _ = least_squares(design * weight[:, None], target * weight)
             z = target - design @ coefficients

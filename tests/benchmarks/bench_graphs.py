@@ -13,6 +13,7 @@ Errors are in z units. Seconds are processor time, after compilation, unless the
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -209,7 +210,7 @@ def hundred(options):
     """A simulated network of 100 nodes with few triangles, fitted again."""
     family = nd.families.ExponentialRandomGraph(100)
     truth = jnp.array([-3.0, -0.5])
-    config = nd.HMCConfig(leapfrog_steps=1, chains=4, warmup=24, draws=32, tile=1, min_ess=20.0)
+    config = dataclasses.replace(GIBBS, tile=1)
     (graphs, _), seconds, _ = timed(
         lambda: nd.moments.sample_gibbs(jax.random.key(0), family, truth, 4, config)
     )
