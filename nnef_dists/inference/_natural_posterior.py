@@ -57,6 +57,9 @@ def sample_natural_posterior(
     of eta, with adaptation of step sizes and a dense mass matrix. A is needed up to a constant:
     networks take no anchor.
 
+    The likelihood is log-concave in eta. If the prior has separate modes, draws may be those of the
+    mode around the start alone.
+
     An eta outside the natural domain, or outside the training region of a network, has no
     probability: train the network on etas around the whole posterior, by `nd.families.
     ellipsoid_etas` or `nearby_etas`, for example.

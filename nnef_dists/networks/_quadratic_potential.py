@@ -1,6 +1,6 @@
 """The simple potential whose gradient is nearest to moment data."""
 
-from typing import final
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -20,6 +20,8 @@ LEAST_RESIDUAL = 1e-3
 _GAIN = 0.1
 # Most rounds of reweighted least squares, and the ratio of two losses that ends them.
 _REWEIGHTED, _CONVERGED = 20, 0.99
+# Median |z| of the robust fit, relative to that of least squares, below which it is taken.
+_DECIDED = 0.5
 
 
 @final
@@ -28,11 +30,11 @@ class QuadraticPotential(eqx.Module):
 
         Q(eta) = a . eta + b . x + x^T C x / 2 + c . phi(eta)
 
-    with x the standardized inputs of eta and phi the convex features of the natural domain. The fit
-    has the least sum of log(1 + z^2), z = (grad Q - mu) / sd(T), which is the loss of networks: a
-    few labels with a tiny sd(T) do not decide. The features make it exact for Gaussians. If they
-    do not explain nearly all, c is zero, because their residual is steep toward the domain's edge.
-    The rest is for a network.
+    with x the standardized inputs of eta and phi the convex features of the natural domain, fitted
+    by least squares of z = (grad Q - mu) / sd(T), or by the least sum of log(1 + z^2) if a few
+    labels with a tiny sd(T) would decide. The features make it exact for Gaussians. If they do not
+    explain nearly all, c is zero, because their residual is steep toward the domain's edge. The
+    rest is for a network.
 
     `QuadraticPotential.fit(data, standardization)` returns the one of some data.
 
@@ -80,13 +82,14 @@ class QuadraticPotential(eqx.Module):
         target = (np.asarray(labels.mean) / sd).reshape(-1)
         end = d + m + len(rows)
         typical = np.minimum(sd / np.median(sd, 0), 1.0).reshape(-1)
-        coefficients, left = _robust_fit(design[:, :end], target, typical)
-        coefficients = np.pad(coefficients, (0, design.shape[1] - end))
-        with_features, less = _robust_fit(design, target, typical)
-        if less < _GAIN * left:
-            coefficients, left = with_features, less
-        # Of the typical label: where sd(T) is next to nothing gradients have any size.
-        steepness = np.median(np.sqrt(np.sum((slopes / sd[:, None]) ** 2, (1, 2))))
+        fit = _fit(design[:, :end], target, typical)
+        coefficients = np.pad(fit.coefficients, (0, design.shape[1] - end))
+        with_features = _fit(design, target, typical)
+        if with_features.left < _GAIN * fit.left:
+            fit, coefficients = with_features, with_features.coefficients
+        # Gradients of a function of x have any size where sd(T) is next to nothing.
+        squares = np.mean(np.sum((slopes / sd[:, None]) ** 2, 1), 1)
+        steepness = np.sqrt(np.median(squares) if fit.is_robust else np.mean(squares))
         curvature = np.zeros((m, m))
         curvature[rows, columns] = coefficients[d + m : end]
         curvature = curvature + curvature.T - np.diag(np.diagonal(curvature))
@@ -99,7 +102,7 @@ class QuadraticPotential(eqx.Module):
             slope=to_buffer(coefficients[d : d + m]),
             curvature=to_buffer(curvature),
             features=to_buffer(coefficients[end:]),
-            residual_scale=to_buffer(max(left, LEAST_RESIDUAL) / steepness),
+            residual_scale=to_buffer(max(fit.left, LEAST_RESIDUAL) / steepness),
         )
 
     def __call__(
@@ -115,27 +118,32 @@ class QuadraticPotential(eqx.Module):
         return linear + quadratic + fixed.features @ features
 
 
-def _robust_fit(
-    design: np.ndarray, target: np.ndarray, typical: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Returns coefficients of the least mean of log(1 + z^2), and the root of this mean.
+class _Fit(NamedTuple):
+    coefficients: np.ndarray
+    left: float
+    is_robust: bool
 
-    Least squares with weights 1 / (1 + z^2) of the fit before, from two starts: all weights equal
-    in z units, and equal in units of T up to a typical sd(T). The better end is returned.
+
+def _fit(design: np.ndarray, target: np.ndarray, typical: np.ndarray) -> _Fit:
+    """Returns least squares of z, unless a few labels decide it.
+
+    They do if the median |z| is more than twice that of the fit with the least mean of
+    log(1 + z^2). This fit repeats least squares with weights 1 / (1 + z^2) of the fit before, from
+    weights that are equal in units of T up to a typical sd(T).
     """
-    ends = []
-    for weight in (np.ones_like(target), typical):
-        loss, coefficients = np.inf, np.zeros(design.shape[1])
-        for _ in range(_REWEIGHTED):
-            coefficients, _ = least_squares(design * weight[:, None], target * weight)
-            z = target - design @ coefficients
-            weight = 1 / np.sqrt(1 + z**2)
-            before, loss = loss, float(np.mean(np.log1p(z**2)))
-            if loss > _CONVERGED * before:
-                break
-        ends.append((loss**0.5, coefficients))
-    left, coefficients = min(ends, key=lambda end: end[0])
-    return coefficients, left
+    plain, left = least_squares(design, target)
+    weight, loss, coefficients, z = typical, np.inf, plain, target - design @ plain
+    most = _DECIDED * np.median(np.abs(z))
+    for _ in range(_REWEIGHTED):
+        coefficients, _ = least_squares(design * weight[:, None], target * weight)
+        z = target - design @ coefficients
+        weight = 1 / np.sqrt(1 + z**2)
+        before, loss = loss, float(np.mean(np.log1p(z**2)))
+        if loss > _CONVERGED * before:
+            break
+    if np.median(np.abs(z)) < most:
+        return _Fit(coefficients, loss**0.5, True)
+    return _Fit(plain, left, False)
 
 
 def least_squares(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
