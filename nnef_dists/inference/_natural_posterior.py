@@ -15,6 +15,9 @@ from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.distributions import AbstractTractableFamily
 from nnef_dists.inference._natural_grid import draw_from_grid
 
+# Rounding error of a log-density, in nats, at which draws are refused.
+_MOST_ROUNDING = 0.1
+
 LogPrior = Callable[[Float[Array, " eta_dim"]], Float[Array, ""]]
 
 
@@ -107,6 +110,13 @@ def sample_natural_posterior(
             f"Expected a start with a finite density and gradient; got {value} and {slope} at "
             f"{start}. Begin inside the training region of q, where the prior is positive."
         )
+    rounding = _rounding(q, total, n, start)
+    if not rounding < _MOST_ROUNDING:
+        raise ValueError(
+            f"Expected a log-density with a rounding error below {_MOST_ROUNDING} nats; got "
+            f"{rounding:.2g} for n = {n:g} in {start.dtype}. Use double precision: "
+            "jax.config.update('jax_enable_x64', True)."
+        )
     if _is_on_grid(method, u.size):
         n_draws = sizes[0] * sizes[2]
         us = jnp.reshape(draw_from_grid(density, u, n_draws, key), (sizes[0], sizes[2], -1))
@@ -120,6 +130,12 @@ def sample_natural_posterior(
         jnp.reshape(effective_sample_size(eta), (-1,)),
         jnp.mean(divergences),
     )
+
+
+def _rounding(q: Any, total: Array, n: float, start: Array) -> float:
+    """Returns the rounding error of eta . total - n A, whose terms cancel, in nats."""
+    terms = jnp.sum(jnp.abs(total * start)) + n * jnp.abs(q._potential(start))
+    return float(jnp.finfo(start.dtype).eps * terms)
 
 
 def _is_on_grid(method: str, size: int) -> bool:

@@ -105,3 +105,21 @@ def test_more_coordinates_have_no_grid():
         nd.inference.sample_natural_posterior(
             KEY, q, jnp.ones(3), 4, log_prior, jnp.zeros(3), method="grid"
         )
+
+
+def test_counts_have_a_gamma_posterior_until_rounding_spoils_it():
+    q, mean = nd.ClosedForm(nd.families.Poisson()), 3.0
+
+    def sample(n):
+        # Flat in the rate, with the Jacobian of its logarithm.
+        return nd.inference.sample_natural_posterior(
+            KEY, q, jnp.array([n * mean]), n, lambda eta: eta[0], jnp.log(jnp.array([mean]))
+        )
+
+    rate = np.exp(np.asarray(sample(20).eta, np.float64)).ravel()
+    error = np.sqrt(61.0) / 20 / np.sqrt(len(rate))
+    assert abs(rate.mean() - 61 / 20) < 4 * error
+    assert rate.std() == pytest.approx(np.sqrt(61) / 20, rel=0.05)
+    if not jax.config.jax_enable_x64:
+        with pytest.raises(ValueError, match="double precision"):
+            sample(1e7)
