@@ -248,8 +248,9 @@ def matrices(options):
             print(
                 f"  {family!r:20s} {data.ok.mean():.1%} ok, {seconds[1] / len(etas):.2f} s an eta, "
                 f"{seconds[0]:.0f} s with compilation; rungs {np.bincount(data.rung)}; z rms "
-                f"{np.sqrt(np.mean(z**2)):.5f}, largest {np.abs(z).max():.4f}; errors over "
-                f"standard errors {np.sqrt(np.mean(t**2)):.2f}, largest {np.abs(t).max():.1f}",
+                f"{np.sqrt(np.mean(z**2)):.5f}, median {np.median(np.abs(z)):.5f}, largest "
+                f"{np.abs(z).max():.4f}; errors over standard errors {np.sqrt(np.mean(t**2)):.2f}, "
+                f"largest {np.abs(t).max():.1f}",
                 flush=True,
             )
 
