@@ -58,7 +58,8 @@ def draw_from_grid(
     else:
         raise ValueError(
             f"Expected a posterior that a grid of natural parameters holds; got one that still "
-            f"moves after {_ROUNDS} grids, around {center}. Use a proper prior, or method='nuts'."
+            f"moves after {_ROUNDS} grids, around {center}. Use a proper prior. If it is "
+            "proper, use method='nuts'."
         )
     unit = _unit_grid(_FINAL[m], m)
     p = _probabilities(evaluate, center, axes, unit, start.dtype)

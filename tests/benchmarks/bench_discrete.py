@@ -144,7 +144,7 @@ def ising(options):
         z = ((data.mean - mean) / sd)[data.ok]
         t = ((data.mean - mean) / data.standard_error)[data.ok]
         print(
-            f"  {title:25s} {data.ok.mean():.1%} ok, {1e3 * seconds:.0f} ms an eta; z rms "
+            f"  {title:25s} {data.ok.mean():.1%} ok, {1e3 * seconds:.0f} ms per eta; z rms "
             f"{np.sqrt(np.mean(z**2)):.4f}, largest {np.abs(z).max():.3f}; errors over standard "
             f"errors {np.sqrt(np.mean(t**2)):.2f}, largest {np.abs(t).max():.1f}",
             flush=True,
@@ -246,8 +246,8 @@ def matrices(options):
             z = ((data.mean - mean) / sd)[data.ok]
             t = ((data.mean - mean) / data.standard_error)[data.ok]
             print(
-                f"  {family!r:20s} {data.ok.mean():.1%} ok, {seconds[1] / len(etas):.2f} s an eta, "
-                f"{seconds[0]:.0f} s with compilation; rungs {np.bincount(data.rung)}; z rms "
+                f"  {family!r:20s} {data.ok.mean():.1%} ok, {seconds[1] / len(etas):.2f} s per "
+                f"eta, {seconds[0]:.0f} s with compilation; rungs {np.bincount(data.rung)}; z rms "
                 f"{np.sqrt(np.mean(z**2)):.5f}, median {np.median(np.abs(z)):.5f}, largest "
                 f"{np.abs(z).max():.4f}; errors over standard errors {np.sqrt(np.mean(t**2)):.2f}, "
                 f"largest {np.abs(t).max():.1f}",
