@@ -74,7 +74,10 @@ def plot_densities(
     more than 2^12 discrete points to draw, and what `family.check_eta` raises.
     """
     if family.x_shape != ():
-        raise ValueError(f"Expected a family of scalar x; {family!r} has shape {family.x_shape}")
+        raise ValueError(
+            f"Expected a family of scalar x; got {family!r} with x of shape {family.x_shape}. "
+            "Draw a histogram of each entry of q.sample(key, eta, n)."
+        )
     for name, value in {"means": means, "uncertainty": uncertainty}.items():
         if value is not None:
             check_shape(name, np.asarray(value), np.shape(etas)[:1])
@@ -190,8 +193,8 @@ def _counts(
 
 def _too_many(family: ExponentialFamily, points: int, eta: Array) -> ValueError:
     return ValueError(
-        f"Expected at most {_MOST_DRAWN} points to draw; {family!r} has {points} at {eta}. Draw a "
-        "histogram of q.sample(key, eta, n)."
+        f"Expected at most {_MOST_DRAWN} points to draw; got {points} of {family!r} at {eta}. "
+        "Draw a histogram of q.sample(key, eta, n)."
     )
 
 
