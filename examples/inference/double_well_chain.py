@@ -47,7 +47,6 @@ def log_message(eta, y):
     return jax.nn.logsumexp(logs) + jnp.log(x[1] - x[0])
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def pass_messages(log_message, sites, onward, back):
     """Renews the messages from each site to the next, given those in the other direction.
 
@@ -69,21 +68,24 @@ def pass_messages(log_message, sites, onward, back):
     return onward.at[1:].set(messages), log_integrals
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def propagate(sites, sweeps, log_message=log_message):
     """Expectation propagation from flat messages: marginals, evidence, and changes by sweep."""
-    renew = functools.partial(pass_messages, log_message)
-    sites = jnp.asarray(sites)
-    right = left = jnp.zeros_like(sites)  # messages to the right and to the left
-    changes = []
-    for _ in range(sweeps):
-        old = jnp.stack([right, left])
-        right, _ = renew(sites, right, left)
-        left = renew(sites[::-1], left[::-1], right[::-1])[0][::-1]
-        changes.append(float(jnp.max(jnp.abs(jnp.stack([right, left]) - old))))
-    _, log_pairs = renew(sites, right, left)
-    eta = sites + right + left
-    log_sites = jax.jit(jax.vmap(Q.log_partition))(eta)
-    return eta, float(jnp.sum(log_pairs) - jnp.sum(log_sites[1:-1])), changes
+
+    def half_sweep(messages, _):
+        """Renews the messages in one direction, and turns the chain round."""
+        sites, onward, back = messages
+        renewed, log_pairs = pass_messages(log_message, sites, onward, back)
+        change = jnp.max(jnp.abs(renewed - onward))
+        return (sites[::-1], back[::-1], renewed[::-1]), (change, log_pairs)
+
+    flat = jnp.zeros_like(sites)
+    messages, (changes, log_pairs) = jax.lax.scan(
+        half_sweep, (sites, flat, flat), length=2 * sweeps + 1
+    )
+    eta = sum(messages)[::-1]
+    evidence = jnp.sum(log_pairs[-1]) - jnp.sum(jax.vmap(Q.log_partition)(eta)[1:-1])
+    return eta, evidence, jnp.max(changes[:-1].reshape(sweeps, 2), 1)
 
 
 def mean_field(sites, sweeps):
@@ -166,7 +168,7 @@ def main():
     densities = {"exact": exact}
     mean, sd = moments(exact)
     with jax.enable_x64(True):
-        eta, found, changes = propagate(sites, 4)
+        eta, found, changes = jax.device_get(propagate(jnp.asarray(sites), 4))
         eta_field, bound = mean_field(sites, 100)
     print("largest change of a message by sweep: " + ", ".join(f"{c:.0e}" for c in changes))
     print(f"evidence by transfer matrix: {log_evidence:.4f} nats")

@@ -318,6 +318,11 @@ def chain(options):
         network, _ = training.fit_means(
             network, data, jax.random.key(3), loss=nd.sobolev_loss, steps=6000
         )
+        fresh = family.sample_eta(jax.random.key(4), 256, CHAIN)
+        unseen = nd.estimate_moments(family, fresh, jax.random.key(5)).only_ok()
+        network = nd.networks.fit_residual(
+            network, network.batch(data), network.batch(unseen), jax.random.key(6)
+        )
         q = nd.AmortizedFamily(family, network)
         print(
             f"  {len(data)} labels {labeled - clock:.0f} s, training "
@@ -325,11 +330,11 @@ def chain(options):
             flush=True,
         )
 
-        def learned(eta, y):
-            return q.log_partition(eta.at[0].add(wells.COUPLING * y))
+        def learned(q):
+            return lambda eta, y: q.log_partition(eta.at[0].add(wells.COUPLING * y))
 
-        for title, log_message in (("sums", wells.log_message), ("learned A", learned)):
-            eta, found, changes = wells.propagate(sites, 4, log_message)
+        for title, log_message in (("sums", wells.log_message), ("learned A", learned(q))):
+            eta, found, changes = wells.propagate(jnp.asarray(sites), 4, log_message)
             means, sds = wells.moments(wells.density_of(eta))
             ratio = sds**2 / sd**2
             print(
@@ -337,6 +342,25 @@ def chain(options):
                 f"ratios {np.min(ratio):.4f} to {np.max(ratio):.4f}, evidence off by "
                 f"{found - log_evidence:.1e} nats; last change of a message {changes[-1]:.0e}",
                 flush=True,
+            )
+
+        def results(log_message):
+            eta, found, _ = wells.propagate(jnp.asarray(sites), 4, log_message)
+            return jnp.append(jax.vmap(wells.Q.mean)(eta)[:, 0], found)
+
+        def results_of(key):
+            return results(learned(nd.sample_all_parameters(q, key)))
+
+        right = results(wells.log_message)
+        # One draw after the other: a batch of them takes minutes to compile.
+        keys = jax.random.split(jax.random.key(7), 64)
+        drawn = jax.jit(lambda keys: jax.lax.map(results_of, keys))(keys)
+        for level in (0.5, 0.9):
+            low, high = nd.bayes.central_interval(drawn, level)
+            held = (low <= right) & (right <= high)
+            print(
+                f"  {level:.0%} intervals over the weights: means {jnp.mean(held[:-1]):.0%}, "
+                f"evidence {bool(held[-1])}; sd of the evidence {jnp.std(drawn[:, -1]):.1e} nats"
             )
 
 
