@@ -115,7 +115,7 @@ from nnef_dists.saving import (
     save,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AbstractParameter",
