@@ -12,7 +12,7 @@ from tests.public_names import PAGE, ROOMS, page
 
 
 def test_the_page_lists_the_public_names():
-    """A name that is added, removed or redefined changes the page: `python -m tests.public_names`."""
+    """After a change of names, `python -m tests.public_names` rewrites the page."""
     assert PAGE.read_text() == page()
 
 
