@@ -49,8 +49,8 @@ def page() -> str:
     lines = [
         "# Public names",
         "",
-        "Each public name with its meaning in one line. The names of `nnef_dists` itself come first,",
-        "and then the names of each subpackage. Names that do not stand here are private.",
+        "Each public name with its meaning in one line. The names of `nnef_dists` itself stand",
+        "first, then the names of each subpackage. All other names are private.",
         "`python -m tests.public_names` writes this page, and a test compares it with the package.",
     ]
     for title, module in [("nnef_dists", flat)] + [
