@@ -110,6 +110,7 @@ SLOW = {
     "docs/command_line.md",
     "docs/diagnostics.md",
     "docs/getting_started.md",
+    "docs/interoperate.md",
     "docs/labels.md",
     "docs/sbi.md",
     "docs/scale.md",
