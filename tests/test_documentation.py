@@ -105,14 +105,15 @@ def run_page(text: str, name: str) -> dict:
 # These train, or start processes.
 SLOW = {
     "README.md",
-    "docs/command_line.md",
     "docs/amortized.md",
     "docs/api/plotting.md",
+    "docs/command_line.md",
     "docs/diagnostics.md",
     "docs/getting_started.md",
+    "docs/interoperate.md",
     "docs/labels.md",
-    "docs/moment_data.md",
-    "docs/posterior.md",
+    "docs/sbi.md",
+    "docs/scale.md",
 }
 
 
