@@ -11,6 +11,7 @@ again. Errors are relative to quadrature, at held-out etas. `--etas` is the fina
 
 import functools
 
+import cells
 import jax
 import numpy as np
 import training
@@ -32,7 +33,7 @@ WAYS = ("chosen", "random")
 def main():
     options = training.parser(__doc__, "artifacts/active_learning")
     options.add_argument("--repeats", type=int, default=3, help="with other etas and weights")
-    args = options.parse_args()
+    args = cells.parse(options)
     most = 512 if args.etas is None else args.etas
     sizes = [FIRST]
     while sizes[-1] < most:

@@ -11,6 +11,7 @@ of the two is wrong. `--family` is `quartic` or `lattice`.
 import json
 import time
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def learned_family(family, ranges, flow, key, *, labels, steps):
 def main():
     options = training.parser(__doc__, "artifacts/amortized_sampler")
     options.add_argument("--family", choices=list(JOBS), default="quartic")
-    args = options.parse_args()
+    args = cells.parse(options)
     family, ranges = JOBS[args.family]
     flow_key, q_key, eta_key, weigh_key, draw_key = jax.random.split(jax.random.key(args.seed), 5)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ points along rays, each direction in its own way, and is fitted to a spiral by m
 import json
 import math
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,7 @@ def fit(flow, loss, key, *, steps, learning_rate, description):
 def main():
     options = training.parser(__doc__, "artifacts/analytic_bijections")
     options.add_argument("--bijection", choices=list(BIJECTIONS), default="cubic")
-    args = options.parse_args()
+    args = cells.parse(options)
     make, seconds = BIJECTIONS[args.bijection], {}
     line_key, spiral_key, fit_key, test_key, draw_key = jax.random.split(
         jax.random.key(args.seed), 5

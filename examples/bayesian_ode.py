@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cells
 import diffrax
 import equinox as eqx
 import jax
@@ -226,7 +227,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--steps", type=float, default=1.0, help="scales all numbers of steps")
     parser.add_argument("--out", type=Path, default=Path("artifacts/bayesian_ode"))
     parser.add_argument("--plot-only", action="store_true", help="redraw from what was saved")
-    options = parser.parse_args(arguments)
+    options = cells.parse(parser, arguments)
     data_key, fit_key, draws_key = jax.random.split(jax.random.key(options.seed), 3)
     data = make_data(data_key)
     model_path = options.out / "field.safetensors"
@@ -251,7 +252,6 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     (options.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     pictures = draw(trajectories, band, truth, times, data)
     training.save_figures(options.out, {**pictures, "learning_curves": draw_history(history)})
-    plt.close("all")
     return figures
 
 

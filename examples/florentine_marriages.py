@@ -18,6 +18,7 @@ import argparse
 import time
 from pathlib import Path
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +108,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="short runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/florentine_marriages"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     config, runs, rounds = (QUICK, 16, 3) if options.quick else (CONFIG, 64, 6)
     x = observed_graph()
     target = FAMILY.sufficient_statistics(x)
@@ -127,10 +128,7 @@ def main():
     print(f"1,000 graphs drawn: {nd.Status(int(label.status)).reason}")
     drawn = jax.vmap(graph_counts)(graphs)
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "florentine_marriages.png"
-    draw(x, drawn).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(x, drawn), options.out / "florentine_marriages.png")
 
 
 if __name__ == "__main__":

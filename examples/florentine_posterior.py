@@ -18,6 +18,7 @@ import argparse
 import time
 from pathlib import Path
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +120,7 @@ def main():
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/florentine_posterior"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     clock = time.perf_counter()
     q = learn(options.labels, options.steps, options.seed)
     print(f"labels and training: {time.perf_counter() - clock:.0f} s")
@@ -135,10 +136,9 @@ def main():
     for name, value, error, mean, sd in rows:
         print(f"{name:10s} maximum likelihood {value:.3f} +/- {error:.3f}, "
               f"posterior {mean:.3f} +/- {sd:.3f}")  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "florentine_posterior.png"
-    draw(eta, np.asarray(estimate), covariance).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(
+        draw(eta, np.asarray(estimate), covariance), options.out / "florentine_posterior.png"
+    )
 
 
 if __name__ == "__main__":

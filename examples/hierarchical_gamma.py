@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -430,7 +431,7 @@ def main():
     parser.add_argument("--sweeps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/hierarchical_gamma"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     groups = options.groups
     data = simulate(groups, options.observations, options.seed)
     models = {
@@ -453,10 +454,7 @@ def main():
         print_errors(name, one, exact)
     corrected = {name: (found["pair"][name][0], sds[i]) for name, i in (("a", 0), ("u", 3))}
     print_errors("pair with linear response", corrected, exact)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "hierarchical_gamma.png"
-    draw(log_evidence, bounds, found, exact).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(log_evidence, bounds, found, exact), options.out / "hierarchical_gamma.png")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ analytic bijection of nnef_dists as transformer. Two flows learn from few points
 
 import json
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -132,7 +133,7 @@ def fit_uncertain(flow, data, key, *, steps):
 
 def main():
     options = training.parser(__doc__, "artifacts/masked_autoregressive_flow")
-    args = options.parse_args()
+    args = cells.parse(options)
     flow_key, fit_key, vi_key, data_key, test_key, draw_key = jax.random.split(
         jax.random.key(args.seed), 6
     )

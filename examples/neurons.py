@@ -25,6 +25,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -304,15 +305,12 @@ def main():
     parser.add_argument("--words", type=int, default=180_000, help="bins of 20 ms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/neurons"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     # The probabilities of rare pairs have few digits in single precision.
     with jax.enable_x64(True):
         found = analyze(options)
         models = report(*found)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "neurons.png"
-    draw(options.neurons, found[2], models, found[4]).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(options.neurons, found[2], models, found[4]), options.out / "neurons.png")
 
 
 if __name__ == "__main__":

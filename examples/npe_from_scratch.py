@@ -12,6 +12,7 @@ an exponential family without a name, whose log-partition was learned.
 
 import json
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def main():
     options = training.parser(__doc__, "artifacts/npe_from_scratch")
     options.add_argument("--simulations", type=int, default=1000, help="to train on")
     options.add_argument("--members", type=int, default=6, help="heads in an ensemble")
-    args = options.parse_args()
+    args = cells.parse(options)
     seconds = {}
     keys = dict(
         zip(

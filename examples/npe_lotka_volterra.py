@@ -14,6 +14,7 @@ correct what is left, and say how much that was.
 
 import json
 
+import cells
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def main():
     options = training.parser(__doc__, "artifacts/npe_lotka_volterra")
     options.add_argument("--simulations", type=int, default=2000, help="in each of two rounds")
     options.add_argument("--draws", type=int, default=4000, help="of the posterior")
-    args = options.parse_args()
+    args = cells.parse(options)
     seconds = {}
     k_x, k_first, k_fit, k_cut, k_more, k_again, k_draw = jax.random.split(
         jax.random.key(args.seed), 7

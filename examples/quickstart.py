@@ -8,6 +8,7 @@ gradient is E[T], from the labels, and how far to trust itself. What comes out i
 `--steps` scales the number of training steps.
 """
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +37,7 @@ LONGER = nd.HMCConfig(draws=2000)  # less noise in the labels that the uncertain
 
 
 def main():
-    args = training.parser(__doc__, "artifacts/quickstart").parse_args()
+    args = cells.parse(training.parser(__doc__, "artifacts/quickstart"))
     n = 4096 if args.etas is None else args.etas
     k_labels, k_learning = jax.random.split(jax.random.key(args.seed))
     k_train, k_calibrate, k_held, k_hmc, k_longer = jax.random.split(k_labels, 5)

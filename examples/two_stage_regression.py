@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import blackjax
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -205,7 +206,7 @@ def draw(
     }
     styles = {"exact": ("C0", "-"), "NUTS": ("C2", "--"), "VI (mean field)": ("C1", "-")}
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), dpi=140, layout="constrained")
     for name, (center, stdv) in bands.items():
         color, line = styles[name]
         if name == "exact":
@@ -249,18 +250,16 @@ def draw(
     low, high = right.get_ylim()
     right.set_ylim(low, high + 0.35 * (high - low))
     right.legend(fontsize=8, ncols=2, loc="upper center")
-    figure.savefig(out / "posterior.png", dpi=140)
-    plt.close(figure)
+    cells.save(figure, out / "posterior.png")
 
-    figure, axes = plt.subplots(1, len(history), figsize=(11, 3), layout="constrained")
+    figure, axes = plt.subplots(1, len(history), figsize=(11, 3), dpi=140, layout="constrained")
     for axis, (name, losses) in zip(axes, history.items(), strict=True):
         window = max(len(losses) // 100, 1)
         means_ = losses[: len(losses) // window * window].reshape(-1, window).mean(axis=1)
         axis.plot(np.arange(len(means_)) * window, means_, lw=1)
         axis.set(title=name, xlabel="step")
     axes[0].set_ylabel("loss (minibatch)")
-    figure.savefig(out / "learning_curves.png", dpi=140)
-    plt.close(figure)
+    cells.save(figure, out / "learning_curves.png")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -271,7 +270,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--steps", type=float, default=1.0, help="scales all numbers of steps")
     parser.add_argument("--out", type=Path, default=Path("artifacts/two_stage_regression"))
     parser.add_argument("--plot-only", action="store_true", help="redraw from what was saved")
-    options = parser.parse_args(arguments)
+    options = cells.parse(parser, arguments)
     data_key, fit_key, nuts_key = jax.random.split(jax.random.key(options.seed), 3)
     data = make_data(data_key)
     model_path = options.out / "model.safetensors"

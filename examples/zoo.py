@@ -13,6 +13,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import cells
 import jax
 import numpy as np
 import training
@@ -20,7 +21,7 @@ import training
 import nnef_dists as nd
 from nnef_dists import plotting
 
-CONFIGS = Path(__file__).parent / "configs" / "zoo"
+CONFIGS = Path(training.__file__).parent / "configs" / "zoo"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 COLUMNS = ("family", "dim x", "dim T", "labels", "label z rms", "z rms", "z median", "in 90 %", "s")
 
@@ -28,7 +29,7 @@ COLUMNS = ("family", "dim x", "dim T", "labels", "label z rms", "z rms", "z medi
 def main():
     options = training.parser(__doc__, "artifacts/zoo")
     options.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", default=[])
-    args = options.parse_args()
+    args = cells.parse(options)
     args.out.mkdir(parents=True, exist_ok=True)
     there = results(args)
     for name in args.names or NAMES:

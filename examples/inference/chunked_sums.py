@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from dask.distributed import Client, LocalCluster, as_completed
 from matplotlib.figure import Figure
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 SHAPE, RATE = 2.7, 2.0
 PRIOR = (-1.0, -0.5)
@@ -94,7 +98,7 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000, help="of each chunk")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/chunked_sums"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     q = nd.Quadrature(nd.GammaShapePrior())
     moments = jax.jit(jax.vmap(lambda eta: (q.mean(eta)[0], jnp.sqrt(q.covariance(eta)[0, 0]))))
     posteriors = []
@@ -114,10 +118,7 @@ def main():
     seen = np.unique(np.geomspace(1, options.chunks, 8).astype(int))
     mean, sd = (np.asarray(part) for part in moments(etas[seen - 1]))
     print(f"shape {mean[-1]:.6f} +/- {sd[-1]:.6f}, {(mean[-1] - SHAPE) / sd[-1]:+.2f} sd off")
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "chunked_sums.png"
-    draw(seen * options.rows, mean, sd).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(seen * options.rows, mean, sd), options.out / "chunked_sums.png")
 
 
 if __name__ == "__main__":

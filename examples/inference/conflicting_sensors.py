@@ -13,6 +13,7 @@ Both divergences of each q are by a grid in double precision.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import jax
@@ -21,6 +22,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 SENSORS, SCALE, DEGREES, PRIOR_SD = (-3.0, 3.5), 0.3, 4.0, 5.0
 STYLES = {"Gaussian": "C1--", "quartic": "C0-", "sextic": "C2:"}
@@ -89,7 +93,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="without the sextic")
     parser.add_argument("--out", type=Path, default=Path("results/conflicting_sensors"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     families = dict(list(FAMILIES.items())[: 2 if options.quick else None])
     log_p = on_grid(log_posterior(jnp.asarray(GRID)))
     found = {"project": {}, "cvi_message": {}}
@@ -108,10 +112,7 @@ def main():
                 f"KL(q to p) {divergence(log_q, log_p):.4f} nats"
             )
         print(f"{name:>8}: the projection's error is at most {projection.error:.1e} z")
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "conflicting_sensors.png"
-    draw(log_p, found).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(log_p, found), options.out / "conflicting_sensors.png")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ Circular Data, 1993), doubled, since they lie along an axis. Other data are simu
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -27,6 +28,9 @@ from scipy import optimize, stats
 from scipy.special import gammaln, i0e
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 AIRCRAFT = np.array([3, 5, 7, 18, 43, 85, 91, 98, 100, 130, 230, 487]) / 100  # in 100 hours
 # fmt: off
@@ -286,7 +290,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="the first three problems")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/conjugate_priors"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     names = list(PROBLEMS)[: 3 if options.quick else None]
     found, worst = {}, np.zeros(3)
     print("errors: means [z], sd [relative], evidence [nats]; of quadrature, then of Laplace")
@@ -302,10 +306,7 @@ def main():
                 )
                 worst = np.maximum(worst, ours)
     print("largest: " + ", ".join(f"{error:.1e}" for error in worst))
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "conjugate_priors.png"
-    draw(found).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(found), options.out / "conjugate_priors.png")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ The truth is importance sampling of the three entries of alpha, in double precis
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,9 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2, norm, qmc
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 TRUE, DRAWS = np.array([2.0, 1.0, 4.0]), 20
 PRIOR = np.append(np.log(np.full(3, 0.8 / 3)), -1.0)  # eta of `nd.DirichletPrior(3)`
@@ -222,7 +226,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="without the mean field")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/dirichlet_concentration"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     counts, clock = simulate(options.groups, options.seed), time.process_time()
     found = {}
     if not options.quick:
@@ -247,10 +251,7 @@ def main():
             f"{' '.join(f'{one:.4f}' for one in ratio)}, "
             f"evidence off by {result.log_evidence - exact.log_evidence:.4f} nats"
         )
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "dirichlet_concentration.png"
-    draw(found, exact, points).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(found, exact, points), options.out / "dirichlet_concentration.png")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ transfer matrix: sums over a grid of each site.
 
 import argparse
 import functools
+import sys
 from pathlib import Path
 
 import jax
@@ -27,6 +28,9 @@ from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 WELL, COUPLING = 1.0, 0.8
 GRID = np.linspace(-3.5, 3.5, 201)
@@ -160,7 +164,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="16 sites")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/double_well_chain"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     sites = make_sites(16 if options.quick else 64, options.seed)
     exact, log_evidence = transfer(sites)
     densities = {"exact": exact}
@@ -178,10 +182,7 @@ def main():
             f"{np.min(sds**2 / sd**2):.6f} to {np.max(sds**2 / sd**2):.6f}, "
             f"evidence off by {value - log_evidence:.1e} nats"
         )
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "double_well_chain.png"
-    draw(densities).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(densities), options.out / "double_well_chain.png")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ The truth is a grid of J, with the spins summed at each. Mean field of the spins
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +23,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 SIZE, NOISE = 4, 1.0
 PRIOR_MEAN, PRIOR_SD = 0.3, 0.2
@@ -185,7 +189,7 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/ising_coupling"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):
         x, y = simulate(options.seed)
         y = jnp.asarray(y)
@@ -199,10 +203,7 @@ def main():
             f"bound {bound:.4f}, {bound - evidence:.4f} from the evidence"
         )
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "ising_coupling.png"
-    draw(x, y, results).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(x, y, results), options.out / "ising_coupling.png")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 import lattice_rows as rows
 import lattice_truth as truth_of
 from lattice_rows import COUPLING, GRID
@@ -237,7 +238,7 @@ def main():
     parser.add_argument("--runs", type=int, default=16, help="runs of 64 chains")
     parser.add_argument("--draws", type=int, default=1_000, help="of each chain")
     parser.add_argument("--out", type=Path, default=Path("results/lattice"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     size = 4 if options.quick else 12
     field, edges = make_field(size, options.seed), make_edges(size)
     clock = [time.process_time()]
@@ -257,10 +258,7 @@ def main():
     seconds = np.diff(clock)
     print("seconds of processor time: loopy EP {:.0f}, rows {:.0f}, HMC {:.0f}".format(*seconds))
     report(truth, evidence, found)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "lattice.png"
-    draw(truth, found).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(truth, found), options.out / "lattice.png")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ all 2^n assignments, given each of which means and weights are conjugate.
 import argparse
 import functools
 import itertools
+import sys
 from pathlib import Path
 
 import jax
@@ -22,6 +23,9 @@ from matplotlib.figure import Figure
 from scipy.special import gammaln, logsumexp
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 PRIOR = np.array([-1.0, 1.0])
 SWEEPS = 200
@@ -113,7 +117,7 @@ def main():
     parser.add_argument("--observations", type=int, default=12, help="at most 20")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/mixture"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):
         y = simulate(options.observations, options.seed)
         nodes = make_nodes(len(y))
@@ -135,10 +139,7 @@ def main():
     print(f"evidence {evidence:.4f}, lower bound {bounds[-1]:.4f}")
     print(f"bound of the last sweep minus that before: {bounds[-1] - bounds[-2]:.1e}")
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "mixture.png"
-    draw(y, z, first).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(y, z, first), options.out / "mixture.png")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ natural domain of the quartic: these sites are NaN. Use a Gaussian, the edge of 
 
 import argparse
 import itertools
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
 import nnef_dists as nd
+
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 
 MEAN, SD = 1.0, 1.0  # of the prior
 # With 64 levels the divergence of the Gaussian is 3 % above the smallest, that of the quartic 90 %.
@@ -166,7 +170,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="300 sites")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/poisson_sites"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     rng = np.random.default_rng(options.seed)
     sites = 300 if options.quick else options.sites
     y = rng.poisson(np.exp(rng.normal(MEAN, SD, sites))).astype(float)
@@ -194,10 +198,7 @@ def main():
         f"no mass beyond the grid: A within {compare_log_partitions(fits['quartic'][0]):.1e} nats"
     )
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "poisson_sites.png"
-    draw(fits, kls, y).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(fits, kls, y), options.out / "poisson_sites.png")
 
 
 if __name__ == "__main__":

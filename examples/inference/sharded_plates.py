@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 import hierarchical_gamma as groups_of
 import poisson_sites as sites_of
 
@@ -77,7 +77,7 @@ def main():
     parser.add_argument("--groups", type=int, default=1000)
     parser.add_argument("--sites", type=int, default=10_000)
     parser.add_argument("--sweeps", type=int, default=10)
-    options = parser.parse_args()
+    options = cells.parse(parser)
     devices = jax.device_count()
 
     nodes = groups_of.make_pair_nodes(options.groups)

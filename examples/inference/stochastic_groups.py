@@ -27,7 +27,8 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
 from hierarchical_gamma import make_pair_nodes, pair_energy, simulate, start_pairs
 
 OBSERVATIONS = 20
@@ -158,13 +159,10 @@ def main():
     parser.add_argument("--final", type=int, default=4, help="full sweeps at the end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/stochastic_groups"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):  # the statistics of many groups lose digits in single precision
         figure = run(options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "stochastic_groups.png"
-    figure.savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(figure, options.out / "stochastic_groups.png")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ from scipy.special import gammaln
 
 import nnef_dists as nd
 
+sys.path.append(str(Path(sys.path[0]).resolve().parent))
+import cells
+
 SHAPE = 3.0
 PRIOR = (0.0, -1.0)
 Q = nd.Quadrature(nd.GammaShapePrior())
@@ -138,13 +141,10 @@ def main():
     parser.add_argument("--chunk", type=int, default=10_000, help="observations in one call")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/stream"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):
         figure = run(options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "stream.png"
-    figure.savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(figure, options.out / "stream.png")
 
 
 if __name__ == "__main__":
