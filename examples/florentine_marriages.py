@@ -1,3 +1,4 @@
+# %% [markdown]
 """An exponential random graph of the marriages of Florentine families.
 
     python examples/florentine_marriages.py [--quick]
@@ -14,6 +15,7 @@ the scatter of the runs what sampling adds. At the end graphs are drawn at the e
 degrees and shared partners compared with the data.
 """
 
+# %%
 import argparse
 import time
 from pathlib import Path
@@ -26,6 +28,10 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Data and family
+
+# %%
 # Acciaiuoli, Albizzi, Barbadori, Bischeri, Castellani, Ginori, Guadagni, Lamberteschi, Medici,
 # Pazzi, Peruzzi, Pucci, Ridolfi, Salviati, Strozzi, Tornabuoni
 NODES = 16
@@ -47,6 +53,13 @@ def observed_graph():
     return FAMILY.from_adjacency(adjacency)
 
 
+# %% [markdown]
+# ## Estimation
+#
+# The maximum of the pseudolikelihood is the start of Newton's method.
+
+
+# %%
 def pseudolikelihood(x):
     """Its maximum."""
     stats = FAMILY.sufficient_statistics
@@ -77,6 +90,11 @@ def correct(eta, target, config, runs, seed):
     return eta + inverse @ (target - mean), np.sqrt(np.diagonal(inverse)), sampling
 
 
+# %% [markdown]
+# ## Goodness of fit
+
+
+# %%
 def graph_counts(x):
     """Numbers of nodes by degree, and of edges by the number of shared partners."""
     adjacency = FAMILY.adjacency(x.astype(float))
@@ -102,6 +120,11 @@ def draw(x, drawn):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Fits the model, and checks the fit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -131,6 +154,12 @@ def main():
     cells.save(draw(x, drawn), options.out / "florentine_marriages.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

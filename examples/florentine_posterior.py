@@ -1,3 +1,4 @@
+# %% [markdown]
 """The posterior of an exponential random graph by a learned log-partition.
 
     python examples/florentine_posterior.py [--labels 512] [--steps 12000]
@@ -14,6 +15,7 @@ sparse data zero. No label is left out by hand. Up to the line the network learn
 graphs, to which the posterior adds the weight of nearly complete ones, so that it ends there.
 """
 
+# %%
 import argparse
 import time
 from pathlib import Path
@@ -28,6 +30,12 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Training region and prior
+#
+# Labels end at a line. Beyond it the model is degenerate.
+
+# %%
 PAIRS, TRIPLES = NODES * (NODES - 1) // 2, NODES * (NODES - 1) * (NODES - 2) // 6
 PRIOR_SD = 2.0
 
@@ -54,6 +62,11 @@ def log_prior(eta):
     return -jnp.sum(eta**2) / (2 * PRIOR_SD**2)
 
 
+# %% [markdown]
+# ## Posterior
+
+
+# %%
 def log_share_of_others(q, eta):
     """The log-probability of graphs that are not nearly complete.
 
@@ -76,6 +89,11 @@ def sample_posterior(q, total, estimate, key, **options):
     return nd.inference.sample_natural_posterior(key, q, total, 1, log_weight, estimate, **options)
 
 
+# %% [markdown]
+# ## Learned log-partition
+
+
+# %%
 def learn(labels, steps, seed):
     """The family with a learned A, from labels below the line."""
     etas = FAMILY.sample_eta(jax.random.key(seed), labels, below_degeneracy)
@@ -95,6 +113,11 @@ def anchored(network):
     return nd.AmortizedFamily(FAMILY, network, anchor=anchor)
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(eta, estimate, covariance):
     """Draws of the posterior, the estimate with its ellipse of two standard errors, the line."""
     figure = Figure(figsize=(5.2, 4), layout="constrained")
@@ -113,6 +136,11 @@ def draw(eta, estimate, covariance):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Learns A, and draws the posterior of the marriages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -141,6 +169,12 @@ def main():
     )
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """A masked autoregressive flow with a condition, with dropout or with random weights.
 
     python examples/masked_autoregressive_flow.py [--seed 0] [--steps 1.0] [--out DIR]
@@ -12,6 +13,7 @@ analytic bijection of nnef_dists as transformer. Two flows learn from few points
   draws them. A test takes their means or averages over draws.
 """
 
+# %%
 import json
 
 import cells
@@ -26,6 +28,10 @@ from flowjax.distributions import StandardNormal, Transformed
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Data
+
+# %%
 LAYERS = 4
 PRIOR = nd.GaussianParameter.from_stdv(0.0, 1.0)
 
@@ -43,6 +49,11 @@ def pinwheel(key, n, arms=5):
     return points + across, bend[:, None]
 
 
+# %% [markdown]
+# ## Flow
+
+
+# %%
 def make_flow(transformer, key, dropout=None):
     """Autoregressive layers with reversals between them, over a unit normal."""
     layers = []
@@ -74,6 +85,13 @@ def transformers(key):
     return {"affine": Affine(), "analytic": Chain([Affine(), Scan(stack), Affine()])}
 
 
+# %% [markdown]
+# ## Training
+#
+# Maximum likelihood, dropout, and random weights.
+
+
+# %%
 def negative_log_likelihood(flow, points, condition):
     """In nats a point."""
     return -jnp.mean(flow.log_prob(points, condition))
@@ -131,6 +149,11 @@ def fit_uncertain(flow, data, key, *, steps):
     return nd.unfreeze_all(dynamic, static), losses
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     options = training.parser(__doc__, "artifacts/masked_autoregressive_flow")
     args = cells.parse(options)
@@ -177,6 +200,11 @@ def main():
     training.save_figures(args.out, {"pinwheel": draw_pinwheel(flows["analytic"], draw_key)})
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw_pinwheel(flow, key):
     """Data above, draws below, for three values of the condition."""
     figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
@@ -195,6 +223,12 @@ def draw_pinwheel(flow, key):
     return figure
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """MAP, then variational inference, on a regression whose posterior is known exactly.
 
     python examples/two_stage_regression.py [--seed 0] [--steps 1.0] [--out DIR] [--plot-only]
@@ -9,6 +10,7 @@ means and widths are from the exact posterior and from the best that a mean fiel
 NUTS for comparison, and draws all three.
 """
 
+# %%
 import argparse
 import json
 import math
@@ -40,6 +42,10 @@ from nnef_dists.bayes import (
 from nnef_dists.generation import keep_compiled
 from nnef_dists.saving import load, save
 
+# %% [markdown]
+# ## Model
+
+# %%
 DEGREE = 5
 NOISE = 0.2
 POINTS = 80
@@ -74,6 +80,11 @@ def legendre(x: Float[Array, " n"]) -> Float[Array, "n terms"]:
     return jnp.stack(columns, axis=-1)
 
 
+# %% [markdown]
+# ## Data and exact posterior
+
+
+# %%
 def make_data(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
     """Draws weights from the prior, and data on the left part of [-1, 1] only."""
     weight_key, x_key, noise_key = jax.random.split(key, 3)
@@ -90,6 +101,13 @@ def exact_posterior(x: Array, y: Array) -> tuple[np.ndarray, np.ndarray]:
     return np.linalg.solve(precision, features.T @ np.asarray(y) / NOISE**2), precision
 
 
+# %% [markdown]
+# ## Training
+#
+# Three stages: means, scales, and both.
+
+
+# %%
 def fit(
     x: Array, y: Array, *, key: PRNGKeyArray, steps: int, samples: int = 16
 ) -> tuple[Series, dict[str, np.ndarray]]:
@@ -140,6 +158,11 @@ def fit(
     return model, history
 
 
+# %% [markdown]
+# ## Samples by NUTS
+
+
+# %%
 def run_nuts(x: Array, y: Array, key: PRNGKeyArray, draws: int) -> np.ndarray:
     """Draws the weights by NUTS, after a window adaptation as long as a third of the draws."""
     features = legendre(x)
@@ -162,6 +185,11 @@ def run_nuts(x: Array, y: Array, key: PRNGKeyArray, draws: int) -> np.ndarray:
     return np.asarray(positions, np.float64)
 
 
+# %% [markdown]
+# ## Report and figures
+
+
+# %%
 def report(model: Series, nuts: np.ndarray, x: Array, y: Array) -> dict[str, float]:
     """Prints and returns how the law compares with the exact posterior."""
     mean, precision = exact_posterior(x, y)
@@ -262,6 +290,11 @@ def draw(
     cells.save(figure, out / "learning_curves.png")
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(
         description="MAP, then variational inference, beside the exact posterior."
@@ -298,6 +331,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     return figures
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     keep_compiled()
     main()

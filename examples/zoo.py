@@ -1,3 +1,4 @@
+# %% [markdown]
 """One distribution for each family of the package: labeled, learned, judged, drawn and saved.
 
     python examples/zoo.py [NAME ...] [--out artifacts/zoo] [--etas N] [--steps 1.0]
@@ -9,6 +10,7 @@ interrupted run goes on where it was; results of other options or configurations
 are against labels of other etas, eight times as long.
 """
 
+# %%
 import hashlib
 import json
 from pathlib import Path
@@ -21,6 +23,12 @@ import training
 import nnef_dists as nd
 from nnef_dists import plotting
 
+# %% [markdown]
+# ## Main program
+#
+# Each YAML file of `configs/zoo` is one family.
+
+# %%
 CONFIGS = Path(training.__file__).parent / "configs" / "zoo"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 COLUMNS = ("family", "dim x", "dim T", "labels", "label z rms", "z rms", "z median", "in 90 %", "s")
@@ -47,6 +55,11 @@ def main():
     print(f"\n{text}")
 
 
+# %% [markdown]
+# ## Earlier results
+
+
+# %%
 def results(args):
     """The numbers of what is there, by name; ends the program where they are of other options."""
     found = {}
@@ -76,6 +89,11 @@ def overrides(args):
     return changed
 
 
+# %% [markdown]
+# ## One family
+
+
+# %%
 def learn(name, args):
     """Learns one family, and writes what comes out."""
     job = nd.generation.read_job(CONFIGS / f"{name}.yaml", overrides(args), training.Optimization)
@@ -144,6 +162,12 @@ def learn(name, args):
     (args.out / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """A posterior from more data than one machine holds: sums of statistics, chunk by chunk.
 
     pip install ".[dask]"
@@ -12,6 +13,7 @@ Here each worker draws the rows of a chunk by the chunk's own seed. With your da
 chunk's file instead, a part of a Zarr array or of a Parquet table.
 """
 
+# %%
 import argparse
 import logging
 import math
@@ -32,6 +34,12 @@ import nnef_dists as nd
 sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 
+# %% [markdown]
+# ## Sums of chunks
+#
+# Workers need no JAX. A chunk leaves two numbers.
+
+# %%
 SHAPE, RATE = 2.7, 2.0
 PRIOR = (-1.0, -0.5)
 
@@ -69,6 +77,11 @@ def gather(options, kill):
     return sums, order, options.chunks * options.rows / seconds
 
 
+# %% [markdown]
+# ## Compensated sum
+
+
+# %%
 def running_sums(sums):
     """Returns the compensated sums after each chunk."""
 
@@ -80,6 +93,11 @@ def running_sums(sums):
     return jax.lax.scan(add, zeros, jnp.asarray(sums))[1]
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(rows, mean, sd):
     """The posterior of the shape by the number of rows."""
     figure = Figure(figsize=(6, 3.4), dpi=160, layout="constrained")
@@ -91,6 +109,11 @@ def draw(rows, mean, sd):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs both ways and prints the posterior."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,6 +144,12 @@ def main():
     cells.save(draw(seen * options.rows, mean, sd), options.out / "chunked_sums.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     nd.generation.keep_compiled()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """Two sensors in conflict: a bimodal posterior of a position, and its projections.
 
     python examples/inference/conflicting_sensors.py
@@ -12,6 +13,7 @@ t noise has one mode at each sensor. The script fits a member q of three familie
 Both divergences of each q are by a grid in double precision.
 """
 
+# %%
 import argparse
 import sys
 from pathlib import Path
@@ -26,6 +28,10 @@ import nnef_dists as nd
 sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 
+# %% [markdown]
+# ## Posterior and families
+
+# %%
 SENSORS, SCALE, DEGREES, PRIOR_SD = (-3.0, 3.5), 0.3, 4.0, 5.0
 STYLES = {"Gaussian": "C1--", "quartic": "C0-", "sextic": "C2:"}
 TITLES = {"project": "Least KL(p to q)", "cvi_message": "Least KL(q to p)"}
@@ -44,6 +50,13 @@ def log_posterior(x):
     return sum(logs) - x**2 / (2 * PRIOR_SD**2)
 
 
+# %% [markdown]
+# ## Reverse KL
+#
+# Natural-gradient descent with draws at equal distances in probability.
+
+
+# %%
 def minimize_reverse(q, eta, steps=400, rho=0.05):
     """Steps of natural-gradient descent of KL(q to p), from eta."""
     grid, levels = jnp.asarray(GRID, eta.dtype), jnp.asarray(LEVELS, eta.dtype)
@@ -57,6 +70,11 @@ def minimize_reverse(q, eta, steps=400, rho=0.05):
     return jax.jit(lambda eta: jax.lax.scan(step, eta, length=steps)[0])(eta)
 
 
+# %% [markdown]
+# ## Divergences and figure
+
+
+# %%
 def on_grid(logs):
     """The logarithm of a density on the grid, normalized."""
     logs = np.asarray(logs, np.float64)
@@ -88,6 +106,11 @@ def draw(log_p, found):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -115,6 +138,12 @@ def main():
     cells.save(draw(log_p, found), options.out / "conflicting_sensors.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

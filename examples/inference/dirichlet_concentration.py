@@ -1,3 +1,4 @@
+# %% [markdown]
 """The concentration that 500 groups of counts share: mean field, and the groups integrated out.
 
     python examples/inference/dirichlet_concentration.py [--groups 500] [--labels 128] [--quick]
@@ -22,6 +23,7 @@ its member closest to the posterior, where both are nearly normal.
 The truth is importance sampling of the three entries of alpha, in double precision.
 """
 
+# %%
 import argparse
 import sys
 import time
@@ -40,6 +42,10 @@ import nnef_dists as nd
 sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 
+# %% [markdown]
+# ## Simulated counts
+
+# %%
 TRUE, DRAWS = np.array([2.0, 1.0, 4.0]), 20
 PRIOR = np.append(np.log(np.full(3, 0.8 / 3)), -1.0)  # eta of `nd.DirichletPrior(3)`
 UPDATES, RHO = 30, 0.5
@@ -59,6 +65,11 @@ def simulate(groups, seed):
     return np.array([rng.multinomial(DRAWS, p) for p in rng.dirichlet(TRUE, groups)])
 
 
+# %% [markdown]
+# ## Log-densities
+
+
+# %%
 def log_b(alpha):
     """The logarithm of the beta function."""
     return jnp.sum(gammaln(alpha), -1) - gammaln(jnp.sum(alpha, -1))
@@ -78,6 +89,11 @@ def energy(t, n):
     return shares + alpha["alpha"] @ PRIOR[:3] + PRIOR[3] * alpha["log_beta"]
 
 
+# %% [markdown]
+# ## Mean field with a learned family
+
+
+# %%
 def learn(labels, seed):
     """The family of alpha, by a network on its Laplace base: labels are posteriors of n points."""
     family, rng = nd.DirichletPrior(3), np.random.default_rng(seed)
@@ -114,6 +130,11 @@ def mean_field(q, n, sweeps):
     return Result(np.asarray(mean)[:3], np.sqrt(np.diag(covariance))[:3], float(bound))
 
 
+# %% [markdown]
+# ## Laplace's method and the structured posterior
+
+
+# %%
 def log_normal(mean, covariance, log_evidence):
     """Moments of alpha for a normal distribution of log alpha."""
     variance = np.diag(covariance)
@@ -168,6 +189,11 @@ def collapsed(n, mode, covariance, points=512):
     return run({"u": start})
 
 
+# %% [markdown]
+# ## Reference by importance sampling
+
+
+# %%
 def importance(n, mode, covariance, log_points=14):
     """The truth, with the standard error of the evidence, and weighted points of alpha."""
     t = qmc.Sobol(4, rng=np.random.default_rng(1)).random_base2(log_points)
@@ -198,6 +224,11 @@ def closest_member(exact, points):
     return np.sqrt(np.diag(inverse) * 3 / np.trace(precision @ inverse))
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(found, exact, points):
     """Marginal densities of alpha beside the exact ones."""
     figure = Figure(figsize=(9, 3.0), dpi=160, layout="constrained")
@@ -217,6 +248,11 @@ def draw(found, exact, points):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -254,6 +290,12 @@ def main():
     cells.save(draw(found, exact, points), options.out / "dirichlet_concentration.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

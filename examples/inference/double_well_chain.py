@@ -1,3 +1,4 @@
+# %% [markdown]
 """A chain of 64 double wells: messages are log-partitions, projected back onto the family.
 
     python examples/inference/double_well_chain.py [--quick]
@@ -16,6 +17,7 @@ changes. Mean field is coordinate ascent by `step` on even and odd sites in turn
 transfer matrix: sums over a grid of each site.
 """
 
+# %%
 import argparse
 import functools
 import sys
@@ -32,6 +34,10 @@ import nnef_dists as nd
 sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 
+# %% [markdown]
+# ## Chain
+
+# %%
 WELL, COUPLING = 1.0, 0.8
 GRID = np.linspace(-3.5, 3.5, 201)
 Q = nd.Quadrature(nd.Polynomial1D((1, 2, 3, 4)))
@@ -44,6 +50,13 @@ def make_sites(n, seed):
     return np.stack([field, 2 * WELL * one, 0 * one, -WELL * one], 1)
 
 
+# %% [markdown]
+# ## Expectation propagation
+#
+# A message is a log-partition, projected back onto the quartic family.
+
+
+# %%
 def log_message(eta, y):
     """A(eta + J y e_1), by a sum over the grid."""
     x = jnp.asarray(GRID)
@@ -90,6 +103,11 @@ def propagate(sites, sweeps, log_message=log_message):
     return eta, float(jnp.sum(log_pairs) - jnp.sum(log_sites[1:-1])), changes
 
 
+# %% [markdown]
+# ## Mean field
+
+
+# %%
 def mean_field(sites, sweeps):
     """Coordinate ascent on even and odd sites in turn: marginals and the ELBO."""
     node = nd.inference.Node(Q, (len(sites) // 2,))
@@ -116,6 +134,11 @@ def mean_field(sites, sweeps):
     return jnp.stack([eta["even"], eta["odd"]], 1).reshape(sites.shape), float(bound)
 
 
+# %% [markdown]
+# ## Reference by a transfer matrix
+
+
+# %%
 def transfer(sites):
     """Exact marginals on the grid, `(n, points)`, and the evidence."""
     log_dx = np.log(GRID[1] - GRID[0])
@@ -144,6 +167,11 @@ def density_of(eta):
     return density / (density.sum(1, keepdims=True) * (GRID[1] - GRID[0]))
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(densities):
     """Means of all sites, and the density of one."""
     figure = Figure(figsize=(9, 3.4), dpi=160, layout="constrained")
@@ -158,6 +186,11 @@ def draw(densities):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -185,6 +218,12 @@ def main():
     cells.save(draw(densities), options.out / "double_well_chain.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """A mixture of two normal distributions, whose indicators are discrete nodes.
 
     python examples/inference/mixture.py [--observations 12]
@@ -10,6 +11,7 @@ to the indicators z_n, a plate of `Categorical(2)`. With few observations the tr
 all 2^n assignments, given each of which means and weights are conjugate.
 """
 
+# %%
 import argparse
 import functools
 import itertools
@@ -27,6 +29,10 @@ import nnef_dists as nd
 sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 
+# %% [markdown]
+# ## Observations and nodes
+
+# %%
 PRIOR = np.array([-1.0, 1.0])
 SWEEPS = 200
 
@@ -46,6 +52,13 @@ def make_nodes(n):
     }
 
 
+# %% [markdown]
+# ## Energy
+#
+# Its gradient with respect to the mean parameters of a node is the message to the node.
+
+
+# %%
 def energy(t, y):
     """The log joint density in statistics, up to the constants of its normal distributions."""
     first = t["z"]["is"]
@@ -65,6 +78,11 @@ def log_joint(x, y):
     )
 
 
+# %% [markdown]
+# ## Coordinate ascent
+
+
+# %%
 @functools.partial(jax.jit, static_argnums=0)
 def infer(n, y):
     """Natural parameters, and the evidence lower bound after each sweep."""
@@ -84,6 +102,11 @@ def infer(n, y):
     return nd.inference.expected_statistics(nodes, eta), bounds
 
 
+# %% [markdown]
+# ## Reference by enumeration
+
+
+# %%
 def enumerate_assignments(y):
     """E[z], E[mean], E[mean^2] and the evidence, up to the constants of the energy."""
     z = np.array(list(itertools.product((0, 1), repeat=len(y))))
@@ -98,6 +121,11 @@ def enumerate_assignments(y):
     return p @ (z == 0), p @ mean, p @ (mean**2 + variance), logsumexp(logs)
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(y, found, truth):
     """Probabilities of the first component, by observation."""
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
@@ -111,6 +139,11 @@ def draw(y, found, truth):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Compares message passing with the truth."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -142,6 +175,12 @@ def main():
     cells.save(draw(y, z, first), options.out / "mixture.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

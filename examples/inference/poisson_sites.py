@@ -1,3 +1,4 @@
+# %% [markdown]
 """Counts at 10,000 sites: a quartic posterior of each log-rate, by natural gradients.
 
     python examples/inference/poisson_sites.py [--sites 10000] [--quick]
@@ -14,6 +15,7 @@ natural domain of the quartic: these sites are NaN. Use a Gaussian, the edge of 
 (`retreat=True` is no cure: near the edge a quartic with a cubic term has its mass far away.)
 """
 
+# %%
 import argparse
 import itertools
 import sys
@@ -31,6 +33,10 @@ import nnef_dists as nd
 sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 
+# %% [markdown]
+# ## Likelihoods
+
+# %%
 MEAN, SD = 1.0, 1.0  # of the prior
 # With 64 levels the divergence of the Gaussian is 3 % above the smallest, that of the quartic 90 %.
 GRID = jnp.linspace(-9.0, 9.0, 257)
@@ -47,6 +53,11 @@ def log_logistic(x, y):
     return -jnp.log1p(jnp.exp(-jnp.where(y > 0, x, -x)))
 
 
+# %% [markdown]
+# ## Coordinates and prior of each site
+
+
+# %%
 def find_modes(log_likelihood, y):
     """Modes and scales of all sites, by Newton's method."""
 
@@ -68,6 +79,11 @@ def energy(t, mode, scale):
     return -jnp.sum(linear + scale**2 * z["x2"]) / (2 * SD**2)
 
 
+# %% [markdown]
+# ## Natural-gradient updates
+
+
+# %%
 def draws_of(q, eta):
     """The points of q with the probabilities LEVELS below them."""
     logs = jax.vmap(q.family.sufficient_statistics)(GRID) @ eta
@@ -107,6 +123,11 @@ def fit(q, log_likelihood, y, updates=25, rho=0.5):
     return np.asarray(eta["z"], float), np.asarray(mode, float), np.asarray(scale, float), times
 
 
+# %% [markdown]
+# ## Divergences
+
+
+# %%
 def log_densities(log_likelihood, eta, mode, scale, y, z):
     """Logarithms of q and of the posterior at z, normalized on the grid, by site."""
     x = mode[:, None] + scale[:, None] * z
@@ -143,6 +164,11 @@ def compare_log_partitions(eta):
     return np.max(np.abs(found - on_grid))
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(fits, kls, y):
     """The posterior of a site without counts, and all divergences."""
     figure = Figure(figsize=(8.5, 3.4), dpi=160, layout="constrained")
@@ -163,6 +189,11 @@ def draw(fits, kls, y):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -201,6 +232,12 @@ def main():
     cells.save(draw(fits, kls, y), options.out / "poisson_sites.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

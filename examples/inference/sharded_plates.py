@@ -1,3 +1,4 @@
+# %% [markdown]
 """Plates on many devices: the same updates with the plate axis of data and eta sharded.
 
     python examples/inference/sharded_plates.py [--groups 1000] [--sites 10000]
@@ -9,6 +10,7 @@ collectives of the compiled program by their size. Sums over a plate are an all-
 numbers. An all-gather of a whole plate would be listed too.
 """
 
+# %%
 import argparse
 import os
 import re
@@ -31,6 +33,10 @@ import poisson_sites as sites_of
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Collectives of a compiled program
+
+# %%
 COLLECTIVE = r"= (.+?) (all-gather|all-to-all|all-reduce|collective-permute)(?:-start)?\("
 
 
@@ -46,6 +52,11 @@ def collectives(compiled):
     return found
 
 
+# %% [markdown]
+# ## Comparison with one device
+
+
+# %%
 def compare(name, update, arguments, plate, devices):
     """Runs an update on one device and on all, with arrays of the plate split; prints both."""
     mesh = jax.make_mesh((devices,), ("plate",), axis_types=(AxisType.Auto,))
@@ -71,6 +82,11 @@ def compare(name, update, arguments, plate, devices):
     print(f"{name}: elements in the largest array by collective: {collectives(compiled) or 'none'}")
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs both problems."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -110,5 +126,11 @@ def main():
     compare("sites", update, (eta, jnp.asarray(y), mode, scale), options.sites, devices)
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     main()

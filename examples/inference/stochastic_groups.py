@@ -1,3 +1,4 @@
+# %% [markdown]
 """Shapes and means of 100,000 groups from minibatches of 200, in the hierarchical gamma model.
 
     python examples/inference/stochastic_groups.py [--groups 100000] [--minibatch 200] [--steps 300]
@@ -15,6 +16,7 @@ of the means of a and u, in standard deviations of the reference. In this unit t
 minibatch is about sqrt(N / B).
 """
 
+# %%
 import argparse
 import sys
 import time
@@ -31,6 +33,10 @@ sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 from hierarchical_gamma import make_pair_nodes, pair_energy, simulate, start_pairs
 
+# %% [markdown]
+# ## Full sweeps and stochastic steps
+
+# %%
 OBSERVATIONS = 20
 TAU, KAPPA = 1.0, 0.8
 SHARED = {"a": 0, "u": 1}  # node and statistic
@@ -68,6 +74,11 @@ def make_stochastic_steps(groups, minibatch, data):
     return (shared, jnp.zeros(())), jax.jit(lambda carry, rows: jax.lax.scan(one, carry, rows))
 
 
+# %% [markdown]
+# ## Means of the shared nodes
+
+
+# %%
 def shared_means(etas):
     """Means and standard deviations of a and u, `(n, 2)`, for etas with a leading axis."""
     nodes = make_pair_nodes(1)
@@ -89,6 +100,11 @@ def stack(etas):
     return {name: jnp.stack([eta[name] for eta in etas]) for name in SHARED}
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(curves, minibatch, groups):
     """Distances to the reference by the number of integrals."""
     figure = Figure(figsize=(6, 3.6), dpi=160, layout="constrained")
@@ -105,6 +121,11 @@ def draw(curves, minibatch, groups):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def run(options):
     """Runs both ascents, and returns the picture."""
     groups, minibatch = options.groups, options.minibatch
@@ -165,6 +186,12 @@ def main():
     cells.save(figure, options.out / "stochastic_groups.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """A million observations, one at a time, with a prediction and its density after each.
 
     python examples/inference/stream.py [--observations 1000000] [--chunk 10000]
@@ -14,6 +15,7 @@ memory do not grow. The predictions are compared with a fine grid, and their err
 with the predicted variance. A sceptic's baseline is the running mean of y.
 """
 
+# %%
 import argparse
 import resource
 import sys
@@ -31,6 +33,12 @@ import nnef_dists as nd
 sys.path.append(str(Path(sys.path[0]).resolve().parent))
 import cells
 
+# %% [markdown]
+# ## Stream
+#
+# One compiled scan handles a chunk, and returns the state.
+
+# %%
 SHAPE = 3.0
 PRIOR = (0.0, -1.0)
 Q = nd.Quadrature(nd.GammaShapePrior())
@@ -54,6 +62,11 @@ def advance(total, y):
     return jax.lax.scan(observe, total, y)
 
 
+# %% [markdown]
+# ## Reference by a fine grid
+
+
+# %%
 def grid(log_sum, n, points=20_001):
     """Mean and variance of the shape by the trapezoidal rule around the mode of log a."""
     u = np.linspace(-12.0, 6.0, points)
@@ -70,6 +83,11 @@ def grid(log_sum, n, points=20_001):
     return mean, weights @ (a - mean) ** 2
 
 
+# %% [markdown]
+# ## Memory and figure
+
+
+# %%
 def peak_memory():
     """The largest memory that the process has had, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -97,6 +115,11 @@ def draw(costs, memory, chunk, y, means, variances):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def run(options):
     """Runs the stream."""
     y = np.random.default_rng(options.seed).gamma(SHAPE, size=options.observations)
@@ -147,6 +170,12 @@ def main():
     cells.save(figure, options.out / "stream.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()
