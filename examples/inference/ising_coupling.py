@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
-sys.path.append(str(Path(sys.path[0]).resolve().parent))
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
 import cells
 
 # %% [markdown]

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-sys.path.append(str(Path(sys.path[0]).resolve().parent))
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
 import cells
 import hierarchical_gamma as groups_of
 import poisson_sites as sites_of

@@ -30,7 +30,8 @@ from scipy.special import gammaln
 
 import nnef_dists as nd
 
-sys.path.append(str(Path(sys.path[0]).resolve().parent))
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
 import cells
 
 # %% [markdown]

@@ -1,0 +1,357 @@
+"""The gallery of the documentation, made by running all examples.
+
+    python -m examples.gallery [--only NAME ...] [--list] [--page]
+
+Each example runs as a script in a fresh process, with an empty cache of compiled programs. Its
+seconds go to `docs/gallery.json`, a thumbnail of its figure to `docs/images/gallery/`, and a card
+to `docs/gallery.md`. Results are written after each example. If an example fails, its earlier
+result stays. `--page` runs nothing, and writes the page again.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+import nnef_dists as nd
+
+EXAMPLES = Path(__file__).resolve().parent
+DOCS = EXAMPLES.parent / "docs"
+RESULTS, PAGE, THUMBNAILS = DOCS / "gallery.json", DOCS / "gallery.md", DOCS / "images" / "gallery"
+WIDTH = 480
+COLORS = 128
+
+
+class Example(NamedTuple):
+    """A script, its figure, and the text of its card.
+
+    Args:
+        name: Path below `examples/`, without `.py`.
+        shows: Text of the card.
+        picture: Name of the figure, without `.png`. By default, the name of the script. The empty
+            string if the script draws nothing.
+        options: Options of the command line, without `--out`.
+        part: Left and right end of the part of the figure on the thumbnail, from 0 to 1.
+    """
+
+    name: str
+    shows: str
+    picture: str | None = None
+    options: str = ""
+    part: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def stem(self):
+        """Name of the script without its folder."""
+        return Path(self.name).name
+
+    @property
+    def command(self):
+        """Command of the example, in the root folder of the repository."""
+        return f"python examples/{self.name}.py {self.options}".strip()
+
+    @property
+    def title(self):
+        """First line of the docstring, without its full stop."""
+        source = (EXAMPLES / f"{self.name}.py").read_text()
+        return source.split('"""')[1].partition("\n")[0].removesuffix(".")
+
+
+SECTIONS = {
+    "Learned distributions": [
+        Example(
+            "quickstart",
+            "Moments, entropy, KL divergence and density of a quartic family, from HMC labels to a "
+            "calibrated network.",
+            picture="densities",
+        ),
+        Example(
+            "gaussian_1d",
+            "Training on generated labels, and errors relative to the closed form.",
+            picture="component_errors",
+            options="--preset small",
+        ),
+        Example(
+            "multivariate_normal_3d",
+            "A family with twelve natural parameters, of which nine are independent.",
+            picture="covariances",
+            options="--preset small",
+        ),
+        Example(
+            "active_learning",
+            "Labels at the etas with the largest predictive variance, and at random etas.",
+        ),
+        Example(
+            "zoo",
+            "One configuration file per family. The figure is that of a von Mises density with a "
+            "second harmonic.",
+            picture="von_mises_harmonic_densities",
+            options="von_mises_harmonic --etas 512 --steps 0.25",
+        ),
+    ],
+    "Graphs and spins": [
+        Example(
+            "florentine_marriages",
+            "Maximum likelihood of an exponential random graph, with standard errors and a check "
+            "of the fit.",
+        ),
+        Example(
+            "florentine_posterior",
+            "The posterior of a doubly intractable model, by a learned log-partition.",
+        ),
+        Example(
+            "neurons",
+            "All 2^20 words of 20 neurons, and the entropy that the pairs explain.",
+        ),
+        Example(
+            "inference/ising_coupling",
+            "Two nodes: the spins by enumeration, and their coupling by quadrature.",
+        ),
+    ],
+    "Message passing": [
+        Example(
+            "hierarchical_gamma",
+            "1,000 groups with shared priors: coordinate ascent, a factor for pairs, and linear "
+            "response.",
+        ),
+        Example(
+            "inference/conjugate_priors",
+            "Posteriors and evidence of gamma, beta, Dirichlet and von Mises parameters.",
+        ),
+        Example(
+            "inference/conflicting_sensors",
+            "A bimodal posterior, and its closest quartic and sextic densities in both directions "
+            "of KL.",
+        ),
+        Example(
+            "inference/double_well_chain",
+            "Expectation propagation along 64 coupled double wells, beside a transfer matrix.",
+        ),
+        Example(
+            "inference/lattice",
+            "Mean field, rows and expectation propagation on a lattice, beside HMC.",
+            options="--quick",
+        ),
+        Example(
+            "inference/mixture",
+            "Indicators as a plate of categorical nodes, beside a sum over all assignments.",
+        ),
+        Example(
+            "inference/dirichlet_concentration",
+            "The shared concentration of 500 groups of counts, by mean field and by a structured "
+            "posterior.",
+        ),
+        Example(
+            "inference/poisson_sites",
+            "A quartic posterior of each log-rate, much closer than the best Gaussian.",
+        ),
+    ],
+    "Many data": [
+        Example(
+            "inference/stream",
+            "A prediction and its variance after each observation, in constant memory.",
+            options="--observations 100000",
+        ),
+        Example(
+            "inference/stochastic_groups",
+            "Minibatches of groups, with step sizes that average their noise out.",
+            options="--groups 10000",
+        ),
+        Example(
+            "inference/chunked_sums",
+            "Sums of statistics on a Dask cluster, bitwise identical after the loss of a worker.",
+        ),
+        Example(
+            "inference/sharded_plates",
+            "Plates on four devices, and the collectives of the compiled program.",
+            picture="",
+        ),
+    ],
+    "Flows": [
+        Example(
+            "analytic_bijections",
+            "A comb on the line by reverse KL, and a spiral in the plane by maximum likelihood.",
+            picture="spiral",
+        ),
+        Example(
+            "masked_autoregressive_flow",
+            "A conditional density, and its conditioners with dropout or random weights.",
+            picture="pinwheel",
+        ),
+        Example(
+            "amortized_sampler",
+            "One flow for all quartic densities, trained without data, beside HMC.",
+            picture="draws",
+        ),
+    ],
+    "Posteriors and Bayesian networks": [
+        Example(
+            "npe_from_scratch",
+            "Four posterior heads for an ambiguous simulator, beside the exact posterior.",
+            picture="overlay",
+        ),
+        Example(
+            "npe_lotka_volterra",
+            "Rates of predator and prey from noisy counts, corrected by importance weights.",
+            picture="predictions",
+        ),
+        Example(
+            "bayesian_ode",
+            "A neural vector field with random weights, and the band of its trajectories.",
+            picture="trajectories",
+        ),
+        Example(
+            "two_stage_regression",
+            "MAP, then variational inference, beside the exact posterior and NUTS.",
+            picture="posterior",
+        ),
+    ],
+}
+ALL = {example.stem: example for section in SECTIONS.values() for example in section}
+
+
+def read_results():
+    """Returns the results of earlier runs, by name."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def write(results):
+    """Writes results and the page, in the order of the gallery."""
+    ordered = {name: results[name] for name in ALL if name in results}
+    RESULTS.write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n")
+    PAGE.write_text(make_page(ordered))
+
+
+def run(example, folder):
+    """Runs a script in a fresh process, and returns its result.
+
+    Args:
+        example: The example.
+        folder: Empty folder, for its figures and compiled programs.
+
+    Returns:
+        A dict with the command, wall-clock seconds, the date, the version of nnef_dists, the
+        machine, and the last lines that the script printed.
+
+    Raises:
+        ValueError: If the script fails or does not draw `example.picture`.
+    """
+    out = folder / "out"
+    command = [sys.executable, EXAMPLES / f"{example.name}.py", *example.options.split()]
+    if example.picture != "":
+        command += ["--out", out]
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+    environment = {**os.environ, **compiled, "MPLBACKEND": "Agg"}
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise ValueError(f"Expected {example.command!r} to succeed; got\n{done.stderr[-2000:]}")
+    if example.picture != "":
+        picture = out / f"{example.picture or example.stem}.png"
+        if not picture.exists():
+            found = ", ".join(sorted(path.name for path in out.glob("*.png"))) or "no figure"
+            raise ValueError(f"Expected {example.command!r} to draw {picture.name}; got {found}.")
+        make_thumbnail(picture, THUMBNAILS / f"{example.stem}.png", example.part)
+    printed = [line for line in done.stdout.splitlines() if line and not line.startswith("wrote ")]
+    return {
+        "command": example.command,
+        "seconds": round(seconds, 1),
+        "date": datetime.date.today().isoformat(),
+        "version": nd.__version__,
+        "machine": f"{nd.storage.visible_cpus()} cores",
+        "printed": printed[-3:],
+    }
+
+
+def make_thumbnail(picture, path, part=(0.0, 1.0)):
+    """Writes a part of a figure, at most 480 pixels wide, in few colors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(picture) as figure:
+        left, right = (round(end * figure.width) for end in part)
+        image = figure.convert("RGB").crop((left, 0, right, figure.height))
+    image.thumbnail((WIDTH, 2 * WIDTH), Image.Resampling.LANCZOS)
+    image.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def card(example, result):
+    """Returns the Markdown of one example."""
+    source = f"../examples/{example.name}.py"
+    lines = [f"**[{example.title}]({source})**"]
+    if example.picture != "":
+        alt = example.title.replace("[", "(").replace("]", ")")
+        lines.insert(0, f"[![{alt}](images/gallery/{example.stem}.png)]({source})")
+    lines += [example.shows, f"{result['seconds']:,.0f} s: `{result['command']}`"]
+    first, *rest = lines
+    return "\n\n".join([f"-   {first}", *(f"    {line}" for line in rest)])
+
+
+def make_page(results):
+    """Returns the Markdown of the gallery.
+
+    Args:
+        results: Results by name, as `run` returns them. Other examples are left out.
+    """
+    shown = [result for name, result in results.items() if name in ALL]
+    machines = " and ".join(sorted({result["machine"] for result in shown}))
+    minutes = sum(result["seconds"] for result in shown) / 60
+    parts = [
+        "# Gallery",
+        "Each example is a script with cells (`# %%`). Run it as a script, or open it as a "
+        "notebook in an editor that knows cells. `jupytext --to notebook examples/quickstart.py` "
+        "converts it. Start the notebook in the folder of the script, from which it imports shared "
+        "modules.",
+        f"Times are wall-clock seconds on {machines}, including compilation. All examples together "
+        f"take {minutes:.0f} minutes. `python -m examples.gallery` runs them and writes this page, "
+        "and `--only quickstart` runs one.",
+    ]
+    for title, examples in SECTIONS.items():
+        cards = [card(one, results[one.stem]) for one in examples if one.stem in results]
+        if cards:
+            grid = ['<div class="grid cards" markdown>', *cards, "</div>"]
+            parts += [f"## {title}", *grid]
+    return "\n\n".join(parts) + "\n"
+
+
+def main():
+    """Runs the chosen examples."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=list(ALL), metavar="NAME", default=list(ALL))
+    parser.add_argument("--list", action="store_true", help="print names, seconds and commands")
+    parser.add_argument("--page", action="store_true", help="write the page from earlier results")
+    options = parser.parse_args()
+    results, failed = read_results(), []
+    if options.list:
+        for name, example in ALL.items():
+            seconds = f"{results[name]['seconds']:.0f} s" if name in results else "not run"
+            print(f"{name:<26}{seconds:>8}  {example.command}")
+        return
+    # Short ones first, as far as their seconds are known.
+    order = sorted(options.only, key=lambda n: results[n]["seconds"] if n in results else 1e9)
+    for name in [] if options.page else order:
+        print(f"{ALL[name].command} ...", end=" ", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                result = run(ALL[name], Path(folder))
+            except ValueError as error:
+                failed.append(name)
+                print(error)
+                continue
+        print(f"{result['seconds']} s", flush=True)
+        write({**read_results(), name: result})
+    if options.page:
+        write(results)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}. Their earlier results stay.")
+
+
+if __name__ == "__main__":
+    main()
