@@ -283,13 +283,13 @@ def make_thumbnail(picture, path, part=(0.0, 1.0)):
 
 
 def card(example, result):
-    """Returns the Markdown of one example."""
+    """Returns the Markdown of one example, without seconds if there is no result."""
     source = f"../examples/{example.name}.py"
-    lines = [f"**[{example.title}]({source})**"]
-    if example.picture != "":
-        alt = example.title.replace("[", "(").replace("]", ")")
-        lines.insert(0, f"[![{alt}](images/gallery/{example.stem}.png)]({source})")
-    lines += [example.shows, f"{result['seconds']:,.0f} s: `{result['command']}`"]
+    lines = [f"**[{example.title}]({source})**", example.shows]
+    if (THUMBNAILS / f"{example.stem}.png").exists():
+        lines.insert(0, f"[![{example.title}](images/gallery/{example.stem}.png)]({source})")
+    seconds = f"{max(result['seconds'], 1):,.0f} s: " if result else ""
+    lines.append(f"{seconds}`{example.command}`")
     first, *rest = lines
     return "\n\n".join([f"-   {first}", *(f"    {line}" for line in rest)])
 
@@ -298,26 +298,24 @@ def make_page(results):
     """Returns the Markdown of the gallery.
 
     Args:
-        results: Results by name, as `run` returns them. Other examples are left out.
+        results: Results by name, as `run` returns them.
     """
-    shown = [result for name, result in results.items() if name in ALL]
-    machines = " and ".join(sorted({result["machine"] for result in shown}))
-    minutes = sum(result["seconds"] for result in shown) / 60
+    machines = " and ".join(sorted({result["machine"] for result in results.values()}))
+    minutes = sum(result["seconds"] for result in results.values()) / 60
     parts = [
         "# Gallery",
         "Each example is a script with cells (`# %%`). Run it as a script, or open it as a "
-        "notebook in an editor that knows cells. `jupytext --to notebook examples/quickstart.py` "
-        "converts it. Start the notebook in the folder of the script, from which it imports shared "
-        "modules.",
-        f"Times are wall-clock seconds on {machines}, including compilation. All examples together "
-        f"take {minutes:.0f} minutes. `python -m examples.gallery` runs them and writes this page, "
-        "and `--only quickstart` runs one.",
+        "notebook in an editor that supports such cells. For Jupyter, "
+        "`jupytext --to notebook examples/quickstart.py` converts it. Keep the notebook in the "
+        "folder of the script, because it imports modules from there.",
+        f"Times are wall-clock seconds on {machines}, including compilation. The {len(results)} "
+        f"timed examples take {minutes:.0f} minutes together. `python -m examples.gallery` runs "
+        "all examples and writes this page. `python -m examples.gallery --only quickstart` runs "
+        "one.",
     ]
     for title, examples in SECTIONS.items():
-        cards = [card(one, results[one.stem]) for one in examples if one.stem in results]
-        if cards:
-            grid = ['<div class="grid cards" markdown>', *cards, "</div>"]
-            parts += [f"## {title}", *grid]
+        cards = [card(example, results.get(example.stem)) for example in examples]
+        parts += [f"## {title}", '<div class="grid cards" markdown>', *cards, "</div>"]
     return "\n\n".join(parts) + "\n"
 
 
