@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 import nnef_dists as nd
@@ -39,14 +40,14 @@ class Example(NamedTuple):
         picture: Name of the figure, without `.png`. By default, the name of the script. The empty
             string if the script draws nothing.
         options: Options of the command line, without `--out`.
-        part: Left and right end of the part of the figure on the thumbnail, from 0 to 1.
+        part: Part of the figure on the thumbnail: left, top, right and bottom, from 0 to 1.
     """
 
     name: str
     shows: str
     picture: str | None = None
     options: str = ""
-    part: tuple[float, float] = (0.0, 1.0)
+    part: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     @property
     def stem(self):
@@ -72,6 +73,7 @@ SECTIONS = {
             "Moments, entropy, KL divergence and density of a quartic family, from HMC labels to a "
             "calibrated network.",
             picture="densities",
+            part=(0.0, 0.0, 0.5, 0.86),
         ),
         Example(
             "gaussian_1d",
@@ -138,7 +140,7 @@ SECTIONS = {
         Example(
             "inference/lattice",
             "Mean field, rows and expectation propagation on a lattice, beside HMC.",
-            options="--quick",
+            part=(0.0, 0.0, 0.5, 0.93),
         ),
         Example(
             "inference/mixture",
@@ -180,6 +182,7 @@ SECTIONS = {
             "analytic_bijections",
             "A comb on the line by reverse KL, and a spiral in the plane by maximum likelihood.",
             picture="spiral",
+            part=(0.0, 0.0, 0.725, 1.0),
         ),
         Example(
             "masked_autoregressive_flow",
@@ -189,7 +192,8 @@ SECTIONS = {
         Example(
             "amortized_sampler",
             "One flow for all quartic densities, trained without data, beside HMC.",
-            picture="draws",
+            picture="consistency",
+            part=(0.34, 0.0, 1.0, 1.0),
         ),
     ],
     "Posteriors and Bayesian networks": [
@@ -272,12 +276,12 @@ def run(example, folder):
     }
 
 
-def make_thumbnail(picture, path, part=(0.0, 1.0)):
+def make_thumbnail(picture, path, part=(0.0, 0.0, 1.0, 1.0)):
     """Writes a part of a figure, at most 480 pixels wide, in few colors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(picture) as figure:
-        left, right = (round(end * figure.width) for end in part)
-        image = figure.convert("RGB").crop((left, 0, right, figure.height))
+        box = np.round(np.array(part) * np.tile(figure.size, 2)).astype(int)
+        image = figure.convert("RGB").crop((box[0], box[1], box[2], box[3]))
     image.thumbnail((WIDTH, 2 * WIDTH), Image.Resampling.LANCZOS)
     image.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
