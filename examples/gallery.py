@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ class Example(NamedTuple):
     shows: str
     picture: str | None = None
     options: str = ""
-    part: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    part: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
 
     @property
     def stem(self):
@@ -66,159 +68,8 @@ class Example(NamedTuple):
         return source.split('"""')[1].partition("\n")[0].removesuffix(".")
 
 
-SECTIONS = {
-    "Learned distributions": [
-        Example(
-            "quickstart",
-            "Moments, entropy, KL divergence and density of a quartic family, from HMC labels to a "
-            "calibrated network.",
-            picture="densities",
-            part=(0.0, 0.0, 0.5, 0.86),
-        ),
-        Example(
-            "gaussian_1d",
-            "Training on generated labels, and errors relative to the closed form.",
-            picture="component_errors",
-            options="--preset small",
-        ),
-        Example(
-            "multivariate_normal_3d",
-            "A family with twelve natural parameters, of which nine are independent.",
-            picture="covariances",
-            options="--preset small",
-        ),
-        Example(
-            "active_learning",
-            "Labels at the etas with the largest predictive variance, and at random etas.",
-        ),
-        Example(
-            "zoo",
-            "One configuration file per family. The figure is that of a von Mises density with a "
-            "second harmonic.",
-            picture="von_mises_harmonic_densities",
-            options="von_mises_harmonic --etas 512 --steps 0.25",
-        ),
-    ],
-    "Graphs and spins": [
-        Example(
-            "florentine_marriages",
-            "Maximum likelihood of an exponential random graph, with standard errors and a check "
-            "of the fit.",
-        ),
-        Example(
-            "florentine_posterior",
-            "The posterior of a doubly intractable model, by a learned log-partition.",
-        ),
-        Example(
-            "neurons",
-            "All 2^20 words of 20 neurons, and the entropy that the pairs explain.",
-        ),
-        Example(
-            "inference/ising_coupling",
-            "Two nodes: the spins by enumeration, and their coupling by quadrature.",
-        ),
-    ],
-    "Message passing": [
-        Example(
-            "hierarchical_gamma",
-            "1,000 groups with shared priors: coordinate ascent, a factor for pairs, and linear "
-            "response.",
-        ),
-        Example(
-            "inference/conjugate_priors",
-            "Posteriors and evidence of gamma, beta, Dirichlet and von Mises parameters.",
-        ),
-        Example(
-            "inference/conflicting_sensors",
-            "A bimodal posterior, and its closest quartic and sextic densities in both directions "
-            "of KL.",
-        ),
-        Example(
-            "inference/double_well_chain",
-            "Expectation propagation along 64 coupled double wells, beside a transfer matrix.",
-        ),
-        Example(
-            "inference/lattice",
-            "Mean field, rows and expectation propagation on a lattice, beside HMC.",
-            part=(0.0, 0.0, 0.5, 0.93),
-        ),
-        Example(
-            "inference/mixture",
-            "Indicators as a plate of categorical nodes, beside a sum over all assignments.",
-        ),
-        Example(
-            "inference/dirichlet_concentration",
-            "The shared concentration of 500 groups of counts, by mean field and by a structured "
-            "posterior.",
-        ),
-        Example(
-            "inference/poisson_sites",
-            "A quartic posterior of each log-rate, much closer than the best Gaussian.",
-        ),
-    ],
-    "Many data": [
-        Example(
-            "inference/stream",
-            "A prediction and its variance after each observation, in constant memory.",
-            options="--observations 100000",
-        ),
-        Example(
-            "inference/stochastic_groups",
-            "Minibatches of groups, with step sizes that average their noise out.",
-            options="--groups 10000",
-        ),
-        Example(
-            "inference/chunked_sums",
-            "Sums of statistics on a Dask cluster, bitwise identical after the loss of a worker.",
-        ),
-        Example(
-            "inference/sharded_plates",
-            "Plates on four devices, and the collectives of the compiled program.",
-            picture="",
-        ),
-    ],
-    "Flows": [
-        Example(
-            "analytic_bijections",
-            "A comb on the line by reverse KL, and a spiral in the plane by maximum likelihood.",
-            picture="spiral",
-            part=(0.0, 0.0, 0.725, 1.0),
-        ),
-        Example(
-            "masked_autoregressive_flow",
-            "A conditional density, and its conditioners with dropout or random weights.",
-            picture="pinwheel",
-        ),
-        Example(
-            "amortized_sampler",
-            "One flow for all quartic densities, trained without data, beside HMC.",
-            picture="consistency",
-            part=(0.34, 0.0, 1.0, 1.0),
-        ),
-    ],
-    "Posteriors and Bayesian networks": [
-        Example(
-            "npe_from_scratch",
-            "Four posterior heads for an ambiguous simulator, beside the exact posterior.",
-            picture="overlay",
-        ),
-        Example(
-            "npe_lotka_volterra",
-            "Rates of predator and prey from noisy counts, corrected by importance weights.",
-            picture="predictions",
-        ),
-        Example(
-            "bayesian_ode",
-            "A neural vector field with random weights, and the band of its trajectories.",
-            picture="trajectories",
-        ),
-        Example(
-            "two_stage_regression",
-            "MAP, then variational inference, beside the exact posterior and NUTS.",
-            picture="posterior",
-        ),
-    ],
-}
+TABLE = tomllib.loads((EXAMPLES / "gallery.toml").read_text())
+SECTIONS = {title: [Example(**entry) for entry in entries] for title, entries in TABLE.items()}
 ALL = {example.stem: example for section in SECTIONS.values() for example in section}
 
 
