@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -83,6 +84,11 @@ def test_pages_of_examples(pages):
     assert "\n# A mixture of two normal distributions, whose" in page
     assert "\n## Energy\n" in page
     assert "````python\ndef energy(t, y):" in page
+    # Links of the repository lead to these pages on the site. Shared modules have none.
+    text = "[a](../examples/inference/mixture.py) [b](../examples/training.py)"
+    linked = "[a](gallery/mixture.md) [b](../examples/training.py)"
+    home = SimpleNamespace(file=SimpleNamespace(src_uri="gallery.md"))
+    assert pages.on_page_markdown(text, home) == linked
 
 
 def test_a_failure_leaves_earlier_results(gallery, tmp_path, monkeypatch, capsys):
