@@ -394,7 +394,7 @@ def brute_force(total, total_log, n, around, size=32, points=160):
         power = n * alpha + a[i]
         terms = fixed + scipy.special.gammaln(power) - power * np.log(alpha * total + a[i] * u[j])
         terms = terms + log_dalpha
-        evidence = scipy.special.logsumexp(terms, 1)
+        evidence = np.asarray(scipy.special.logsumexp(terms, 1))
         weights = np.exp(terms - evidence[:, None])
         means[i, j], squares[i, j] = np.sum(weights * alpha, 1), np.sum(weights * alpha**2, 1)
         shared = a[i] * np.log(a[i] * u[j]) - scipy.special.gammaln(a[i])
