@@ -1,3 +1,4 @@
+# %% [markdown]
 """Which etas to label next: chosen by the network's own uncertainty, and at random.
 
     python examples/active_learning.py [--seed 0] [--repeats 3] [--out FOLDER] [--etas 512]
@@ -9,8 +10,10 @@ again. Errors are relative to quadrature, at held-out etas. `--etas` is the fina
 `--steps` scales the number of training steps.
 """
 
+# %%
 import functools
 
+import cells
 import jax
 import numpy as np
 import training
@@ -20,6 +23,10 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Family and sizes
+
+# %%
 FAMILY = nd.Polynomial1D((1, 2, 4))
 RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 FIRST = 32
@@ -29,10 +36,17 @@ VALIDATION = 128  # of them are labeled, too
 WAYS = ("chosen", "random")
 
 
+# %% [markdown]
+# ## Main program
+#
+# All repeats, by both strategies.
+
+
+# %%
 def main():
     options = training.parser(__doc__, "artifacts/active_learning")
     options.add_argument("--repeats", type=int, default=3, help="with other etas and weights")
-    args = options.parse_args()
+    args = cells.parse(options)
     most = 512 if args.etas is None else args.etas
     sizes = [FIRST]
     while sizes[-1] < most:
@@ -69,6 +83,13 @@ def main():
     training.save(args.out, networks["chosen"], history, summary)
 
 
+# %% [markdown]
+# ## Strategies
+#
+# `nd.distributions.acquire` chooses candidates, or chance does.
+
+
+# %%
 def rounds(way, sizes, candidates, learn, key, seconds):
     """Labels more and more candidates, chosen one way, and yields what is learned from them."""
     rows, data, q = np.arange(0), [], None
@@ -91,6 +112,11 @@ def rounds(way, sizes, candidates, learn, key, seconds):
         yield q, candidates[rows]
 
 
+# %% [markdown]
+# ## Training
+
+
+# %%
 def learner(most, steps):
     """Returns a function from labels to an `AmortizedFamily`, compiled once for all their numbers.
 
@@ -129,6 +155,13 @@ def learner(most, steps):
     return learn
 
 
+# %% [markdown]
+# ## Reference moments
+#
+# In one dimension, quadrature is exact.
+
+
+# %%
 @jax.jit
 def quadrature(etas):
     moments = functools.partial(nd.quadrature_moments, FAMILY)
@@ -142,6 +175,11 @@ def exact_moments(etas):
     return np.asarray(found.mean), np.sqrt(variances)
 
 
+# %% [markdown]
+# ## Report and figure
+
+
+# %%
 def report(sizes, errors, seconds):
     """The medians over repeats, printed and returned; and how many labels random choice needs."""
     medians = np.median(errors, 1)
@@ -189,6 +227,12 @@ def draw(history):
     return figure
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """One flow that samples a whole family, trained without data, beside HMC and a learned A(eta).
 
     python examples/amortized_sampler.py [--family quartic] [--seed 0] [--steps 1.0] [--out DIR]
@@ -8,9 +9,11 @@ many of its draws count. A network that learned A(eta) from labels comes to the 
 of the two is wrong. `--family` is `quartic` or `lattice`.
 """
 
+# %%
 import json
 import time
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -21,6 +24,10 @@ from flowjax.bijections import Affine, Chain, Flip, Scan, TriangularAffine, Vmap
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Families and ranges
+
+# %%
 JOBS = {
     "quartic": (
         nd.Polynomial1D((1, 2, 4)),
@@ -33,6 +40,13 @@ JOBS = {
 }
 
 
+# %% [markdown]
+# ## Flow
+#
+# A network maps eta to all parameters of the bijection.
+
+
+# %%
 def layers(depth, key):
     """A stack of bijections between two affine maps."""
     # Of the analytic bijections the one that takes least to draw by: a quotient for each layer.
@@ -65,6 +79,13 @@ def make_flow(family, etas, key):
     )
 
 
+# %% [markdown]
+# ## Training by reverse KL
+#
+# It needs no data. Each step draws new etas and new points.
+
+
+# %%
 def train(family, ranges, key, *, steps=4000, batch=512, learning_rate=2e-3):
     """Minimizes reverse KL over fresh etas in the ranges; the flow and the losses in nats."""
     eta_key, flow_key, run_key = jax.random.split(key, 3)
@@ -81,6 +102,13 @@ def train(family, ranges, key, *, steps=4000, batch=512, learning_rate=2e-3):
     return nd.unfreeze_all(dynamic, static), losses
 
 
+# %% [markdown]
+# ## Learned log-partition
+#
+# It comes from labels, so it is independent of the flow.
+
+
+# %%
 @eqx.filter_jit
 def weigh(flow, etas, key, n):
     """What n weighted draws of the flow say at each eta."""
@@ -108,10 +136,15 @@ def learned_family(family, ranges, flow, key, *, labels, steps):
     return nd.validate(q, held_out)
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     options = training.parser(__doc__, "artifacts/amortized_sampler")
     options.add_argument("--family", choices=list(JOBS), default="quartic")
-    args = options.parse_args()
+    args = cells.parse(options)
     family, ranges = JOBS[args.family]
     flow_key, q_key, eta_key, weigh_key, draw_key = jax.random.split(jax.random.key(args.seed), 5)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -166,6 +199,11 @@ def main():
     )
 
 
+# %% [markdown]
+# ## Speed
+
+
+# %%
 def rates(q, eta, key, n=10_000):
     """Draws a second: of the flow, and effective ones of HMC, both compiled before."""
     draw = eqx.filter_jit(lambda q, key: q.sample(key, eta, n))
@@ -180,6 +218,11 @@ def rates(q, eta, key, n=10_000):
     return flow_rate, float(jnp.median(label.ess)) / (time.perf_counter() - start)
 
 
+# %% [markdown]
+# ## Figures
+
+
+# %%
 def draw_samples(q, etas, key):
     """Histograms of the flow's draws over exact densities; over HMC's draws in many dimensions."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 5), layout="constrained")
@@ -223,6 +266,12 @@ def draw_consistency(found, learned, losses):
     return figure
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """Densities from stacks of analytic bijections: a comb on the line, a spiral in the plane.
 
     python examples/analytic_bijections.py [--bijection cubic] [--seed 0] [--steps 1.0] [--out DIR]
@@ -8,9 +9,11 @@ points along rays, each direction in its own way, and is fitted to a spiral by m
 `--bijection` is `cubic`, `sinh` or `rational`.
 """
 
+# %%
 import json
 import math
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,10 @@ from flowjax.distributions import Normal, StandardNormal, Transformed
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Target densities
+
+# %%
 BIJECTIONS = {
     "cubic": nd.flows.CubicConjugation,
     "sinh": nd.flows.SinhConjugation,
@@ -53,6 +60,11 @@ def spiral(key, n):
     return points + SPIRAL_NOISE * jax.random.normal(noise_key, (n, 2))
 
 
+# %% [markdown]
+# ## Flows
+
+
+# %%
 def stack(make, key, depth=DEPTH, spread=1.0):
     """Many layers of a scalar bijection, as one."""
     layers = eqx.filter_vmap(lambda key: make.random(key, depth=depth, spread=spread))
@@ -79,6 +91,11 @@ def spiral_flow(make, key, center=(0.0, 0.0), features=7):
     return Transformed(StandardNormal((2,)), Invert(bijection))
 
 
+# %% [markdown]
+# ## Losses and training
+
+
+# %%
 def free_energy(flow, key, batch=256):
     """KL(q || p) - log Z of the comb, in nats."""
     x, log_q = flow.sample_and_log_prob(key, (batch,))
@@ -102,10 +119,15 @@ def fit(flow, loss, key, *, steps, learning_rate, description):
     return nd.unfreeze_all(dynamic, static), losses
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     options = training.parser(__doc__, "artifacts/analytic_bijections")
     options.add_argument("--bijection", choices=list(BIJECTIONS), default="cubic")
-    args = options.parse_args()
+    args = cells.parse(options)
     make, seconds = BIJECTIONS[args.bijection], {}
     line_key, spiral_key, fit_key, test_key, draw_key = jax.random.split(
         jax.random.key(args.seed), 5
@@ -146,6 +168,11 @@ def main():
     )
 
 
+# %% [markdown]
+# ## Figures
+
+
+# %%
 def draw_comb(start, flow, losses, exact):
     """The learned density over the exact one, and the loss."""
     x = jnp.linspace(-3.5, 3.5, 1501)
@@ -186,6 +213,12 @@ def draw_spiral(flow, nll, key):
     return figure
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

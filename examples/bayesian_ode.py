@@ -1,3 +1,4 @@
+# %% [markdown]
 """A vector field that knows how sure it is: neural Lotka-Volterra from noisy data.
 
     python examples/bayesian_ode.py [--seed 0] [--steps 1.0] [--out DIR] [--plot-only]
@@ -10,6 +11,7 @@ script prints how often the true trajectory lies in the 90 % band of 100 posteri
 and how the band widens after the data end.
 """
 
+# %%
 import argparse
 import json
 import math
@@ -17,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cells
 import diffrax
 import equinox as eqx
 import jax
@@ -41,6 +44,10 @@ from nnef_dists.bayes import (
 from nnef_dists.generation import keep_compiled
 from nnef_dists.saving import load, save
 
+# %% [markdown]
+# ## True equation and network
+
+# %%
 NOISE = 0.1
 OBSERVED, END = 8.0, 16.0
 OBSERVATIONS = 33
@@ -77,6 +84,11 @@ class NeuralField(eqx.Module):
         return self.layers[-1](y)
 
 
+# %% [markdown]
+# ## Solver and data
+
+
+# %%
 @jax.jit
 def integrate(field: Any, times: Float[Array, " n"]) -> Float[Array, "n 2"]:
     """Solves the equation from the known start; returns the states at `times`."""
@@ -100,6 +112,13 @@ def make_data(key: PRNGKeyArray) -> tuple[Array, Array]:
     return times, exact + NOISE * jax.random.normal(key, exact.shape)
 
 
+# %% [markdown]
+# ## Training
+#
+# MAP comes first, then variational inference.
+
+
+# %%
 def fit(
     times: Array, counts: Array, *, key: PRNGKeyArray, scale: float, samples: int = 4
 ) -> tuple[Bayesianized, dict[str, np.ndarray]]:
@@ -142,6 +161,11 @@ def fit(
     return field, history
 
 
+# %% [markdown]
+# ## Posterior trajectories
+
+
+# %%
 def posterior_trajectories(
     field: Bayesianized, times: Array, key: PRNGKeyArray, n: int = 100
 ) -> Float[Array, "n times 2"]:
@@ -174,6 +198,11 @@ def report(
     return numbers, (lower, upper)
 
 
+# %% [markdown]
+# ## Figures
+
+
+# %%
 def draw(
     trajectories: Array, band: Any, truth: Array, times: Array, data: Any
 ) -> dict[str, plt.Figure]:
@@ -220,13 +249,18 @@ def draw_history(history: dict[str, np.ndarray]) -> plt.Figure:
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description="A vector field that knows how sure it is.")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--steps", type=float, default=1.0, help="scales all numbers of steps")
     parser.add_argument("--out", type=Path, default=Path("artifacts/bayesian_ode"))
     parser.add_argument("--plot-only", action="store_true", help="redraw from what was saved")
-    options = parser.parse_args(arguments)
+    options = cells.parse(parser, arguments)
     data_key, fit_key, draws_key = jax.random.split(jax.random.key(options.seed), 3)
     data = make_data(data_key)
     model_path = options.out / "field.safetensors"
@@ -251,10 +285,15 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     (options.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     pictures = draw(trajectories, band, truth, times, data)
     training.save_figures(options.out, {**pictures, "learning_curves": draw_history(history)})
-    plt.close("all")
     return figures
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     keep_compiled()
     main()

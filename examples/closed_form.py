@@ -5,6 +5,7 @@ A job is a file of `examples/configs`: family, etas, sampling and optimization.
 
 from pathlib import Path
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ def main(description, family, draw, *, config, out):
         config: The name of the job's files, such as `gaussian_1d`.
         out: The folder of results.
     """
-    args = parser(description, config, out).parse_args()
+    args = cells.parse(parser(description, config, out))
     if args.plot_only:
         history = training.load_history(args.out)
     else:

@@ -1,3 +1,4 @@
+# %% [markdown]
 """An exponential random graph of the marriages of Florentine families.
 
     python examples/florentine_marriages.py [--quick]
@@ -14,10 +15,12 @@ the scatter of the runs what sampling adds. At the end graphs are drawn at the e
 degrees and shared partners compared with the data.
 """
 
+# %%
 import argparse
 import time
 from pathlib import Path
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +28,10 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Data and family
+
+# %%
 # Acciaiuoli, Albizzi, Barbadori, Bischeri, Castellani, Ginori, Guadagni, Lamberteschi, Medici,
 # Pazzi, Peruzzi, Pucci, Ridolfi, Salviati, Strozzi, Tornabuoni
 NODES = 16
@@ -46,6 +53,13 @@ def observed_graph():
     return FAMILY.from_adjacency(adjacency)
 
 
+# %% [markdown]
+# ## Estimation
+#
+# The maximum of the pseudolikelihood is the start of Newton's method.
+
+
+# %%
 def pseudolikelihood(x):
     """Its maximum."""
     stats = FAMILY.sufficient_statistics
@@ -76,6 +90,11 @@ def correct(eta, target, config, runs, seed):
     return eta + inverse @ (target - mean), np.sqrt(np.diagonal(inverse)), sampling
 
 
+# %% [markdown]
+# ## Goodness of fit
+
+
+# %%
 def graph_counts(x):
     """Numbers of nodes by degree, and of edges by the number of shared partners."""
     adjacency = FAMILY.adjacency(x.astype(float))
@@ -101,13 +120,18 @@ def draw(x, drawn):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Fits the model, and checks the fit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="short runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/florentine_marriages"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     config, runs, rounds = (QUICK, 16, 3) if options.quick else (CONFIG, 64, 6)
     x = observed_graph()
     target = FAMILY.sufficient_statistics(x)
@@ -127,12 +151,15 @@ def main():
     print(f"1,000 graphs drawn: {nd.Status(int(label.status)).reason}")
     drawn = jax.vmap(graph_counts)(graphs)
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "florentine_marriages.png"
-    draw(x, drawn).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(x, drawn), options.out / "florentine_marriages.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

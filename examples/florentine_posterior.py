@@ -1,3 +1,4 @@
+# %% [markdown]
 """The posterior of an exponential random graph by a learned log-partition.
 
     python examples/florentine_posterior.py [--labels 512] [--steps 12000]
@@ -14,10 +15,12 @@ sparse data zero. No label is left out by hand. Up to the line the network learn
 graphs, to which the posterior adds the weight of nearly complete ones, so that it ends there.
 """
 
+# %%
 import argparse
 import time
 from pathlib import Path
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +30,12 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Training region and prior
+#
+# Labels end at a line. Beyond it the model is degenerate.
+
+# %%
 PAIRS, TRIPLES = NODES * (NODES - 1) // 2, NODES * (NODES - 1) * (NODES - 2) // 6
 PRIOR_SD = 2.0
 
@@ -53,6 +62,11 @@ def log_prior(eta):
     return -jnp.sum(eta**2) / (2 * PRIOR_SD**2)
 
 
+# %% [markdown]
+# ## Posterior
+
+
+# %%
 def log_share_of_others(q, eta):
     """The log-probability of graphs that are not nearly complete.
 
@@ -75,6 +89,11 @@ def sample_posterior(q, total, estimate, key, **options):
     return nd.inference.sample_natural_posterior(key, q, total, 1, log_weight, estimate, **options)
 
 
+# %% [markdown]
+# ## Learned log-partition
+
+
+# %%
 def learn(labels, steps, seed):
     """The family with a learned A, from labels below the line."""
     etas = FAMILY.sample_eta(jax.random.key(seed), labels, below_degeneracy)
@@ -94,6 +113,11 @@ def anchored(network):
     return nd.AmortizedFamily(FAMILY, network, anchor=anchor)
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(eta, estimate, covariance):
     """Draws of the posterior, the estimate with its ellipse of two standard errors, the line."""
     figure = Figure(figsize=(5.2, 4), layout="constrained")
@@ -112,6 +136,11 @@ def draw(eta, estimate, covariance):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Learns A, and draws the posterior of the marriages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -119,7 +148,7 @@ def main():
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/florentine_posterior"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     clock = time.perf_counter()
     q = learn(options.labels, options.steps, options.seed)
     print(f"labels and training: {time.perf_counter() - clock:.0f} s")
@@ -135,12 +164,17 @@ def main():
     for name, value, error, mean, sd in rows:
         print(f"{name:10s} maximum likelihood {value:.3f} +/- {error:.3f}, "
               f"posterior {mean:.3f} +/- {sd:.3f}")  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "florentine_posterior.png"
-    draw(eta, np.asarray(estimate), covariance).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(
+        draw(eta, np.asarray(estimate), covariance), options.out / "florentine_posterior.png"
+    )
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """The Gaussian in one dimension, learned from samples and compared with its closed form.
 
     python examples/gaussian_1d.py [--preset small|large] [--plot-only] [--out FOLDER] [--seed 0]
@@ -10,6 +11,7 @@ folder, `artifacts/gaussian_1d` unless said otherwise; `--plot-only` redraws the
 history.
 """
 
+# %%
 import closed_form
 import numpy as np
 import training
@@ -17,6 +19,12 @@ import training
 import nnef_dists as nd
 from nnef_dists import plotting
 
+# %% [markdown]
+# ## Family and figures
+#
+# `closed_form.py` holds the rest of the program.
+
+# %%
 FAMILY = nd.GaussianNatural1D()
 
 
@@ -41,6 +49,12 @@ def draw(history):
     }
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     closed_form.main(__doc__, FAMILY, draw, config="gaussian_1d", out="artifacts/gaussian_1d")

@@ -1,3 +1,4 @@
+# %% [markdown]
 """Hierarchical gamma model: shapes and means of many groups, by message passing.
 
     python examples/hierarchical_gamma.py [--groups 1000] [--observations 20] [--sweeps 40]
@@ -20,12 +21,14 @@ Reference: Giordano, Broderick and Jordan, *Covariances, robustness, and variati
 (2018), for linear response.
 """
 
+# %%
 import argparse
 import math
 import time
 from pathlib import Path
 from typing import ClassVar
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -38,6 +41,12 @@ import nnef_dists as nd
 from nnef_dists.distributions import AbstractTractableFamily, HMCSampler
 from nnef_dists.sampling import AbstractSampler
 
+# %% [markdown]
+# ## Families
+#
+# One family for the shape alone, and one for the shape and the inverse mean of a group.
+
+# %%
 # With more nodes the error bound is that of single precision: g is a difference of large terms.
 POINTS = 17
 # The logarithms of shapes over which sums replace integrals.
@@ -114,6 +123,13 @@ class ShapeAndMean(nd.ExponentialFamily):
         }
 
 
+# %% [markdown]
+# ## Log-partitions as sums on grids
+#
+# You can write a source of A and E[T] yourself.
+
+
+# %%
 def log_sum(log_density, points):
     """Log of an integral over log alpha by equal steps; NaN if they are too few, or end too early.
 
@@ -172,6 +188,13 @@ class Collapsed(AbstractTractableFamily):
         return jax.grad(self._potential)(eta)
 
 
+# %% [markdown]
+# ## Nodes and energies
+#
+# The energy is the log joint density as a function of statistics.
+
+
+# %%
 def make_nodes(groups):
     """Returns nodes by name, in the order of updates; two in each group and two that are shared.
 
@@ -243,6 +266,11 @@ def pair_log_joint(x, *data):
     return log_joint({"alpha": alpha, "w": w, "a": x["a"], "u": x["u"]}, *data)
 
 
+# %% [markdown]
+# ## Coordinate ascent and linear response
+
+
+# %%
 def start(groups):
     """Natural parameters to start from."""
     first = {"w": (1.0, -1.0), "alpha": (-1.0, 1.0), "a": (-1.0, 1.0), "u": (1.0, -1.0)}
@@ -296,6 +324,11 @@ def linear_response(nodes, eta, data):
     return jnp.linalg.solve(jnp.eye(4) - own @ jax.jacfwd(messages)(means), own)
 
 
+# %% [markdown]
+# ## Simulated groups and posterior moments
+
+
+# %%
 def simulate(groups, n, seed):
     """Sums of x and of log x for each group."""
     rng = np.random.default_rng(seed)
@@ -324,6 +357,11 @@ def posterior_moments(nodes, eta):
     return found
 
 
+# %% [markdown]
+# ## Reference by integration
+
+
+# %%
 def brute_force(total, total_log, n, around, size=32, points=160):
     """The same moments by integration, with w in closed form, in double precision.
 
@@ -356,7 +394,7 @@ def brute_force(total, total_log, n, around, size=32, points=160):
         power = n * alpha + a[i]
         terms = fixed + scipy.special.gammaln(power) - power * np.log(alpha * total + a[i] * u[j])
         terms = terms + log_dalpha
-        evidence = scipy.special.logsumexp(terms, 1)
+        evidence = np.asarray(scipy.special.logsumexp(terms, 1))
         weights = np.exp(terms - evidence[:, None])
         means[i, j], squares[i, j] = np.sum(weights * alpha, 1), np.sum(weights * alpha**2, 1)
         shared = a[i] * np.log(a[i] * u[j]) - scipy.special.gammaln(a[i])
@@ -374,6 +412,11 @@ def brute_force(total, total_log, n, around, size=32, points=160):
     return found, log_evidence
 
 
+# %% [markdown]
+# ## Figure and report
+
+
+# %%
 def draw(log_evidence, bounds, found, exact):
     """The ELBO by sweeps, and the groups' shapes beside the exact ones."""
     figure = Figure(figsize=(9, 3.6), dpi=160, layout="constrained")
@@ -422,6 +465,11 @@ def fit(name, nodes, eta, data, sweeps):
     return eta, bounds
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -430,7 +478,7 @@ def main():
     parser.add_argument("--sweeps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/hierarchical_gamma"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     groups = options.groups
     data = simulate(groups, options.observations, options.seed)
     models = {
@@ -453,12 +501,15 @@ def main():
         print_errors(name, one, exact)
     corrected = {name: (found["pair"][name][0], sds[i]) for name, i in (("a", 0), ("u", 3))}
     print_errors("pair with linear response", corrected, exact)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "hierarchical_gamma.png"
-    draw(log_evidence, bounds, found, exact).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(log_evidence, bounds, found, exact), options.out / "hierarchical_gamma.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

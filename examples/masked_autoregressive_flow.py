@@ -1,3 +1,4 @@
+# %% [markdown]
 """A masked autoregressive flow with a condition, with dropout or with random weights.
 
     python examples/masked_autoregressive_flow.py [--seed 0] [--steps 1.0] [--out DIR]
@@ -12,8 +13,10 @@ analytic bijection of nnef_dists as transformer. Two flows learn from few points
   draws them. A test takes their means or averages over draws.
 """
 
+# %%
 import json
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,10 @@ from flowjax.distributions import StandardNormal, Transformed
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Data
+
+# %%
 LAYERS = 4
 PRIOR = nd.GaussianParameter.from_stdv(0.0, 1.0)
 
@@ -42,6 +49,11 @@ def pinwheel(key, n, arms=5):
     return points + across, bend[:, None]
 
 
+# %% [markdown]
+# ## Flow
+
+
+# %%
 def make_flow(transformer, key, dropout=None):
     """Autoregressive layers with reversals between them, over a unit normal."""
     layers = []
@@ -73,6 +85,13 @@ def transformers(key):
     return {"affine": Affine(), "analytic": Chain([Affine(), Scan(stack), Affine()])}
 
 
+# %% [markdown]
+# ## Training
+#
+# Maximum likelihood, dropout, and random weights.
+
+
+# %%
 def negative_log_likelihood(flow, points, condition):
     """In nats a point."""
     return -jnp.mean(flow.log_prob(points, condition))
@@ -130,9 +149,14 @@ def fit_uncertain(flow, data, key, *, steps):
     return nd.unfreeze_all(dynamic, static), losses
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     options = training.parser(__doc__, "artifacts/masked_autoregressive_flow")
-    args = options.parse_args()
+    args = cells.parse(options)
     flow_key, fit_key, vi_key, data_key, test_key, draw_key = jax.random.split(
         jax.random.key(args.seed), 6
     )
@@ -176,6 +200,11 @@ def main():
     training.save_figures(args.out, {"pinwheel": draw_pinwheel(flows["analytic"], draw_key)})
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw_pinwheel(flow, key):
     """Data above, draws below, for three values of the condition."""
     figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
@@ -194,6 +223,12 @@ def draw_pinwheel(flow, key):
     return figure
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

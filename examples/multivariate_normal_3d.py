@@ -1,3 +1,4 @@
+# %% [markdown]
 """The normal in three dimensions, learned from samples and compared with its closed form.
 
     python examples/multivariate_normal_3d.py [--preset small|large] [--plot-only] [--out FOLDER]
@@ -11,6 +12,7 @@ folder, `artifacts/multivariate_normal_3d` unless said otherwise; `--plot-only` 
 from the history.
 """
 
+# %%
 import closed_form
 import jax
 import numpy as np
@@ -19,6 +21,12 @@ import training
 import nnef_dists as nd
 from nnef_dists import plotting
 
+# %% [markdown]
+# ## Family and figures
+#
+# `closed_form.py` holds the rest of the program.
+
+# %%
 FAMILY = nd.MultivariateNormal(3)
 
 
@@ -63,6 +71,12 @@ def covariance_of(moments):
     return second - mean[:, :, None] * mean[:, None, :]
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     closed_form.main(

@@ -1,3 +1,4 @@
+# %% [markdown]
 """The pairwise maximum-entropy model of simulated neurons, exact by enumeration.
 
     python examples/neurons.py [--neurons 20] [--words 180000]
@@ -20,11 +21,13 @@ Bethge, Neural Comput. 21 (2009); Macke, Opper and Bethge, Phys. Rev. Lett. 106 
 Monasson, J. Phys. A 42 (2009); Roudi, Aurell and Hertz, Front. Comput. Neurosci. 3 (2009).
 """
 
+# %%
 import argparse
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +36,10 @@ from scipy.special import ndtr, ndtri
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Simulated neurons
+
+# %%
 # Nodes of the quadrature for each of the two inputs, and Newton steps to the exact moments.
 NODES, STEPS = 40, 4
 TRUTH, PAIRS, ALONE = "#222222", "#0072B2", "#D55E00"
@@ -75,6 +82,11 @@ class CommonInput:
         return rng.normal(size=(words, 2)) @ self.loadings.T + noise > self.threshold
 
 
+# %% [markdown]
+# ## Moments and entropies of words
+
+
+# %%
 def word_bits(n):
     """All words in order, `(2^n, n)`."""
     return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
@@ -109,6 +121,11 @@ def bits_of(p):
     return -np.sum(p * np.log2(p))
 
 
+# %% [markdown]
+# ## Approximations and standard errors
+
+
+# %%
 def approximations(mu, n):
     """Natural parameters without sums over words, by name."""
     first, second = np.triu_indices(n, 1)
@@ -150,6 +167,11 @@ def standard_errors(covariance, words, n):
     return [np.sqrt(np.diagonal(matrix) / len(words)) for matrix in (inverse, sandwich)]
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(n, counts, probabilities, fits):
     """Simultaneous spikes, rates of words, triplets and couplings."""
     figure = Figure(figsize=(9, 7.4), dpi=120, layout="constrained")
@@ -185,6 +207,11 @@ def draw(n, counts, probabilities, fits):
     return figure
 
 
+# %% [markdown]
+# ## Analysis and report
+
+
+# %%
 @contextmanager
 def phase(name):
     """Prints the seconds that a phase takes."""
@@ -297,6 +324,11 @@ def report(q, truth, counts, population, fits, entropy, exact):
     return models
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the example."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -304,17 +336,20 @@ def main():
     parser.add_argument("--words", type=int, default=180_000, help="bins of 20 ms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/neurons"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     # The probabilities of rare pairs have few digits in single precision.
     with jax.enable_x64(True):
         found = analyze(options)
         models = report(*found)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "neurons.png"
-    draw(options.neurons, found[2], models, found[4]).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(options.neurons, found[2], models, found[4]), options.out / "neurons.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """Neural posterior estimation, one step at a time, with the exact posterior beside every answer.
 
     python examples/npe_from_scratch.py [--seed 0] [--out FOLDER] [--simulations 1000] [--steps 1.0]
@@ -10,8 +11,10 @@ an exponential family without a name, whose log-partition was learned.
 `--steps` scales the number of training steps.
 """
 
+# %%
 import json
 
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,10 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Simulator and exact posterior
+
+# %%
 NOISE = 0.05
 PRIOR = Uniform(jnp.zeros(1), jnp.ones(1))
 SUPPORT = nd.BoxSupport(jnp.zeros(1), jnp.ones(1))
@@ -71,11 +78,18 @@ def mass(posterior, x):
     return jax.lax.map(one, x, batch_size=8)
 
 
+# %% [markdown]
+# ## Main program
+#
+# It goes from regression to posterior heads, step by step.
+
+
+# %%
 def main():
     options = training.parser(__doc__, "artifacts/npe_from_scratch")
     options.add_argument("--simulations", type=int, default=1000, help="to train on")
     options.add_argument("--members", type=int, default=6, help="heads in an ensemble")
-    args = options.parse_args()
+    args = cells.parse(options)
     seconds = {}
     keys = dict(
         zip(
@@ -148,6 +162,11 @@ def main():
     print("seconds  ", "   ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
 
 
+# %% [markdown]
+# ## Regression and learned family
+
+
+# %%
 def regress(inputs, targets, key, steps):
     """A network that learns the mean of targets given inputs, by least squares."""
     k_net, k_run = jax.random.split(key)
@@ -184,9 +203,11 @@ def print_parameters(posterior):
         print(f"  x = {x:.1f}: mu = {mu:6.3f}, sigma = {sigma:.3f}")
 
 
-# ------------------------------------------------------------------------------------- pictures
+# %% [markdown]
+# ## Figures
 
 
+# %%
 def panels(*shape, size=(3.4, 2.9)):
     figure = Figure(figsize=(size[0] * shape[1], size[1] * shape[0]), dpi=160, layout="constrained")
     return figure, figure.subplots(*shape, squeeze=False)
@@ -302,6 +323,12 @@ def draw_overlay(data, posteriors):
     return figure
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

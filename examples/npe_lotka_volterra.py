@@ -1,3 +1,4 @@
+# %% [markdown]
 """What rates of predator and prey explain some noisy counts: posterior estimation with diffrax.
 
     python examples/npe_lotka_volterra.py [--seed 0] [--out FOLDER] [--simulations 2000]
@@ -12,8 +13,10 @@ truncated round sharpens that of the observation. The likelihood is known here, 
 correct what is left, and say how much that was.
 """
 
+# %%
 import json
 
+import cells
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,10 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Prior and simulator
+
+# %%
 NAMES = ("log a", "log b", "log c", "log d")
 LOW, HIGH = jnp.log(jnp.array([0.5, 0.02, 0.5, 0.01])), jnp.log(jnp.array([2.0, 0.15, 2.0, 0.1]))
 PRIOR = Uniform(LOW, HIGH)
@@ -67,11 +74,16 @@ def log_target(theta, x):
     return PRIOR.log_prob(theta) + jnp.sum(norm.logpdf(x, log_populations(theta), NOISE))
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     options = training.parser(__doc__, "artifacts/npe_lotka_volterra")
     options.add_argument("--simulations", type=int, default=2000, help="in each of two rounds")
     options.add_argument("--draws", type=int, default=4000, help="of the posterior")
-    args = options.parse_args()
+    args = cells.parse(options)
     seconds = {}
     k_x, k_first, k_fit, k_cut, k_more, k_again, k_draw = jax.random.split(
         jax.random.key(args.seed), 7
@@ -118,6 +130,11 @@ def main():
     print("seconds  ", "   ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
 
 
+# %% [markdown]
+# ## Training and importance weights
+
+
+# %%
 def learn(data, key, steps):
     """An ensemble of mixture heads, with an embedding of the series."""
 
@@ -146,9 +163,11 @@ def corrected(head, observed, key, n):
     return run(head)
 
 
-# ------------------------------------------------------------------------------------- pictures
+# %% [markdown]
+# ## Figures
 
 
+# %%
 def draw_marginals(draws, exact):
     """Each rate's marginal in both rounds, and corrected by weights."""
     figure = Figure(figsize=(10, 2.8), dpi=160, layout="constrained")
@@ -185,6 +204,12 @@ def draw_predictions(theta, exact, observed):
     return figure
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

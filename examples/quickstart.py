@@ -1,3 +1,4 @@
+# %% [markdown]
 """A distribution without a name, learned: its moments everywhere, and how sure they are.
 
     python examples/quickstart.py [--seed 0] [--out FOLDER] [--etas 4096] [--steps 1.0]
@@ -8,6 +9,8 @@ gradient is E[T], from the labels, and how far to trust itself. What comes out i
 `--steps` scales the number of training steps.
 """
 
+# %%
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +19,13 @@ import training
 import nnef_dists as nd
 from nnef_dists import plotting
 
+# %% [markdown]
+# ## Family
+#
+# Declare the statistics and the domain of eta.
 
+
+# %%
 class Quartic(nd.ExponentialFamily):
     """exp(eta1 x + eta2 x^2 + eta4 x^4) on the real line; eta4 < 0."""
 
@@ -28,6 +37,10 @@ class Quartic(nd.ExponentialFamily):
         return {"x": x, "x2": x**2, "x4": x**4}
 
 
+# %% [markdown]
+# ## Ranges and sizes
+
+# %%
 RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 HELD_OUT = 512
 VALIDATION = 128  # of them are labeled, too
@@ -35,8 +48,15 @@ CALIBRATION = 256
 LONGER = nd.HMCConfig(draws=2000)  # less noise in the labels that the uncertainty is judged by
 
 
+# %% [markdown]
+# ## Main program
+#
+# Labels, training, the distribution, and its errors.
+
+
+# %%
 def main():
-    args = training.parser(__doc__, "artifacts/quickstart").parse_args()
+    args = cells.parse(training.parser(__doc__, "artifacts/quickstart"))
     n = 4096 if args.etas is None else args.etas
     k_labels, k_learning = jax.random.split(jax.random.key(args.seed))
     k_train, k_calibrate, k_held, k_hmc, k_longer = jax.random.split(k_labels, 5)
@@ -105,6 +125,11 @@ def main():
     training.save(args.out, network, history, training.summarize(history, seconds))
 
 
+# %% [markdown]
+# ## Reference moments
+
+
+# %%
 def exact_moments(family, etas):
     """E[T | eta] and Cov[T | eta] by quadrature."""
     quadrature = jax.lax.map(lambda eta: nd.quadrature_moments(family, eta), etas, batch_size=64)
@@ -116,6 +141,11 @@ def sd_of(covariance):
     return np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
 
 
+# %% [markdown]
+# ## Figures
+
+
+# %%
 def draw(q, history):
     """All pictures, by name."""
     predicted, uncertainty = history["predicted"], history["uncertainty"]
@@ -155,6 +185,12 @@ def four_etas(etas):
     return np.asarray(rows)
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

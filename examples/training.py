@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -329,8 +330,7 @@ def load_history(out):
 def save_figures(out, figures):
     """Writes figures as PNG files, by name."""
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png")
-    print(f"wrote {', '.join(f'{name}.png' for name in figures)} to {out}/")
+        cells.save(figure, out / f"{name}.png")
 
 
 # ------------------------------------------------------------------------------------- pictures

@@ -1,3 +1,4 @@
+# %% [markdown]
 """MAP, then variational inference, on a regression whose posterior is known exactly.
 
     python examples/two_stage_regression.py [--seed 0] [--steps 1.0] [--out DIR] [--plot-only]
@@ -9,6 +10,7 @@ means and widths are from the exact posterior and from the best that a mean fiel
 NUTS for comparison, and draws all three.
 """
 
+# %%
 import argparse
 import json
 import math
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import blackjax
+import cells
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -39,6 +42,10 @@ from nnef_dists.bayes import (
 from nnef_dists.generation import keep_compiled
 from nnef_dists.saving import load, save
 
+# %% [markdown]
+# ## Model
+
+# %%
 DEGREE = 5
 NOISE = 0.2
 POINTS = 80
@@ -73,6 +80,11 @@ def legendre(x: Float[Array, " n"]) -> Float[Array, "n terms"]:
     return jnp.stack(columns, axis=-1)
 
 
+# %% [markdown]
+# ## Data and exact posterior
+
+
+# %%
 def make_data(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
     """Draws weights from the prior, and data on the left part of [-1, 1] only."""
     weight_key, x_key, noise_key = jax.random.split(key, 3)
@@ -89,6 +101,13 @@ def exact_posterior(x: Array, y: Array) -> tuple[np.ndarray, np.ndarray]:
     return np.linalg.solve(precision, features.T @ np.asarray(y) / NOISE**2), precision
 
 
+# %% [markdown]
+# ## Training
+#
+# Three stages: means, scales, and both.
+
+
+# %%
 def fit(
     x: Array, y: Array, *, key: PRNGKeyArray, steps: int, samples: int = 16
 ) -> tuple[Series, dict[str, np.ndarray]]:
@@ -139,6 +158,11 @@ def fit(
     return model, history
 
 
+# %% [markdown]
+# ## Samples by NUTS
+
+
+# %%
 def run_nuts(x: Array, y: Array, key: PRNGKeyArray, draws: int) -> np.ndarray:
     """Draws the weights by NUTS, after a window adaptation as long as a third of the draws."""
     features = legendre(x)
@@ -161,6 +185,11 @@ def run_nuts(x: Array, y: Array, key: PRNGKeyArray, draws: int) -> np.ndarray:
     return np.asarray(positions, np.float64)
 
 
+# %% [markdown]
+# ## Report and figures
+
+
+# %%
 def report(model: Series, nuts: np.ndarray, x: Array, y: Array) -> dict[str, float]:
     """Prints and returns how the law compares with the exact posterior."""
     mean, precision = exact_posterior(x, y)
@@ -205,7 +234,7 @@ def draw(
     }
     styles = {"exact": ("C0", "-"), "NUTS": ("C2", "--"), "VI (mean field)": ("C1", "-")}
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), dpi=140, layout="constrained")
     for name, (center, stdv) in bands.items():
         color, line = styles[name]
         if name == "exact":
@@ -249,20 +278,23 @@ def draw(
     low, high = right.get_ylim()
     right.set_ylim(low, high + 0.35 * (high - low))
     right.legend(fontsize=8, ncols=2, loc="upper center")
-    figure.savefig(out / "posterior.png", dpi=140)
-    plt.close(figure)
+    cells.save(figure, out / "posterior.png")
 
-    figure, axes = plt.subplots(1, len(history), figsize=(11, 3), layout="constrained")
+    figure, axes = plt.subplots(1, len(history), figsize=(11, 3), dpi=140, layout="constrained")
     for axis, (name, losses) in zip(axes, history.items(), strict=True):
         window = max(len(losses) // 100, 1)
         means_ = losses[: len(losses) // window * window].reshape(-1, window).mean(axis=1)
         axis.plot(np.arange(len(means_)) * window, means_, lw=1)
         axis.set(title=name, xlabel="step")
     axes[0].set_ylabel("loss (minibatch)")
-    figure.savefig(out / "learning_curves.png", dpi=140)
-    plt.close(figure)
+    cells.save(figure, out / "learning_curves.png")
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(
         description="MAP, then variational inference, beside the exact posterior."
@@ -271,7 +303,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--steps", type=float, default=1.0, help="scales all numbers of steps")
     parser.add_argument("--out", type=Path, default=Path("artifacts/two_stage_regression"))
     parser.add_argument("--plot-only", action="store_true", help="redraw from what was saved")
-    options = parser.parse_args(arguments)
+    options = cells.parse(parser, arguments)
     data_key, fit_key, nuts_key = jax.random.split(jax.random.key(options.seed), 3)
     data = make_data(data_key)
     model_path = options.out / "model.safetensors"
@@ -299,6 +331,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     return figures
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     keep_compiled()
     main()

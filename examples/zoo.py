@@ -1,3 +1,4 @@
+# %% [markdown]
 """One distribution for each family of the package: labeled, learned, judged, drawn and saved.
 
     python examples/zoo.py [NAME ...] [--out artifacts/zoo] [--etas N] [--steps 1.0]
@@ -9,10 +10,12 @@ interrupted run goes on where it was; results of other options or configurations
 are against labels of other etas, eight times as long.
 """
 
+# %%
 import hashlib
 import json
 from pathlib import Path
 
+import cells
 import jax
 import numpy as np
 import training
@@ -20,7 +23,13 @@ import training
 import nnef_dists as nd
 from nnef_dists import plotting
 
-CONFIGS = Path(__file__).parent / "configs" / "zoo"
+# %% [markdown]
+# ## Main program
+#
+# Each YAML file of `configs/zoo` is one family.
+
+# %%
+CONFIGS = Path(training.__file__).parent / "configs" / "zoo"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 COLUMNS = ("family", "dim x", "dim T", "labels", "label z rms", "z rms", "z median", "in 90 %", "s")
 
@@ -28,7 +37,7 @@ COLUMNS = ("family", "dim x", "dim T", "labels", "label z rms", "z rms", "z medi
 def main():
     options = training.parser(__doc__, "artifacts/zoo")
     options.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", default=[])
-    args = options.parse_args()
+    args = cells.parse(options)
     args.out.mkdir(parents=True, exist_ok=True)
     there = results(args)
     for name in args.names or NAMES:
@@ -46,6 +55,11 @@ def main():
     print(f"\n{text}")
 
 
+# %% [markdown]
+# ## Earlier results
+
+
+# %%
 def results(args):
     """The numbers of what is there, by name; ends the program where they are of other options."""
     found = {}
@@ -75,6 +89,11 @@ def overrides(args):
     return changed
 
 
+# %% [markdown]
+# ## One family
+
+
+# %%
 def learn(name, args):
     """Learns one family, and writes what comes out."""
     job = nd.generation.read_job(CONFIGS / f"{name}.yaml", overrides(args), training.Optimization)
@@ -143,6 +162,12 @@ def learn(name, args):
     (args.out / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

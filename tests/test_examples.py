@@ -57,8 +57,9 @@ def example(monkeypatch):
 
     def run(name, *options):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])
-        monkeypatch.syspath_prepend(EXAMPLES)
-        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        script = EXAMPLES / f"{name}.py"
+        monkeypatch.syspath_prepend(script.parent)
+        return runpy.run_path(str(script), run_name="__main__")
 
     return run
 

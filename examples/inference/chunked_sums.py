@@ -1,3 +1,4 @@
+# %% [markdown]
 """A posterior from more data than one machine holds: sums of statistics, chunk by chunk.
 
     pip install ".[dask]"
@@ -12,11 +13,13 @@ Here each worker draws the rows of a chunk by the chunk's own seed. With your da
 chunk's file instead, a part of a Zarr array or of a Parquet table.
 """
 
+# %%
 import argparse
 import logging
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +31,16 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Sums of chunks
+#
+# Workers need no JAX. A chunk leaves two numbers.
+
+# %%
 SHAPE, RATE = 2.7, 2.0
 PRIOR = (-1.0, -0.5)
 
@@ -65,6 +78,11 @@ def gather(options, kill):
     return sums, order, options.chunks * options.rows / seconds
 
 
+# %% [markdown]
+# ## Compensated sum
+
+
+# %%
 def running_sums(sums):
     """Returns the compensated sums after each chunk."""
 
@@ -76,6 +94,11 @@ def running_sums(sums):
     return jax.lax.scan(add, zeros, jnp.asarray(sums))[1]
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(rows, mean, sd):
     """The posterior of the shape by the number of rows."""
     figure = Figure(figsize=(6, 3.4), dpi=160, layout="constrained")
@@ -87,6 +110,11 @@ def draw(rows, mean, sd):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs both ways and prints the posterior."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -94,7 +122,7 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000, help="of each chunk")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/chunked_sums"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     q = nd.Quadrature(nd.GammaShapePrior())
     moments = jax.jit(jax.vmap(lambda eta: (q.mean(eta)[0], jnp.sqrt(q.covariance(eta)[0, 0]))))
     posteriors = []
@@ -114,12 +142,15 @@ def main():
     seen = np.unique(np.geomspace(1, options.chunks, 8).astype(int))
     mean, sd = (np.asarray(part) for part in moments(etas[seen - 1]))
     print(f"shape {mean[-1]:.6f} +/- {sd[-1]:.6f}, {(mean[-1] - SHAPE) / sd[-1]:+.2f} sd off")
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "chunked_sums.png"
-    draw(seen * options.rows, mean, sd).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(seen * options.rows, mean, sd), options.out / "chunked_sums.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     nd.generation.keep_compiled()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """Two sensors in conflict: a bimodal posterior of a position, and its projections.
 
     python examples/inference/conflicting_sensors.py
@@ -12,7 +13,9 @@ t noise has one mode at each sensor. The script fits a member q of three familie
 Both divergences of each q are by a grid in double precision.
 """
 
+# %%
 import argparse
+import sys
 from pathlib import Path
 
 import jax
@@ -22,6 +25,14 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Posterior and families
+
+# %%
 SENSORS, SCALE, DEGREES, PRIOR_SD = (-3.0, 3.5), 0.3, 4.0, 5.0
 STYLES = {"Gaussian": "C1--", "quartic": "C0-", "sextic": "C2:"}
 TITLES = {"project": "Least KL(p to q)", "cvi_message": "Least KL(q to p)"}
@@ -40,6 +51,13 @@ def log_posterior(x):
     return sum(logs) - x**2 / (2 * PRIOR_SD**2)
 
 
+# %% [markdown]
+# ## Reverse KL
+#
+# Natural-gradient descent with draws at equal distances in probability.
+
+
+# %%
 def minimize_reverse(q, eta, steps=400, rho=0.05):
     """Steps of natural-gradient descent of KL(q to p), from eta."""
     grid, levels = jnp.asarray(GRID, eta.dtype), jnp.asarray(LEVELS, eta.dtype)
@@ -53,6 +71,11 @@ def minimize_reverse(q, eta, steps=400, rho=0.05):
     return jax.jit(lambda eta: jax.lax.scan(step, eta, length=steps)[0])(eta)
 
 
+# %% [markdown]
+# ## Divergences and figure
+
+
+# %%
 def on_grid(logs):
     """The logarithm of a density on the grid, normalized."""
     logs = np.asarray(logs, np.float64)
@@ -84,12 +107,17 @@ def draw(log_p, found):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="without the sextic")
     parser.add_argument("--out", type=Path, default=Path("results/conflicting_sensors"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     families = dict(list(FAMILIES.items())[: 2 if options.quick else None])
     log_p = on_grid(log_posterior(jnp.asarray(GRID)))
     found = {"project": {}, "cvi_message": {}}
@@ -108,12 +136,15 @@ def main():
                 f"KL(q to p) {divergence(log_q, log_p):.4f} nats"
             )
         print(f"{name:>8}: the projection's error is at most {projection.error:.1e} z")
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "conflicting_sensors.png"
-    draw(log_p, found).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(log_p, found), options.out / "conflicting_sensors.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

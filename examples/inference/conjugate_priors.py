@@ -1,3 +1,4 @@
+# %% [markdown]
 """Conjugate priors without a name: posteriors and evidence from one observation to a million.
 
     python examples/inference/conjugate_priors.py [--quick]
@@ -13,7 +14,9 @@ directions of 76 turtles after laying eggs (Stephens 1969, in Fisher, Statistica
 Circular Data, 1993), doubled, since they lie along an axis. Other data are simulated.
 """
 
+# %%
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -28,6 +31,14 @@ from scipy.special import gammaln, i0e
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Data
+
+# %%
 AIRCRAFT = np.array([3, 5, 7, 18, 43, 85, 91, 98, 100, 130, 230, 487]) / 100  # in 100 hours
 # fmt: off
 BATTING = np.array([346, 298, 276, 222, 273, 270, 263, 210, 269, 230, 264, 256, 303, 264, 226,
@@ -40,6 +51,11 @@ TURTLES = np.array([8, 9, 13, 13, 14, 18, 22, 27, 30, 34, 38, 38, 40, 44, 45, 47
 # fmt: on
 
 
+# %% [markdown]
+# ## Families
+
+
+# %%
 class GammaPrior(nd.ExponentialFamily):
     """Of the shape and the rate of a gamma distribution."""
 
@@ -70,6 +86,11 @@ class VonMisesPrior(nd.ExponentialFamily):
         return {"vector": x, "log_bessel": jnp.log(jax.scipy.special.i0e(k)) + k}
 
 
+# %% [markdown]
+# ## Problems
+
+
+# %%
 class Problem(NamedTuple):
     """A family with a prior's eta, and what observations y add to it."""
 
@@ -131,6 +152,11 @@ PROBLEMS = {
 }
 
 
+# %% [markdown]
+# ## Moments by grid, quadrature and Laplace's method
+
+
+# %%
 class Moments(NamedTuple):
     """A, E[T] and sd[T]."""
 
@@ -220,6 +246,11 @@ def laplace(problem, etas, points=2**17):
     return gaussians, sampled
 
 
+# %% [markdown]
+# ## Comparison
+
+
+# %%
 def compare(problem, sizes, seed):
     """Returns, by number of observations, the evidence and the errors of both methods."""
     rng = np.random.default_rng(seed)
@@ -248,6 +279,11 @@ def compare(problem, sizes, seed):
     return rows, etas
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(found):
     """Errors by the number of observations, from 1e-9 nats on, and two posteriors."""
     figure = Figure(figsize=(10, 3.4), dpi=160, layout="constrained")
@@ -280,13 +316,18 @@ POSTERIORS = (
 SIZES = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the first three problems")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/conjugate_priors"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     names = list(PROBLEMS)[: 3 if options.quick else None]
     found, worst = {}, np.zeros(3)
     print("errors: means [z], sd [relative], evidence [nats]; of quadrature, then of Laplace")
@@ -302,12 +343,15 @@ def main():
                 )
                 worst = np.maximum(worst, ours)
     print("largest: " + ", ".join(f"{error:.1e}" for error in worst))
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "conjugate_priors.png"
-    draw(found).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(found), options.out / "conjugate_priors.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """The concentration that 500 groups of counts share: mean field, and the groups integrated out.
 
     python examples/inference/dirichlet_concentration.py [--groups 500] [--labels 128] [--quick]
@@ -22,7 +23,9 @@ its member closest to the posterior, where both are nearly normal.
 The truth is importance sampling of the three entries of alpha, in double precision.
 """
 
+# %%
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +39,14 @@ from scipy.stats import chi2, norm, qmc
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Simulated counts
+
+# %%
 TRUE, DRAWS = np.array([2.0, 1.0, 4.0]), 20
 PRIOR = np.append(np.log(np.full(3, 0.8 / 3)), -1.0)  # eta of `nd.DirichletPrior(3)`
 UPDATES, RHO = 30, 0.5
@@ -55,6 +66,11 @@ def simulate(groups, seed):
     return np.array([rng.multinomial(DRAWS, p) for p in rng.dirichlet(TRUE, groups)])
 
 
+# %% [markdown]
+# ## Log-densities
+
+
+# %%
 def log_b(alpha):
     """The logarithm of the beta function."""
     return jnp.sum(gammaln(alpha), -1) - gammaln(jnp.sum(alpha, -1))
@@ -74,6 +90,11 @@ def energy(t, n):
     return shares + alpha["alpha"] @ PRIOR[:3] + PRIOR[3] * alpha["log_beta"]
 
 
+# %% [markdown]
+# ## Mean field with a learned family
+
+
+# %%
 def learn(labels, seed):
     """The family of alpha, by a network on its Laplace base: labels are posteriors of n points."""
     family, rng = nd.DirichletPrior(3), np.random.default_rng(seed)
@@ -110,6 +131,11 @@ def mean_field(q, n, sweeps):
     return Result(np.asarray(mean)[:3], np.sqrt(np.diag(covariance))[:3], float(bound))
 
 
+# %% [markdown]
+# ## Laplace's method and the structured posterior
+
+
+# %%
 def log_normal(mean, covariance, log_evidence):
     """Moments of alpha for a normal distribution of log alpha."""
     variance = np.diag(covariance)
@@ -164,6 +190,11 @@ def collapsed(n, mode, covariance, points=512):
     return run({"u": start})
 
 
+# %% [markdown]
+# ## Reference by importance sampling
+
+
+# %%
 def importance(n, mode, covariance, log_points=14):
     """The truth, with the standard error of the evidence, and weighted points of alpha."""
     t = qmc.Sobol(4, rng=np.random.default_rng(1)).random_base2(log_points)
@@ -194,6 +225,11 @@ def closest_member(exact, points):
     return np.sqrt(np.diag(inverse) * 3 / np.trace(precision @ inverse))
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(found, exact, points):
     """Marginal densities of alpha beside the exact ones."""
     figure = Figure(figsize=(9, 3.0), dpi=160, layout="constrained")
@@ -213,6 +249,11 @@ def draw(found, exact, points):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -222,7 +263,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="without the mean field")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/dirichlet_concentration"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     counts, clock = simulate(options.groups, options.seed), time.process_time()
     found = {}
     if not options.quick:
@@ -247,12 +288,15 @@ def main():
             f"{' '.join(f'{one:.4f}' for one in ratio)}, "
             f"evidence off by {result.log_evidence - exact.log_evidence:.4f} nats"
         )
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "dirichlet_concentration.png"
-    draw(found, exact, points).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(found, exact, points), options.out / "dirichlet_concentration.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """A chain of 64 double wells: messages are log-partitions, projected back onto the family.
 
     python examples/inference/double_well_chain.py [--quick]
@@ -16,8 +17,10 @@ changes. Mean field is coordinate ascent by `step` on even and odd sites in turn
 transfer matrix: sums over a grid of each site.
 """
 
+# %%
 import argparse
 import functools
+import sys
 from pathlib import Path
 
 import jax
@@ -28,6 +31,14 @@ from scipy.special import logsumexp
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Chain
+
+# %%
 WELL, COUPLING = 1.0, 0.8
 GRID = np.linspace(-3.5, 3.5, 201)
 Q = nd.Quadrature(nd.Polynomial1D((1, 2, 3, 4)))
@@ -40,6 +51,13 @@ def make_sites(n, seed):
     return np.stack([field, 2 * WELL * one, 0 * one, -WELL * one], 1)
 
 
+# %% [markdown]
+# ## Expectation propagation
+#
+# A message is a log-partition, projected back onto the quartic family.
+
+
+# %%
 def log_message(eta, y):
     """A(eta + J y e_1), by a sum over the grid."""
     x = jnp.asarray(GRID)
@@ -88,6 +106,11 @@ def propagate(sites, sweeps, log_message=log_message):
     return eta, evidence, jnp.max(changes[:-1].reshape(sweeps, 2), 1)
 
 
+# %% [markdown]
+# ## Mean field
+
+
+# %%
 def mean_field(sites, sweeps):
     """Coordinate ascent on even and odd sites in turn: marginals and the ELBO."""
     node = nd.inference.Node(Q, (len(sites) // 2,))
@@ -114,6 +137,11 @@ def mean_field(sites, sweeps):
     return jnp.stack([eta["even"], eta["odd"]], 1).reshape(sites.shape), float(bound)
 
 
+# %% [markdown]
+# ## Reference by a transfer matrix
+
+
+# %%
 def transfer(sites):
     """Exact marginals on the grid, `(n, points)`, and the evidence."""
     log_dx = np.log(GRID[1] - GRID[0])
@@ -142,6 +170,11 @@ def density_of(eta):
     return density / (density.sum(1, keepdims=True) * (GRID[1] - GRID[0]))
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(densities):
     """Means of all sites, and the density of one."""
     figure = Figure(figsize=(9, 3.4), dpi=160, layout="constrained")
@@ -156,13 +189,18 @@ def draw(densities):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="16 sites")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/double_well_chain"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     sites = make_sites(16 if options.quick else 64, options.seed)
     exact, log_evidence = transfer(sites)
     densities = {"exact": exact}
@@ -180,12 +218,15 @@ def main():
             f"{np.min(sds**2 / sd**2):.6f} to {np.max(sds**2 / sd**2):.6f}, "
             f"evidence off by {value - log_evidence:.1e} nats"
         )
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "double_well_chain.png"
-    draw(densities).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(densities), options.out / "double_well_chain.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

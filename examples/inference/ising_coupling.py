@@ -1,3 +1,4 @@
+# %% [markdown]
 """A noisy picture of spins with unknown coupling: two nodes without a name.
 
     python examples/inference/ising_coupling.py
@@ -12,7 +13,9 @@ log-partition of the Ising model, itself a sum.
 The truth is a grid of J, with the spins summed at each. Mean field of the spins is beside it.
 """
 
+# %%
 import argparse
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +26,16 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Families
+#
+# The log-partition of the spins is a statistic of the coupling.
+
+# %%
 SIZE, NOISE = 4, 1.0
 PRIOR_MEAN, PRIOR_SD = 0.3, 0.2
 GRID = nd.Enumeration(nd.families.Ising((SIZE, SIZE)))
@@ -60,6 +73,11 @@ class FieldAtEachSite(nd.ExponentialFamily):
         return {"x": x, "bonds": GRID.family.compute_stats(x)["neighbors"]}
 
 
+# %% [markdown]
+# ## Energies
+
+
+# %%
 def energy(t, y):
     """The log joint density in statistics, up to the constants of its normal distributions."""
     coupling, spins = t["coupling"], t["spins"]
@@ -78,6 +96,11 @@ def mean_field_energy(t, y):
     return model + prior + jnp.sum(x * y) / NOISE**2
 
 
+# %% [markdown]
+# ## Coordinate ascent
+
+
+# %%
 def coordinate_ascent(energy, nodes, eta, y, order, sweeps):
     """Expected statistics, and the bound, after some sweeps."""
 
@@ -132,6 +155,11 @@ def infer_mean_field(y, sweeps=25):
     return summarize(stats, 1 - 2 * stats["spins"]["is"].reshape(SIZE, SIZE), bounds)
 
 
+# %% [markdown]
+# ## Reference by a grid
+
+
+# %%
 def summarize(stats, spins, bounds):
     mean, square = (np.asarray(stats["coupling"][name]) for name in ("x", "square"))
     return mean, np.sqrt(square - mean**2), np.asarray(spins), float(bounds[-1])
@@ -159,6 +187,11 @@ def integrate(y):
     return float(mean), float(sd), np.asarray(p @ spins).reshape(SIZE, SIZE), float(evidence)
 
 
+# %% [markdown]
+# ## Simulated spins and figure
+
+
+# %%
 def simulate(seed, coupling=0.45):
     """A picture, and its noisy observation."""
     eta = jnp.array([0.0, coupling])
@@ -180,12 +213,17 @@ def draw(x, y, results):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Compares both factorizations with the truth."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/ising_coupling"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):
         x, y = simulate(options.seed)
         y = jnp.asarray(y)
@@ -199,12 +237,15 @@ def main():
             f"bound {bound:.4f}, {bound - evidence:.4f} from the evidence"
         )
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "ising_coupling.png"
-    draw(x, y, results).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(x, y, results), options.out / "ising_coupling.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """A lattice field of 12 x 12 sites: expectation propagation of sites and of rows.
 
     python examples/inference/lattice.py [--quick]
@@ -24,6 +25,7 @@ Freeman and Weiss, *Constructing free-energy approximations and generalized beli
 algorithms*, IEEE Trans. Inf. Theory 51 (2005).
 """
 
+# %%
 import argparse
 import sys
 import time
@@ -37,11 +39,17 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
-sys.path.insert(0, str(Path(__file__).parent))
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
 import lattice_rows as rows
 import lattice_truth as truth_of
 from lattice_rows import COUPLING, GRID
 
+# %% [markdown]
+# ## Field and edges
+
+# %%
 Q = nd.Quadrature(nd.Polynomial1D((1, 2, 3, 4)))
 NAMES = ("E[x]", "E[x^2]", "E[x y] across", "E[x y] down")
 COLORS = {
@@ -82,6 +90,11 @@ def by_direction(pairs):
     return [pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]]
 
 
+# %% [markdown]
+# ## Loopy expectation propagation
+
+
+# %%
 def log_message(eta, y):
     """A(eta + J y e_1), by a sum over the grid."""
     x = jnp.asarray(GRID, eta.dtype)
@@ -117,6 +130,11 @@ def propagate(field, edges, sweeps, rho=0.9):
     return run(jnp.zeros((len(source), 4), sites.dtype))
 
 
+# %% [markdown]
+# ## Moments and evidence
+
+
+# %%
 def normalized(logs):
     """Probabilities on the grid, and the logarithm of the sum."""
     top = logs.max(-1, keepdims=True)
@@ -140,6 +158,11 @@ def summarize(edges, eta, sending, receiving):
     return Found([p @ GRID, p @ GRID**2, *by_direction(np.array(pairs))], float(evidence))
 
 
+# %% [markdown]
+# ## Mean field
+
+
+# %%
 def mean_field(field, edges, sweeps=300):
     """Coordinate ascent with exact moments on the grid; products of means, and linear response."""
     source, target, _ = edges
@@ -169,6 +192,11 @@ def mean_field(field, edges, sweeps=300):
     }
 
 
+# %% [markdown]
+# ## Rows of sites
+
+
+# %%
 def structured(field):
     """Moments by rows, and the last rise of the ELBO and the last change of a message of EP."""
     size = len(field)
@@ -192,6 +220,11 @@ def structured(field):
     }, (bounds[-1] - bounds[-2], np.max(np.abs(ep.change)))
 
 
+# %% [markdown]
+# ## Figure and report
+
+
+# %%
 def draw(truth, found):
     """Errors of moments beside the sampled ones."""
     figure = Figure(figsize=(14, 3.8), dpi=160, layout="constrained")
@@ -229,6 +262,11 @@ def report(truth, evidence, found):
     )
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -237,7 +275,7 @@ def main():
     parser.add_argument("--runs", type=int, default=16, help="runs of 64 chains")
     parser.add_argument("--draws", type=int, default=1_000, help="of each chain")
     parser.add_argument("--out", type=Path, default=Path("results/lattice"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     size = 4 if options.quick else 12
     field, edges = make_field(size, options.seed), make_edges(size)
     clock = [time.process_time()]
@@ -257,12 +295,15 @@ def main():
     seconds = np.diff(clock)
     print("seconds of processor time: loopy EP {:.0f}, rows {:.0f}, HMC {:.0f}".format(*seconds))
     report(truth, evidence, found)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "lattice.png"
-    draw(truth, found).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(truth, found), options.out / "lattice.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

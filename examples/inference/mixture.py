@@ -1,3 +1,4 @@
+# %% [markdown]
 """A mixture of two normal distributions, whose indicators are discrete nodes.
 
     python examples/inference/mixture.py [--observations 12]
@@ -10,9 +11,11 @@ to the indicators z_n, a plate of `Categorical(2)`. With few observations the tr
 all 2^n assignments, given each of which means and weights are conjugate.
 """
 
+# %%
 import argparse
 import functools
 import itertools
+import sys
 from pathlib import Path
 
 import jax
@@ -23,6 +26,14 @@ from scipy.special import gammaln, logsumexp
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Observations and nodes
+
+# %%
 PRIOR = np.array([-1.0, 1.0])
 SWEEPS = 200
 
@@ -42,6 +53,13 @@ def make_nodes(n):
     }
 
 
+# %% [markdown]
+# ## Energy
+#
+# Its gradient with respect to the mean parameters of a node is the message to the node.
+
+
+# %%
 def energy(t, y):
     """The log joint density in statistics, up to the constants of its normal distributions."""
     first = t["z"]["is"]
@@ -61,6 +79,11 @@ def log_joint(x, y):
     )
 
 
+# %% [markdown]
+# ## Coordinate ascent
+
+
+# %%
 @functools.partial(jax.jit, static_argnums=0)
 def infer(n, y):
     """Natural parameters, and the evidence lower bound after each sweep."""
@@ -80,6 +103,11 @@ def infer(n, y):
     return nd.inference.expected_statistics(nodes, eta), bounds
 
 
+# %% [markdown]
+# ## Reference by enumeration
+
+
+# %%
 def enumerate_assignments(y):
     """E[z], E[mean], E[mean^2] and the evidence, up to the constants of the energy."""
     z = np.array(list(itertools.product((0, 1), repeat=len(y))))
@@ -94,6 +122,11 @@ def enumerate_assignments(y):
     return p @ (z == 0), p @ mean, p @ (mean**2 + variance), logsumexp(logs)
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(y, found, truth):
     """Probabilities of the first component, by observation."""
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
@@ -107,13 +140,18 @@ def draw(y, found, truth):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Compares message passing with the truth."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--observations", type=int, default=12, help="at most 20")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/mixture"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):
         y = simulate(options.observations, options.seed)
         nodes = make_nodes(len(y))
@@ -135,12 +173,15 @@ def main():
     print(f"evidence {evidence:.4f}, lower bound {bounds[-1]:.4f}")
     print(f"bound of the last sweep minus that before: {bounds[-1] - bounds[-2]:.1e}")
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "mixture.png"
-    draw(y, z, first).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(y, z, first), options.out / "mixture.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

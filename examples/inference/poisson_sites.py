@@ -1,3 +1,4 @@
+# %% [markdown]
 """Counts at 10,000 sites: a quartic posterior of each log-rate, by natural gradients.
 
     python examples/inference/poisson_sites.py [--sites 10000] [--quick]
@@ -14,8 +15,10 @@ natural domain of the quartic: these sites are NaN. Use a Gaussian, the edge of 
 (`retreat=True` is no cure: near the edge a quartic with a cubic term has its mass far away.)
 """
 
+# %%
 import argparse
 import itertools
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +30,14 @@ from scipy.special import logsumexp
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Likelihoods
+
+# %%
 MEAN, SD = 1.0, 1.0  # of the prior
 # With 64 levels the divergence of the Gaussian is 3 % above the smallest, that of the quartic 90 %.
 GRID = jnp.linspace(-9.0, 9.0, 257)
@@ -43,6 +54,11 @@ def log_logistic(x, y):
     return -jnp.log1p(jnp.exp(-jnp.where(y > 0, x, -x)))
 
 
+# %% [markdown]
+# ## Coordinates and prior of each site
+
+
+# %%
 def find_modes(log_likelihood, y):
     """Modes and scales of all sites, by Newton's method."""
 
@@ -64,6 +80,11 @@ def energy(t, mode, scale):
     return -jnp.sum(linear + scale**2 * z["x2"]) / (2 * SD**2)
 
 
+# %% [markdown]
+# ## Natural-gradient updates
+
+
+# %%
 def draws_of(q, eta):
     """The points of q with the probabilities LEVELS below them."""
     logs = jax.vmap(q.family.sufficient_statistics)(GRID) @ eta
@@ -103,6 +124,11 @@ def fit(q, log_likelihood, y, updates=25, rho=0.5):
     return np.asarray(eta["z"], float), np.asarray(mode, float), np.asarray(scale, float), times
 
 
+# %% [markdown]
+# ## Divergences
+
+
+# %%
 def log_densities(log_likelihood, eta, mode, scale, y, z):
     """Logarithms of q and of the posterior at z, normalized on the grid, by site."""
     x = mode[:, None] + scale[:, None] * z
@@ -139,6 +165,11 @@ def compare_log_partitions(eta):
     return np.max(np.abs(found - on_grid))
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(fits, kls, y):
     """The posterior of a site without counts, and all divergences."""
     figure = Figure(figsize=(8.5, 3.4), dpi=160, layout="constrained")
@@ -159,6 +190,11 @@ def draw(fits, kls, y):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,7 +202,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="300 sites")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/poisson_sites"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     rng = np.random.default_rng(options.seed)
     sites = 300 if options.quick else options.sites
     y = rng.poisson(np.exp(rng.normal(MEAN, SD, sites))).astype(float)
@@ -194,12 +230,15 @@ def main():
         f"no mass beyond the grid: A within {compare_log_partitions(fits['quartic'][0]):.1e} nats"
     )
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "poisson_sites.png"
-    draw(fits, kls, y).savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(draw(fits, kls, y), options.out / "poisson_sites.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

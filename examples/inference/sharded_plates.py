@@ -1,3 +1,4 @@
+# %% [markdown]
 """Plates on many devices: the same updates with the plate axis of data and eta sharded.
 
     python examples/inference/sharded_plates.py [--groups 1000] [--sites 10000]
@@ -9,6 +10,7 @@ collectives of the compiled program by their size. Sums over a plate are an all-
 numbers. An all-gather of a whole plate would be listed too.
 """
 
+# %%
 import argparse
 import os
 import re
@@ -24,13 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
 import hierarchical_gamma as groups_of
 import poisson_sites as sites_of
 
 import nnef_dists as nd
 
+# %% [markdown]
+# ## Collectives of a compiled program
+
+# %%
 COLLECTIVE = r"= (.+?) (all-gather|all-to-all|all-reduce|collective-permute)(?:-start)?\("
 
 
@@ -46,6 +53,11 @@ def collectives(compiled):
     return found
 
 
+# %% [markdown]
+# ## Comparison with one device
+
+
+# %%
 def compare(name, update, arguments, plate, devices):
     """Runs an update on one device and on all, with arrays of the plate split; prints both."""
     mesh = jax.make_mesh((devices,), ("plate",), axis_types=(AxisType.Auto,))
@@ -71,13 +83,18 @@ def compare(name, update, arguments, plate, devices):
     print(f"{name}: elements in the largest array by collective: {collectives(compiled) or 'none'}")
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def main():
     """Runs both problems."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--groups", type=int, default=1000)
     parser.add_argument("--sites", type=int, default=10_000)
     parser.add_argument("--sweeps", type=int, default=10)
-    options = parser.parse_args()
+    options = cells.parse(parser)
     devices = jax.device_count()
 
     nodes = groups_of.make_pair_nodes(options.groups)
@@ -110,5 +127,11 @@ def main():
     compare("sites", update, (eta, jnp.asarray(y), mode, scale), options.sites, devices)
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """Shapes and means of 100,000 groups from minibatches of 200, in the hierarchical gamma model.
 
     python examples/inference/stochastic_groups.py [--groups 100000] [--minibatch 200] [--steps 300]
@@ -15,6 +16,7 @@ of the means of a and u, in standard deviations of the reference. In this unit t
 minibatch is about sqrt(N / B).
 """
 
+# %%
 import argparse
 import sys
 import time
@@ -27,9 +29,15 @@ from matplotlib.figure import Figure
 
 import nnef_dists as nd
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
 from hierarchical_gamma import make_pair_nodes, pair_energy, simulate, start_pairs
 
+# %% [markdown]
+# ## Full sweeps and stochastic steps
+
+# %%
 OBSERVATIONS = 20
 TAU, KAPPA = 1.0, 0.8
 SHARED = {"a": 0, "u": 1}  # node and statistic
@@ -67,6 +75,11 @@ def make_stochastic_steps(groups, minibatch, data):
     return (shared, jnp.zeros(())), jax.jit(lambda carry, rows: jax.lax.scan(one, carry, rows))
 
 
+# %% [markdown]
+# ## Means of the shared nodes
+
+
+# %%
 def shared_means(etas):
     """Means and standard deviations of a and u, `(n, 2)`, for etas with a leading axis."""
     nodes = make_pair_nodes(1)
@@ -88,6 +101,11 @@ def stack(etas):
     return {name: jnp.stack([eta[name] for eta in etas]) for name in SHARED}
 
 
+# %% [markdown]
+# ## Figure
+
+
+# %%
 def draw(curves, minibatch, groups):
     """Distances to the reference by the number of integrals."""
     figure = Figure(figsize=(6, 3.6), dpi=160, layout="constrained")
@@ -104,6 +122,11 @@ def draw(curves, minibatch, groups):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def run(options):
     """Runs both ascents, and returns the picture."""
     groups, minibatch = options.groups, options.minibatch
@@ -158,15 +181,18 @@ def main():
     parser.add_argument("--final", type=int, default=4, help="full sweeps at the end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/stochastic_groups"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):  # the statistics of many groups lose digits in single precision
         figure = run(options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "stochastic_groups.png"
-    figure.savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(figure, options.out / "stochastic_groups.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -1,3 +1,4 @@
+# %% [markdown]
 """A million observations, one at a time, with a prediction and its density after each.
 
     python examples/inference/stream.py [--observations 1000000] [--chunk 10000]
@@ -14,6 +15,7 @@ memory do not grow. The predictions are compared with a fine grid, and their err
 with the predicted variance. A sceptic's baseline is the running mean of y.
 """
 
+# %%
 import argparse
 import resource
 import sys
@@ -28,6 +30,16 @@ from scipy.special import gammaln
 
 import nnef_dists as nd
 
+# The folder examples/. A notebook has no `__file__`, and runs in its own folder.
+sys.path.append(str(Path(globals().get("__file__", "notebook")).resolve().parents[1]))
+import cells
+
+# %% [markdown]
+# ## Stream
+#
+# One compiled scan handles a chunk, and returns the state.
+
+# %%
 SHAPE = 3.0
 PRIOR = (0.0, -1.0)
 Q = nd.Quadrature(nd.GammaShapePrior())
@@ -51,6 +63,11 @@ def advance(total, y):
     return jax.lax.scan(observe, total, y)
 
 
+# %% [markdown]
+# ## Reference by a fine grid
+
+
+# %%
 def grid(log_sum, n, points=20_001):
     """Mean and variance of the shape by the trapezoidal rule around the mode of log a."""
     u = np.linspace(-12.0, 6.0, points)
@@ -67,6 +84,11 @@ def grid(log_sum, n, points=20_001):
     return mean, weights @ (a - mean) ** 2
 
 
+# %% [markdown]
+# ## Memory and figure
+
+
+# %%
 def peak_memory():
     """The largest memory that the process has had, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -94,6 +116,11 @@ def draw(costs, memory, chunk, y, means, variances):
     return figure
 
 
+# %% [markdown]
+# ## Main program
+
+
+# %%
 def run(options):
     """Runs the stream."""
     y = np.random.default_rng(options.seed).gamma(SHAPE, size=options.observations)
@@ -138,15 +165,18 @@ def main():
     parser.add_argument("--chunk", type=int, default=10_000, help="observations in one call")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/stream"))
-    options = parser.parse_args()
+    options = cells.parse(parser)
     with jax.enable_x64(True):
         figure = run(options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "stream.png"
-    figure.savefig(picture)
-    print(f"wrote {picture}")
+    cells.save(figure, options.out / "stream.png")
 
 
+# %% [markdown]
+# ## Run
+#
+# A notebook takes the default of each option.
+
+# %%
 if __name__ == "__main__":
     nd.generation.keep_compiled()
     main()

@@ -13,16 +13,17 @@ import nnef_dists as nd
 PATH = Path(__file__).parents[2] / "examples" / "hierarchical_gamma.py"
 
 
-def load():
+@pytest.fixture
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(PATH.parent)
     spec = importlib.util.spec_from_file_location("hierarchical_gamma", PATH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_posterior():
+def test_posterior(example):
     """Groups and their ratios exact; the shared shape and rate are slightly too narrow."""
-    example = load()
     data = example.simulate(30, 20, 0)
     nodes = example.make_pair_nodes(30)
     report = nd.inference.check_energy(
@@ -53,16 +54,16 @@ def test_posterior():
         ("Collapsed", [-1e6 * 0.1, 1e6, 1.0, -1.0, 1.0, -1.0]),
     ],
 )
-def test_a_sum_that_does_not_hold_the_density_is_nan(source, eta):
-    q = getattr(load(), source)()
+def test_a_sum_that_does_not_hold_the_density_is_nan(example, source, eta):
+    q = getattr(example, source)()
     eta = jnp.asarray(eta)
     assert q.family.is_valid_eta(eta)
     assert np.isnan(jax.jit(q.log_partition)(eta))
     assert np.isnan(jax.jit(q.mean)(eta)).all()
 
 
-def test_the_shared_shape_of_many_groups_in_single_precision():
+def test_the_shared_shape_of_many_groups_in_single_precision(example):
     """Natural parameters of 1,000 and 10,000 groups, at which the bound must not be rounding."""
-    nodes = load().make_nodes(1)
+    nodes = example.make_nodes(1)
     etas = jnp.array([[-205.3, 1001.0], [-134.6, 1001.0], [-1308.0, 10001.0]], jnp.float32)
     assert np.max(jax.jit(jax.vmap(nodes["a"].q.accuracy))(etas)) < 1e-3
