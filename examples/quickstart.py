@@ -1,196 +1,245 @@
 # %% [markdown]
-"""A distribution without a name, learned: its moments everywhere, and how sure they are.
+"""A distribution without a name in three dimensions, learned within a minute.
 
-    python examples/quickstart.py [--seed 0] [--out FOLDER] [--etas 4096] [--steps 1.0]
+    python examples/quickstart.py [--seed 0] [--out FOLDER] [--etas 384] [--steps 1500]
 
-The family is exp(eta1 x + eta2 x^2 + eta4 x^4): one mode or two, no closed form. It is declared by
-its statistics; HMC labels some etas with their moments; a network learns the log-partition, whose
-gradient is E[T], from the labels, and how far to trust itself. What comes out is a distribution.
-`--steps` scales the number of training steps.
+Counts c_i with exposures e_i at three neighboring places have the log-rates u_i, which are smooth
+along the places. Their posterior is in the family
+
+    p(u | eta) proportional to exp(c . u - e . exp(u) - r sum_i (u_(i+1) - u_i)^2)
+
+with the natural parameters eta = (c, -e, -r) and no closed form. The script declares the family,
+samples labels (estimates of E[T] at some eta), trains a Bayesian network on them, and validates it
+on other labels. Then it compares the network with sums over a grid of 48^3 points and with
+Laplace's approximation, in accuracy and in time. It prints the seconds of each phase.
 """
 
 # %%
+import argparse
+import functools
+import time
+from pathlib import Path
+
+START = time.perf_counter()
+
 import cells
 import jax
 import jax.numpy as jnp
 import numpy as np
-import training
+import optax
+from matplotlib.figure import Figure
 
 import nnef_dists as nd
-from nnef_dists import plotting
 
 # %% [markdown]
-# ## Family
-#
-# Declare the statistics and the domain of eta.
+# ## The family: statistics and their domain
 
 
 # %%
-class Quartic(nd.ExponentialFamily):
-    """exp(eta1 x + eta2 x^2 + eta4 x^4) on the real line; eta4 < 0."""
+class LogRates(nd.ExponentialFamily):
+    """exp(c . u - e . exp(u) - r sum_i (u_(i+1) - u_i)^2) on R^3; c, e and r are positive."""
 
-    x_shape = ()
-    natural_domain = nd.domain(x4=nd.negative)
+    x_shape = (3,)
+    natural_domain = nd.domain(u=nd.positive, rate=nd.negative, rough=nd.negative)
 
     def compute_stats(self, x):
-        """x, x^2 and x^4."""
-        return {"x": x, "x2": x**2, "x4": x**4}
+        """Log-rates, rates and the roughness."""
+        return {"u": x, "rate": jnp.exp(x), "rough": jnp.sum(jnp.diff(x) ** 2)}
 
+
+# Fewer draws than by default: these labels are more accurate than the network needs.
+QUICK = nd.HMCConfig(warmup=120, draws=80)
+RANGES = {"u": (0.5, 10.0, "log"), "rate": (-3.0, -0.5), "rough": (-3.0, -0.3)}
 
 # %% [markdown]
-# ## Ranges and sizes
+# ## Training: a loop of your own
+
 
 # %%
-RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
-HELD_OUT = 512
-VALIDATION = 128  # of them are labeled, too
-CALIBRATION = 256
-LONGER = nd.HMCConfig(draws=2000)  # less noise in the labels that the uncertainty is judged by
+def train(network, labels, freeze, loss, key, *, steps, learning_rate):
+    """Adam on the parameters that `freeze` leaves free, with minibatches of labels."""
+    dynamic, static = freeze(network)
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+
+    def step(carry, key):
+        dynamic, state = carry
+        key_rows, key_loss = jax.random.split(key)
+        batch = labels[jax.random.randint(key_rows, (128,), 0, len(labels))]
+        value, gradient = jax.value_and_grad(
+            lambda dynamic: loss(nd.unfreeze_all(dynamic, static), batch, key_loss)
+        )(dynamic)
+        updates, state = optimizer.update(gradient, state, dynamic)
+        return (optax.apply_updates(dynamic, updates), state), value
+
+    run = jax.jit(functools.partial(jax.lax.scan, step))
+    (dynamic, _), _ = run((dynamic, optimizer.init(dynamic)), jax.random.split(key, steps))
+    return nd.unfreeze_all(dynamic, static)
+
+
+def predictive_loss(total, network, batch, key):
+    """Stage 2 fits the standard deviations of the weights to the labels and their errors."""
+    return nd.negative_log_predictive(network, batch, key, total=total, samples=4)
 
 
 # %% [markdown]
-# ## Main program
-#
-# Labels, training, the distribution, and its errors.
+# ## Exact moments, and the alternatives
+
+
+# %%
+def by_grid(family, eta, points=48):
+    """E[T] and sd(T) by sums over a grid around the mode, in the coordinates of its curvature."""
+    log_density = family.logdensity_fn(eta)
+    mode, factor = laplace(family, eta)
+    line = jnp.linspace(-8.0, 8.0, points)
+    axes = jnp.stack(jnp.meshgrid(line, line, line), -1).reshape(-1, 3)
+    nodes = mode + axes @ factor.T
+    weights = jax.nn.softmax(jax.vmap(log_density)(nodes))
+    stats = jax.vmap(family.sufficient_statistics)(nodes)
+    mean = weights @ stats
+    return mean, jnp.sqrt(weights @ (stats - mean) ** 2)
+
+
+def laplace(family, eta):
+    """The mode by Newton's method, and a factor of the inverse of the curvature there."""
+    log_density = family.logdensity_fn(eta)
+
+    def newton(u, _):
+        return u - jnp.linalg.solve(jax.hessian(log_density)(u), jax.grad(log_density)(u)), None
+
+    mode, _ = jax.lax.scan(newton, jnp.log(-eta[:3] / eta[3:6]), length=12)
+    return mode, jnp.linalg.cholesky(jnp.linalg.inv(-jax.hessian(log_density)(mode)))
+
+
+def by_laplace(family, eta):
+    """E[T] to second order under the normal density at the mode."""
+    mode, factor = laplace(family, eta)
+    curvature = jax.hessian(family.sufficient_statistics)(mode)
+    return (
+        family.sufficient_statistics(mode)
+        + jnp.trace(curvature @ factor @ factor.T, axis1=1, axis2=2) / 2
+    )
+
+
+def measure(function, etas):
+    """The results for all etas, and microseconds per eta after compilation."""
+    program = jax.jit(lambda etas: jax.lax.map(function, etas, batch_size=16)).lower(etas).compile()
+    jax.block_until_ready(program(etas))
+    start = time.perf_counter()
+    found = jax.block_until_ready(program(etas))
+    return found, 1e6 * (time.perf_counter() - start) / len(etas)
+
+
+# %% [markdown]
+# ## Errors and their prediction
+
+
+# %%
+def draw(errors, deviations):
+    """Errors of three methods, and those of the network beside their standard deviations."""
+    figure = Figure(figsize=(9, 3.4), dpi=160, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, z in errors.items():
+        each = np.sort(np.sqrt(np.mean(z**2, 1)))
+        left.plot(each, np.linspace(0, 1, len(each)), label=name)
+    left.set(xscale="log", ylim=(0, 1), title="Errors of E[T] at new eta")
+    left.set(xlabel="RMS error (z units)", ylabel="fraction of eta")
+    left.legend(frameon=False)
+    error = np.maximum(np.abs(errors["network"]).ravel(), 1e-6)
+    right.loglog(deviations.ravel(), error, ".", markersize=2)
+    line = np.array([deviations.min(), deviations.max()])
+    right.loglog(line, line, "k--", linewidth=1, label="error = standard deviation")
+    right.set(title="Errors and their prediction", xlabel="predictive standard deviation (z units)")
+    right.set(ylabel="error of the network (z units)")
+    right.legend(frameon=False)
+    return figure
+
+
+# %% [markdown]
+# ## The whole job
 
 
 # %%
 def main():
-    args = cells.parse(training.parser(__doc__, "artifacts/quickstart"))
-    n = 4096 if args.etas is None else args.etas
-    k_labels, k_learning = jax.random.split(jax.random.key(args.seed))
-    k_train, k_calibrate, k_held, k_hmc, k_longer = jax.random.split(k_labels, 5)
-    k_net, k_map, k_vi, k_q, k_draws = jax.random.split(k_learning, 5)
-    seconds = {}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("artifacts/quickstart"))
+    parser.add_argument("--etas", type=int, default=384, help="number of training labels")
+    parser.add_argument("--steps", type=int, default=1500, help="of the first stage of training")
+    options = cells.parse(parser)
+    keys = jax.random.split(jax.random.key(options.seed), 9)
+    clock = [START]
 
-    # 1. Moments of some etas, by HMC.
-    family = Quartic()  # pyright: ignore[reportCallIssue]
-    etas = family.sample_eta(k_train, n, RANGES)
-    calibration_etas = family.sample_eta(k_calibrate, min(n, CALIBRATION), RANGES)
-    with training.phase(seconds, "moments"):
-        data = nd.estimate_moments(family, etas, k_hmc, progress=True)
-        calibration = nd.estimate_moments(family, calibration_etas, k_longer, LONGER, progress=True)
+    def phase(name):
+        clock.append(time.perf_counter())
+        print(f"[{clock[-1] - clock[-2]:5.1f} s] {name}", flush=True)
+
+    family = LogRates()  # pyright: ignore[reportCallIssue]
+    phase("imports")
+    etas = family.sample_eta(keys[0], options.etas, RANGES)
+    data = nd.estimate_moments(family, etas, keys[1], QUICK, progress=True)
     print(data)
+    phase(f"{len(data)} labels, by Hamiltonian Monte Carlo")
 
-    # 2. A network of the log-partition: first its best weights, then how sure they are.
-    network = nd.LogPartitionNetwork(family, data, width=64, depth=3, key=k_net)
-    with training.phase(seconds, "MAP"):
-        network, map_loss = training.fit_means(
-            network,
-            data,
-            k_map,
-            loss=training.map_loss_of_entropy,
-            steps=round(24000 * args.steps),
-        )
-    with training.phase(seconds, "VI"):
-        network, vi_loss = training.fit_widths(
-            network, data, calibration, k_vi, steps=round(1500 * args.steps)
-        )
+    network = nd.LogPartitionNetwork(family, data, width=32, depth=2, key=keys[2])
+    labels = network.batch(data)
+    split = len(labels) - len(labels) // 5
+    phase("Laplace's approximation at the labels, which the network corrects")
+    network = train(
+        network,
+        labels[:split],
+        nd.freeze_stdvs,
+        nd.sobolev_loss,
+        keys[3],
+        steps=options.steps,
+        learning_rate=1e-3,
+    )
+    phase(f"training, stage 1: means of the weights, on {split} labels")
+    network = train(
+        network,
+        labels[split:],
+        nd.freeze_means,
+        functools.partial(predictive_loss, len(labels) - split),
+        keys[4],
+        steps=200,
+        learning_rate=1e-2,
+    )
+    phase("training, stage 2: standard deviations of the weights, on the other labels")
 
-    # 3. A distribution: everything follows from the log-partition and its gradient. Labels of other
-    # etas show how accurate it is; where it is worse than they allow, there is a warning.
-    held_out = family.sample_eta(k_held, HELD_OUT, RANGES)
-    with training.phase(seconds, "validation"):
-        fresh = held_out[: min(n, VALIDATION)]
-        k_fresh = jax.random.fold_in(k_longer, 1)
-        fresh = nd.estimate_moments(family, fresh, k_fresh, LONGER, progress=True)
-        q = nd.validate(nd.AmortizedFamily(family, network), fresh)
+    fresh = family.sample_eta(keys[5], 64, RANGES)
+    held_out = nd.estimate_moments(family, fresh, keys[6], QUICK)
+    q = nd.validate(nd.AmortizedFamily(family, network), held_out)
     print(q)
-    narrow, wide = jnp.array([[0.5, -1.5, -1.0], [0.5, 1.5, -0.5]])
-    mean, sd = q.predictive(wide, k_q)
-    print(f"\nq at eta = {wide}")
-    print(f"  E[T]      {mean} +/- {sd}")
-    print(f"  entropy   {q.entropy(wide):.4f} nats")
-    print(f"  KL        {q.kl(narrow, wide):.4f} nats, from eta = {narrow}")
-    print(f"  and the eta of these moments is {q.natural_parameters(q.mean(wide))}")
+    phase("validation on 64 other labels")
 
-    # 4. The truth, by quadrature: for etas that nothing has seen, and for the labels.
-    with training.phase(seconds, "evaluation"):
-        exact, covariance = exact_moments(family, held_out)
-        label_exact, label_covariance = exact_moments(family, data.only_ok().eta)
-        history = {
-            "map_loss": map_loss,
-            "vi_loss": vi_loss,
-            "noise": data.batch().z_error,
-            "label_z": training.z_errors(data.only_ok().mean, label_exact, sd_of(label_covariance)),
-            "eta": np.asarray(held_out),
-            "exact": exact,
-            "covariance": covariance,
-            "scale": sd_of(covariance),
-            **training.predict(network, held_out, exact, k_draws),
-        }
-    with training.phase(seconds, "pictures"):
-        args.out.mkdir(parents=True, exist_ok=True)
-        training.save_figures(args.out, draw(q, history))
-    training.save(args.out, network, history, training.summarize(history, seconds))
+    eta = jnp.array([3.0, 7.0, 2.0, -1.0, -2.0, -1.0, -1.5])
+    mean, sd = q.predictive(eta, keys[7])
+    print(f"posterior of log-rates of 3, 7, 2 counts with exposures 1, 2, 1: eta = {eta}")
+    print(f"  E[T]       {mean}")
+    print(f"  +/-        {sd}")
+    print(f"  exactly    {by_grid(family, eta)[0]}")
+    print(f"  sd(T)      {jnp.sqrt(jnp.diagonal(q.covariance(eta)))}")
+    print(f"  entropy    {q.entropy(eta):.4f} nats")
+    phase("one posterior")
 
-
-# %% [markdown]
-# ## Reference moments
-
-
-# %%
-def exact_moments(family, etas):
-    """E[T | eta] and Cov[T | eta] by quadrature."""
-    quadrature = jax.lax.map(lambda eta: nd.quadrature_moments(family, eta), etas, batch_size=64)
-    return np.asarray(quadrature.mean), np.asarray(quadrature.covariance)
+    new = family.sample_eta(keys[8], 256, RANGES)
+    (exact, scale), grid_time = measure(functools.partial(by_grid, family), new)
+    approximate, laplace_time = measure(functools.partial(by_laplace, family), new)
+    learned, network_time = measure(network, new)
+    z = {"network": (learned - exact) / scale, "Laplace": (approximate - exact) / scale}
+    for name, microseconds in (("network", network_time), ("Laplace", laplace_time)):
+        rms, largest = jnp.sqrt(jnp.mean(z[name] ** 2)), jnp.max(jnp.abs(z[name]))
+        print(
+            f"{name:8s} RMS error {rms:.4f}, largest {largest:.3f} z; {microseconds:.0f} us per eta"
+        )
+    print(f"grid     48^3 points, the reference; {grid_time:.0f} us per eta")
+    deviations = jax.vmap(lambda eta: q.predictive(eta, keys[7])[1])(new) / scale
+    options.out.mkdir(parents=True, exist_ok=True)
+    figure = draw(jax.tree.map(np.asarray, z), np.asarray(deviations))
+    cells.save(figure, options.out / "errors.png")
+    nd.save(options.out / "log_rates.safetensors", q)
+    phase("comparison, picture and file")
+    print(f"{clock[-1] - START:.0f} s in total")
 
 
-def sd_of(covariance):
-    """sd(T | eta) of many covariances."""
-    return np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-
-
-# %% [markdown]
-# ## Figures
-
-
-# %%
-def draw(q, history):
-    """All pictures, by name."""
-    predicted, uncertainty = history["predicted"], history["uncertainty"]
-    scale = history["scale"]
-    shown = four_etas(history["eta"])
-    return {
-        "learning_curves": training.draw_learning_curves(history),
-        "moments": plotting.plot_moment_comparison(
-            history["exact"], predicted, scale, uncertainty=uncertainty, names=q.family.stat_names
-        ),
-        "errors": training.draw_errors(history),
-        "fisher_information": plotting.plot_fisher_information(
-            jax.vmap(q.covariance)(jnp.asarray(history["eta"])),
-            history["covariance"],
-            names=q.family.stat_names,
-        ),
-        "densities": plotting.plot_densities(
-            q.family,
-            history["eta"][shown],
-            means=predicted[shown, 0],
-            uncertainty=uncertainty[shown, 0],
-            log_prob=q.log_prob,
-        ),
-    }
-
-
-def four_etas(etas):
-    """Four telling ones: a skewed and an even double well, a broad and a narrow single one."""
-    eta1, eta2, eta4 = etas.T
-    depth = np.where(eta2 > 0, eta2**2 / (-4 * eta4), 0.0)  # of the even part's wells, in nats
-    rows = [
-        np.argmin(np.abs(depth - 3) + 3 * np.abs(eta1)),
-        np.argmin(np.abs(depth - 3) + 3 * np.abs(np.abs(eta1) - 0.35)),
-        np.argmin(np.abs(eta2) + np.abs(np.abs(eta1) - 1.5)),
-        np.argmin(eta2 + eta4),
-    ]
-    return np.asarray(rows)
-
-
-# %% [markdown]
-# ## Run
-#
-# A notebook takes the default of each option.
-
-# %%
 if __name__ == "__main__":
-    nd.generation.keep_compiled()
     main()

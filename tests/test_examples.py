@@ -30,7 +30,7 @@ pytestmark = [
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["--etas", "48", "--steps", "0.005"]
 JOBS = {
-    "quickstart": {"learning_curves", "moments", "errors", "densities", "fisher_information"},
+    "quartic": {"learning_curves", "moments", "errors", "densities", "fisher_information"},
     "gaussian_1d": {"learning_curves", "moments", "errors", "component_errors", "densities"},
     "multivariate_normal_3d": {
         "learning_curves",
@@ -68,8 +68,8 @@ def example(monkeypatch):
 @pytest.mark.parametrize("name", JOBS)
 def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
     out = tmp_path / "results"
-    # The quickstart inverts its moment map, which has to be learned for that.
-    options = ["--steps", "0.05"] if name == "quickstart" else ["--preset", "small"]
+    # This example inverts its moment map, which has to be learned for that.
+    options = ["--steps", "0.05"] if name == "quartic" else ["--preset", "small"]
     example(name, "--out", out, "--seed", "3", *TINY, *options)
 
     printed = capsys.readouterr().out
@@ -79,7 +79,7 @@ def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
     assert "seconds" in printed
     pictures = {path.stem for path in out.glob("*.png")}
     assert pictures == JOBS[name]
-    if name != "quickstart":  # whose family is its own, and an argument of `load`
+    if name != "quartic":  # whose family is its own, and an argument of `load`
         network = nd.load(out / "network.safetensors")
     with np.load(out / "history.npz") as history:
         for stage in ("map_loss", "vi_loss"):
@@ -87,19 +87,29 @@ def test_runs_and_leaves_its_results(name, example, tmp_path, capsys):
             assert len(history[stage]) > 0
         assert history["predicted"].shape == history["exact"].shape == history["uncertainty"].shape
         z = (history["predicted"] - history["exact"]) / history["scale"]
-        if name != "quickstart":
+        if name != "quartic":
             again = jax.vmap(network)(history["eta"])
             np.testing.assert_allclose(again, history["predicted"], rtol=1e-4, atol=1e-4)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["z_error"]["network"]["rms"] == pytest.approx(np.sqrt(np.mean(z**2)), rel=1e-5)
     assert set(summary["coverage"]) == {"50 %", "90 %"}
 
-    if name == "quickstart":
+    if name == "quartic":
         return
     for path in out.glob("*.png"):
         path.unlink()
     example(name, "--plot-only", "--out", out)
     assert {path.stem for path in out.glob("*.png")} == pictures
+
+
+@pytest.mark.slow
+def test_quickstart(example, tmp_path, capsys):
+    example("quickstart", "--out", tmp_path, "--etas", "128", "--steps", "300")
+    printed = capsys.readouterr().out
+    rms = {name: float(z) for name, z in re.findall(r"(\w+) +RMS error ([\d.]+)", printed)}
+    assert rms["network"] < 0.02 < rms["Laplace"]
+    assert len(re.findall(r"^\[ *[\d.]+ s\] ", printed, re.M)) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"errors.png", "log_rates.safetensors"}
 
 
 @pytest.mark.slow
