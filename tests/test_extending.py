@@ -1,4 +1,4 @@
-"""A new family is one file, one export, one registry line: done here as docs/extending.md says.
+"""A new family is one file, one export, one registry line: done here as docs/contributing.md says.
 
 In a copy of the package and of its tests, so that the tests of the copy are those of the family.
 """
@@ -25,13 +25,13 @@ REGISTRY_LINE = (
 
 def family_file() -> tuple[str, str]:
     """The source of a whole family file as the page has it, and the name of its class."""
-    for block in python_blocks((ROOT / "docs" / "extending.md").read_text()):
+    for block in python_blocks((ROOT / "docs" / "contributing.md").read_text()):
         for node in ast.parse(block.source).body:
             if isinstance(node, ast.ClassDef) and "AbstractNamedFamily" in map(
                 ast.unparse, node.bases
             ):
                 return block.source, node.name
-    raise AssertionError("docs/extending.md shows no family with a closed form")
+    raise AssertionError("docs/contributing.md shows no family with a closed form")
 
 
 def replace_once(path: Path, old: str, new: str) -> None:
