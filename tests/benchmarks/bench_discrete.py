@@ -1,4 +1,4 @@
-"""Discrete families and random matrices: sums and labels, beside exact truth and peers.
+"""Discrete families and random matrices: sums and labels, beside reference values and peers.
 
     python tests/benchmarks/bench_discrete.py [counts] [points] [ising] [network] [matrices]
         [--etas 256] [--quick]

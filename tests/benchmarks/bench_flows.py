@@ -1,4 +1,4 @@
-"""Analytic bijections and flows beside bijx and flowjax: same target, depth, batch and steps.
+"""Analytic bijections and flows, beside bijx and flowjax with equal depth, batch and steps.
 
     python tests/benchmarks/bench_flows.py [accuracy] [speed] [line] [spiral] [sampler]
         [--seeds 3] [--steps 1.0] [--quick]

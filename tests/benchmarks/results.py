@@ -56,7 +56,9 @@ that the code works. Do not compare them with the figures of a full run.
 """
 
 Cell = str | float | int | bool | None
+# The tables of the running part, and the one that printed last.
 _made: list["Table"] = []
+_printed: list[int] = []
 
 
 @dataclasses.dataclass
@@ -88,7 +90,8 @@ class Table:
                 f"Expected {len(self.columns)} cells for {self.columns}; got {len(row)}. "
                 "Add one cell per column."
             )
-        if not self.rows:
+        if _printed[-1:] != [id(self)]:
+            _printed[:] = [id(self)]
             print(f"\n{self.title}\n{_line(self.columns)}\n{'| --- ' * len(row)}|")
         self.rows.append(row)
         print(_line(row), flush=True)
@@ -96,7 +99,7 @@ class Table:
     def markdown(self) -> str:
         """Returns the table in Markdown."""
         head = [f"**{self.title}**", "", _line(self.columns), "| --- " * len(self.columns) + "|"]
-        return "\n".join(head + [_line(row) for row in self.rows] + self.note.split("\n"))
+        return "\n".join([*head, *map(_line, self.rows), "", self.note]).rstrip()
 
 
 def _plain(cell) -> Cell:
@@ -232,7 +235,7 @@ def _section(name: str, folder: Path) -> str:
             continue
         size = "quick run" if record["quick"] else "full run"
         blocks.append(f"{record['date']}, {size}, {record['seconds']:,} s.")
-        blocks += [Table(**table).markdown().rstrip() for table in record["tables"]]
+        blocks += [Table(**table).markdown() for table in record["tables"]]
     if name == "growth" and (folder.parent / "images" / "benchmarks_growth.png").exists():
         blocks.append("![Growth of costs](images/benchmarks_growth.png)")
     return "\n\n".join(blocks)
