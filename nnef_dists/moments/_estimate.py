@@ -1,5 +1,6 @@
 """Moments of many etas by one compiled program, a tile of etas at a time."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -60,9 +61,11 @@ def estimate_moments(
     config = HMCConfig() if config is None else config
     check_instance(config, HMCConfig, "config")
     etas, devices = _gather(etas)
-    etas, key = check_etas(family, etas), as_key(key)
-    with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
-        labels = label_etas(family, etas, key, config, on_tile=bar.update, devices=devices)
+    # A program of one device cannot run in the context of a mesh.
+    with jax.set_mesh(None) if devices else contextlib.nullcontext():
+        etas, key = check_etas(family, etas), as_key(key)
+        with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
+            labels = label_etas(family, etas, key, config, on_tile=bar.update, devices=devices)
     return MomentDataset(family, config, np.asarray(etas), labels)
 
 
@@ -140,7 +143,7 @@ def label_etas(
     *,
     first: int = 0,
     on_tile: Callable[[int], object] = lambda n: None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Any] = (),
 ) -> MomentLabel:
     """Labels valid etas, a tile at a time.
 
@@ -165,7 +168,7 @@ def label_etas(
     return labels
 
 
-def _gather(etas: Any) -> tuple[Any, tuple[jax.Device, ...]]:
+def _gather(etas: Any) -> tuple[Any, tuple[Any, ...]]:
     """Returns sharded etas as one NumPy array, and the devices of their mesh; other etas as given.
 
     A label costs far more than the transfer of its eta. Programs of one device each make the labels
@@ -179,7 +182,7 @@ def _gather(etas: Any) -> tuple[Any, tuple[jax.Device, ...]]:
             f"Expected etas on devices of this process; got devices of processes {sorted(others)}. "
             "Label a part of the etas in each process, or use generate_moments with an executor."
         )
-    return np.asarray(etas), tuple(etas.sharding.mesh.devices.flat)
+    return np.asarray(etas), tuple(np.ravel(etas.sharding.mesh.devices))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

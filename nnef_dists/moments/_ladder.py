@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -206,7 +206,7 @@ def climb(
     keys: Key[Array, " n"],
     ladder: Sequence[AbstractRung],
     on_tile: Callable[[int], object] = lambda n: None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Any] = (),
 ) -> MomentLabel:
     """Labels etas, rung by rung, until the labels are valid or no rung is left.
 

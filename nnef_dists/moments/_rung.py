@@ -71,7 +71,7 @@ class Climb:
     etas: Float[Array, "n eta_dim"]
     keys: Key[Array, " n"]
     on_tile: Callable[[int], object] = lambda n: None
-    devices: Sequence[jax.Device] = ()
+    devices: Sequence[Any] = ()
     labels: MomentLabel = dataclasses.field(init=False)
     found: tuple[np.ndarray, Density, Modes] | None = None
 

@@ -167,7 +167,6 @@ def compare(options):
             if device is None:
                 found.append((None, None))
                 continue
-            jax.clear_caches()
             with jax.default_device(device):
                 found.append(measure(device, options))
         (on_cpu, slow), (on_gpu, fast) = found

@@ -108,7 +108,7 @@ def fit_alone(name, seed, steps):
 
 def tutorial(options):
     """Excess <= 0.06 nats for the best of mixture, flow and exponential family."""
-    q = tutorial_example.learn_family(1024, options.steps, jax.random.key(7))
+    q = tutorial_example.learn_family(options.labels, options.steps, jax.random.key(7))
     table = Table(
         f"{SIMULATIONS:,} simulations, {options.held_out:,} held-out pairs",
         ["seed", "estimator", "-log q less that of the exact posterior [nats]",
@@ -173,7 +173,7 @@ def speed(options):
     """1,000 observations x 1,000 draws < 1 s for Gaussian and mixture; 100 log_prob, 1e5 draws."""
     data = simulations(0, SIMULATIONS)
     theta, x = jnp.asarray(data.theta), jnp.asarray(data.x)
-    q = tutorial_example.learn_family(256, 0.1 * options.steps, jax.random.key(7))
+    q = tutorial_example.learn_family(options.labels // 4, 0.1 * options.steps, jax.random.key(7))
     table = Table(
         "After compilation",
         ["head", "100 log-densities [ms]", "draws per s, 100 per observation",
@@ -223,6 +223,7 @@ SECTIONS = {part.__name__: part for part in (tutorial, speed, tasks, calibration
 def arguments(parser):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
+    parser.add_argument("--labels", type=int, default=1024, help="of the exponential family")
     parser.add_argument("--held-out", type=int, default=20_000, help="pairs")
     parser.add_argument("--tasks", nargs="+", choices=[*PUBLISHED], help="of tasks and calibration")
     parser.add_argument("--draws", type=int, default=10_000, help="for C2ST")
@@ -230,7 +231,7 @@ def arguments(parser):
     parser.add_argument("--sbi-python", help="interpreter of an environment with sbi")
 
 
-QUICK = {"seeds": 1, "steps": 0.05, "held_out": 2000, "tasks": ["gaussian_linear"],
+QUICK = {"seeds": 1, "steps": 0.05, "labels": 256, "held_out": 2000, "tasks": ["gaussian_linear"],
          "draws": 1000, "checked": 100}  # fmt: skip
 
 

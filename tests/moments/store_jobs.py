@@ -31,8 +31,8 @@ def make(path):
 
 
 def sharded():
-    """Labels of etas that are sharded over two of four devices, on meshes of both kinds."""
-    etas, key = GAUSSIAN.sample_eta(jax.random.key(1), 40, RANGES), jax.random.key(2)
+    """Labels of etas that are sharded over two of three devices, on meshes of both kinds."""
+    etas, key = GAUSSIAN.sample_eta(jax.random.key(1), 16, RANGES), jax.random.key(2)
     alone = nd.estimate_moments(GAUSSIAN, etas, key, QUICK)
     devices = jax.devices()[1:3]
     for kind in AxisType.Explicit, AxisType.Auto:
