@@ -83,7 +83,9 @@ def scale(options) -> None:
         ["family", "x_dim", "eta_dim", "etas", "workers", "compilation [s]", "ms per eta",
          "etas per second", "memory [GiB]", "bytes per eta", "valid [%]"],
     )  # fmt: skip
-    for name, n, workers in itertools.product(options.jobs, options.etas, options.workers):
+    runs_of = itertools.product(options.jobs[:1], options.etas, options.workers)
+    others = itertools.product(options.jobs[1:], [options.few], [0])
+    for name, n, workers in itertools.chain(runs_of, others):
         family = JOBS[name].family
         runs = [in_fresh_process(name, n, workers) for _ in range(options.repeats)]
         cost = {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
@@ -95,11 +97,16 @@ def scale(options) -> None:
 
 
 def arguments(parser) -> None:
-    parser.add_argument("jobs", nargs="*", default=["quartic"], help=f"of {', '.join(JOBS)}")
-    parser.add_argument("--etas", type=int, nargs="+", default=[1000, 10000, 100000])
+    jobs = ["quartic", "gamma_shape", "dirichlet", "lattice10", "lattice50"]
+    parser.add_argument("jobs", nargs="*", default=jobs, help=f"of {', '.join(JOBS)}")
+    parser.add_argument("--few", type=int, default=512, help="etas of all jobs but the first")
+    parser.add_argument(
+        "--etas", type=int, nargs="+", default=[1000, 10000, 100000], help="of the first"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--repeats", type=int, default=1)
 
 
 if __name__ == "__main__":
-    main(__doc__, {"scale": scale}, arguments, {"etas": [1000]})
+    quick = {"jobs": ["quartic"], "etas": [1000]}
+    main(__doc__, {"scale": scale}, arguments, quick)

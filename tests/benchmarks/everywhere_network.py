@@ -329,12 +329,12 @@ def networks(options):
 
 def arguments(parser):
     parser.add_argument("names", nargs="*", default=[*CASES, "steep"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at the start")
     parser.add_argument("--labels", type=int, default=1024)
 
 
 if __name__ == "__main__":
-    quick = {"names": ["dirichlet3", "steep"], "steps": 50, "labels": 64}
+    quick = {"names": ["dirichlet3", "steep"], "seeds": [0], "steps": 50, "labels": 64}
     main(__doc__, {"network": networks}, arguments, quick)
