@@ -373,7 +373,7 @@ def arguments(parser):
     parser.add_argument("--steps", type=int, default=2000, help="of training, thrice for chain")
 
 
-QUICK = {"groups": 50, "plate": 500, "sites": 8, "draws": 50, "svi_steps": 200, "labels": 128,
+QUICK = {"groups": 50, "plate": 500, "sites": 8, "draws": 400, "svi_steps": 2000, "labels": 128,
          "steps": 100}  # fmt: skip
 
 
