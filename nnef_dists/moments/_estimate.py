@@ -182,7 +182,8 @@ def _gather(etas: Any) -> tuple[Any, tuple[Any, ...]]:
             f"Expected etas on devices of this process; got devices of processes {sorted(others)}. "
             "Label a part of the etas in each process, or use generate_moments with an executor."
         )
-    return np.asarray(etas), tuple(np.ravel(etas.sharding.mesh.devices))
+    mesh = etas.sharding.mesh
+    return np.asarray(etas), tuple(mesh.local_devices or ())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
