@@ -251,7 +251,7 @@ def coverage(options):
     )  # fmt: skip
     for seed in range(options.seeds):
         data = labels(job, seed, options.labels)
-        unseen = labels(job, 100 + seed, 256, draws=2000)
+        unseen = labels(job, 100 + seed, min(256, options.labels // 2), draws=2000)
         network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options)
         network, _ = training.fit_widths(
             network, data, unseen, jax.random.key(7000 + seed), steps=round(1500 * options.steps)

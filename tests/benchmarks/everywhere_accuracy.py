@@ -26,7 +26,7 @@ from tests.benchmarks.bench_networks import labels
 from tests.benchmarks.jobs import JOBS
 from tests.benchmarks.results import Table, main
 
-CALIBRATION, FRESH = 256, 512
+FRESH = 512
 JOBS_SHOWN = ["quartic", "gamma_shape", "lattice10"]
 # Factors of the etas, beyond 1 all outside of the box.
 FACTORS = {
@@ -40,7 +40,7 @@ FACTORS = {
 def trained(job, seed, options):
     """A network after both stages and the fit of its residual, validated."""
     data = labels(job, seed, options.labels)
-    unseen = labels(job, 100 + seed, 2 * CALIBRATION, draws=2000).only_ok()
+    unseen = labels(job, 100 + seed, 2 * options.calibration, draws=2000).only_ok()
     network = nd.LogPartitionNetwork(job.family, data, key=jax.random.key(4000 + seed))
     steps = round(24000 * options.steps)
     network, _ = training.fit_means(network, data, jax.random.key(5000 + seed), steps=steps)
@@ -110,8 +110,9 @@ def arguments(parser):
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=float, default=0.25, help="of the examples' steps")
     parser.add_argument("--labels", type=int, default=1024)
+    parser.add_argument("--calibration", type=int, default=256, help="and validation labels")
 
 
 if __name__ == "__main__":
-    quick = {"jobs": ["quartic"], "seeds": 1, "steps": 0.02, "labels": 128}
+    quick = {"jobs": ["quartic"], "seeds": 1, "steps": 0.02, "labels": 128, "calibration": 64}
     main(__doc__, {"accuracy": accuracy}, arguments, quick)
