@@ -1,5 +1,6 @@
 """Means of draws, corrected by functions whose means are known to be zero."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -129,8 +130,10 @@ def correct_means(
         x, y = jax.vmap(features)(*block), jax.vmap(target)(*block)
         return x.T @ x / half, x.T @ y / half, jnp.mean(x, 0), jnp.mean(y, 0)
 
-    # Block by block: together they would be too large for the processor's cache.
-    gram, cross, x, y = jax.lax.map(means, blocks)
+    # Block by block on CPUs: together they would be too large for the processor's cache.
+    gram, cross, x, y = jax.lax.platform_dependent(
+        blocks, cpu=functools.partial(jax.lax.map, means), default=jax.vmap(means)
+    )
     # Features that vanish or overflow in some draw can correct nothing.
     square = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), 0)
     usable = jnp.isfinite(square) & (square > 0)

@@ -63,7 +63,7 @@ class ExactSum(AbstractRung):
             program, tile = _exact_program(family)
             etas = jnp.asarray(np.asarray(climb.etas[rows], np.float64))
             mean, covariance, error, _ = in_tiles(
-                program, tile, (etas,), devices=jax.local_devices()[:1], on_tile=climb.on_tile
+                program, tile, (etas,), devices=climb.devices[:1], on_tile=climb.on_tile
             )
         labels = missing_labels(len(rows), family.eta_dim, climb.etas.dtype)
         eps = float(np.finfo(climb.etas.dtype).eps)
@@ -110,7 +110,7 @@ class AbstractGibbs(AbstractRung):
             functools.partial(_label_gibbs, self.rung, climb.family, config),
             min(climb.config.tile, _GIBBS_TILE) if is_first else _LONGER_TILE,
             (climb.etas[rows], climb.fresh_keys(rows)),
-            devices=jax.local_devices() if is_first else jax.local_devices()[:1],
+            devices=climb.devices if is_first else climb.devices[:1],
             on_tile=climb.on_tile if is_first else lambda n: None,
         )
 

@@ -1,5 +1,6 @@
 """Moments of many etas by one compiled program, a tile of etas at a time."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
@@ -37,6 +39,10 @@ def estimate_moments(
     with NaN moments and a status that says why. The label of eta number i depends on that eta, on
     `fold_in(key, i)` and on the config alone: bit for bit the same however many etas come with it.
 
+    Tiles of etas take turns on the local devices. If the etas are sharded over a mesh
+    (`jax.sharding.NamedSharding`), tiles take turns on the devices of this mesh. The labels do not
+    depend on the devices.
+
     Args:
         family: The exponential family.
         etas: Valid natural parameters, `(n, eta_dim)`. Their dtype is that of the labels.
@@ -49,13 +55,17 @@ def estimate_moments(
 
     Raises:
         ValueError: For etas of a wrong shape, and for the first eta outside the natural domain,
-            naming its index, the natural parameter and its value.
+            naming its index, the natural parameter and its value. If the mesh of the etas has
+            devices of other processes.
     """
     config = HMCConfig() if config is None else config
     check_instance(config, HMCConfig, "config")
-    etas, key = check_etas(family, etas), as_key(key)
-    with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
-        labels = label_etas(family, etas, key, config, on_tile=bar.update)
+    etas, devices = _gather(etas)
+    # A program of one device cannot run in the context of a mesh.
+    with jax.set_mesh(None) if devices else contextlib.nullcontext():
+        etas, key = check_etas(family, etas), as_key(key)
+        with tqdm(total=len(etas), desc="moments", unit="eta", disable=not progress) as bar:
+            labels = label_etas(family, etas, key, config, on_tile=bar.update, devices=devices)
     return MomentDataset(family, config, np.asarray(etas), labels)
 
 
@@ -133,8 +143,9 @@ def label_etas(
     *,
     first: int = 0,
     on_tile: Callable[[int], object] = lambda n: None,
+    devices: Sequence[Any] = (),
 ) -> MomentLabel:
-    """Labels valid etas, a tile at a time, on all local devices.
+    """Labels valid etas, a tile at a time.
 
     Args:
         family: The exponential family.
@@ -143,17 +154,36 @@ def label_etas(
         config: How to sample, and when a label is good.
         first: The number of the first eta; a multiple of `config.tile`.
         on_tile: Called after each tile with the number of etas in it.
+        devices: The devices that share the work. Defaults to all local devices.
 
     Returns:
         The labels, with a leading axis of n, as NumPy arrays.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + len(etas)))
     if isinstance(family.support, AbstractDiscreteSupport):
-        return climb(family, config, etas, keys, discrete_ladder(family), on_tile)
-    labels = climb(family, config, etas, keys, LADDER, on_tile)
+        return climb(family, config, etas, keys, discrete_ladder(family), on_tile, devices)
+    labels = climb(family, config, etas, keys, LADDER, on_tile, devices)
     if config.quadrature and quadrature_dim(family) <= 2:
         labels = compare_with_quadrature(family, np.asarray(etas), labels)
     return labels
+
+
+def _gather(etas: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Returns sharded etas as one NumPy array, and the devices of their mesh; other etas as given.
+
+    A label costs far more than the transfer of its eta. Programs of one device each make the labels
+    the same for each mesh.
+    """
+    if not isinstance(etas, jax.Array) or not isinstance(etas.sharding, NamedSharding):
+        return etas, ()
+    if not etas.is_fully_addressable:
+        others = {device.process_index for device in etas.sharding.device_set}
+        raise ValueError(
+            f"Expected etas on devices of this process; got devices of processes {sorted(others)}. "
+            "Label a part of the etas in each process, or use generate_moments with an executor."
+        )
+    mesh = etas.sharding.mesh
+    return np.asarray(etas), tuple(mesh.local_devices or ())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class HMC(AbstractRung):
             functools.partial(label_tile, climb.family, climb.config),
             climb.config.tile,
             (climb.etas[rows], climb.fresh_keys(rows)),
-            devices=jax.local_devices(),
+            devices=climb.devices,
             on_tile=climb.on_tile,
         )
 
@@ -78,7 +78,8 @@ class DoublePrecision(AbstractRung):
             config, on_tile = climb.config, climb.on_tile
         with jax.enable_x64(True):
             wide = jnp.asarray(np.asarray(climb.etas[rows], np.float64))
-            found = Climb(climb.family, config, wide, climb.keys[rows], on_tile).run(LADDER)
+            inner = Climb(climb.family, config, wide, climb.keys[rows], on_tile, climb.devices)
+            found = inner.run(LADDER)
         rounding = ROUNDING * float(jnp.finfo(climb.etas.dtype).eps)
         variances = np.diagonal(found.covariance, axis1=1, axis2=2)
         scale = np.sqrt(variances[:, :, None] * variances[:, None])
@@ -118,7 +119,7 @@ class LongerRun(AbstractRung):
             functools.partial(_label_longer, climb.family, longer(climb.config)),
             _TILE,
             (climb.etas[rows], climb.fresh_keys(rows)),
-            devices=jax.local_devices()[:1],
+            devices=climb.devices[:1],
         )
         climb.found = rows, densities, modes
         return labels
@@ -155,7 +156,7 @@ class AbstractFromModes(AbstractRung):
             functools.partial(_label_from_modes, self, longer(climb.config)),
             _TILE,
             (densities, modes, climb.fresh_keys(rows)),
-            devices=jax.local_devices()[:1],
+            devices=climb.devices[:1],
         )
 
 
@@ -205,6 +206,7 @@ def climb(
     keys: Key[Array, " n"],
     ladder: Sequence[AbstractRung],
     on_tile: Callable[[int], object] = lambda n: None,
+    devices: Sequence[Any] = (),
 ) -> MomentLabel:
     """Labels etas, rung by rung, until the labels are valid or no rung is left.
 
@@ -215,11 +217,12 @@ def climb(
         keys: A key per eta, `(n,)`.
         ladder: The rungs, in their order.
         on_tile: Called after each tile of the first rung with the number of etas in it.
+        devices: The devices that share the work. Defaults to all local devices.
 
     Returns:
         The labels, with a leading axis of n, as NumPy arrays.
     """
-    return Climb(family, config, etas, keys, on_tile).run(ladder)
+    return Climb(family, config, etas, keys, on_tile, devices).run(ladder)
 
 
 def longer(config: HMCConfig) -> HMCConfig:

@@ -61,6 +61,7 @@ class Climb:
         etas: Valid natural parameters, `(n, eta_dim)`.
         keys: A key per eta, `(n,)`.
         on_tile: Called after each tile of the first rung with the number of etas in it.
+        devices: The devices that share the work, by default all local ones.
         labels: The labels so far, as NumPy arrays. Their status is MISSING at first.
         found: The etas that a rung ran chains for to be followed up, and their densities and modes.
     """
@@ -70,10 +71,12 @@ class Climb:
     etas: Float[Array, "n eta_dim"]
     keys: Key[Array, " n"]
     on_tile: Callable[[int], object] = lambda n: None
+    devices: Sequence[Any] = ()
     labels: MomentLabel = dataclasses.field(init=False)
     found: tuple[np.ndarray, Density, Modes] | None = None
 
     def __post_init__(self):
+        self.devices = self.devices or jax.local_devices()
         n, eta_dim = self.etas.shape
         self.labels = missing_labels(n, eta_dim, self.etas.dtype)
         self._tries = np.zeros(n, np.uint32)

@@ -1,15 +1,16 @@
-"""Side-by-side measurements of `nnef_dists.bayes`.
+"""Tracing, compilation and steps of Bayesian layers, beside a loop over parameters.
 
-    python tests/benchmarks/bench_bayes.py [trace] [step] [laplace] [local] [--slow]
+    python tests/benchmarks/bench_bayes.py [trace] [step] [laplace] [local] [--slow] [--quick]
 
-Each part prints its figures; without a name all parts run. The peer is today's practice: a loop
+The peer is today's practice: a loop
 that replaces one parameter at a time with `eqx.tree_at`, one PRNG key and one draw for each.
 Times are minima over repeats, taken in turn so that a busy machine weighs on all alike.
 """
 
-import argparse
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -26,6 +27,9 @@ from nnef_dists.bayes import (
     is_parameter,
     sample_all_parameters,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks.results import Table, main
 
 
 def tree_at_loop(model: Any, key: jax.Array) -> Any:
@@ -54,33 +58,39 @@ def trace_and_compile(sample: Callable[..., Any], depth: int) -> tuple[float, fl
     return traced_at - start, time.perf_counter() - lowered_at
 
 
-def bench_trace(slow: bool) -> None:
-    print("sample_all_parameters on a width-16 MLP: seconds to trace and to compile")
+def bench_trace(options) -> None:
     trace_and_compile(sample_all_parameters, 2)
     trace_and_compile(tree_at_loop, 2)
     ours: dict[int, list[tuple[float, float]]] = {100: [], 200: [], 400: []}
     peer: dict[int, list[tuple[float, float]]] = {100: [], 200: []}
-    for repeat in range(3):
+    slow = options.slow
+    for repeat in range(options.repeats):
         for depth, times in ours.items():
             times.append(trace_and_compile(sample_all_parameters, depth))
         if repeat == 0 or slow:
             peer[100].append(trace_and_compile(tree_at_loop, 100))
         if slow and repeat == 0:
             peer[200].append(trace_and_compile(tree_at_loop, 200))
+    table = Table(
+        "`sample_all_parameters` on a network of width 16",
+        ["program", "layers", "trace [s]", "compile [s]"],
+    )
     best = {}
     for name, rows in (("ours", ours), ("tree_at loop", peer)):
         for depth, times in rows.items():
             if times:
                 trace, compile_ = (min(column) for column in zip(*times, strict=True))
                 best[name, depth] = trace, compile_
-                print(f"  {name:14s}{depth:4d} layers: trace {trace:7.3f}  compile {compile_:7.3f}")
+                table.add(name, depth, trace, compile_)
+    ratios = Table(
+        "Ratios of these",
+        ["of seconds to", "400 layers / 100 layers", "loop / ours, 100 layers"],
+        "Bounds: at most 5 to trace 400 layers, at least 4 over the loop.",
+    )
     for i, what in enumerate(("trace", "compile")):
         grows = best["ours", 400][i] / best["ours", 100][i]
         faster = best["tree_at loop", 100][i] / best["ours", 100][i]
-        print(
-            f"  {what}: 400 / 100 layers {grows:.2f} (limit 5 to trace); "
-            f"{faster:.1f} times faster than the loop (at least 4)"
-        )
+        ratios.add(what, grows, faster)
 
 
 def scanned_step(model: Any, loss: Callable[..., jax.Array], steps: int) -> Callable[[], float]:
@@ -106,14 +116,14 @@ def scanned_step(model: Any, loss: Callable[..., jax.Array], steps: int) -> Call
     return timed
 
 
-def bench_step(steps: int = 300, repeats: int = 15) -> None:
-    print("one adam step on [4, 64, 64, 1], batch 64, in a scanned loop: microseconds")
+def bench_step(options, steps: int = 300) -> None:
+    repeats = 5 * options.repeats
     x = jax.random.normal(jax.random.key(5), (64, 4))
     y = jnp.sin(x.sum(-1, keepdims=True))
     key = jax.random.key(0)
     plain = eqx.nn.MLP(4, 1, 64, 2, key=key)
     ours = BayesianMLP(4, 1, 64, 2, key=key)
-    local = BayesianMLP(4, 1, 64, 2, local_reparameterization=True, key=key)
+    by_output = BayesianMLP(4, 1, 64, 2, local_reparameterization=True, key=key)
 
     def mse(prediction: jax.Array) -> jax.Array:
         return jnp.mean((prediction - y) ** 2)
@@ -141,8 +151,8 @@ def bench_step(steps: int = 300, repeats: int = 15) -> None:
         "ours, means and widths, no draw": scanned_step(ours, without_noise, steps),
         "ours, 1 weight sample": scanned_step(ours, elbo(1), steps),
         "ours, 8 weight samples": scanned_step(ours, elbo(8), steps),
-        "local reparameterization, 1": scanned_step(local, elbo(1), steps),
-        "local reparameterization, 8": scanned_step(local, elbo(8), steps),
+        "local reparameterization, 1": scanned_step(by_output, elbo(1), steps),
+        "local reparameterization, 8": scanned_step(by_output, elbo(8), steps),
         "tree_at loop, 1 weight sample": scanned_step(ours, peer, steps),
     }
     best = dict.fromkeys(cases, float("inf"))
@@ -150,10 +160,12 @@ def bench_step(steps: int = 300, repeats: int = 15) -> None:
         for name, timed in cases.items():
             best[name] = min(best[name], timed())
     base = best["plain eqx.nn.MLP"]
+    table = Table(
+        "An Adam step on [4, 64, 64, 1], batch 64, in a scanned loop",
+        ["program", "us", "times plain"],
+    )
     for name, seconds in best.items():
-        print(f"  {name:34s}{1e6 * seconds:8.1f}  {seconds / base:6.2f} times plain")
-    ratio = best["ours, 8 weight samples"] / best["ours, 1 weight sample"]
-    print(f"  8 samples / 1 sample: {ratio:.2f}")
+        table.add(name, 1e6 * seconds, seconds / base)
     wide = {
         flag: BayesianMLP(
             4, 1, 64, 2, init_raw_stdv=0.3, local_reparameterization=flag, key=jax.random.key(0)
@@ -162,11 +174,11 @@ def bench_step(steps: int = 300, repeats: int = 15) -> None:
     }
     spread = gradient_variance(wide[False], elbo(1)) / gradient_variance(wide[True], elbo(1))
     dearer = best["local reparameterization, 1"] / best["ours, 1 weight sample"]
-    print(
-        f"  local reparameterization: {dearer:.2f} times the time of a weight sample for 1 / "
-        f"{spread:.1f} of the gradient's variance: {spread / dearer:.1f} times less time for the "
-        "same variance"
+    local = Table(
+        "Local reparameterization beside one weight sample, in the same step",
+        ["time / time", "gradient variance / variance", "time / time at equal variance"],
     )
+    local.add(dearer, 1 / spread, dearer / spread)
 
 
 def gradient_variance(model: Any, loss: Callable[..., jax.Array], draws: int = 2000) -> float:
@@ -177,8 +189,8 @@ def gradient_variance(model: Any, loss: Callable[..., jax.Array], draws: int = 2
     return sum(float(jnp.var(leaf, axis=0).sum()) for leaf in jax.tree.leaves(grads))
 
 
-def bench_laplace(batches: int = 20, size: int = 5_000_000) -> None:
-    print(f"Laplace law, {batches * size:.0e} draws")
+def bench_laplace(options, size: int = 5_000_000) -> None:
+    batches = options.batches
     law = LaplacianParameter.from_scale(0.3, 0.7)
 
     @jax.jit
@@ -198,18 +210,18 @@ def bench_laplace(batches: int = 20, size: int = 5_000_000) -> None:
     variance = sum(float(row[0]) for row in rows) / batches
     exact = 2 * 0.7**2
     error = exact * (5 / (batches * size)) ** 0.5  # Var(x^2) = 20 b^4 = 5 (2 b^2)^2
-    print(
-        f"  variance / 2 b^2 = {variance / exact:.6f}, {(variance - exact) / error:+.2f} "
-        "Monte Carlo standard errors"
-    )
-    print(
-        f"  all draws finite: {all(bool(row[1]) for row in rows)}; "
-        f"all derivatives finite: {all(bool(row[2]) for row in rows)}"
+    table = Table(
+        "Draws of a Laplace distribution with the scale b",
+        ["draws", "variance / 2 b^2", "its error / standard error", "all finite",
+         "all derivatives finite"],
+    )  # fmt: skip
+    table.add(
+        *(batches * size, variance / exact, (variance - exact) / error),
+        *(all(bool(row[i]) for row in rows) for i in (1, 2)),
     )
 
 
-def bench_local(draws: int = 2000) -> None:
-    print("gradient variance, weight draws over local reparameterization (one layer, batch 64)")
+def bench_local(options, draws: int = 2000) -> None:
     key = jax.random.key(0)
     x = jax.random.normal(jax.random.key(1), (64, 16))
     y = jax.random.normal(jax.random.key(2), (64, 4))
@@ -223,24 +235,22 @@ def bench_local(draws: int = 2000) -> None:
         total[local] = [
             float(jnp.var(leaf, axis=0).sum()) for leaf in (grads.W.mean, grads.W.raw_stdv)
         ]
+    table = Table(
+        "Gradient variance of one layer, weight draws over local reparameterization, batch 64",
+        ["gradient to", "ratio"],
+    )
     for i, name in enumerate(("mean", "raw_stdv")):
-        print(f"  to {name:9s} ratio {total[False][i] / total[True][i]:7.1f}")
+        table.add(name, total[False][i] / total[True][i])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = {
-        "trace": lambda args: bench_trace(args.slow),
-        "step": lambda args: bench_step(),
-        "laplace": lambda args: bench_laplace(),
-        "local": lambda args: bench_local(),
-    }
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
+def arguments(parser) -> None:
     parser.add_argument("--slow", action="store_true", help="the loop at 200 layers, too")
-    args = parser.parse_args()
-    for name in args.parts or parts:
-        parts[name](args)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=20, help="of laplace, 5e6 draws each")
+
+
+PARTS = {"trace": bench_trace, "step": bench_step, "laplace": bench_laplace, "local": bench_local}
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS, arguments, {"repeats": 1, "batches": 2})

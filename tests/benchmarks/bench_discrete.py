@@ -1,7 +1,7 @@
-"""Discrete families and random matrices: sums and labels, beside exact truth and peers.
+"""Discrete families and random matrices: sums and labels, beside reference values and peers.
 
     python tests/benchmarks/bench_discrete.py [counts] [points] [ising] [network] [matrices]
-        [--etas 256]
+        [--etas 256] [--quick]
 
 counts    Conway-Maxwell-Poisson with dispersions from 0.05 to 5 and modes from 0.1 to 1e5, against
           sums of all terms in extended precision; beside it the sum of the first 1,000 terms
@@ -17,7 +17,6 @@ matrices  labels of Wishart and inverse Wishart matrices with 2 to 4 rows, at mo
 Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
 """
 
-import argparse
 import math
 import sys
 import time
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import training
 
+from tests.benchmarks.results import Table, main
 from tests.counts import conway_truth
 from tests.spins import ising_truth
 
@@ -72,6 +72,15 @@ def counts(options):
         z = np.abs(found[1] - truth[1]) / truth[2]
         return np.max(z, 1), np.abs(found[0] - truth[0])
 
+    table = Table(
+        f"Conway-Maxwell-Poisson, {options.etas} etas",
+        ["dtype", "method", "us per eta", "first call [s]", "NaN", "median error [z units]",
+         "largest", "largest error of A [nats]"],
+    )  # fmt: skip
+    eager = Table(
+        "The same family outside of compiled programs",
+        ["dtype", "largest error [z units]", "rounding of the result", "largest error of A [nats]"],
+    )
     for dtype in (jnp.float64, jnp.float32):
         with jax.enable_x64(dtype == jnp.float64):
             given = jnp.asarray(etas, dtype)
@@ -83,12 +92,9 @@ def counts(options):
                 first, seconds = measure(program, given)
                 z, nats = errors([np.asarray(part, float) for part in program(given)], truth)
                 known = np.isfinite(z)
-                print(
-                    f"  {jnp.dtype(dtype).name} {title:18s} {1e6 * seconds / len(etas):6.0f} us an "
-                    f"eta, {first:.1f} s with compilation; NaN {np.sum(~known)} of {len(etas)}; of "
-                    f"the others z median {np.median(z[known]):.1e}, largest {z[known].max():.1e}, "
-                    f"A {nats[known].max():.1e} nats",
-                    flush=True,
+                table.add(
+                    *(jnp.dtype(dtype).name, title, 1e6 * seconds / len(etas), first),
+                    *(int(np.sum(~known)), np.median(z[known]), z[known].max(), nats[known].max()),
                 )
             # Outside of compiled programs, one by one.
             some = range(0, len(etas), max(1, len(etas) // 32))
@@ -97,32 +103,32 @@ def counts(options):
             z, nats = errors(found, [part[list(some)] for part in truth])
             eps = float(jnp.finfo(dtype).eps)
             ulp = np.max(np.abs(truth[1][list(some)]) / truth[2][list(some)], 1) * eps
-            print(
-                f"  {jnp.dtype(dtype).name} eager calls: z largest {z.max():.1e}, of which the "
-                f"rounding of the result is up to {ulp.max():.1e}; A {nats.max():.1e} nats"
-            )
+            eager.add(jnp.dtype(dtype).name, z.max(), ulp.max(), nats.max())
 
 
 def points(options):
+    table = Table(
+        "Enumeration, processor time",
+        ["family", "points", "table", "table made in [s]", "mean [s]", "first call [s]",
+         "covariance [s]", "1,000 draws [s]"],
+    )  # fmt: skip
     for family in (
-        nd.families.PairwiseBinary(20),
-        nd.families.Ising((4, 5)),
-        nd.families.ExponentialRandomGraph(7),
+        nd.families.PairwiseBinary(12 if options.quick else 20),
+        nd.families.Ising((3, 4) if options.quick else (4, 5)),
+        nd.families.ExponentialRandomGraph(5 if options.quick else 7),
     ):
         clock = time.process_time()
         q = nd.Enumeration(family)
-        table = time.process_time() - clock
+        listing = time.process_time() - clock
         eta = jnp.full(family.eta_dim, 0.05)
         first, seconds = measure(q.mean, eta)
         _, of_covariance = measure(q.covariance, eta)
         _, of_draws = measure(q.sample, jax.random.key(0), eta, 1000)
         cells = q.table.tree
         kind = f"{len(cells[0])} {'products' if hasattr(cells, 'masks') else 'cells'}"
-        print(
-            f"  {family!r}: {2**family.support.log2_states:.0f} points, {kind}, found in "
-            f"{table:.1f} s; mean {seconds:.3f} s, {first:.1f} s with compilation; covariance "
-            f"{of_covariance:.2f} s; 1,000 draws {of_draws:.2f} s",
-            flush=True,
+        table.add(
+            *(repr(family), round(2**family.support.log2_states), kind, listing, seconds, first),
+            *(of_covariance, of_draws),
         )
 
 
@@ -133,6 +139,11 @@ def ising(options):
     )
     truth = [ising_truth(np.asarray(eta, float), (10, 10)) for eta in etas]
     log_partition, mean, sd = (np.array(part) for part in zip(*truth, strict=True))
+    table = Table(
+        f"10 x 10 Ising model, {options.etas} etas",
+        ["sampler", "valid [%]", "ms per eta", "RMS error [z units]", "largest",
+         "RMS of error / standard error", "largest of error / standard error"],
+    )  # fmt: skip
     for title, config in (
         ("labels", nd.HMCConfig()),
         ("without control variates", nd.HMCConfig(control_variates=False)),
@@ -143,40 +154,41 @@ def ising(options):
         seconds = (time.process_time() - clock) / len(etas)
         z = ((data.mean - mean) / sd)[data.ok]
         t = ((data.mean - mean) / data.standard_error)[data.ok]
-        print(
-            f"  {title:25s} {data.ok.mean():.1%} ok, {1e3 * seconds:.0f} ms per eta; z rms "
-            f"{np.sqrt(np.mean(z**2)):.4f}, largest {np.abs(z).max():.3f}; errors over standard "
-            f"errors {np.sqrt(np.mean(t**2)):.2f}, largest {np.abs(t).max():.1f}",
-            flush=True,
+        table.add(
+            *(title, 100 * data.ok.mean(), 1e3 * seconds, np.sqrt(np.mean(z**2)), np.abs(z).max()),
+            *(np.sqrt(np.mean(t**2)), np.abs(t).max()),
         )
         if config.control_variates:
             allowed = seconds
-    few = list(range(PEERS))
-    z = np.concatenate([(peer_mean(family, etas[i], allowed) - mean[i]) / sd[i] for i in few])
-    print(
-        f"  NumPyro's DiscreteHMCGibbs, {PEERS} etas, as long: z rms {np.sqrt(np.mean(z**2)):.3f}"
+    z = np.concatenate(
+        [(peer_mean(family, etas[i], allowed) - mean[i]) / sd[i] for i in range(PEERS)]
+    )
+    table.add(
+        f"NumPyro DiscreteHMCGibbs, {PEERS} etas, for as long as the labels",
+        *(None, 1e3 * allowed, np.sqrt(np.mean(z**2)), np.abs(z).max(), None, None),
     )
     found = [
         nd.moments.estimate_log_partition(family, etas[i], jax.random.key(i)) for i in range(8)
     ]
     off = np.array([float(part.value) for part in found]) - log_partition[:8]
     errors = np.array([float(part.standard_error) for part in found])
-    print(
-        f"  A by annealing, 8 etas: off by at most {np.abs(off).max():.4f} nats, errors over "
-        f"standard errors {np.sqrt(np.mean((off / errors) ** 2)):.2f}"
+    annealing = Table(
+        "A of the 10 x 10 Ising model by annealing",
+        ["etas", "largest error [nats]", "RMS of error / standard error"],
     )
+    annealing.add(len(found), np.abs(off).max(), np.sqrt(np.mean((off / errors) ** 2)))
 
 
 def network(options):
-    """A network of 1,024 labels, against the transfer matrix at fresh etas."""
+    """A network of Ising labels, against the transfer matrix at fresh etas."""
     family = nd.families.Ising((10, 10))
     ranges = {"x": (-0.5, 0.5), "neighbors": (0.0, 0.5)}
     clock = time.process_time()
-    etas = family.sample_eta(jax.random.key(3), 1024, ranges)
+    etas = family.sample_eta(jax.random.key(3), options.labels, ranges)
     data = nd.estimate_moments(family, etas, jax.random.key(4))
     labeling, clock = time.process_time() - clock, time.process_time()
     learned = nd.LogPartitionNetwork(family, data, key=jax.random.key(5))
-    learned, _ = training.fit_means(learned, data, jax.random.key(6), steps=12000)
+    learned, _ = training.fit_means(learned, data, jax.random.key(6), steps=options.steps)
     seconds = time.process_time() - clock
     center = jnp.median(data.eta, 0)
     anchor = nd.moments.estimate_log_partition(family, center, jax.random.key(7))
@@ -186,12 +198,15 @@ def network(options):
     log_partition, mean, sd = (np.array(part) for part in zip(*truth, strict=True))
     z = (np.asarray(jax.vmap(q.mean)(fresh)) - mean) / sd
     off = np.asarray(jax.vmap(q.log_partition)(fresh)) - log_partition
-    print(data)
-    print(
-        f"  {labeling:.0f} s for labels, {seconds:.0f} s for training; z rms "
-        f"{np.sqrt(np.nanmean(z**2)):.4f}, largest {np.nanmax(np.abs(z)):.3f}; A off by "
-        f"{np.sqrt(np.nanmean(off**2)):.4f} nats (rms), largest {np.nanmax(np.abs(off)):.4f}; "
-        f"{np.isnan(off).mean():.1%} of fresh etas refused"
+    table = Table(
+        f"10 x 10 Ising model: a network of {options.labels:,} labels at {len(fresh)} fresh etas",
+        ["labels [s]", "training [s]", "RMS error [z units]", "largest", "RMS error of A [nats]",
+         "largest", "refused [%]"],
+        f"Valid labels: {data.ok.mean():.1%}.",
+    )  # fmt: skip
+    table.add(
+        *(labeling, seconds, np.sqrt(np.nanmean(z**2)), np.nanmax(np.abs(z))),
+        *(np.sqrt(np.nanmean(off**2)), np.nanmax(np.abs(off)), 100 * np.isnan(off).mean()),
     )
 
 
@@ -224,7 +239,12 @@ def peer_mean(family, eta, seconds):
 
 
 def matrices(options):
-    for d in (2, 3, 4):
+    table = Table(
+        "Labels of matrices",
+        ["family", "valid [%]", "s per eta", "first call [s]", "labels by rung",
+         "RMS error [z units]", "median", "largest", "RMS of error / standard error", "largest"],
+    )  # fmt: skip
+    for d in (2,) if options.quick else (2, 3, 4):
         for family, ranges in (
             (nd.families.Wishart(d), {"log_det": (0.0, 4.0), "x": (-3.0, -0.5)}),
             (
@@ -245,13 +265,11 @@ def matrices(options):
                 sd = np.sqrt([np.diag(family.covariance(eta)) for eta in given])
             z = ((data.mean - mean) / sd)[data.ok]
             t = ((data.mean - mean) / data.standard_error)[data.ok]
-            print(
-                f"  {family!r:20s} {data.ok.mean():.1%} ok, {seconds[1] / len(etas):.2f} s per "
-                f"eta, {seconds[0]:.0f} s with compilation; rungs {np.bincount(data.rung)}; z rms "
-                f"{np.sqrt(np.mean(z**2)):.5f}, median {np.median(np.abs(z)):.5f}, largest "
-                f"{np.abs(z).max():.4f}; errors over standard errors {np.sqrt(np.mean(t**2)):.2f}, "
-                f"largest {np.abs(t).max():.1f}",
-                flush=True,
+            table.add(
+                *(repr(family), 100 * data.ok.mean(), seconds[1] / len(etas), seconds[0]),
+                *(str(np.bincount(data.rung).tolist()), np.sqrt(np.mean(z**2))),
+                *(np.median(np.abs(z)), np.abs(z).max()),
+                *(np.sqrt(np.mean(t**2)), np.abs(t).max()),
             )
 
 
@@ -264,15 +282,11 @@ PARTS = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
+def arguments(parser):
     parser.add_argument("--etas", type=int, default=256)
-    options = parser.parse_args()
-    for name in options.parts or PARTS:
-        print(f"== {name}", flush=True)
-        PARTS[name](options)
+    parser.add_argument("--labels", type=int, default=1024, help="of network")
+    parser.add_argument("--steps", type=int, default=12000, help="of network")
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS, arguments, {"etas": 8, "labels": 64, "steps": 500})

@@ -1,7 +1,7 @@
-"""Analytic bijections and flows beside bijx and flowjax: same target, depth, batch and steps.
+"""Analytic bijections and flows, beside bijx and flowjax with equal depth, batch and steps.
 
     python tests/benchmarks/bench_flows.py [accuracy] [speed] [line] [spiral] [sampler]
-        [--seeds 3] [--steps 1.0]
+        [--seeds 3] [--steps 1.0] [--quick]
 
 accuracy  round trip and log-slope of each bijection, over 1,000 draws of its raw parameters
 speed     steps a second on both tutorials: dispatched one by one, and in a scanned loop
@@ -12,7 +12,6 @@ sampler   a flow conditioned on eta, for quartics and phi^4 chains, beside HMC a
 Steps a second are medians of 5 runs after compilation, all in one process; compile time is apart.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -43,6 +42,7 @@ import amortized_sampler
 import analytic_bijections as tutorials
 
 from tests.benchmarks.jobs import JOBS
+from tests.benchmarks.results import Table, main
 
 try:
     import bijx
@@ -210,41 +210,40 @@ def accuracy(options):
         ]
         return jnp.max(jnp.stack(trips)), jnp.max(jnp.stack(slopes))
 
+    table = Table(
+        f"Bijections, {options.draws:,} draws of their raw parameters",
+        ["bijection", "dtype", "round trip", "log-slope"],
+        "Largest errors. Of round trips, relative to max(1, |x|). Of log-slopes, against autodiff.",
+    )
     for name, make in tutorials.BIJECTIONS.items():
         for x64 in (False, True):
             with jax.enable_x64(x64):
                 flat, unravel = ravel_pytree(make())
-                draws = jax.random.normal(jax.random.key(0), (1000, flat.size))
+                draws = jax.random.normal(jax.random.key(0), (options.draws, flat.size))
                 points = jnp.asarray(points, flat.dtype)
                 trip, slope = jax.jit(jax.vmap(lambda raw, u=unravel: errors(u(raw))))(draws)
-                print(
-                    f"  {name:9s} {flat.dtype}: round trip {trip.max():.1e}, "
-                    f"log-slope {slope.max():.1e}",
-                    flush=True,
-                )
+                table.add(name, str(flat.dtype), trip.max(), slope.max())
 
 
 def speed(options):
     """Steps a second, at least twice bijx's; compiling takes no longer."""
     tasks = {"line": (line_task, bijx_line), "spiral": (spiral_task, bijx_spiral)}
+    table = Table(
+        "Training, one by one and in a scanned loop",
+        ["task", "package", "compilation [s]", "steps per s", "steps per s, scanned"],
+    )
     for name, (mine, other) in tasks.items():
         rows = {"nnef_dists": mine()}
         if bijx is not None:
             rows["bijx"] = other()[0]
-        found = {title: measure(task) for title, task in rows.items()}
+        found = {title: measure(task, options.timed_steps) for title, task in rows.items()}
         for title, (compiling, dispatched, scanned) in found.items():
-            print(
-                f"  {name:7s} {title:11s} compiles in {compiling:5.1f} s; "
-                f"{dispatched:6.0f} steps/s dispatched, {scanned:6.0f} in a loop",
-                flush=True,
-            )
-        if bijx is not None:
-            ratios = np.array(found["nnef_dists"]) / np.array(found["bijx"])
-            print(f"          ratios: compile time {ratios[0]:.2f}, "
-                  f"dispatched {ratios[1]:.1f}, in a loop {ratios[2]:.1f}")  # fmt: skip
+            table.add(name, title, compiling, dispatched, scanned)
+        if bijx is None:
+            table.add(name, "bijx", None, None, None)
 
 
-def measure(task, steps=300, repeats=5):
+def measure(task, steps, repeats=5):
     """Seconds to compile one step, and steps a second both ways."""
     keys = jax.random.split(jax.random.key(1), steps)
     each = list(keys)
@@ -281,14 +280,16 @@ def line(options):
     """At most 0.02 nats above the exact -log Z after 2,000 steps of batch 256."""
     steps, exact = round(2000 * options.steps), tutorials.comb_log_partition()
     test_key = jax.random.key(10)
+    table = new_table(f"Comb after {steps:,} steps of batch 256", "nats above -log Z", options)
     for name, make in tutorials.BIJECTIONS.items():
         gaps = []
         for seed in range(options.seeds):
             task = line_task(make, seed, steps)
             parameters, _ = train(task, steps, jax.random.key(100 + seed))
             gaps.append(task.judge(parameters, tutorials.free_energy, test_key, 100_000) + exact)
-        print_each(f"nnef_dists, {name}", gaps)
+        add_row(table, f"nnef_dists, {name}", gaps)
     if bijx is None:
+        add_row(table, "bijx, cubic", [None] * options.seeds)
         return
     for title, rate in (("1e-3", 1e-3), ("1e-2, cosine", optax.cosine_decay_schedule(1e-2, steps))):
         gaps = []
@@ -296,7 +297,7 @@ def line(options):
             task, loss = bijx_line(seed, rate)
             parameters, _ = train(task, steps, jax.random.key(100 + seed))
             gaps.append(task.judge(parameters, loss, test_key, 100_000) + exact)
-        print_each(f"bijx, cubic, learning rate {title}", gaps)
+        add_row(table, f"bijx, cubic, learning rate {title}", gaps)
 
 
 def spiral(options):
@@ -305,15 +306,18 @@ def spiral(options):
     points = tutorials.spiral(jax.random.key(10), 20_000)
     measure_nll = tutorials.negative_log_likelihood
     schedule = optax.cosine_decay_schedule(1e-2, steps)
+    table = new_table(
+        f"Spiral after {steps:,} steps of batch 512", "-log p [nats]", options, "training [s]"
+    )
     for name, make in tutorials.BIJECTIONS.items():
-        run_spiral(f"nnef_dists, {name}", options.seeds, steps, points, measure_nll,
+        run_spiral(table, f"nnef_dists, {name}", options.seeds, steps, points, measure_nll,
                    lambda seed, make=make: spiral_task(make, seed, steps))  # fmt: skip
-    run_spiral("nnef_dists, cubic, seed's center", options.seeds, steps, points, measure_nll,
+    run_spiral(table, "nnef_dists, cubic, seed's center", options.seeds, steps, points, measure_nll,
                lambda seed: spiral_task(seed=seed, steps=steps, center=SEED_CENTER))  # fmt: skip
     if bijx is not None:
         for title, center in (("seed's center", SEED_CENTER), ("center 0", (0.0, 0.0))):
             _, measure_theirs = bijx_spiral()
-            run_spiral(f"bijx, cubic, {title}", options.seeds, steps, points, measure_theirs,
+            run_spiral(table, f"bijx, cubic, {title}", options.seeds, steps, points, measure_theirs,
                        lambda seed, c=center: bijx_spiral(seed, schedule, c)[0])  # fmt: skip
     spline = RationalQuadraticSpline(knots=8, interval=4)
     base = StandardNormal((2,))
@@ -330,26 +334,37 @@ def spiral(options):
         def task_of(seed, make=make):
             return ours(make(jax.random.key(seed)), likelihood, 1e-3)
 
-        run_spiral(f"flowjax, {name}", options.seeds, steps, points, measure_nll, task_of)
+        run_spiral(table, f"flowjax, {name}", options.seeds, steps, points, measure_nll, task_of)
 
 
-def run_spiral(title, seeds, steps, points, measure_nll, task_of):
+def run_spiral(table, title, seeds, steps, points, measure_nll, task_of):
     found, seconds = [], []
     for seed in range(seeds):
         task = task_of(seed)
         parameters, took = train(task, steps, jax.random.key(100 + seed))
         found.append(task.judge(parameters, measure_nll, points))
         seconds.append(took)
-    print_each(title, found, f"; {np.median(seconds):.0f} s of training")
+    add_row(table, title, found, np.median(seconds))
 
 
-def print_each(title, values, rest=""):
-    each = " ".join(f"{value:.3f}" for value in values)
-    print(f"  {title:38s} {np.median(values):8.4f} ({each}){rest}", flush=True)
+def new_table(title, value, options, *more):
+    seeds = [f"seed {seed}" for seed in range(options.seeds)]
+    return Table(title, ["flow", f"{value}, median", *seeds, *more])
+
+
+def add_row(table, title, values, *more):
+    median = None if None in values else float(np.median(values))
+    table.add(title, median, *values, *more)
 
 
 def sampler(options):
     """KL <= 0.01 nats on quartics; half the draws effective on phi^4 chains, 100 times faster."""
+    table = Table(
+        "Flows conditioned on eta",
+        ["family", "seed", "training [s]", "effective fraction, median", "lowest",
+         "A - bound, median [nats]", "KL to exact, median [nats]", "90% below", "largest"],
+    )  # fmt: skip
+    costs = []
     for name, n in (("quartic", 512), ("lattice10", 128)):
         job = JOBS[name]
         etas = job.family.sample_eta(jax.random.key(20), n, job.ranges)
@@ -360,12 +375,7 @@ def sampler(options):
             )
             seconds = time.perf_counter() - start
             found = amortized_sampler.weigh(flow, etas, jax.random.key(30 + seed), 4096)
-            print(
-                f"  {name}, seed {seed}: trained in {seconds:.0f} s; effective fraction median "
-                f"{np.median(found.efficiency):.3f}, lowest {found.efficiency.min():.3f}; "
-                f"A - bound median {np.median(found.log_partition - found.bound):.5f}",
-                flush=True,
-            )
+            kl = []
             if name == "quartic":
                 exact = jax.jit(
                     lambda etas, family=job.family: jax.lax.map(
@@ -373,14 +383,22 @@ def sampler(options):
                     )
                 )(etas)
                 kl = np.asarray(exact - found.bound)
-                print(
-                    f"    KL to exact: median {np.median(kl):.5f} nats, 90 % below "
-                    f"{np.quantile(kl, 0.9):.5f}, largest {kl.max():.4f}"
-                )
-        against_hmc(flow, job.family, etas[:64], found)
+                kl = [np.median(kl), np.quantile(kl, 0.9), kl.max()]
+            table.add(
+                *(name, seed, seconds, np.median(found.efficiency), found.efficiency.min()),
+                *(np.median(found.log_partition - found.bound), *(kl or ["no reference"] * 3)),
+            )
+        costs += against_hmc(name, flow, job.family, etas[:64], found, options)
+    table = Table(
+        "Time of an effective draw",
+        ["family", "etas", "sampler", "us", "times the flow"],
+        'The row "normal samples" is the part of the flow\'s time that draws normal samples.',
+    )
+    for row in costs:
+        table.add(*row)
 
 
-def against_hmc(flow, family, etas, found):
+def against_hmc(name, flow, family, etas, found, options):
     """Microseconds for each effective draw: of many etas at once, and of one as a user asks."""
     parameters, static = nd.partition_trainable(flow)
 
@@ -416,7 +434,7 @@ def against_hmc(flow, family, etas, found):
 
     jumping = nd.HMCConfig(control_variates=False, ladder=False)
     plain = dataclasses.replace(jumping, global_moves=False)
-    n = 65_536
+    n = options.effective
     costs = {
         "64 etas at once": (
             flow_cost(etas, n // 64),
@@ -429,20 +447,18 @@ def against_hmc(flow, family, etas, found):
             {
                 "HMC": one_cost(etas[0], n, jumping),
                 "HMC, no global moves": one_cost(etas[0], n, plain),
-                "NUTS of NumPyro": nuts_cost(family, etas[0]),
+                "NUTS of NumPyro": nuts_cost(family, etas[0], n // 4),
             },
         ),
     }
-    for title, (mine, least, others) in costs.items():
-        print(
-            f"    {title}, microseconds of an effective draw: flow {mine:.4f}, of which its "
-            f"normal numbers {least:.4f}"
-        )
-        for other, cost in others.items():
-            print(f"      {other:22s} {cost:8.2f}, {cost / mine:,.0f} times as long", flush=True)
+    return [
+        (name, title, sampler, cost, cost / mine)
+        for title, (mine, least, others) in costs.items()
+        for sampler, cost in [("flow", mine), ("normal samples", least), *others.items()]
+    ]
 
 
-def nuts_cost(family, eta, n=16_384, chains=16):
+def nuts_cost(family, eta, n, chains=16):
     """The same of NumPyro's NUTS, its chains vectorized; warm-up of 240 steps counts, as ours."""
     support, shape = family.support, family.support.shape
 
@@ -475,18 +491,16 @@ def nuts_cost(family, eta, n=16_384, chains=16):
 SECTIONS = {part.__name__: part for part in (accuracy, speed, line, spiral, sampler)}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
+def arguments(parser):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
-    options = parser.parse_args()
-    peer = f"bijx {bijx.__version__}" if bijx else "bijx is not installed: left out"
-    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {peer}")
-    for name in options.sections or SECTIONS:
-        print(f"\n== {name}: {SECTIONS[name].__doc__}", flush=True)
-        SECTIONS[name](options)
+    parser.add_argument("--draws", type=int, default=1000, help="of accuracy")
+    parser.add_argument("--timed-steps", type=int, default=300, help="of speed")
+    parser.add_argument("--effective", type=int, default=65_536, help="draws of sampler's costs")
+
+
+QUICK = {"seeds": 1, "steps": 0.02, "draws": 50, "timed_steps": 30, "effective": 4096}
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, SECTIONS, arguments, QUICK)

@@ -1,5 +1,4 @@
-"""Posteriors of random graphs by a learned log-partition, beside enumeration and the exchange
-algorithm.
+"""Posteriors of random graphs by a learned log-partition, beside sums and the exchange algorithm.
 
     python tests/benchmarks/bench_graphs.py [seven] [florentine] [hundred] [--quick]
 
@@ -12,7 +11,6 @@ hundred     Newton steps for edges and triangles of 100 nodes
 Errors are in z units. Seconds are processor time, after compilation, unless they are stated.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -37,6 +35,8 @@ from florentine_posterior import (
     sample_posterior,
 )
 
+from tests.benchmarks.results import Table, main
+
 GIBBS = florentine_marriages.QUICK
 
 
@@ -47,10 +47,17 @@ def timed(function, *args):
     return result, time.process_time() - clocks[0], time.perf_counter() - clocks[1]
 
 
-def report(name, z):
+def new_errors(title):
+    return Table(
+        title,
+        ["etas", "RMS error of edges [z units]", "of triangles", "median of edges",
+         "of triangles", "largest"],
+    )  # fmt: skip
+
+
+def report(table, name, z):
     rms, median = np.sqrt(np.mean(z**2, 0)), np.median(np.abs(z), 0)
-    print(f"  {name}: z rms {rms[0]:.4f} {rms[1]:.4f}, median {median[0]:.4f} {median[1]:.4f}, "
-          f"largest {np.max(np.abs(z)):.3f}")  # fmt: skip
+    table.add(name, *rms, *median, np.max(np.abs(z)))
 
 
 def learned(family, etas, steps, seed):
@@ -58,12 +65,16 @@ def learned(family, etas, steps, seed):
     data, labeling, _ = timed(
         lambda: nd.estimate_moments(family, etas, jax.random.key(seed), GIBBS)
     )
-    print(data)
     network = nd.LogPartitionNetwork(family, data, width=64, key=jax.random.key(seed + 1))
     (network, _), learning, _ = timed(
         lambda: training.fit_means(network, data, jax.random.key(seed + 2), steps=steps)
     )
-    print(f"  {labeling:.1f} s for labels, {learning:.1f} s for training, with compilation")
+    table = Table(
+        f"Labels and training, {family.nodes} nodes",
+        ["etas", "valid [%]", "labels [s]", "training steps", "training [s]"],
+        "With compilation.",
+    )
+    table.add(len(data), 100 * data.ok.mean(), labeling, steps, learning)
     return network, labeling + learning
 
 
@@ -91,9 +102,10 @@ def seven(options):
     mean = truth @ np.asarray(grid)
     covariance = (truth[:, None] * (np.asarray(grid) - mean)).T @ (np.asarray(grid) - mean)
     ellipse = nd.families.ellipsoid_etas(mean, options.reach**2 * covariance)
-    n, steps = (2048, 12000) if options.quick else (4096, 48000)
+    n, steps = (128, 1000) if options.quick else (4096, 48000)
     network, _ = learned(family, family.sample_eta(jax.random.key(1), n, ellipse), steps, 2)
     q = nd.AmortizedFamily(family, network)
+    table = new_errors("Seven nodes: a network beside enumeration")
     for name, etas in (
         ("in the ellipse", family.sample_eta(jax.random.key(10), 512, ellipse)),
         ("draws of the posterior", grid[np.random.default_rng(0).choice(len(truth), 512, p=truth)]),
@@ -101,10 +113,10 @@ def seven(options):
         etas = etas[jax.vmap(q.is_inside)(etas)]
         moments = jax.vmap(exact.mean)(etas), jax.vmap(exact.covariance)(etas)
         sd = np.sqrt(np.diagonal(np.asarray(moments[1]), axis1=1, axis2=2))
-        report(f"{name} ({len(etas)} etas)", (np.asarray(jax.vmap(q.mean)(etas)) - moments[0]) / sd)
+        report(table, f"{len(etas)} {name}", (np.asarray(jax.vmap(q.mean)(etas)) - moments[0]) / sd)
     found = posterior(q._potential, q.is_inside)
-    print(f"  total variation of the posterior {np.abs(found - truth).sum() / 2:.4f}, "
-          f"of which outside of the ellipse {truth[found == 0].sum():.4f}")  # fmt: skip
+    table = Table("Seven nodes: posterior", ["total variation", "of which outside of the ellipse"])
+    table.add(np.abs(found - truth).sum() / 2, truth[found == 0].sum())
 
 
 def exchange(total, start, scale, sweeps, chains, draws, key):
@@ -157,25 +169,32 @@ def florentine(options):
     """Sixteen families, 20 marriages and 3 triangles."""
     family = florentine_marriages.FAMILY
     total = family.sufficient_statistics(florentine_marriages.observed_graph())
-    n, steps = (256, 6000) if options.quick else (512, 12000)
+    n, steps = (64, 1000) if options.quick else (512, 12000)
     etas = family.sample_eta(jax.random.key(20), n, below_degeneracy)
     network, one_off = learned(family, etas, steps, 21)
     q = anchored(network)
     fresh = family.sample_eta(jax.random.key(24), 128, below_degeneracy)
     labels = nd.estimate_moments(family, fresh, jax.random.key(25), GIBBS).batch()
-    report("fresh labels", (jax.vmap(q.mean)(labels.eta) - labels.mean) / labels.sd)
+    table = new_errors("Sixteen families: a network beside fresh labels")
+    z = (jax.vmap(q.mean)(labels.eta) - labels.mean) / labels.sd
+    report(table, f"{len(fresh)} fresh etas", z)
     estimate = q.natural_parameters(total)
     errors = np.sqrt(np.diagonal(np.linalg.inv(q.covariance(estimate))))
-    print(f"  maximum likelihood: edges {estimate[0]:.3f} +/- {errors[0]:.3f}, "
-          f"triangles {estimate[1]:.3f} +/- {errors[1]:.3f}")  # fmt: skip
+    table = Table("Sixteen families: maximum likelihood", ["statistic", "eta", "standard error"])
+    for row in zip(family.stat_names, estimate, errors, strict=True):
+        table.add(*row)
+    posterior = Table(
+        "Sixteen families: posterior",
+        ["method", "edges", "error of edges", "sd of edges", "triangles", "error of triangles",
+         "sd of triangles", "effective draws per s", "s"],
+        f"Labels and training took {one_off:.0f} s.",
+    )  # fmt: skip
 
     def show(name, eta, ess, seconds):
         mean, sd = np.asarray(eta).reshape(-1, 2).mean(0), np.asarray(eta).reshape(-1, 2).std(0)
         error = sd / np.sqrt(np.asarray(ess))
         rate = float(np.min(ess)) / seconds
-        for row in zip(family.stat_names, mean, error, sd, strict=True):
-            print("  {}: {} {:.3f} +/- {:.3f}, sd {:.3f}".format(name, *row))
-        print(f"    {rate:.3g} effective draws/s ({seconds:.2f} s)")
+        posterior.add(name, mean[0], error[0], sd[0], mean[1], error[1], sd[1], rate, seconds)
         return rate
 
     rates = {}
@@ -190,6 +209,7 @@ def florentine(options):
         rates[method] = show(f"{method}, called again", found.eta, found.ess, seconds)
     covariance = np.linalg.inv(np.asarray(q.covariance(estimate), np.float64))
     scale = jnp.asarray(np.linalg.cholesky(covariance) * 1.2, float)
+    beyond = []
     for sweeps, chains, draws in ((30, 16, 600), (300, 16, 300)):
         if options.quick:
             draws //= 4
@@ -198,24 +218,33 @@ def florentine(options):
         rate = show(f"exchange, {sweeps} sweeps", eta, ess, seconds)
         is_beyond = np.asarray(eta[..., 1] > degenerate_triangles(eta[..., 0]))
         mean = np.asarray(eta)[~is_beyond].mean(0)
-        print(f"    {is_beyond.mean():.3f} of the draws beyond the line")
-        print(f"    without them edges {mean[0]:.3f}, triangles {mean[1]:.3f}")
-        print(
-            f"    ratio of rates: grid {rates['grid'] / rate:.0f}, NUTS {rates['nuts'] / rate:.0f}"
-        )
-        print(f"    labels and training pay off after {one_off * rate:.0f} effective draws")
+        beyond.append((sweeps, is_beyond.mean(), *mean, rates["grid"] / rate, rates["nuts"] / rate,
+                       one_off * rate))  # fmt: skip
+    table = Table(
+        "Sixteen families: the exchange algorithm",
+        ["sweeps", "share of draws beyond the line", "edges without them", "triangles",
+         "rate of the grid / its rate", "rate of NUTS / its rate",
+         "effective draws after which labels and training pay off"],
+    )  # fmt: skip
+    for row in beyond:
+        table.add(*row)
 
 
 def hundred(options):
     """A simulated network of 100 nodes with few triangles, fitted again."""
-    family = nd.families.ExponentialRandomGraph(100)
+    family = nd.families.ExponentialRandomGraph(40 if options.quick else 100)
     truth = jnp.array([-3.0, -0.5])
     config = dataclasses.replace(GIBBS, tile=1)
     (graphs, _), seconds, _ = timed(
         lambda: nd.moments.sample_gibbs(jax.random.key(0), family, truth, 4, config)
     )
     target = family.sufficient_statistics(graphs[0].astype(float))
-    print(f"  {target[0]:.0f} edges, {target[1]:.0f} triangles, {seconds:.0f} s")
+    table = Table(
+        f"{family.nodes} nodes: Newton steps for {target[0]:.0f} edges, {target[1]:.0f} triangles",
+        ["step", "edges", "standard error", "sampling error", "triangles", "standard error",
+         "sampling error", "s"],
+        f"The simulation took {seconds:.0f} s.",
+    )  # fmt: skip
     eta = truth
     for number in range(2 if options.quick else 3):
         data, seconds, _ = timed(
@@ -228,25 +257,17 @@ def hundred(options):
         eta = eta + jnp.asarray(inverse @ np.asarray(target - batch.mean[0]), float)
         errors = np.sqrt(np.diagonal(inverse))
         sampling = np.abs(inverse) @ np.asarray(data.standard_error[0])
-        print(f"  Newton step {number + 1}: edges {eta[0]:.3f} +/- {errors[0]:.3f} (sampling "
-              f"{sampling[0]:.3f}), triangles {eta[1]:.3f} +/- {errors[1]:.3f} "
-              f"({sampling[1]:.3f}), {seconds:.0f} s")  # fmt: skip
+        cells = zip(eta, errors, sampling, strict=True)
+        table.add(number + 1, *(cell for each in cells for cell in each), seconds)
 
 
 PARTS = {"seven": seven, "florentine": florentine, "hundred": hundred}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
-    parser.add_argument("--quick", action="store_true", help="fewer labels, steps and draws")
+def arguments(parser):
     parser.add_argument("--reach", type=float, default=3.5, help="radius of the ellipse in sd")
-    options = parser.parse_args()
-    for name in options.parts or PARTS:
-        print(f"# {name}: {PARTS[name].__doc__}")
-        PARTS[name](options)
 
 
 if __name__ == "__main__":
     nd.generation.keep_compiled()
-    main()
+    main(__doc__, PARTS, arguments)

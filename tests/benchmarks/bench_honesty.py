@@ -1,6 +1,6 @@
-"""Whether labels are as good as they claim: errors over standard errors, family by family.
+"""Errors of labels over their standard errors, by family.
 
-    python tests/benchmarks/bench_honesty.py [NAME ...] [--etas 2048] [--more 256]
+    python tests/benchmarks/bench_honesty.py [NAME ...] [--etas 2048] [--more 256] [--quick]
 
 Labels are made without the comparison with quadrature, so that it cannot hide a bad sampler, and
 are then compared. For each family: the share of valid labels; the RMS error in z units; the
@@ -13,7 +13,6 @@ Families marked + are promised: at least 99% of their labels are valid. Two-dime
 more have `--more` etas.
 """
 
-import argparse
 import sys
 import time
 import warnings
@@ -29,6 +28,7 @@ from nnef_dists.moments._quadrature import compare_with_quadrature
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import truth
 from tests.benchmarks.jobs import LATTICE, Job, closed_form, each
+from tests.benchmarks.results import Table, main
 from tests.moments.exact import polynomial_moments
 from tests.strangers import DECLARED, Stranger
 
@@ -96,7 +96,7 @@ JOBS = {name: (job, True) for name, job in SHIPPED.items()} | {
 }
 
 
-def run(name: str, n_line: int, n_more: int) -> dict[str, float]:
+def run(name: str, n_line: int, n_more: int, table: Table) -> dict[str, float]:
     # Each family compiles a program; a process may map only so many.
     jax.clear_caches()
     job, promised = JOBS[name]
@@ -129,32 +129,39 @@ def run(name: str, n_line: int, n_more: int) -> dict[str, float]:
     worst = np.abs(t).max(1) if len(t) else np.zeros(1)
     worst_covariance = np.abs(t_covariance).max((1, 2)) if len(t) else np.zeros(1)
     reasons = {s.name: int((data.status == s).sum()) for s in nd.Status if s > nd.Status.OK}
-    print(
-        f"{'+' if promised else ' '} {name:28s} {dim:2d} {ok.mean():7.2%}  "
-        f"z rms {np.sqrt(np.mean(z**2)) if z.size else 0:.5f}  max {np.abs(z).max(initial=0):.4f}  "
-        f"t sd {t.std() if t.size else 0:.2f}  max {worst.max():6.1f}  >6 {(worst > 6).sum():3d}  "
-        f"cov t sd {t_covariance.std() if t.size else 0:.2f}  max {worst_covariance.max():6.1f}  "
-        f">6 {(worst_covariance > 6).sum():3d}  quadrature refuses {refused:3d}  "
-        f"{1e3 * seconds / n:6.1f} ms per eta  { ({k: v for k, v in reasons.items() if v}) }",
-        flush=True,
+    table.add(
+        *(name, promised, dim, 100 * ok.mean(), np.sqrt(np.mean(z**2)) if z.size else None),
+        *(np.abs(z).max() if z.size else None, t.std() if t.size else None, worst.max()),
+        *(int((worst > 6).sum()), t_covariance.std() if t.size else None, worst_covariance.max()),
+        *(int((worst_covariance > 6).sum()), refused, 1e3 * seconds / n),
+        ", ".join(f"{reason} {count}" for reason, count in reasons.items() if count),
     )
     return {"valid": float(ok.sum()), "beyond": float((worst > 6).sum())}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def honesty(options) -> None:
+    warnings.filterwarnings("ignore", category=UserWarning)
+    if unknown := set(options.names) - set(JOBS):
+        raise SystemExit(f"Expected names of {list(JOBS)}; got {sorted(unknown)}.")
+    table = Table(
+        "Labels, t = error / standard error",
+        ["family", "promised", "x_dim", "valid [%]", "RMS error [z units]", "largest", "t sd",
+         "largest |t|", "|t| > 6", "t sd of Cov[T]", "largest |t| of Cov[T]", "|t| > 6 of Cov[T]",
+         "rejected by quadrature", "ms per eta, with compilation", "rejected labels"],
+    )  # fmt: skip
+    rows = [run(name, options.etas, options.more, table) for name in options.names or JOBS]
+    valid, beyond = (sum(row[name] for row in rows) for name in ("valid", "beyond"))
+    table.note = f"Of {valid:,.0f} valid labels {beyond:.0f} are beyond 6 standard errors."
+
+
+def arguments(parser):
     parser.add_argument("names", nargs="*")
     parser.add_argument("--etas", type=int, default=2048)
     parser.add_argument("--more", type=int, default=256)
-    options = parser.parse_args()
-    warnings.filterwarnings("ignore", category=UserWarning)
-    unknown = set(options.names) - set(JOBS)
-    if unknown:
-        parser.error(f"Expected names of {list(JOBS)}; got {sorted(unknown)}")
-    rows = [run(name, options.etas, options.more) for name in options.names or JOBS]
-    valid, beyond = (sum(row[name] for row in rows) for name in ("valid", "beyond"))
-    print(f"of {valid:.0f} valid labels {beyond:.0f} are beyond 6 standard errors")
+
+
+QUICK = {"etas": 32, "more": 8, "names": ["Polynomial1D", "VonMisesHarmonic", "LatticePhi4"]}
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, {"honesty": honesty}, arguments, QUICK)

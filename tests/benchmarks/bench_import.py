@@ -1,13 +1,18 @@
-"""What `import nnef_dists` costs, beside importing the libraries that it builds on.
+"""Seconds of `import nnef_dists`, beside the import of the libraries below it.
+
+    python tests/benchmarks/bench_import.py [--runs 9] [--quick]
 
 Each is imported in fresh processes, in turn; the figure is CPU time, the median of several.
 The figure to meet is a ratio of at most 1.3.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks.results import Table, main
 
 PEERS = "jax, equinox, flowjax.bijections, flowjax.distributions, blackjax, optimistix"
 MEASURE = "import time; start = time.process_time(); import {}; print(time.process_time() - start)"
@@ -21,19 +26,20 @@ def seconds(modules):
     return float(done.stdout)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=9, help="processes for each")
-    args = parser.parse_args()
+def imports(args):
     times = {name: [] for name in (PEERS, "nnef_dists")}
     for _ in range(args.runs):
         for name, measured in times.items():
             measured.append(seconds(name))
     medians = {name: statistics.median(measured) for name, measured in times.items()}
+    table = Table("Imports", ["modules", "CPU time [s]", "ratio"])
     for name, median in medians.items():
-        print(f"{median:6.2f} s  import {name}")
-    print(f"{medians['nnef_dists'] / medians[PEERS]:6.2f} times")
+        table.add(name, median, median / medians[PEERS])
+
+
+def arguments(parser):
+    parser.add_argument("--runs", type=int, default=9, help="processes for each")
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, {"import": imports}, arguments, {"runs": 3})

@@ -1,7 +1,7 @@
-"""Moment labels beside those of other samplers: error in z units, and seconds.
+"""Moment labels beside moments by other samplers: errors in z units, and seconds.
 
     python tests/benchmarks/bench_moments.py [quartic] [lattice10] [lattice50] [gamma_shape]
-        [dirichlet] [--etas 256] [--repeats 5] [--no-peers]
+        [dirichlet] [--etas 256] [--repeats 5] [--no-peers] [--quick]
 
 Efficiency is 1 / (z^2 x seconds), after compilation, against exact truth (quadrature or transfer
 matrices), with z the median or the root mean square over all statistics of all etas whose label is
@@ -13,7 +13,6 @@ iterations, 1,000 draws, 5 chains); BlackJAX's window adaptation and NUTS, and N
 with 4 chains of 500 + 1,000 under vmap.
 """
 
-import argparse
 import sys
 import time
 import warnings
@@ -31,6 +30,7 @@ from nnef_dists.sampling import Density
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.jobs import JOBS
+from tests.benchmarks.results import Table, main
 
 
 def statistics(family: nd.ExponentialFamily, u: jax.Array) -> jax.Array:
@@ -135,7 +135,11 @@ def run(name: str, n: int, repeats: int, with_peers: bool) -> None:
             start = time.perf_counter()
             program()
             seconds[title].append(time.perf_counter() - start)
-    print(f"{name}: {n} etas of {family!r}")
+    table = Table(
+        f"{n} etas of {family!r}",
+        ["sampler", "s", "ms per eta", "compilation [s]", "valid [%]", "RMS error [z units]",
+         "median", "largest", "efficiency by RMS", "by median"],
+    )  # fmt: skip
     efficiency = {}
     for title, result in results.items():
         is_ours = isinstance(result, nd.MomentDataset)
@@ -145,32 +149,35 @@ def run(name: str, n: int, repeats: int, with_peers: bool) -> None:
         rms, median = float(np.sqrt(np.mean(z**2))), float(np.median(z))
         efficiency[title] = 1 / (rms**2 * took), 1 / (median**2 * took)
         first = compile_seconds[title] - took
-        print(
-            f"  {title:16s} {took:7.2f} s ({1e3 * took / n:6.2f} ms an eta; compiled in "
-            f"{first:5.1f} s), ok {ok.mean():6.1%}, z rms {rms:.5f}, median {median:.5f}, "
-            f"largest {z.max():.4f}"
+        table.add(
+            *(title, took, 1e3 * took / n, first, 100 * ok.mean(), rms, median, z.max()),
+            *efficiency[title],
         )
-    for i, what in enumerate(("z_rms", "median z")):
-        best = max((e[i], title) for title, e in efficiency.items() if title != "nnef_dists")
-        ratio = efficiency["nnef_dists"][i] / best[0]
-        print(f"  efficiency by {what}: {ratio:.1f} times the best peer's ({best[1]})")
     data = results["nnef_dists"]
     t = ((data.mean - mean) / data.standard_error)[data.ok]
-    print(f"  errors over standard errors: sd {t.std():.2f}, beyond 4: {np.mean(abs(t) > 4):.2%}")
-    print(f"  rungs {np.bincount(data.rung, minlength=4)}", flush=True)
+    best = [max(e[i] for t, e in efficiency.items() if t != "nnef_dists") for i in (0, 1)]
+    ratios = [mine / peer for mine, peer in zip(efficiency["nnef_dists"], best, strict=True)]
+    table.note = (
+        f"Efficiency of the labels over the best other row: {ratios[0]:.2g} by RMS error, "
+        f"{ratios[1]:.2g} by the median. Standard deviation of error / standard error: "
+        f"{t.std():.2f}, beyond 4: {np.mean(abs(t) > 4):.2%}. "
+        f"Labels by rung: {np.bincount(data.rung, minlength=4).tolist()}."
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], default=[])
-    parser.add_argument("--etas", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--no-peers", action="store_true", help="our own two programs alone")
-    options = parser.parse_args()
+def moments(options) -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
-    for name in options.jobs or JOBS:
+    for name in options.jobs:
         run(name, options.etas, options.repeats, not options.no_peers)
 
 
+def arguments(parser) -> None:
+    parser.add_argument("jobs", nargs="*", default=list(JOBS), help=f"of {', '.join(JOBS)}")
+    parser.add_argument("--etas", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-peers", action="store_true", help="our own two programs alone")
+
+
 if __name__ == "__main__":
-    main()
+    quick = {"jobs": ["quartic"], "etas": 32, "repeats": 1}
+    main(__doc__, {"moments": moments}, arguments, quick)

@@ -1,9 +1,10 @@
-"""Learned moments, and the distribution made of them, beside exact truth and other ways.
+"""Learned moments and distributions, beside reference moments, HMC and quadrature.
 
     python tests/benchmarks/bench_networks.py [accuracy] [quartic] [seed_jobs] [convexity]
         [distribution] [coverage] [throughput] [--jobs NAME ...] [--seeds 3] [--steps 1.0]
+        [--quick]
 
-Errors of moments are in z units, |mu_hat - mu| / sd(T), at etas that nothing has seen. Figures are
+Errors of moments are in z units, |mu_hat - mu| / sd(T), at fresh etas. Figures are
 medians over seeds, which draw etas, labels, weights and batches. Training is that of the examples.
 
 accuracy      five families: direct, log-partition and convex networks
@@ -15,7 +16,6 @@ coverage      predictive intervals on 2,000 held-out etas, inside and outside th
 throughput    100,000 etas in one call, beside HMC and quadrature
 """
 
-import argparse
 import itertools
 import sys
 import time
@@ -33,8 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import training
 
 from tests.benchmarks.jobs import JOBS, SEED_JOBS
+from tests.benchmarks.results import Table, main
 
-TRAIN, HELD_OUT = 4096, 512
+HELD_OUT = 512
 NETWORKS = {
     "direct MLP": nd.MLPMomentNetwork,
     "direct GLU": nd.networks.GLUMomentNetwork,
@@ -44,7 +45,7 @@ NETWORKS = {
 }
 
 
-def labels(job, seed, n=TRAIN, ranges=None, **config):
+def labels(job, seed, n, ranges=None, **config):
     """Labels of n random etas."""
     etas = job.family.sample_eta(jax.random.key(1000 + seed), n, ranges or job.ranges)
     return nd.estimate_moments(
@@ -87,15 +88,16 @@ def sizes_of(z):
     return float(np.sqrt(np.mean(z**2))), float(np.median(z)), float(z.max())
 
 
-def print_medians(title, rows, bound=""):
-    """Prints medians over seeds of (rms, median, max, seconds)."""
+def new_errors(title):
+    columns = ["network", "RMS error [z units]", "by seed", "median", "largest", "training [s]"]
+    return Table(title, columns, "Medians over seeds.")
+
+
+def add_medians(table, title, rows):
+    """Adds medians over seeds of (rms, median, max, seconds)."""
     rms, median, largest, seconds = np.median(np.array(rows), 0)
     each = " ".join(f"{row[0]:.4f}" for row in rows)
-    print(
-        f"  {title:34s} z rms {rms:.5f} ({each}), median {median:.5f}, largest {largest:.4f}; "
-        f"{seconds:.0f} s {bound}",
-        flush=True,
-    )
+    table.add(title, rms, each, median, largest, seconds)
 
 
 def accuracy(options):
@@ -103,25 +105,25 @@ def accuracy(options):
     names = ("normal3", "laplace1", "gamma_shape", "dirichlet", "lattice10")
     for name in chosen(names, options):
         job = JOBS[name]
-        print(f"{name}: {job.family!r}, {TRAIN} corrected labels")
+        table = new_errors(f"{options.labels:,} labels of {job.family!r}")
         titles = ("direct MLP", "log-partition", "convex")
         rows = {title: [] for title in titles}
         for seed in range(options.seeds):
-            data, truth = labels(job, seed), held_out(job, seed, 256)
+            data, truth = labels(job, seed, options.labels), held_out(job, seed, 256)
             for title in titles:
                 network, seconds = learned(NETWORKS[title], job, data, seed, options)
                 rows[title].append((*sizes_of(z_of(network, truth)), seconds))
         for title, row in rows.items():
-            print_medians(title, row)
+            add_medians(table, title, row)
 
 
 def quartic(options):
     """Plain labels: direct <= 0.015 rms, log-partition <= 0.004 / 0.0015; corrected: 0.001."""
     job = JOBS["quartic"]
-    for title, corrected in (("plain", False), ("corrected", True)):
+    for title, corrected in (("plain-average", False), ("control-variate", True)):
         rows = {name: [] for name in ("labels", *NETWORKS)}
         for seed in range(options.seeds):
-            data = labels(job, seed, control_variates=corrected)
+            data = labels(job, seed, options.labels, control_variates=corrected)
             good = data.only_ok()
             mean, covariance = job.exact(np.asarray(good.eta, np.float64))
             sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
@@ -130,17 +132,23 @@ def quartic(options):
             for name, make in NETWORKS.items():
                 network, seconds = learned(make, job, data, seed, options)
                 rows[name].append((*sizes_of(z_of(network, truth)), seconds))
-        print(f"quartic: {TRAIN} {title} labels")
+        table = new_errors(f"{options.labels:,} {title} labels of quartics")
         for name, row in rows.items():
-            print_medians(name, row)
+            add_medians(table, name, row)
 
 
 def seed_jobs(options):
     """At least 100 times less squared error than the seed's network, and nothing invalid."""
+    table = Table(
+        f"{min(options.labels, 2000):,} labels of normal distributions, beside the seed's network",
+        ["family", "network", "squared error", "invalid [%]", "RMS error [z units]", "median",
+         "largest", "training [s]"],
+        "Invalid: no positive variance, or no positive-definite covariance.",
+    )  # fmt: skip
     for name, (job, ranges, theirs, invalid) in SEED_JOBS.items():
         rows, errors, wrong = [], [], []
         for seed in range(options.seeds):
-            data = labels(job, seed, 2000)
+            data = labels(job, seed, min(options.labels, 2000))
             network, seconds = learned(nd.LogPartitionNetwork, job, data, seed, options)
             etas, mean, sd = held_out(job, seed, 10_000, ranges)
             found = np.asarray(jax.jit(jax.vmap(network))(etas), np.float64)
@@ -148,13 +156,8 @@ def seed_jobs(options):
             errors.append(np.mean((found - mean) ** 2))
             wrong.append(np.mean(~positive_variances(job.family, found)))
         error, bad = np.median(errors), np.median(wrong)
-        print(f"{name}: {job.family!r}, 2,000 labels, 10,000 fresh etas")
-        print_medians("log-partition", rows)
-        print(
-            f"  mean squared error {error:.3g} (theirs {theirs}: {theirs / error:.0f} times less); "
-            f"invalid {bad:.2%} (theirs {invalid:.1%})",
-            flush=True,
-        )
+        table.add(name, "log-partition", error, 100 * bad, *np.median(np.array(rows), 0))
+        table.add(name, "the seed's", theirs, 100 * invalid, None, None, None, None)
 
 
 def positive_variances(family, mean):
@@ -173,9 +176,14 @@ def convexity(options):
         "dirichlet": {"alpha": (-18.0, -0.5), "log_beta": (-12.0, -0.3)},
         "normal3": {"x": (-3.0, 3.0), "xxT": (-6.0, -0.1, "log")},
     }
+    table = Table(
+        f"Convex networks, 10,000 etas, {options.draws} weight samples",
+        ["family", "smallest / largest eigenvalue of the Jacobian"],
+        "Bound: at least -1e-5.",
+    )
     for name in chosen(wide, options):
         job, ranges = JOBS[name], wide[name]
-        data = labels(job, 0)
+        data = labels(job, 0, options.labels)
         network, _ = learned(nd.ConvexLogPartitionNetwork, job, data, 0, options, steps=6000)
         etas = job.family.sample_eta(jax.random.key(6000), 10_000, ranges)
 
@@ -185,9 +193,9 @@ def convexity(options):
             values = jnp.linalg.eigvalsh(jax.vmap(jax.jacfwd(drawn))(etas))
             return jnp.min(values[:, 0] / values[:, -1])
 
-        keys = jax.random.split(jax.random.key(6001), 100)
+        keys = jax.random.split(jax.random.key(6001), options.draws)
         worst = min(float(extremes(network, etas, key)) for key in keys)
-        print(f"  {name:12s} smallest / largest eigenvalue {worst:.1e} (bound -1e-5)", flush=True)
+        table.add(name, worst)
 
 
 def distribution(options):
@@ -199,9 +207,15 @@ def distribution(options):
         )
     )
     wider = {"x": (-2.1, 2.1), "x2": (-2.1, 2.1), "x4": (-2.1, -0.095, "log")}
-    sources = {"labels of these ranges": job.ranges, "labels 5 % beyond": wider}
+    sources = {"ranges of the fresh etas": job.ranges, "5% wider ranges": wider}
+    table = Table(
+        "Quartics at 1,000 fresh etas",
+        ["labels from", "seed", "KL within 2% or 0.001 nats [%]", "median error of KL [nats]",
+         "entropy within 0.01 nats [%]", "largest error of the entropy [nats]",
+         "inverse within 0.001 [%]"],
+    )  # fmt: skip
     for source, seed in itertools.product(sources, range(options.seeds)):
-        data = labels(job, seed, ranges=sources[source])
+        data = labels(job, seed, options.labels, ranges=sources[source])
         loss = training.map_loss_of_entropy
         network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options, loss=loss)
         q = nd.AmortizedFamily(job.family, network)
@@ -216,13 +230,10 @@ def distribution(options):
         back = jax.jit(jax.vmap(lambda mu, q=q: q.natural_parameters(mu, throw=False)))
         found = back(jax.jit(jax.vmap(q.mean))(etas))
         difference = np.linalg.norm(found - etas, axis=1) / np.linalg.norm(etas, axis=1)
-        print(
-            f"  {source}, seed {seed}: KL within max(2 %, 1e-3 nats) "
-            f"{np.mean(kl_error <= np.maximum(0.02 * kl, 1e-3)):.1%}, median error "
-            f"{np.median(kl_error):.1e} nats; entropy within 0.01 nats "
-            f"{np.mean(entropy_error <= 0.01):.1%}, at most {entropy_error.max():.1e} off; "
-            f"inverse within 1e-3: {np.mean(difference < 1e-3):.1%}",
-            flush=True,
+        table.add(
+            *(source, seed, 100 * np.mean(kl_error <= np.maximum(0.02 * kl, 1e-3))),
+            *(np.median(kl_error), 100 * np.mean(entropy_error <= 0.01), entropy_error.max()),
+            100 * np.mean(difference < 1e-3),
         )
 
 
@@ -231,41 +242,54 @@ def coverage(options):
     job = JOBS["quartic"]
     near = {"x": (-2.2, 2.2), "x2": (-2.2, 2.2), "x4": (-2.2, -0.09, "log")}
     far = {"x": (3.0, 4.0), "x2": (3.0, 4.0), "x4": (-2.0, -1.0)}
+    table = Table(
+        "Predictive intervals of quartics at 2,000 fresh etas",
+        ["seed", "etas", "in the 50% interval [%]", "in the 90% interval [%]",
+         "rank correlation by moment", "by eta", "median predictive sd [z units]",
+         "median error [z units]"],
+        "Correlations of the predictive standard deviation with the error.",
+    )  # fmt: skip
     for seed in range(options.seeds):
-        data = labels(job, seed)
-        unseen = labels(job, 100 + seed, 256, draws=2000)
+        data = labels(job, seed, options.labels)
+        unseen = labels(job, 100 + seed, min(256, options.labels // 2), draws=2000)
         network, _ = learned(nd.LogPartitionNetwork, job, data, seed, options)
-        network, _ = training.fit_widths(network, data, unseen, jax.random.key(7000 + seed))
-        for where, ranges in (("in the box", job.ranges), ("near it", near), ("far out", far)):
+        network, _ = training.fit_widths(
+            network, data, unseen, jax.random.key(7000 + seed), steps=round(1500 * options.steps)
+        )
+        for where, ranges in (("in the box", job.ranges), ("near", near), ("far", far)):
             etas, mean, sd = held_out(job, seed, 2000, ranges)
             found = training.predict(network, etas, mean, jax.random.key(8000 + seed))
             error, spread = np.abs(found["predicted"] - mean) / sd, found["uncertainty"] / sd
             half, most = found["coverage"]
             single = spearmanr(spread.ravel(), error.ravel())[0]
             whole = spearmanr(np.mean(spread**2, 1), np.mean(error**2, 1))[0]
-            print(
-                f"  seed {seed}, {where:10s}: 50 % {half:.3f}, 90 % {most:.3f}; rank correlation "
-                f"{single:.2f} by moment, {whole:.2f} by eta; medians of predictive sd "
-                f"{np.median(spread):.4f} and error {np.median(error):.4f}",
-                flush=True,
+            table.add(
+                *(seed, where, 100 * half, 100 * most, single, whole),
+                *(np.median(spread), np.median(error)),
             )
 
 
 def throughput(options):
     """100,000 etas in one call, and HMC on 256, scaled to 100,000 and to the network's accuracy."""
-    n = 100_000
-    sizes = {"quartic": TRAIN, "lattice10": TRAIN // 4, "lattice50": TRAIN}
+    n, few = options.etas, min(256, options.etas)
+    sizes = {"quartic": 1, "lattice10": 4, "lattice50": 1}
+    table = Table(
+        f"Moments of {n:,} etas in one call",
+        ["family", "method", "s", "etas per s", "RMS error [z units]", "times as long",
+         "times as long at the network's error"],
+        f"HMC labels {few} etas. Its other figures are extrapolated.",
+    )  # fmt: skip
     for name in chosen(sizes, options):
         job = JOBS[name]
-        data = labels(job, 0, sizes[name])
+        data = labels(job, 0, options.labels // sizes[name])
         network, _ = learned(nd.LogPartitionNetwork, job, data, 0, options)
-        truth = held_out(job, 0, 256)
+        truth = held_out(job, 0, few)
         accuracy = float(np.sqrt(np.mean(z_of(network, truth) ** 2)))
         etas = job.family.sample_eta(jax.random.key(9000), n, job.ranges)
         run = jax.jit(jax.vmap(network))
         ours, _ = timed(lambda run=run, etas=etas: run(etas))
-        print(f"  {name}: {1e3 * ours:.0f} ms, {n / ours:.3g} etas a second, z rms {accuracy:.4f}")
-        for title, corrected in (("plain-average", False), ("control-variate", True)):
+        table.add(name, "network", ours, n / ours, accuracy, 1, 1)
+        for title, corrected in (("HMC, plain average", False), ("HMC", True)):
             config = nd.HMCConfig(control_variates=corrected)
 
             def sample(job=job, etas=truth[0], config=config):
@@ -274,12 +298,11 @@ def throughput(options):
             seconds, found = timed(sample)
             error = np.sqrt(np.mean(((found.mean - truth[1]) / truth[2])[found.ok] ** 2))
             # The error of an average falls with the root of its draws.
-            slower = seconds / 256 * n / ours
-            print(
-                f"    {title} HMC: {1e3 * seconds / 256:.2f} ms an eta, z rms {error:.4f}; "
-                f"{slower:,.0f} times slower as it is, "
-                f"{slower * (error / accuracy) ** 2:,.0f} at the network's accuracy (extrapolated)",
-                flush=True,
+            total = seconds / few * n
+            slower = total / ours
+            table.add(
+                *(name, title, total, n / total, error, slower),
+                slower * (error / accuracy) ** 2,
             )
         if name == "quartic":
             quadrature = jax.jit(
@@ -288,7 +311,7 @@ def throughput(options):
                 )
             )
             seconds, _ = timed(lambda run=quadrature, etas=etas: run(etas))
-            print(f"    quadrature: {seconds:.2f} s, {seconds / ours:.1f} times slower", flush=True)
+            table.add(name, "quadrature", seconds, n / seconds, 0, seconds / ours, None)
 
 
 def timed(run, repeats=5, enough=30.0):
@@ -307,20 +330,18 @@ SECTIONS = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
-    parser.add_argument(
-        "--jobs", nargs="+", choices=[*JOBS], help="of accuracy, convexity, throughput"
-    )
+def arguments(parser):
+    parser.add_argument("--jobs", nargs="+", help="of accuracy, convexity, throughput")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
-    options = parser.parse_args()
-    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {options.seeds} seeds")
-    for name in options.sections or SECTIONS:
-        print(f"\n== {name}: {SECTIONS[name].__doc__}", flush=True)
-        SECTIONS[name](options)
+    parser.add_argument("--labels", type=int, default=4096)
+    parser.add_argument("--etas", type=int, default=100_000, help="of throughput")
+    parser.add_argument("--draws", type=int, default=100, help="weight samples of convexity")
+
+
+QUICK = {"seeds": 1, "steps": 0.02, "labels": 128, "etas": 4096, "draws": 3,
+         "jobs": ["quartic", "gamma_shape"]}  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, SECTIONS, arguments, QUICK)

@@ -1,12 +1,12 @@
-"""Posterior heads beside exact posteriors, and beside sbi where there is one.
+"""Posterior heads beside exact posteriors and sbi.
 
     python tests/benchmarks/bench_posterior.py [tutorial] [speed] [tasks] [calibration]
-        [--tasks NAME ...] [--seeds 3] [--steps 1.0] [--sbi-python PYTHON]
+        [--tasks NAME ...] [--seeds 3] [--steps 1.0] [--sbi-python PYTHON] [--quick]
 
 The simulator is that of `examples/npe_from_scratch.py`, and training that of `examples/npe.py`.
 `--sbi-python` is the interpreter of an environment with sbi, which then runs on the same
-simulations; without, its part is left out. Seconds of training count tracing and compilation, each
-in a process of its own.
+simulations. Otherwise its rows are not measured. Seconds of training include tracing and
+compilation.
 
 tutorial  1,000 simulations, 20,000 held-out pairs: excess NLL over the exact posterior, seconds
 speed     densities and draws after compilation, for one and for many observations
@@ -14,7 +14,6 @@ tasks     four standard tasks at 1,000 and 10,000 simulations: C2ST against exac
 calibration  the same heads: ranks, expected coverage and TARP on fresh simulations
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -34,9 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import npe
 import npe_from_scratch as tutorial_example
 
+from tests.benchmarks.results import Table, main
 from tests.benchmarks.task_posteriors import PUBLISHED, calibration, tasks
 
-SIMULATIONS, HELD_OUT = 1000, 20_000
+SIMULATIONS = 1000
 SUPPORT = tutorial_example.SUPPORT
 HEADS = {
     "Gaussian": lambda data, key, q: nd.GaussianPosterior(data, support=SUPPORT, key=key),
@@ -108,12 +108,18 @@ def fit_alone(name, seed, steps):
 
 def tutorial(options):
     """Excess <= 0.06 nats for the best of mixture, flow and exponential family."""
-    q = tutorial_example.learn_family(1024, options.steps, jax.random.key(7))
+    q = tutorial_example.learn_family(options.labels, options.steps, jax.random.key(7))
+    table = Table(
+        f"{SIMULATIONS:,} simulations, {options.held_out:,} held-out pairs",
+        ["seed", "estimator", "-log q less that of the exact posterior [nats]",
+         "first member alone [nats]", "training [s]", "least mass", "largest mass"],
+        "Ensembles of six members. Mass: the integral of q in the prior's support.",
+    )  # fmt: skip
     rows = {name: [] for name in HEADS}
     theirs = {"nsf": [], "maf": []}
     for seed in range(options.seeds):
         data = simulations(seed, SIMULATIONS)
-        held = npe.batch_of(simulations(1000 + seed, HELD_OUT))
+        held = npe.batch_of(simulations(1000 + seed, options.held_out))
         exact = -float(jnp.mean(tutorial_example.exact_log_prob(*held)))
         for name, row in rows.items():
             posterior, seconds = fit(name, data, seed, options.steps, q)
@@ -123,24 +129,26 @@ def tutorial(options):
             one = jax.tree.map(lambda leaf: leaf[:1] if eqx.is_array(leaf) else leaf, posterior)
             single = float(npe.mean_nll(one, held)) - exact
             row.append((excess, single, seconds, total.min(), total.max()))
-            print(
-                f"  seed {seed}, exact {exact:.3f}: {name:20s} excess {excess:.4f} (first member "
-                f"alone {single:.4f}), {seconds:.1f} s, mass in [{total.min():.4f}, "
-                f"{total.max():.4f}]",
-                flush=True,
-            )
+            table.add(seed, name, *row[-1])
         for name, row in theirs.items():
             if found := sbi(options, name, data, held, seed):
-                row.append((found["nll"] - exact, found["training"]))
-                print(f"  seed {seed}: sbi {name}: excess {row[-1][0]:.4f}; {found}", flush=True)
-    for name, row in rows.items():
-        print(f"  {name}: median excess {np.median([r[0] for r in row]):.4f}")
-    for name, row in theirs.items():
-        if row:
-            excess, seconds = np.median(np.array(row), 0)
-            print(f"  sbi {name}: median excess {excess:.4f}, training {seconds:.1f} s")
+                row.append((found["nll"] - exact, found["training"], found["draws per second"],
+                            found["seconds of 100 log_prob"]))  # fmt: skip
+                table.add(seed, f"sbi {name}", row[-1][0], None, row[-1][1], None, None)
     alone = [fit_alone("mixture", seed, options.steps) for seed in range(options.seeds)]
-    print(f"  mixture, fresh processes: training {', '.join(f'{s:.1f}' for s in alone)} s")
+    medians = Table(
+        f"Medians of {options.seeds} seeds",
+        ["estimator", "excess of -log q [nats]", "training [s]", "training alone [s]",
+         "draws per s", "100 log-densities [s]"],
+        "Training alone: in a fresh process, with compilation.",
+    )  # fmt: skip
+    for name, row in rows.items():
+        excess, _, seconds, _, _ = np.median(np.array(row), 0)
+        fresh = np.median(alone) if name == "mixture" else None
+        medians.add(name, excess, seconds, fresh, None, None)
+    for name, row in theirs.items():
+        excess, seconds, rate, slow = np.median(np.array(row), 0) if row else [None] * 4
+        medians.add(f"sbi {name}", excess, seconds, None, rate, slow)
 
 
 def sbi(options, estimator, data, held, seed):
@@ -165,7 +173,12 @@ def speed(options):
     """1,000 observations x 1,000 draws < 1 s for Gaussian and mixture; 100 log_prob, 1e5 draws."""
     data = simulations(0, SIMULATIONS)
     theta, x = jnp.asarray(data.theta), jnp.asarray(data.x)
-    q = tutorial_example.learn_family(256, 0.1 * options.steps, jax.random.key(7))
+    q = tutorial_example.learn_family(options.labels // 4, 0.1 * options.steps, jax.random.key(7))
+    table = Table(
+        "After compilation",
+        ["head", "100 log-densities [ms]", "draws per s, 100 per observation",
+         "1,000 draws for 1,000 observations [s]"],
+    )  # fmt: skip
     for name, make in HEADS.items():
         head = make(data, jax.random.key(0), q)
         heads = {"": head}
@@ -180,11 +193,7 @@ def speed(options):
                 timed(draws, posterior, keys, x, 100),
                 timed(draws, posterior, keys, x, 1000),
             )
-            print(
-                f"  {name + title:38s} 100 log_prob {1e3 * times[0]:.2f} ms; 1,000 x 100 draws "
-                f"{1e5 / times[1]:.3g} / s; 1,000 x 1,000 draws {times[2]:.3f} s",
-                flush=True,
-            )
+            table.add(name + title, 1e3 * times[0], 100 * len(x) / times[1], times[2])
 
 
 @eqx.filter_jit
@@ -211,21 +220,20 @@ def timed(run, *arguments, repeats=5):
 SECTIONS = {part.__name__: part for part in (tutorial, speed, tasks, calibration)}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
+def arguments(parser):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
+    parser.add_argument("--labels", type=int, default=1024, help="of the exponential family")
+    parser.add_argument("--held-out", type=int, default=20_000, help="pairs")
     parser.add_argument("--tasks", nargs="+", choices=[*PUBLISHED], help="of tasks and calibration")
+    parser.add_argument("--draws", type=int, default=10_000, help="for C2ST")
+    parser.add_argument("--checked", type=int, default=2000, help="simulations of calibration")
     parser.add_argument("--sbi-python", help="interpreter of an environment with sbi")
-    options = parser.parse_args()
-    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {options.seeds} seeds")
-    if options.sbi_python is None:
-        print("sbi is left out: no --sbi-python")
-    for name in options.sections or SECTIONS:
-        print(f"\n== {name}: {SECTIONS[name].__doc__}", flush=True)
-        SECTIONS[name](options)
+
+
+QUICK = {"seeds": 1, "steps": 0.05, "labels": 256, "held_out": 2000, "tasks": ["gaussian_linear"],
+         "draws": 1000, "checked": 100}  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, SECTIONS, arguments, QUICK)

@@ -1,14 +1,14 @@
-"""What generating moments to disk costs: time an eta, memory and bytes, as rows of docs/scale.md.
+"""Time, memory and disk space of moment data that is generated to disk.
 
     python tests/benchmarks/bench_scale.py [quartic] [lattice10] ... [--etas 1000 10000 100000]
-        [--workers 0] [--repeats 1]
+        [--workers 0] [--repeats 1] [--quick]
 
 Each row is a fresh process, whose peak of resident memory is its own. It first makes a small store,
 which compiles; what that took beyond sampling is reported apart. `--workers 2` makes chunks in two
 processes, each of which has compiled before the clock starts.
 """
 
-import argparse
+import itertools
 import multiprocessing
 import resource
 import sys
@@ -24,6 +24,7 @@ import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.jobs import JOBS
+from tests.benchmarks.results import Table, main
 
 CHUNK_TILES = 4
 SPAWN = multiprocessing.get_context("spawn")
@@ -75,35 +76,37 @@ def in_fresh_process(name: str, n: int, workers: int) -> dict[str, float]:
         return pool.submit(measure, name, n, workers).result()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], default=[])
-    parser.add_argument("--etas", type=int, nargs="+", default=[1000, 10000, 100000])
-    parser.add_argument("--workers", type=int, nargs="+", default=[0])
-    parser.add_argument("--repeats", type=int, default=1)
-    options = parser.parse_args()
+def scale(options) -> None:
     config = nd.HMCConfig()
-    print(
-        "| family | x_dim | eta_dim | etas | workers | chains x draws | tile | compilation [s] | ",
-        end="",
-    )
-    print("ms an eta | etas per second | memory [GiB] | store [bytes per eta] | ok |")
-    print("| --- " * 13 + "|")
-    for name in options.jobs or ["quartic"]:
+    table = Table(
+        f"Moment data on disk, {config.chains} x {config.draws} draws, tiles of {config.tile}",
+        ["family", "x_dim", "eta_dim", "etas", "workers", "compilation [s]", "ms per eta",
+         "etas per second", "memory [GiB]", "bytes per eta", "valid [%]"],
+    )  # fmt: skip
+    runs_of = itertools.product(options.jobs[:1], options.etas, options.workers)
+    others = itertools.product(options.jobs[1:], [options.few], [0])
+    for name, n, workers in itertools.chain(runs_of, others):
         family = JOBS[name].family
-        for n in options.etas:
-            for workers in options.workers:
-                runs = [in_fresh_process(name, n, workers) for _ in range(options.repeats)]
-                cost = {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
-                print(
-                    f"| {type(family).__name__} | {int(np.prod(family.support.shape))} "
-                    f"| {family.eta_dim} | {n} | {workers} | {config.chains} x {config.draws} "
-                    f"| {config.tile} | {cost['compilation']:.0f} | {cost['milliseconds']:.2f} "
-                    f"| {1e3 / cost['milliseconds']:.0f} | {cost['memory']:.2f} "
-                    f"| {cost['bytes']:.0f} | {cost['ok']:.2%} |",
-                    flush=True,
-                )
+        runs = [in_fresh_process(name, n, workers) for _ in range(options.repeats)]
+        cost = {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+        table.add(
+            *(type(family).__name__, int(np.prod(family.support.shape)), family.eta_dim, n),
+            *(workers, cost["compilation"], cost["milliseconds"], 1e3 / cost["milliseconds"]),
+            *(cost["memory"], cost["bytes"], 100 * cost["ok"]),
+        )
+
+
+def arguments(parser) -> None:
+    jobs = ["quartic", "gamma_shape", "dirichlet", "lattice10", "lattice50"]
+    parser.add_argument("jobs", nargs="*", default=jobs, help=f"of {', '.join(JOBS)}")
+    parser.add_argument("--few", type=int, default=512, help="etas of all jobs but the first")
+    parser.add_argument(
+        "--etas", type=int, nargs="+", default=[1000, 10000, 100000], help="of the first"
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--repeats", type=int, default=1)
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"jobs": ["quartic"], "etas": [1000]}
+    main(__doc__, {"scale": scale}, arguments, quick)

@@ -1,13 +1,12 @@
 """Posteriors of masked observations and of discrete parameters, against exact posteriors.
 
-    python tests/benchmarks/bench_structured.py
+    python tests/benchmarks/bench_structured.py [--quick]
 
 Posterior heads of sets of 1 to 50 trials, of vectors and series with missing entries, of digits and
 of models with a parameter each; the effect of padding; beside them a head that sees zeros for what
 is missing, and no mask.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -19,12 +18,13 @@ import numpy as np
 import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks.results import Table, main
 from tests.posterior import structured as models
 
 
-def main():
-    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
+def structured(options):
     heads = {}
+    training = Table("Training", ["model", "steps", "processor time [s]", "wall time [s]"])
     for model, steps, batch in (
         (models.Trials(), 12_000, 256),
         (models.Sensors(), 12_000, 256),
@@ -32,38 +32,34 @@ def main():
         (models.Digits(), 24_000, 512),
         (models.Models(), 12_000, 256),
     ):
-        head = models.head_of(model, models.data_of(model))
+        head, steps = models.head_of(model, models.data_of(model)), round(steps * options.steps)
         clock = time.process_time(), time.time()
         head = jax.block_until_ready(models.fit(head, model, jax.random.key(2), steps, batch))
         title = type(model).__name__
-        seconds = time.process_time() - clock[0]
-        print(
-            f"  {title}: trained in {seconds:.0f} s of processor time, "
-            f"{time.time() - clock[1]:.0f} s of wall time"
-        )
+        training.add(title, steps, time.process_time() - clock[0], time.time() - clock[1])
         heads[title] = model, head
-    trials(*heads["Trials"])
+    trials(*heads["Trials"], options)
     padding(*heads["Trials"])
-    key, repeats = jax.random.key(3), 4000
+    key, repeats = jax.random.key(3), options.repeats
+    errors = Table("Errors of posteriors", ["model", "error", "mean", "95% below", "largest"])
     for title in ("Sensors", "Lines"):
         nats = models.errors_of_gaussians(*heads[title][::-1], key, repeats)
-        print(f"  {title}: KL from the exact posterior, nats: {summary(nats)}")
+        errors.add(title, "KL from the exact posterior [nats]", *summary(nats))
     model, head = heads["Digits"]
-    print(
-        f"  Digits: total variation {summary(models.errors_of_digits(head, model, key, repeats))}"
-    )
+    found = models.errors_of_digits(head, model, key, repeats)
+    errors.add("Digits", "total variation", *summary(found))
     model, head = heads["Models"]
-    names = "total variation of k", "means of phi given k, sd", "log sd of phi given k"
+    names = "total variation of k", "means of phi given k [sd]", "log sd of phi given k"
     for name, found in zip(names, models.errors_of_models(head, model, key, repeats), strict=True):
-        print(f"  Models: {name}: {summary(found)}")
+        errors.add("Models", name, *summary(found))
 
 
 def summary(errors):
     errors = np.asarray(errors)
-    return f"mean {errors.mean():.4f}, 95% {np.quantile(errors, 0.95):.4f}, max {errors.max():.4f}"
+    return errors.mean(), np.quantile(errors, 0.95), errors.max()
 
 
-def trials(model, head):
+def trials(model, head, options):
     """Errors at every size, and those of a head to which padding is data: zeros, without a mask."""
     data = models.data_of(model)
     values = type(data)(data.theta, data.x[..., 0])
@@ -71,20 +67,25 @@ def trials(model, head):
     plain = nd.GaussianPosterior(
         values, embedding=embedding, width=32, depth=2, key=jax.random.key(1)
     )
-    plain = models.fit(plain, Unmasked(model), jax.random.key(2), 12_000)
-    for title, one, source in (("masked", head, model), ("zeros", plain, Unmasked(model))):
-        sizes, repeats = jnp.arange(1, model.rows + 1), 1000
+    plain = models.fit(plain, Unmasked(model), jax.random.key(2), round(12_000 * options.steps))
+    shown = [n for n in (1, 2, 5, 10, 20, 50) if n <= model.rows]
+    table = Table(
+        "Trials: RMS errors of the posterior mean by the number of trials, in exact sd",
+        ["padding", *(f"{n}" for n in shown), "worst number", "its error", "99% of sets below",
+         "largest", "largest RMS of log(sd / exact sd)", "at number"],
+    )  # fmt: skip
+    for title, one, source in (
+        ("masked", head, model),
+        ("zeros without a mask", plain, Unmasked(model)),
+    ):
+        sizes, repeats = jnp.arange(1, model.rows + 1), options.repeats // 4
         found = [models.errors_of_trials(one, source, jax.random.key(9), n, repeats) for n in sizes]
         means, logs = (np.array([pair[i] for pair in found]) for i in (0, 1))
         of_means, of_logs = (np.sqrt(np.mean(part**2, 1)) for part in (means, logs))
-        print(
-            f"  Trials ({title}): errors of the mean, in exact sd: rms by size "
-            f"{' '.join(f'{n}: {of_means[n - 1]:.3f}' for n in (1, 2, 5, 10, 20, 50))}; worst size "
-            f"{of_means.argmax() + 1} with {of_means.max():.3f}; 99% of all sets below "
-            f"{np.quantile(np.abs(means), 0.99):.3f}, largest {np.abs(means).max():.3f}\n"
-            f"    log of the ratio of sds: rms at most {of_logs.max():.3f}, at size "
-            f"{of_logs.argmax() + 1}",
-            flush=True,
+        table.add(
+            *(title, *(of_means[n - 1] for n in shown), int(of_means.argmax()) + 1),
+            *(of_means.max(), np.quantile(np.abs(means), 0.99), np.abs(means).max()),
+            *(of_logs.max(), int(of_logs.argmax()) + 1),
         )
 
 
@@ -120,11 +121,17 @@ def padding(model, head):
     for rows in (1, 14, 150):
         more = jnp.full((200, rows, 1, 2), jnp.nan).at[..., 1].set(0)
         off.append(jnp.max(jnp.abs(log_prob(theta, jnp.concatenate([x, more], 1)) - given)))
-    print(
-        f"  padding: {changed} of 1,000 log-densities change a bit with its content; 1, 14 and 150 "
-        f"rows more change them by at most {float(max(off)):.1e} nats"
+    table = Table(
+        "Trials: changes of 1,000 log-densities by the padding",
+        ["changed by other content", "largest change by 1, 14 or 150 rows more [nats]"],
     )
+    table.add(changed, max(off))
+
+
+def arguments(parser):
+    parser.add_argument("--steps", type=float, default=1.0, help="scales the number of steps")
+    parser.add_argument("--repeats", type=int, default=4000, help="observations per error")
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, {"structured": structured}, arguments, {"steps": 0.03, "repeats": 200})

@@ -1,18 +1,20 @@
 """Costs of one call of each method of tractable families.
 
-    python tests/benchmarks/bench_tractable.py [closed] [quadrature] [network]
+    python tests/benchmarks/bench_tractable.py [closed] [quadrature] [network] [--quick]
 
-For each source and method, it prints the time of the first call and that of later ones, outside
+For each source and method, a table shows the time of the first call and that of later ones, outside
 `jax.jit`. The first call traces and compiles, without the persistent cache of compiled programs.
 Later calls are the median of 200. All are CPU times of this process, which is what a call costs on
 an idle core, except where XLA uses several threads. The network is `LogPartitionNetwork` with its
 default sizes on exact labels of Gaussians, without training.
 """
 
-import argparse
+import functools
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import nnef_dists as nd
 
-CALLS = 200
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks.results import Table, main
+
 ETA, OTHER = (0.5, -1.0), (0.3, -0.8)
 
 
@@ -44,7 +48,7 @@ def make_network() -> nd.distributions.AbstractTractableFamily:
 SOURCES = {"closed": make_closed, "quadrature": make_quadrature, "network": make_network}
 
 
-def measure(call: Callable[[], jax.Array]) -> tuple[float, float]:
+def measure(call: Callable[[], jax.Array], calls: int) -> tuple[float, float]:
     """Returns seconds of the first call, and the median of later ones."""
 
     def clock() -> float:
@@ -54,10 +58,13 @@ def measure(call: Callable[[], jax.Array]) -> tuple[float, float]:
 
     jax.clear_caches()
     first = clock()
-    return first, statistics.median(clock() for _ in range(CALLS))
+    return first, statistics.median(clock() for _ in range(calls))
 
 
-def bench(name: str) -> None:
+def bench(name: str, options) -> None:
+    # Also if an environment variable names a cache, and the import has used it.
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     q = SOURCES[name]()
     eta, other, x = jnp.array(ETA), jnp.array(OTHER), jnp.array(0.7)
     key, mu = jax.random.key(0), q.mean(eta)
@@ -76,22 +83,16 @@ def bench(name: str) -> None:
     }
     if isinstance(q, nd.AmortizedFamily):
         calls["predictive"] = lambda: q.predictive(eta, key)[0]
-    print(f"{name}: {q!r}")
+    table = Table(f"Calls of {q!r}", ["method", "first call [s]", "later calls [ms]"])
     for method, call in calls.items():
-        first, later = measure(call)
-        print(f"    {method:20} first {first:5.2f} s, later {1e3 * later:6.3f} ms")
+        first, later = measure(call, options.calls)
+        table.add(method, first, 1e3 * later)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sources", nargs="*", choices=[[], *SOURCES])
-    options = parser.parse_args()
-    # Also if an environment variable names a cache, and the import has used it.
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-    for name in options.sources or SOURCES:
-        bench(name)
+def arguments(parser):
+    parser.add_argument("--calls", type=int, default=200)
 
 
 if __name__ == "__main__":
-    main()
+    parts = {name: functools.partial(bench, name) for name in SOURCES}
+    main(__doc__, parts, arguments, {"calls": 20})

@@ -1,15 +1,14 @@
-"""`accuracy` and the errors of networks, inside and outside the box of the training etas.
+"""`accuracy` and the errors of networks, inside and outside the training box.
 
-    python tests/benchmarks/everywhere_accuracy.py [--jobs NAME ...] [--seeds 1] [--steps 0.25]
+    python tests/benchmarks/everywhere_accuracy.py [--jobs NAME ...] [--seeds 2] [--steps 0.25]
+        [--quick]
 
 An error is the largest over statistics, in z units. An eta with an infinite accuracy is refused. Of
 the others `accuracy` should cover 95 %, with a median of at most 5 times the error; of the etas in
 the box at most 5 % should be refused. Etas outside are those in the box times a random factor.
-The second row is a sceptic's: twice the spread of the network's own draws, nothing refused; the
-third is how many moments the network's intervals of 50 and 90 % cover where it is not refused.
+The second row is the peer: twice the standard deviation over weight samples, nothing refused.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -25,8 +24,10 @@ import training
 from nnef_dists.distributions import AmortizedFamily
 from tests.benchmarks.bench_networks import labels
 from tests.benchmarks.jobs import JOBS
+from tests.benchmarks.results import Table, main
 
-LABELS, CALIBRATION, FRESH = 1024, 256, 512
+FRESH = 512
+JOBS_SHOWN = ["quartic", "gamma_shape", "lattice10"]
 # Factors of the etas, beyond 1 all outside of the box.
 FACTORS = {
     "in the box": (1.0, 1.0),
@@ -38,8 +39,8 @@ FACTORS = {
 
 def trained(job, seed, options):
     """A network after both stages and the fit of its residual, validated."""
-    data = labels(job, seed, LABELS)
-    unseen = labels(job, 100 + seed, 2 * CALIBRATION, draws=2000).only_ok()
+    data = labels(job, seed, options.labels)
+    unseen = labels(job, 100 + seed, 2 * options.calibration, draws=2000).only_ok()
     network = nd.LogPartitionNetwork(job.family, data, key=jax.random.key(4000 + seed))
     steps = round(24000 * options.steps)
     network, _ = training.fit_means(network, data, jax.random.key(5000 + seed), steps=steps)
@@ -55,8 +56,8 @@ def trained(job, seed, options):
     return nd.validate(AmortizedFamily(job.family, network), unseen[1::2])
 
 
-def compare(q, job, seed):
-    """Prints coverage, size and refusals of each region."""
+def compare(q, name, job, seed, table):
+    """Adds coverage, size and refusals of each region."""
     evaluate = jax.jit(jax.vmap(lambda eta: (q.mean(eta), q.accuracy(eta))))
     spread = jax.jit(jax.vmap(lambda eta: q.predictive(eta, jax.random.key(1))[1]))
     for number, (where, (low, high)) in enumerate(FACTORS.items()):
@@ -71,40 +72,47 @@ def compare(q, job, seed):
         error = np.max(np.abs(mean - exact) / scale, 1)
         own = 2 * np.max(np.asarray(spread(etas)) / scale, 1)
         known = np.isfinite(limit)
-        print(f"  {where:15s}{describe(error, limit, known)}")
-        print(f"  {'twice the spread':>15s}{describe(error, own, np.ones_like(known))}")
+        half = most = None
         if known.any():
             key_draws = jax.random.key(8000 + seed)
             found = training.predict(q.network, etas[known], exact[known], key_draws)
-            half, most = found["coverage"]
-            print(f"  {'intervals':>15s}  50 %: {half:.1%}, 90 %: {most:.1%}", flush=True)
+            half, most = (100 * share for share in found["coverage"])
+        first = name, seed, where
+        table.add(*first, "accuracy", *describe(error, limit, known), half, most)
+        every = np.ones_like(known)
+        table.add(*first, "twice the spread", *describe(error, own, every), None, None)
 
 
 def describe(error, limit, known):
     if not known.any():
-        return f"  all of {len(known)} refused; largest error {error.max():.2g}"
+        return 100, None, None, None, None, error.max()
     covered = np.mean(error[known] <= limit[known])
     within = np.mean(error[known] <= 3 * limit[known])
     ratio = np.median(limit[known]) / np.median(error[known])
-    return (
-        f"  refused {np.mean(~known):6.1%}; of the others covered {covered:6.1%}, within 3 times "
-        f"{within:6.1%}; median accuracy {np.median(limit[known]):.2g}, {ratio:.1f} times the error"
-    )
+    median = np.median(limit[known])
+    return 100 * np.mean(~known), 100 * covered, 100 * within, median, ratio, error.max()
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--jobs", nargs="*", choices=list(JOBS), default=["quartic", "lattice10"])
-    options.add_argument("--seeds", type=int, default=1)
-    options.add_argument("--steps", type=float, default=0.25, help="of the examples' steps")
-    options = options.parse_args()
+def accuracy(options):
+    table = Table(
+        "Accuracy beside errors",
+        ["family", "seed", "etas", "bound", "refused [%]", "error below [%]",
+         "error below 3 times [%]", "median bound [z units]", "median bound / median error",
+         "largest error, with refused", "in 50% intervals [%]", "in 90% intervals [%]"],
+    )  # fmt: skip
     for name in options.jobs:
         for seed in range(options.seeds):
-            print(f"{name}, seed {seed}", flush=True)
-            q = trained(JOBS[name], seed, options)
-            print(f"  {q}", flush=True)
-            compare(q, JOBS[name], seed)
+            compare(trained(JOBS[name], seed, options), name, JOBS[name], seed, table)
+
+
+def arguments(parser):
+    parser.add_argument("--jobs", nargs="*", choices=list(JOBS), default=JOBS_SHOWN)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=float, default=0.25, help="of the examples' steps")
+    parser.add_argument("--labels", type=int, default=1024)
+    parser.add_argument("--calibration", type=int, default=256, help="and validation labels")
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"jobs": ["quartic"], "seeds": 1, "steps": 0.02, "labels": 128, "calibration": 64}
+    main(__doc__, {"accuracy": accuracy}, arguments, quick)

@@ -1,6 +1,6 @@
 """The log-partition from one observation to a million: quadrature in one dimension.
 
-    python tests/benchmarks/everywhere_line.py [NAME ...] [--batch 1024]
+    python tests/benchmarks/everywhere_line.py [NAME ...] [--batch 1024] [--quick]
 
 Etas are posteriors of n observations, from n = 1 to 10^6: a prior's eta plus n times mean
 statistics. For each family, in float32 and float64: the largest error of the mean in z units and of
@@ -15,7 +15,6 @@ Reference moments are integrals on 4,000 panels in float64, between the points w
 60 nats below its maximum, which zooming a dense grid finds, in NumPy.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -33,6 +32,7 @@ import nnef_dists as nd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from nnef_dists.sampling import transform
+from tests.benchmarks.results import Table, main
 from tests.truth import Truth, weighted_moments
 
 COUNTS = (1, 10, 100, 1e3, 1e4, 1e5, 1e6)
@@ -339,7 +339,7 @@ def timed(fn, etas):
     return result, np.median(seconds) / len(etas) * 1e6, compilation
 
 
-def run(name: str, batch: int) -> None:
+def run(name: str, batch: int, table: Table) -> None:
     case = CASES[name]
     family = Declared(name) if case.family is None else case.family
     prior = np.asarray(case.prior)
@@ -364,32 +364,34 @@ def run(name: str, batch: int) -> None:
         n = len(etas)
         z = np.max(np.abs(found[:n] - mean) / sd, 1)
         none = np.isnan(z)
-        beside = ""
+        beside = []
         for (other, _), other_micro, _ in rough:
             other_z = np.max(np.abs(other[:n] - mean) / sd)
-            beside += f"{other_z if np.isfinite(other_z) else np.inf:9.1e}{other_micro:7.1f}"
+            beside += [other_z if np.isfinite(other_z) else np.inf, other_micro]
         worst = etas[np.nanargmax(np.where(none, -1, z))]
-        print(
-            f"{name:29}{dtype.__name__:>8}{np.nanmax(z):9.1e}"
-            f"{np.nanmax(np.abs(log_partition[:n] - a) / size):9.1e}{none.sum():4d} of {n}"
-            f"{micro:8.1f}{compilation:7.1f}{beside}  "
-            f"{np.array2string(worst, precision=3)}",
-            flush=True,
+        table.add(
+            *(name, dtype.__name__, np.nanmax(z)),
+            *(np.nanmax(np.abs(log_partition[:n] - a) / size), f"{none.sum()} of {n}"),
+            *(micro, compilation, *beside, np.array2string(worst, precision=3)),
         )
 
 
-def main():
-    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    options.add_argument("names", nargs="*", default=list(CASES))
-    options.add_argument("--batch", type=int, default=1024)
-    args = options.parse_args()
-    print(
-        f"{'family':29}{'dtype':>8}{'z max':>9}{'A max':>9}{'none':>10}{'us':>8}{'s':>7}"
-        f"{'301: z':>9}{'us':>7}{'Laplace':>9}{'us':>7}  worst eta"
-    )
-    for name in args.names:
-        run(name, args.batch)
+def line_of_families(options):
+    table = Table(
+        "Quadrature in one dimension, a fixed grid and the Laplace approximation",
+        ["family", "dtype", "largest error [z units]", "largest error of A / max(1, |eta . T|)",
+         "no result", "us per eta", "compilation [s]", "301 points: largest error", "us per eta",
+         "Laplace: largest error", "us per eta", "worst eta"],
+    )  # fmt: skip
+    for name in options.names:
+        run(name, options.batch, table)
+
+
+def arguments(parser):
+    parser.add_argument("names", nargs="*", default=list(CASES))
+    parser.add_argument("--batch", type=int, default=1024)
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"batch": 64, "names": ["Polynomial1D", "Gamma", "wells"]}
+    main(__doc__, {"line": line_of_families}, arguments, quick)

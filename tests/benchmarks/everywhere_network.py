@@ -1,6 +1,6 @@
-"""Networks on a computed base: in the box of the training etas, and for a million observations.
+"""Networks on a computed base, in the training box and for up to 10^6 observations.
 
-    python tests/benchmarks/everywhere_network.py [NAME ...] [--seeds 0 1 2] [--rate 1e-3]
+    python tests/benchmarks/everywhere_network.py [NAME ...] [--seeds 0 1 2] [--rate 1e-3] [--quick]
 
 dirichlet3, dirichlet5   conjugate priors of Dirichlet parameters
 counts                   log-rates at three places, smooth along them
@@ -16,7 +16,6 @@ base alone, itself before training, and one without a base. The reference is imp
 processor time, compilation included.
 """
 
-import argparse
 import functools
 import sys
 import time
@@ -41,11 +40,12 @@ from nnef_dists.families import unconstrained_logdensity
 from nnef_dists.networks import LaplaceBase
 from nnef_dists.networks._mode import find_mode
 from tests.benchmarks.jobs import JOBS
+from tests.benchmarks.results import Table, main
 from tests.networks.data import labeled
 from tests.networks.test_base import CountField
 from tests.networks.test_steep_families import PositivePowers
 
-LABELS, FRESH, BY_COUNT = 1024, 32, 4
+FRESH, BY_COUNT = 32, 4
 COUNTS = (10, 100, 1e3, 1e4, 1e5, 1e6)
 BLOCKS, LOG_POINTS, TAIL = 8, 16, 2.0
 SHAPE = {"log": (-3.0, 3.0)}
@@ -220,8 +220,8 @@ def in_float64(network):
     return jax.tree.map(widen, network)
 
 
-def print_errors(title, network, etas, truths, groups):
-    """Prints rms errors of moments, and of A and the log-evidence in float64, by group."""
+def add_errors(table, title, network, etas, truths, groups):
+    """Adds rms errors of moments, and of A and the log-evidence in float64, by group."""
     both = jax.jit(lambda net, etas: jax.vmap(jax.value_and_grad(net.potential))(etas))
     _, mean = both(network, jnp.asarray(etas))
     z = (np.asarray(mean, np.float64) - [t.mean for t in truths]) / [t.sd for t in truths]
@@ -230,26 +230,25 @@ def print_errors(title, network, etas, truths, groups):
             wide = in_float64(network), jnp.asarray(etas, float)
             level = np.asarray(both(*wide)[0]) - [t.log_partition for t in truths]
     for name, rows in groups.items():
-        line = f"z {np.sqrt(np.mean(z[rows] ** 2)):.1e} (largest {np.abs(z[rows]).max():.1e})"
+        of_level = of_evidence = None
         if network.is_absolute:
-            line += f", A {np.sqrt(np.mean(level[rows] ** 2)):.1e} nats"
+            of_level = np.sqrt(np.mean(level[rows] ** 2))
             if name != "box":
                 # The prior of each posterior is an eta of the box.
                 evidence = level[rows] - level[: rows.stop - rows.start]
-                line += f", evidence {np.abs(evidence).max():.1e} nats at most"
-        print(f"    {title:22s} {name:10s} {line}", flush=True)
+                of_evidence = np.abs(evidence).max()
+        rms = np.sqrt(np.mean(z[rows] ** 2))
+        table.add(*title, name, rms, np.abs(z[rows]).max(), of_level, of_evidence)
 
 
 def fit(family, data, key, options, **base):
-    """A network before and after training."""
+    """A network before and after training, and seconds."""
     start = time.process_time()
     before = nd.LogPartitionNetwork(family, data, **base, key=key)
     after, _ = training.fit_means(
         before, data, key, loss=nd.sobolev_loss, steps=options.steps, learning_rate=options.rate
     )
-    name = "on its base" if before.base is not None else "without a base"
-    print(f"  {name}: {time.process_time() - start:.0f} s", flush=True)
-    return before, after
+    return before, after, time.process_time() - start
 
 
 def run(case, options):
@@ -263,20 +262,25 @@ def run(case, options):
         etas.append(posteriors(case, rng, fresh[:BY_COUNT], [n] * BY_COUNT))
     etas = np.concatenate(etas)
     truths = references(family, etas)
-    print(f"  standard errors of the reference: at most {max(t.error for t in truths):.1e}")
+    table = Table(
+        f"Networks of {options.labels:,} labels of {family!r}",
+        ["seed", "network", "etas", "RMS error [z units]", "largest", "RMS error of A [nats]",
+         "largest error of the log-evidence [nats]"],
+        f"Standard errors of the reference: at most {max(t.error for t in truths):.1e}.",
+    )  # fmt: skip
     for seed in options.seeds:
         rng = np.random.default_rng((1, seed))
-        priors = np.asarray(family.sample_eta(jax.random.key(seed), LABELS, case.ranges))
-        n = np.exp(rng.uniform(0, np.log(1e3), LABELS // 2))
+        priors = np.asarray(family.sample_eta(jax.random.key(seed), options.labels, case.ranges))
+        n = np.exp(rng.uniform(0, np.log(1e3), options.labels // 2))
         known = np.concatenate([priors[::2], posteriors(case, rng, priors[1::2], n)])
         data = nd.estimate_moments(family, jnp.asarray(known), jax.random.key(100 + seed))
-        print(f"  seed {seed}", flush=True)
-        before, after = fit(family, data, jax.random.key(200 + seed), options)
+        before, after, took = fit(family, data, jax.random.key(200 + seed), options)
         alone = BaseAlone(LaplaceBase(family))
         for title, network in (("base", alone), ("untrained", before), ("trained", after)):
-            print_errors(title, network, etas, truths, groups)
-        _, without = fit(family, data, jax.random.key(200 + seed), options, base=None)
-        print_errors("without a base", without, etas, truths, groups)
+            add_errors(table, (seed, title), network, etas, truths, groups)
+        _, without, also = fit(family, data, jax.random.key(200 + seed), options, base=None)
+        add_errors(table, (seed, "without a base"), without, etas, truths, groups)
+        table.note += f" Training took {took:.0f} s, without a base {also:.0f} s (seed {seed})."
 
 
 class BaseAlone(eqx.Module):
@@ -291,40 +295,46 @@ class BaseAlone(eqx.Module):
 
 def steep(options):
     """rms <= 0.005 after 2,000 steps, by README's recipe."""
-    for powers, ranges in STEEP.items():
+    table = Table(
+        f"Networks of {options.labels:,} exact labels of six families on the half-line",
+        ["family", "base", "network", "RMS error [z units]", "median", "largest", "s"],
+    )
+    for powers, ranges in list(STEEP.items())[: 1 if options.quick else None]:
         family = PositivePowers(powers)
         moments = jax.jit(
             functools.partial(jax.lax.map, functools.partial(nd.quadrature_moments, family))
         )
-        etas = family.sample_eta(jax.random.key(0), LABELS + 512, ranges)
+        etas = family.sample_eta(jax.random.key(0), options.labels + 512, ranges)
         found = moments(etas)
         data = labeled(family, etas, found.mean, found.covariance)
-        fresh = data[LABELS:].batch()
-        print(f"  {family!r}", flush=True)
+        fresh = data[options.labels :].batch()
         for base in ({}, {"base": None}):
-            networks = fit(family, data[:LABELS], jax.random.key(2), options, **base)
+            *networks, took = fit(
+                family, data[: options.labels], jax.random.key(2), options, **base
+            )
             for title, network in zip(("untrained", "trained"), networks, strict=True):
                 z = (jax.jit(jax.vmap(network))(fresh.eta) - fresh.mean) / fresh.sd
                 rms, most = jnp.sqrt(jnp.mean(z**2)), jnp.abs(z).max()
-                print(
-                    f"    {title:10s} z {rms:.4f}, median {jnp.median(jnp.abs(z)):.4f}, {most:.2f}"
-                )
+                name = "none" if base else "Laplace"
+                table.add(repr(family), name, title, rms, jnp.median(jnp.abs(z)), most, took)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[*CASES, "steep", []], default=[])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at the start")
-    options = parser.parse_args()
-    for name in options.names or [*CASES, "steep"]:
-        print(f"== {name}", flush=True)
+def networks(options):
+    for name in options.names:
         if name == "steep":
             steep(options)
         else:
             run(CASES[name], options)
 
 
+def arguments(parser):
+    parser.add_argument("names", nargs="*", default=[*CASES, "steep"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at the start")
+    parser.add_argument("--labels", type=int, default=1024)
+
+
 if __name__ == "__main__":
-    main()
+    quick = {"names": ["dirichlet3", "steep"], "seeds": [0], "steps": 50, "labels": 64}
+    main(__doc__, {"network": networks}, arguments, quick)

@@ -1,6 +1,6 @@
 """The log-partition from one observation to a million: quadrature in two dimensions.
 
-    python tests/benchmarks/everywhere_plane.py [NAME ...] [--batch 64]
+    python tests/benchmarks/everywhere_plane.py [NAME ...] [--batch 64] [--quick]
 
 Etas are posteriors of n observations, from n = 1 to 10^6 (for wells to 10^3, since the grid of the
 exact moments ends there): a prior's eta plus n times mean statistics. For each family: the largest
@@ -11,7 +11,6 @@ grid of 301 x 301 points over the box that holds the density at the least n, and
 approximation, in the coordinates of quadrature around the mode.
 """
 
-import argparse
 import functools
 import sys
 import time
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from nnef_dists.families import AbstractAngularSupport
 from nnef_dists.moments import quadrature_moments
 from nnef_dists.sampling import transform
+from tests.benchmarks.results import Table, main
 from tests.planes import PLANES, Plane, exact_fisher_bingham
 
 _POINTS = 301
@@ -135,15 +135,15 @@ def timed(fn, etas):
     return flat, 1e3 * np.median(seconds) / (etas.shape[0] * etas.shape[1]), compilation
 
 
-def main():
-    """Prints a row for each family."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[[], *CASES], metavar="NAME")
-    parser.add_argument("--batch", type=int, default=64)
-    options = parser.parse_args()
+def planes(options):
     jax.config.update("jax_enable_x64", True)
-    print("family | z | z float32 | no result | bound | ms | compilation, s | fixed grid | Laplace")
-    for name in options.names or CASES:
+    table = Table(
+        "Quadrature in two dimensions, a fixed grid and the Laplace approximation",
+        ["family", "largest error [z units]", "in float32", "no result in float32",
+         "largest bound", "ms per eta", "compilation [s]", "fixed grid: largest error",
+         "Laplace: largest error"],
+    )  # fmt: skip
+    for name in options.names:
         case = CASES[name]
         family, etas = case.family, case.etas()
         exact = [case.exact(eta) for eta in etas]
@@ -163,13 +163,16 @@ def main():
         lost = int(np.isnan(single_z).sum())
         grid = timed(fixed_grid(family, jnp.asarray(etas[0])), batch)[0]
         normal = timed(laplace(family), batch)[0]
-        print(
-            f"{name} | {error(double.mean):.1e} | {np.nanmax(single_z):.1e} | {lost} of {len(etas)}"
-            f" | {np.max(double.error[: len(etas)]):.1e} | {ms:.1f} | {compilation:.1f}"
-            f" | {error(grid):.1e} | {error(normal):.1e}",
-            flush=True,
+        table.add(
+            *(name, error(double.mean), np.nanmax(single_z), f"{lost} of {len(etas)}"),
+            *(np.max(double.error[: len(etas)]), ms, compilation, error(grid), error(normal)),
         )
 
 
+def arguments(parser):
+    parser.add_argument("names", nargs="*", default=list(CASES))
+    parser.add_argument("--batch", type=int, default=64)
+
+
 if __name__ == "__main__":
-    main()
+    main(__doc__, {"plane": planes}, arguments, {"batch": 8, "names": list(CASES)[:1]})

@@ -2,7 +2,6 @@
 
 import functools
 import sys
-import time
 from pathlib import Path
 
 import equinox as eqx
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import npe
 
 from tests.benchmarks.c2st import c2st
+from tests.benchmarks.results import Table
 from tests.benchmarks.tasks import TASKS
 
 # Mean C2ST of neural posterior estimation at 1,000 and 10,000 simulations, as published.
@@ -30,8 +30,6 @@ SIMULATIONS = (1000, 10_000)
 # Of training from the fewer and from the more simulations; thin crescents take longest.
 STEPS = {"two_moons": (1500, 20_000)}
 USUAL_STEPS = (1500, 4000)
-DRAWS = 10_000
-CHECKED = 2000
 
 
 def heads(task, data):
@@ -66,44 +64,40 @@ def learned(name, n, scale):
     keys = jax.random.split(jax.random.fold_in(jax.random.key(100), n))
     data = nd.simulate(task.simulate, task.prior, keys[0], n, progress=False)
     for head, make in heads(task, data).items():
-        start = time.perf_counter()
         usual = STEPS.get(name, USUAL_STEPS)[SIMULATIONS.index(n)]
         steps = max(1, round(scale * usual / 50)) * 50
         ensemble, (_, held) = npe.fit_posterior(
             make, data, keys[1], steps=steps, learning_rate=3e-3
         )
-        loss = float(np.mean(np.min(held, 1)))
-        print(
-            f"    {head:16s} {loss:7.3f} nats held out, {time.perf_counter() - start:.0f} s",
-            flush=True,
-        )
-        found[head] = loss, ensemble
+        found[head] = float(np.mean(np.min(held, 1))), ensemble
     best = min(found, key=lambda head: found[head][0])
     return best, found[best][1]
 
 
 def tasks(options):
     """Mean C2ST of 10 observations, below the published figures; 1/2 is the best there is."""
-    draw = eqx.filter_jit(lambda head, key, x: head.sample(key, x, DRAWS))
+    draw = eqx.filter_jit(lambda head, key, x: head.sample(key, x, options.draws))
+    table = Table(
+        "Accuracy of a classifier between draws and exact posteriors, 1/2 is best",
+        ["task", "simulations", "head", "classifier", "mean of 10 observations",
+         "published figure of NPE", "least", "largest"],
+    )  # fmt: skip
     for name in options.tasks or PUBLISHED:
         task, published = TASKS[name], PUBLISHED[name]
         _, observations = task.observations()
         for n, bound in zip(SIMULATIONS, published, strict=True):
-            print(f"  {name}, {n:,} simulations")
             best, head = learned(name, n, options.steps)
-            scores, least = [], []
+            scores = []
             for i, x in enumerate(observations):
                 keys = jax.random.split(jax.random.fold_in(jax.random.key(200), i))
-                reference, draws = task.reference(keys[0], x, DRAWS), draw(head, keys[1], x)
+                reference, draws = task.reference(keys[0], x, options.draws), draw(head, keys[1], x)
                 if task.log_evidence is None:
                     scores.append(c2st(reference, draws))
                 else:
                     scores.append(best_accuracy(task, head, x, jnp.asarray(reference), draws))
-                least.append(f"{scores[-1]:.3f}")
-            print(
-                f"    {best}: {'C2ST' if task.log_evidence is None else 'best classifier'} "
-                f"{np.mean(scores):.3f} (bound {bound}); of the observations {' '.join(least)}",
-                flush=True,
+            classifier = "network" if task.log_evidence is None else "best possible"
+            table.add(
+                *(name, n, best, classifier, np.mean(scores), bound, min(scores), max(scores))
             )
 
 
@@ -124,15 +118,22 @@ def best_accuracy(task, head, x, reference, draws):
 def calibration(options):
     """SBC p > 0.01 after Bonferroni; coverage within 0.05 at all levels; 10,000 simulations."""
     nominal = np.linspace(0, 1, 101)
+    columns = ["central", "highest density", "TARP"]
+    table = Table(
+        f"Calibration on {options.checked:,} simulations: coverage less nominal level",
+        ["task", "head", "ensemble", "p-value of ranks",
+         *(f"{end} {kind}" for kind in columns for end in ("least,", "largest,"))],
+        "The p-value is that of the worst parameter, after Bonferroni's correction.",
+    )  # fmt: skip
     for name in options.tasks or PUBLISHED:
         task = TASKS[name]
         fresh = nd.simulate(
-            task.simulate, task.prior, jax.random.key(300), CHECKED, progress=False
+            task.simulate, task.prior, jax.random.key(300), options.checked, progress=False
         ).arrays()
         pairs = [jnp.asarray(each) for each in fresh]
         best, ensemble = learned(name, SIMULATIONS[1], options.steps)
         first = jax.tree.map(lambda leaf: leaf[:1] if eqx.is_array(leaf) else leaf, ensemble)
-        for title, head in (("ensemble", ensemble), ("first member alone", first)):
+        for title, head in (("six members", ensemble), ("first member alone", first)):
             keys = jax.random.split(jax.random.key(301), 3)
             ranks = nd.diagnostics.sbc_ranks(head, *pairs, keys[0], 200)
             levels = {
@@ -146,12 +147,10 @@ def calibration(options):
                 1.0, float(nd.diagnostics.uniformity_p_value(ranks).min()) * ranks.shape[1]
             )
             gaps = [
-                f"{gap.min():+.3f} to {gap.max():+.3f} ({kind})"
-                for kind, each in levels.items()
-                for gap in [np.asarray(nd.diagnostics.expected_coverage(each, nominal)).T - nominal]
+                end
+                for kind in columns
+                for covered in [nd.diagnostics.expected_coverage(levels[kind], nominal)]
+                for gap in [np.asarray(covered).T - nominal]
+                for end in (gap.min(), gap.max())
             ]
-            print(
-                f"  {name}, {best}, {title}: SBC p {p_value:.3g} after Bonferroni; coverage less "
-                f"nominal {', '.join(gaps)}",
-                flush=True,
-            )
+            table.add(name, best, title, p_value, *gaps)

@@ -13,9 +13,14 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import nnef_dists as nd
-from tests.moments.stores import generate, random_etas
+from tests.moments.stores import GAUSSIAN, QUICK, RANGES, assert_same, generate, random_etas
 
 N_DASK = 160
 
@@ -23,6 +28,19 @@ N_DASK = 160
 def make(path):
     """In one process, on all its devices."""
     generate(path)
+
+
+def sharded():
+    """Labels of etas that are sharded over two of three devices, on meshes of both kinds."""
+    etas, key = GAUSSIAN.sample_eta(jax.random.key(1), 16, RANGES), jax.random.key(2)
+    alone = nd.estimate_moments(GAUSSIAN, etas, key, QUICK)
+    devices = jax.devices()[1:3]
+    for kind in AxisType.Explicit, AxisType.Auto:
+        mesh = Mesh(np.array(devices), "etas", axis_types=(kind,))
+        parts = jax.device_put(etas, NamedSharding(mesh, PartitionSpec("etas")))
+        with mock.patch.object(jax, "device_put", wraps=jax.device_put) as put, jax.set_mesh(mesh):
+            assert_same(nd.estimate_moments(GAUSSIAN, parts, key, QUICK), alone)
+        assert {call.args[1] for call in put.call_args_list} == set(devices)
 
 
 def processes(path, workers):
@@ -100,5 +118,5 @@ def _kill_when_writing(path, pid):
 
 
 if __name__ == "__main__":
-    JOBS = {job.__name__: job for job in (make, in_turn, alone, dask)}
+    JOBS = {job.__name__: job for job in (make, in_turn, sharded, alone, dask)}
     JOBS[sys.argv[1]](*sys.argv[2:])

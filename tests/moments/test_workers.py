@@ -32,6 +32,11 @@ def test_bits_do_not_depend_on_how_many_devices_make_them(made, tmp_path):
 
 
 @pytest.mark.slow
+def test_labels_of_sharded_etas_are_those_of_one_array(made):
+    run_job("sharded", cache=made / "compiled", devices=3)
+
+
+@pytest.mark.slow
 def test_a_killed_process_breaks_the_pool_which_is_made_again(made):
     assert (made / "broken.killed").exists()
     assert nd.generation.verify_moments(made / "broken").finished
