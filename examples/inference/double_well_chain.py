@@ -98,10 +98,10 @@ def propagate(sites, sweeps, log_message=log_message):
         return (sites[::-1], back[::-1], renewed[::-1]), (change, log_pairs)
 
     flat = jnp.zeros_like(sites)
-    messages, (changes, log_pairs) = jax.lax.scan(
+    (turned, onward, back), (changes, log_pairs) = jax.lax.scan(
         half_sweep, (sites, flat, flat), length=2 * sweeps + 1
     )
-    eta = sum(messages)[::-1]
+    eta = (turned + onward + back)[::-1]
     evidence = jnp.sum(log_pairs[-1]) - jnp.sum(jax.vmap(Q.log_partition)(eta)[1:-1])
     return eta, evidence, jnp.max(changes[:-1].reshape(sweeps, 2), 1)
 
