@@ -85,7 +85,7 @@ class LocationScale(AbstractSymmetry):
 class SignFlip(AbstractSymmetry):
     """x = g z for g = 1 or -1; the natural parameter of the statistic that you name becomes >= 0.
 
-    Args:
+    Attributes:
         odd: The name of a scalar statistic that changes its sign with x.
     """
 

@@ -1,7 +1,7 @@
 """Conditioners, the functions that set the parameters of a flow."""
 
 from collections.abc import Callable
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import equinox as eqx
 import jax
@@ -72,7 +72,9 @@ class DirectionConditioner(eqx.Module):
     hidden: eqx.nn.Linear | None
     output: eqx.nn.Linear
 
-    def __init__(self, features, out_size: int, width: int | None = None, *, key: PRNGKeyArray):
+    def __init__(
+        self, features: Any, out_size: int, width: int | None = None, *, key: PRNGKeyArray
+    ):
         hidden_key, init_key, output_key = jax.random.split(key, 3)
         out_size = check_integer("out_size", out_size, 1)
         width = None if width is None else check_integer("width", width, 1)

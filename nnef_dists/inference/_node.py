@@ -76,7 +76,7 @@ class ByNode(dict):
 class Node(eqx.Module):
     """A latent variable of a model, or a plate of independent ones.
 
-    Args:
+    Attributes:
         q: The tractable family of its factor in the variational posterior.
         plate: Shape of the plate, `()` for one variable. Natural parameters of the node have the
             shape `(*plate, eta_dim)`, and its statistics `(*plate, *stat_shape)`.

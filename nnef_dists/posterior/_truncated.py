@@ -25,7 +25,7 @@ class TruncatedPrior(eqx.Module):
     It is a prior itself, for `simulate`: the same loss, on its simulations and on all earlier ones
     inside, learns the posterior there, without any correction. Draws are by rejection.
 
-    Args:
+    Attributes:
         prior: The prior.
         head: The posterior that was learned so far.
         x: The observation of interest.
