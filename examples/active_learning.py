@@ -1,5 +1,5 @@
 # %% [markdown]
-"""Which etas to label next: chosen by the network's own uncertainty, and at random.
+"""Active learning: etas chosen by the uncertainty of the network, and at random.
 
     python examples/active_learning.py [--seed 0] [--repeats 3] [--out FOLDER] [--etas 512]
 

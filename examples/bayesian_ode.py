@@ -1,5 +1,5 @@
 # %% [markdown]
-"""A vector field that knows how sure it is: neural Lotka-Volterra from noisy data.
+"""A Bayesian vector field: neural Lotka-Volterra from noisy data.
 
     python examples/bayesian_ode.py [--seed 0] [--steps 1.0] [--out DIR] [--plot-only]
 
@@ -255,7 +255,7 @@ def draw_history(history: dict[str, np.ndarray]) -> plt.Figure:
 
 # %%
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    parser = argparse.ArgumentParser(description="A vector field that knows how sure it is.")
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--steps", type=float, default=1.0, help="scales all numbers of steps")
     parser.add_argument("--out", type=Path, default=Path("artifacts/bayesian_ode"))

@@ -1,5 +1,5 @@
 # %% [markdown]
-"""What rates of predator and prey explain some noisy counts: posterior estimation with diffrax.
+"""Rates of predator and prey from noisy counts: posterior estimation with diffrax.
 
     python examples/npe_lotka_volterra.py [--seed 0] [--out FOLDER] [--simulations 2000]
 

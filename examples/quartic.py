@@ -1,5 +1,5 @@
 # %% [markdown]
-"""A distribution without a name, learned: its moments everywhere, and how sure they are.
+"""A quartic family: learned moments with their uncertainty, beside quadrature.
 
     python examples/quartic.py [--seed 0] [--out FOLDER] [--etas 4096] [--steps 1.0]
 

@@ -1,5 +1,5 @@
 # %% [markdown]
-"""Conjugate priors without a name: posteriors and evidence from one observation to a million.
+"""Conjugate priors without closed form: posteriors and evidence from one observation to a million.
 
     python examples/inference/conjugate_priors.py [--quick]
 

@@ -1,5 +1,5 @@
 # %% [markdown]
-"""A noisy picture of spins with unknown coupling: two nodes without a name.
+"""A noisy picture of spins with unknown coupling: two nodes without closed form.
 
     python examples/inference/ising_coupling.py
 
