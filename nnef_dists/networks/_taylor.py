@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import eval_context
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
@@ -83,7 +82,7 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
     """
     batch = _with_models(base, data)
     # Concrete arrays, also if a compiled program that is being traced asks first.
-    with eval_context():
+    with jax.ensure_compile_time_eval():
         lost = ~_exist(batch.base)
         if lost.any():
             raise ValueError(
@@ -111,7 +110,7 @@ def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase 
     if not family.is_smooth or isinstance(family.support, AbstractDiscreteSupport):
         return None
     base, labels = LaplaceBase(family), data.batch()
-    with eval_context():
+    with jax.ensure_compile_time_eval():
         if len(labels) <= _TILE:
             labels = _with_models(base, data)
             models = labels.base
@@ -135,7 +134,7 @@ def _with_models(base: AbstractBase, data: MomentDataset) -> MomentBatch:
     if known is not None and eqx.tree_equal(known[0], base) is True:
         return known[1]
     labels = data.batch()
-    with eval_context():
+    with jax.ensure_compile_time_eval():
         models = _expand(base, data.family, labels.eta)
         # Estimates that have missed a second mode, for example.
         differs = ~(jnp.abs(models.gap.mean - labels.mean) < _DIFFERENT * labels.sd).all(1)
