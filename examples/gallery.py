@@ -155,19 +155,22 @@ def make_page(results):
     Args:
         results: Results by name, as `run` returns them.
     """
-    machines = " and ".join(sorted({result["machine"] for result in results.values()}))
-    minutes = sum(result["seconds"] for result in results.values()) / 60
     parts = [
         "# Gallery",
         "Each example is a script with cells (`# %%`). Run it as a script, or open it as a "
         "notebook in an editor that supports such cells. For Jupyter, "
         "`jupytext --to notebook examples/quickstart.py` converts it. Keep the notebook in the "
         "folder of the script, because it imports modules from there.",
-        f"Times are wall-clock seconds on {machines}, including compilation. The {len(results)} "
-        f"timed examples take {minutes:.0f} minutes together. `python -m examples.gallery` runs "
-        "all examples and writes this page. `python -m examples.gallery --only quickstart` runs "
-        "one.",
+        "`python -m examples.gallery` runs all examples and writes this page. "
+        "`python -m examples.gallery --only quickstart` runs one.",
     ]
+    if results:
+        machines = " and ".join(sorted({result["machine"] for result in results.values()}))
+        minutes = sum(result["seconds"] for result in results.values()) / 60
+        parts.append(
+            f"Times are wall-clock seconds on {machines}, including compilation. The "
+            f"{len(results)} timed examples take {minutes:.0f} minutes together."
+        )
     for title, examples in SECTIONS.items():
         cards = [card(example, results.get(example.stem)) for example in examples]
         parts += [f"## {title}", '<div class="grid cards" markdown>', *cards, "</div>"]

@@ -1,5 +1,5 @@
 # %% [markdown]
-"""A distribution in three dimensions, learned within a minute.
+"""A distribution in three dimensions, learned in about a minute.
 
     python examples/quickstart.py [--seed 0] [--out FOLDER] [--etas 320] [--steps 1500]
 
