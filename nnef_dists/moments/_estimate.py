@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm.auto import tqdm
@@ -56,7 +57,7 @@ def estimate_moments(
     Raises:
         ValueError: For etas of a wrong shape, and for the first eta outside the natural domain,
             naming its index, the natural parameter and its value. If the mesh of the etas has
-            devices of other processes.
+            devices of other processes, or if the etas are traced by `jax.jit` or `jax.vmap`.
     """
     config = HMCConfig() if config is None else config
     check_instance(config, HMCConfig, "config")
@@ -174,6 +175,11 @@ def _gather(etas: Any) -> tuple[Any, tuple[Any, ...]]:
     A label costs far more than the transfer of its eta. Programs of one device each make the labels
     the same for each mesh.
     """
+    if isinstance(etas, Tracer):
+        raise ValueError(
+            f"Expected concrete etas; got traced ones of shape {etas.shape}. Call estimate_moments "
+            "outside of jax.jit and jax.vmap. It compiles its own programs."
+        )
     if not isinstance(etas, jax.Array) or not isinstance(etas.sharding, NamedSharding):
         return etas, ()
     if not etas.is_fully_addressable:

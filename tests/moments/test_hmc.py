@@ -282,6 +282,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match=rf"etas\[3\].*'x4' of .* negative; got {value}"):
             nd.estimate_moments(QUARTIC, etas, jax.random.key(0))
 
+    @pytest.mark.parametrize(("transform", "shape"), [(jax.jit, (4, 3)), (jax.vmap, (2, 4, 3))])
+    def test_traced_etas_are_refused_by_name(self, transform, shape):
+        def mean(etas):
+            return nd.estimate_moments(QUARTIC, etas, jax.random.key(0)).mean
+
+        with pytest.raises(ValueError, match="concrete etas; got traced ones of shape"):
+            transform(mean)(jnp.zeros(shape))
+
     @pytest.mark.parametrize("shape", [(3,), (4, 2), (0, 3), (2, 2, 3)])
     def test_etas_of_another_shape(self, shape, without_type_checks):
         with pytest.raises(ValueError, match=r"Expected etas of shape \(n, 3\)"):
