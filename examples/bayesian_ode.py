@@ -233,7 +233,7 @@ def draw(
         axis.set_ylabel(name)
         axis.set_ylim(0, 1.8 * float(np.exp(truth[:, i]).max()))
         axis.legend(fontsize=8, ncols=4, loc="upper left")
-    axes[0].set_title("Lotka-Volterra, learned: what the data say, and what comes after them")
+    axes[0].set_title("Learned Lotka-Volterra equations: fit to the data, and forecast")
     axes[1].set_xlabel("time")
     return {"trajectories": figure}
 

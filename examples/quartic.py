@@ -4,8 +4,8 @@
     python examples/quartic.py [--seed 0] [--out FOLDER] [--etas 4096] [--steps 1.0]
 
 The family is exp(eta1 x + eta2 x^2 + eta4 x^4): one mode or two, no closed form. It is declared by
-its statistics; HMC labels some etas with their moments; a network learns the log-partition, whose
-gradient is E[T], from the labels, and how far to trust itself. What comes out is a distribution.
+its statistics. HMC estimates moments at random etas. A network learns the log-partition from these
+labels. Its gradient is E[T], and its predictive standard deviation is calibrated on other labels.
 `--steps` scales the number of training steps.
 """
 
@@ -72,7 +72,7 @@ def main():
         calibration = nd.estimate_moments(family, calibration_etas, k_longer, LONGER, progress=True)
     print(data)
 
-    # 2. A network of the log-partition: first its best weights, then how sure they are.
+    # 2. A network of the log-partition: the means of its weights, then their standard deviations.
     network = nd.LogPartitionNetwork(family, data, width=64, depth=3, key=k_net)
     with training.phase(seconds, "MAP"):
         network, map_loss = training.fit_means(

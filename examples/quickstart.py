@@ -120,7 +120,10 @@ def laplace(family, eta):
 
 
 def by_laplace(family, eta):
-    """E[T] to second order under the normal density at the mode."""
+    """E[T] to second order under the normal density at the mode.
+
+    `nd.networks.LaplaceBase`, which the network corrects, has the next order of A as well.
+    """
     mode, factor = laplace(family, eta)
     curvature = jax.hessian(family.sufficient_statistics)(mode)
     return (
