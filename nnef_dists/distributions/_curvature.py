@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists._factorizations import cholesky
 from nnef_dists.families import ExponentialFamily
 
 if TYPE_CHECKING:
@@ -48,5 +49,5 @@ def is_definite(information: Float[Array, "m m"]) -> Bool[Array, ""]:
     diagonal = jnp.diagonal(information)
     # To unit diagonal, so that scales do not matter to float arithmetic.
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
-    factor = jnp.linalg.cholesky(information / jnp.outer(scale, scale))
+    factor = cholesky(information / jnp.outer(scale, scale))
     return jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(factor))

@@ -1,18 +1,18 @@
 """The multivariate normal, in its full (over-complete) and its minimal form."""
 
-import math
 from abc import abstractmethod
 from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
 from nnef_dists._checks import guard
+from nnef_dists._factorizations import cholesky, inverse_factor
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._domain import ProductDomain, domain
+from nnef_dists.families._gamma_functions import HALF_LOG_TWO_PI
 from nnef_dists.families._negative_definite import DefiniteConstraint, negative_definite
 
 
@@ -49,10 +49,9 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
 
         with P = -2 H and m = P^-1 eta1.
         """
-        linear, factor = self._linear_and_factor(eta)
-        mean = cho_solve((factor, True), linear)
-        half_log_det = jnp.sum(jnp.log(jnp.diag(factor)))
-        return linear @ mean / 2 - half_log_det + self.d * math.log(2 * math.pi) / 2
+        linear, inverse = self._linear_and_inverse_factor(eta)
+        half_log_det = jnp.sum(jnp.log(jnp.diag(inverse)))
+        return jnp.sum((inverse @ linear) ** 2) / 2 + half_log_det + self.d * HALF_LOG_TWO_PI
 
     @final
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
@@ -69,9 +68,8 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
         """Returns the mean `(d,)` and the covariance matrix `(d, d)` of x."""
-        linear, factor = self._linear_and_factor(eta)
-        covariance = cho_solve((factor, True), jnp.eye(self.d, dtype=linear.dtype))
-        return covariance @ linear, (covariance + covariance.T) / 2
+        linear, inverse = self._linear_and_inverse_factor(eta)
+        return inverse.T @ (inverse @ linear), inverse.T @ inverse
 
     @final
     def to_natural(
@@ -97,18 +95,19 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
             covariance,
             "Check its eigenvalues with jnp.linalg.eigvalsh.",
         )
-        factor = jnp.linalg.cholesky(covariance)
-        precision = cho_solve((factor, True), jnp.eye(self.d, dtype=mean.dtype))
-        precision = (precision + precision.T) / 2
+        inverse = inverse_factor(cholesky(covariance))
+        precision = inverse.T @ inverse
         quadratic = DefiniteConstraint.parameter(
             -precision / 2, self.stat_shapes[self.quadratic_name]
         )
         return self.flatten_stats_or_eta({"x": precision @ mean, self.quadratic_name: quadratic})
 
-    def _linear_and_factor(self, eta: Array) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    def _linear_and_inverse_factor(
+        self, eta: Array
+    ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
         parts = self.unflatten_stats_or_eta(self.check_eta(eta))
         precision = -2 * DefiniteConstraint.matrix(parts[self.quadratic_name])
-        return parts["x"], jnp.linalg.cholesky(precision)
+        return parts["x"], inverse_factor(cholesky(precision))
 
 
 @final

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._factorizations import cholesky, inverse_factor
 from nnef_dists.families._constraints import AbstractConstraint, Range
 
 
@@ -65,7 +66,7 @@ class DefiniteConstraint(AbstractConstraint):
 
     def contains(self, value: Array) -> Bool[Array, ""]:
         """Returns whether the form is finite and negative definite (its Cholesky factor exists)."""
-        factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
+        factor = cholesky(-self.matrix(value))
         return jnp.all(jnp.isfinite(value)) & jnp.all(jnp.isfinite(factor))
 
     def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
@@ -82,13 +83,13 @@ class DefiniteConstraint(AbstractConstraint):
 
     def unconstrain(self, value: Array) -> Float[Array, " m"]:
         """Returns the unconstrained coordinates, `(m,)`, of a valid value."""
-        factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
+        factor = cholesky(-self.matrix(value))
         logs = jnp.tril(factor, -1) + jnp.diag(jnp.log(jnp.diag(factor)))
         return logs[jnp.tril_indices(factor.shape[0])]
 
     def convex_features(self, value: Array) -> Float[Array, " k"]:
         """Returns `-log det(-H)`, for the form's matrix H: one number."""
-        factor = jnp.linalg.cholesky(-self.matrix(value), symmetrize_input=False)
+        factor = cholesky(-self.matrix(value))
         return -2 * jnp.sum(jnp.log(jnp.diag(factor)), keepdims=True)
 
     def quadratic_features(self, value: Array, linear: Float[Array, " n"]) -> Float[Array, " k"]:
@@ -100,8 +101,8 @@ class DefiniteConstraint(AbstractConstraint):
         matrix = -self.matrix(value)
         if len(linear) != len(matrix):
             return jnp.zeros(0, linear.dtype)
-        factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
-        half = jax.scipy.linalg.solve_triangular(factor, linear, lower=True)
+        factor = cholesky(matrix)
+        half = inverse_factor(factor) @ linear
         return jnp.sum(half**2, keepdims=True)
 
     def sample(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._factorizations import cholesky
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._boundary import log_indicator
 from nnef_dists.families._closed_form import AbstractDrawFamily, AbstractNamedFamily
@@ -57,7 +58,7 @@ class _AbstractWishart(AbstractNamedFamily, AbstractDrawFamily):
         Here a = eta1 + (d + 1) / 2, and a = -eta1 - (d + 1) / 2 for the inverse.
         """
         a, form = self._shape_and_form(eta)
-        shapes, rates = self._shapes(a), jnp.diag(jnp.linalg.cholesky(form)) ** 2
+        shapes, rates = self._shapes(a), jnp.diag(cholesky(form)) ** 2
         # Each term is the A of a gamma distribution: one of the chi-squares of Bartlett.
         terms = shapes * (log_ratio(shapes, rates) - 1) - jnp.log(shapes) / 2
         terms = terms + log_gamma_remainder(shapes) - (a - shapes) * jnp.log(rates)
@@ -84,7 +85,7 @@ class _AbstractWishart(AbstractNamedFamily, AbstractDrawFamily):
         logs = jax.random.loggamma(key_diagonal, self._shapes(a), (self.d,), a.dtype)
         normal = jax.random.normal(key_others, (self.d, self.d), a.dtype)
         factor = jnp.tril(normal, -1) / math.sqrt(2) + jnp.diag(jnp.exp(logs / 2))
-        return jnp.linalg.cholesky(form), factor
+        return cholesky(form), factor
 
     @final
     def _log_det_and_mean(
@@ -92,7 +93,7 @@ class _AbstractWishart(AbstractNamedFamily, AbstractDrawFamily):
     ) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
         """Returns E[log det Y] = digamma_d(a) - log det(-H), and E[Y] = a (-H)^-1."""
         a, form = self._shape_and_form(eta)
-        shapes, rates = self._shapes(a), jnp.diag(jnp.linalg.cholesky(form)) ** 2
+        shapes, rates = self._shapes(a), jnp.diag(cholesky(form)) ** 2
         log_det = jnp.sum(digamma_remainder(shapes) + log_ratio(shapes, rates))
         return log_det, a * invert_definite(form)[0]
 

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nnef_dists._factorizations import cholesky, solve_definite
 from nnef_dists.moments._diagnostics import MomentLabel, Status, largest_share, refuse
 from nnef_dists.moments._features import Features
 from nnef_dists.sampling import (
     ROUNDING,
     Chains,
     Density,
-    cholesky,
     finite_or_lowest,
-    solve_definite,
 )
 
 # Of features scaled to mean square 1. A smaller one halves errors and makes them look far smaller.

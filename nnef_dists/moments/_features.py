@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nnef_dists._factorizations import inverse_factor
 from nnef_dists.families import (
     AbstractFlipFamily,
     AbstractSteinFamily,
@@ -17,7 +18,7 @@ from nnef_dists.families import (
     SteinFunctions,
 )
 from nnef_dists.moments._validity import Validity
-from nnef_dists.sampling import Density, Whitening, inverse_factor
+from nnef_dists.sampling import Density, Whitening
 
 _MOST_MONOMIALS = 100
 _HIGHEST_DEGREE = 4

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nnef_dists._factorizations import inverse_factor
 from nnef_dists.moments._control_variates import WideDraws, correct_label
 from nnef_dists.moments._diagnostics import MomentLabel, Status, label_draws, refuse
 from nnef_dists.moments._features import draw_features
@@ -16,7 +17,6 @@ from nnef_dists.sampling import (
     HMCConfig,
     drop_of_draws,
     finite_or_lowest,
-    inverse_factor,
     sample_chains,
 )
 

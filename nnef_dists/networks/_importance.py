@@ -25,12 +25,12 @@ class Peak(NamedTuple):
     Attributes:
         mode: The mode, `(n,)`.
         height: The log-density there.
-        factor: The Cholesky factor of minus its Hessian there, `(n, n)`.
+        inverse: The inverse of the Cholesky factor of minus its Hessian there, `(n, n)`.
     """
 
     mode: Float[Array, " n"]
     height: Float[Array, ""]
-    factor: Float[Array, "n n"]
+    inverse: Float[Array, "n n"]
 
 
 class Integral(NamedTuple):
@@ -79,11 +79,11 @@ def importance_sample(
         theoretic methods for multiple integration*, SIAM Journal on Numerical Analysis 13 (1976),
         for the shifts.
     """
-    mode, height, factor = peak
+    mode, height, inverse = peak
     n, dtype = len(mode), mode.dtype
 
     def to_point(whitened):
-        return mode + jax.scipy.linalg.solve_triangular(factor, whitened, lower=True, trans=1)
+        return mode + whitened @ inverse
 
     def fall(whitened):
         found = height - logdensity(to_point(whitened))
@@ -110,7 +110,7 @@ def importance_sample(
     average = jnp.mean(averages)
     error = jnp.std(averages) / average / math.sqrt(_BLOCKS - 1)
     rounding = jnp.finfo(dtype).eps * jnp.abs(height)
-    log_volume = n * math.log(2 * math.pi) / 2 - jnp.sum(jnp.log(jnp.diagonal(factor)))
+    log_volume = n * math.log(2 * math.pi) / 2 + jnp.sum(jnp.log(jnp.diagonal(inverse)))
     values = jax.vmap(lambda w: function(to_point(w)))(whitened)
     origin = function(mode)
     moved = jnp.where(weights[:, None] > 0, weights[:, None] * (values - origin), 0)

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
+from nnef_dists._factorizations import cholesky, inverse_factor
 from nnef_dists.families import (
     ExponentialFamily,
     continuous_support,
@@ -157,13 +158,13 @@ class LaplaceBase(AbstractBase):
 
     def _terms(self, eta: Float[Array, " eta_dim"], peak: Peak) -> BaseTerms:
         family, n, dtype = self.family, support_dim(self.family), eta.dtype
-        mode, height, factor = peak
-        log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
-        value = height + n * math.log(2 * math.pi) / 2 - log_det
+        mode, height, inverse = peak
+        log_det = jnp.sum(jnp.log(jnp.diagonal(inverse)))
+        value = height + n * math.log(2 * math.pi) / 2 + log_det
 
         nodes, weight = _sphere_rule(n)
         nodes = jnp.asarray(nodes, dtype)
-        displacements = jax.scipy.linalg.solve_triangular(factor, nodes.T, lower=True, trans=1).T
+        displacements = nodes @ inverse
         time, time_weight = (
             jnp.asarray(part, dtype) for part in np.polynomial.legendre.leggauss(_TIMES)
         )
@@ -203,7 +204,7 @@ class LaplaceBase(AbstractBase):
 def _peak(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Peak:
     mode = find_mode(family, eta)
     height, curvature = _height_and_curvature(family, eta, mode)
-    return Peak(mode, height, jnp.linalg.cholesky(curvature))
+    return Peak(mode, height, inverse_factor(cholesky(curvature)))
 
 
 def _key_of(eta: Float[Array, " eta_dim"]) -> PRNGKeyArray:

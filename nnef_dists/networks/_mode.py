@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists._factorizations import cholesky, eigh, inverse_factor
 from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
 
 # Starts of the climb: the origin, and normal points of this standard deviation around it.
@@ -59,7 +60,8 @@ def _(family, primals, tangents):
 
     curvature = jax.jacfwd(slope, 1)(eta, mode)
     moved = jax.jvp(lambda eta: slope(eta, mode), (eta,), (tangent,))[1]
-    return mode, -jnp.linalg.solve(curvature, moved)
+    inverse = inverse_factor(cholesky(-curvature))
+    return mode, inverse.T @ (inverse @ moved)
 
 
 class _End(NamedTuple):
@@ -90,7 +92,7 @@ def _climb(
 
     def look(u, count):
         slope, curvature = jax.grad(height)(u), -jax.hessian(height)(u)
-        values, vectors = jnp.linalg.eigh(curvature)
+        values, vectors = eigh(curvature)
         least = _LEAST_CURVATURE * eps * jnp.max(jnp.abs(values)) + jnp.finfo(eta.dtype).tiny
         along = vectors.T @ slope
         weighed = along / jnp.maximum(jnp.abs(values), least)

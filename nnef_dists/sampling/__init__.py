@@ -25,9 +25,6 @@ from nnef_dists.sampling._line import transform as transform
 from nnef_dists.sampling._monomials import Monomials as Monomials
 from nnef_dists.sampling._plane import plane_rule as plane_rule
 from nnef_dists.sampling._proposal import Whitening as Whitening
-from nnef_dists.sampling._proposal import cholesky as cholesky
-from nnef_dists.sampling._proposal import inverse_factor as inverse_factor
-from nnef_dists.sampling._proposal import solve_definite as solve_definite
 from nnef_dists.sampling._rule import line_quantiles as line_quantiles
 from nnef_dists.sampling._rule import line_rule as line_rule
 from nnef_dists.sampling._sampler import AbstractSampler

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists.sampling._proposal import Whitening, cholesky
+from nnef_dists._factorizations import cholesky
+from nnef_dists.sampling._proposal import Whitening
 
 _SPREAD = 1.2
 

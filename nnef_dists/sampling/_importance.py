@@ -6,10 +6,10 @@ from blackjax.smc import resampling
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._factorizations import inverse_factor
 from nnef_dists.sampling._chains import Chains, Modes, SamplerInfo
 from nnef_dists.sampling._config import HMCConfig
 from nnef_dists.sampling._density import Density
-from nnef_dists.sampling._proposal import inverse_factor
 
 _DEGREES_OF_FREEDOM = 5.0
 

@@ -1,56 +1,12 @@
-"""Densities fitted to the warm-up of the chains: a whitening, and a proposal for global moves.
+"""Densities fitted to the warm-up of the chains: a whitening, and a proposal for global moves."""
 
-The factorizations are safe in programs with other work beside them. On CPUs a batched one waits, on
-a thread of the pool, for work given to the same pool: as many of them at once as the pool has
-threads wait for ever. Here a batch is a loop of single ones on CPUs, which do not wait, and which
-are as fast. On other platforms it is one batched factorization.
-"""
-
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.custom_batching import custom_vmap, sequential_vmap
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-
-def _loop_on_cpus(one: Callable[..., Array]) -> Callable[..., Array]:
-    """Returns a function whose batches are loops on CPUs, and batched elsewhere."""
-    loop = sequential_vmap(one)
-
-    @custom_vmap
-    def either(*args):
-        return one(*args)
-
-    @either.def_vmap
-    def batch(size, is_batched, *args):
-        axes = [0 if is_mapped else None for is_mapped in is_batched]
-        # An outer batch becomes a batch of either branch.
-        found = lax.platform_dependent(*args, cpu=jax.vmap(loop, axes), default=jax.vmap(one, axes))
-        return found, True
-
-    return either
-
-
-@_loop_on_cpus
-def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Returns the lower Cholesky factor; NaN where the matrix is not positive definite."""
-    return jnp.linalg.cholesky(matrix)
-
-
-@_loop_on_cpus
-def inverse_factor(factor: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Returns the inverse of a lower triangular matrix."""
-    identity = jnp.eye(len(factor), dtype=factor.dtype)
-    return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
-
-
-@_loop_on_cpus
-def solve_definite(matrix: Float[Array, "n n"], right: Float[Array, "n k"]) -> Float[Array, "n k"]:
-    """Solves matrix @ x = right for a positive definite matrix; NaN where it is not."""
-    return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right)
+from nnef_dists._factorizations import cholesky, inverse_factor
 
 
 class Whitening(NamedTuple):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._factorizations import cholesky
 from nnef_dists.families import support_dim
 from nnef_dists.sampling._density import Density, ModeMasses, Tails, finite_or_lowest
-from nnef_dists.sampling._proposal import cholesky
 
 # Of the first points, in unconstrained coordinates: a mode may be narrow, or far.
 _NEAREST, _FARTHEST = 1e-2, 1e4

@@ -1,0 +1,97 @@
+"""Factorizations that are safe in programs with other work beside them.
+
+On CPUs a batched one waits, on a thread of the pool, for work given to the same pool: as many of
+them at once as the pool has threads wait for ever. Here a batch is a loop of single ones on CPUs,
+which do not wait, and which are as fast. On other platforms it is one batched factorization.
+
+Derivatives, of any order and in both modes, are products of matrices.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap, sequential_vmap
+from jaxtyping import Array, Float
+
+
+def _loop_on_cpus(one: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function whose batches are loops on CPUs, and batched elsewhere."""
+    loop = sequential_vmap(one)
+
+    @custom_vmap
+    def either(*args):
+        return one(*args)
+
+    @either.def_vmap
+    def batch(size, is_batched, *args):
+        axes = [0 if is_mapped else None for is_mapped in is_batched]
+        # An outer batch becomes a batch of either branch.
+        found = lax.platform_dependent(*args, cpu=jax.vmap(loop, axes), default=jax.vmap(one, axes))
+        return found, jax.tree.map(lambda _: True, found)
+
+    return either
+
+
+@jax.custom_jvp
+def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Returns the lower Cholesky factor; NaN where the matrix is not positive definite.
+
+    Reference:
+        Murray, *Differentiation of the Cholesky decomposition* (2016), for the derivative.
+    """
+    return _cholesky(matrix)
+
+
+@cholesky.defjvp
+def _(primals, tangents):
+    (matrix,), (moved,) = primals, tangents
+    factor = cholesky(matrix)
+    inverse = inverse_factor(factor)
+    between = jnp.tril(inverse @ ((moved + moved.T) / 2) @ inverse.T)
+    return factor, factor @ (between - jnp.diag(jnp.diagonal(between)) / 2)
+
+
+@jax.custom_jvp
+def inverse_factor(factor: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Returns the inverse of a lower triangular matrix."""
+    return _inverse_factor(factor)
+
+
+@inverse_factor.defjvp
+def _(primals, tangents):
+    (factor,), (moved,) = primals, tangents
+    inverse = inverse_factor(factor)
+    return inverse, -inverse @ jnp.tril(moved) @ inverse
+
+
+@_loop_on_cpus
+def _cholesky(matrix):
+    return jnp.linalg.cholesky(matrix)
+
+
+@_loop_on_cpus
+def _inverse_factor(factor):
+    identity = jnp.eye(len(factor), dtype=factor.dtype)
+    return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+
+
+@_loop_on_cpus
+def solve_definite(matrix: Float[Array, "n n"], right: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """Solves matrix @ x = right for a positive definite matrix; NaN where it is not.
+
+    It has no derivatives.
+    """
+    return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right)
+
+
+@_loop_on_cpus
+def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """Returns the eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns.
+
+    They have no derivatives.
+    """
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
