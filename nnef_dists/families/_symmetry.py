@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_context
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
@@ -120,7 +121,7 @@ def check_symmetry(family: Any, symmetry: AbstractSymmetry) -> float:
 
 @functools.cache
 def _check(family: Any, symmetry: AbstractSymmetry) -> float:
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+    with jax.enable_x64(True), eval_context():
         fresh = _points(family, 1)
         worst, where = 0.0, ""
         log_h = jax.vmap(family.log_base_measure)
@@ -169,7 +170,7 @@ def _probes(family: Any, symmetry: AbstractSymmetry) -> tuple[np.ndarray, ...]:
     An entry that a few random elements use counts, however small it is for another element. One
     that they do not use, as with permutations, counts where it is above rounding.
     """
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+    with jax.enable_x64(True), eval_context():
         points = _points(family, 0)
         stats = np.asarray(jax.vmap(family.sufficient_statistics)(points))
         scale = np.append(np.max(np.abs(stats), 0), 1)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import eval_context
 from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
@@ -82,7 +83,7 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
     """
     batch = _with_models(base, data)
     # Concrete arrays, also if a compiled program that is being traced asks first.
-    with jax.ensure_compile_time_eval():
+    with eval_context():
         lost = ~_exist(batch.base)
         if lost.any():
             raise ValueError(
@@ -110,7 +111,7 @@ def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase 
     if not family.is_smooth or isinstance(family.support, AbstractDiscreteSupport):
         return None
     base, labels = LaplaceBase(family), data.batch()
-    with jax.ensure_compile_time_eval():
+    with eval_context():
         if len(labels) <= _TILE:
             labels = _with_models(base, data)
             models = labels.base
@@ -134,7 +135,7 @@ def _with_models(base: AbstractBase, data: MomentDataset) -> MomentBatch:
     if known is not None and eqx.tree_equal(known[0], base) is True:
         return known[1]
     labels = data.batch()
-    with jax.ensure_compile_time_eval():
+    with eval_context():
         models = _expand(base, data.family, labels.eta)
         # Estimates that have missed a second mode, for example.
         differs = ~(jnp.abs(models.gap.mean - labels.mean) < _DIFFERENT * labels.sd).all(1)

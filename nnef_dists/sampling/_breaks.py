@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_context
 
 from nnef_dists.families import AbstractAngularSupport, ExponentialFamily
 from nnef_dists.sampling._line import transform
@@ -40,7 +41,7 @@ def find_breaks(family: ExponentialFamily) -> tuple[tuple[float, float], ...]:
     angular = isinstance(family.support, AbstractAngularSupport)
     t = np.linspace(-1, 1, 2 * _CELLS) * (1 + 1e-3 / math.pi)
     u = 0.999 * math.pi * t if angular else np.sinh(np.arcsinh(_REACH) * t)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with eval_context(), jax.enable_x64(True):
         x, values = _values_at(family, u)
         low, high, at_low, at_high = u[:-1], u[1:], values[:-1], values[1:]
         size = np.maximum(np.maximum(np.abs(at_low), np.abs(at_high)), 1e-300)

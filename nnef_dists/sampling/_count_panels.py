@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_context
 from jaxtyping import Array, Float, Int
 
 from nnef_dists.families import Counts, ExponentialFamily
@@ -121,7 +122,7 @@ def first_panels(family: ExponentialFamily) -> FirstPanels:
         x += 2**level
         level += smooth and len(starts) > 1
     nodes = np.asarray(starts, float)[:, None] + rules()[0][np.asarray(levels)]
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+    with jax.enable_x64(True), eval_context():
         stats = jax.vmap(family.sufficient_statistics)(jnp.asarray(nodes.ravel()))
         finite = np.isfinite(np.asarray(stats)).reshape(*nodes.shape, -1)
     if not finite[0].all():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import eval_context
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array, Float
 
@@ -80,7 +81,7 @@ def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
     """
     support = finite_support(family)
     n, rng = support.sites, np.random.default_rng(0)
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+    with jax.enable_x64(True), eval_context():
         values = jnp.asarray(support.values)
 
         def rows(x):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import eval_context
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
@@ -112,7 +113,7 @@ def states_table(family: ExponentialFamily) -> StatesTable | Monomials | None:
             raises.
     """
     n = count_states(family)
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+    with jax.enable_x64(True), eval_context():
         rows = jax.jit(functools.partial(_rows, family))
         size = _block_size(family)
         look = np.random.default_rng(0).integers(0, n, _LOOK)
