@@ -4,10 +4,11 @@ import re
 
 import jax
 import jax.numpy as jnp
-import nnef_dists as nd
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+
+import nnef_dists as nd
 from nnef_dists._factorizations import cholesky, eigh, inverse_factor, solve_definite
 from nnef_dists.networks import LaplaceBase
 
