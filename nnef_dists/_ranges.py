@@ -119,15 +119,14 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
             f"Expected {name} as a static integer; got a traced one. Pass a Python integer, or "
             "mark it static (static_argnames of jax.jit)"
         )
+    bound = f"{name} >= {low}" if high is None else f"{low} <= {name} <= {high}"
     try:
         if isinstance(value, bool | np.bool_) or np.asarray(value).dtype.kind == "b":
             raise TypeError
         integer = operator.index(value)
     except TypeError:
-        bound = f"{name} >= {low}" if high is None else f"{low} <= {name} <= {high}"
         raise ValueError(f"Expected an integer {bound}; got {value!r}") from None
     if integer < low or (high is not None and integer > high):
-        bound = f"{name} >= {low}" if high is None else f"{low} <= {name} <= {high}"
         raise ValueError(f"Expected {bound}; got {value}")
     return integer
 
