@@ -16,12 +16,13 @@ _ROUNDINGS = 16.0
 # The draws are the same for all etas, at calibration and afterwards.
 _SAMPLES, _SEED = 32, 0
 # Floors of the spread, in units of its median over etas; the last one makes the limit constant.
-_FLOORS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e4)
+# Draws of the weights may agree about what no label has shown, so there is no smaller one.
+_FLOORS = (0.3, 1.0, 3.0, 10.0, 1e4)
 
 
 def error_sizes(
     network: AbstractMomentNetwork, eta: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]
-) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the predictors of the size of errors at one eta.
 
     Args:
@@ -30,16 +31,16 @@ def error_sizes(
         scale: sd(T | eta), `(eta_dim,)`.
 
     Returns:
-        Three scalars. The first is the standard deviation of mu over draws of the weights. The
-        second is the size of errors relative to a typical training eta. The third is the part of mu
-        that no label supports. The first and the third are in z units, the largest over statistics.
+        Two scalars: the standard deviation of mu over draws of the weights, in z units, the largest
+        over statistics, and the size of errors relative to a typical training eta. Both grow with
+        the distance from the training etas.
     """
     key = jax.random.key(_SEED)
     mean, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
-    size, unsupported = network.unlearned(eta)
     # Draws of weights that are nearly certain differ by rounding, which grows with eta.
     spread = jnp.maximum(jnp.max(spread / scale) - _rounding(mean, scale), 0)
-    return spread, size, jnp.max(jnp.abs(unsupported) / scale)
+    far, size = network.error_scales(eta)
+    return far * spread, far * size
 
 
 def calibrate_limit(

@@ -172,9 +172,9 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         report = paramax.unwrap(self.report)
         covariance, mean = covariance_and_mean(self, eta)
         scale = jnp.sqrt(jnp.diagonal(covariance))
-        spread, floor, unsupported = error_sizes(self.network, eta, scale)
-        limit = report.accuracy_factor * jnp.hypot(spread, report.accuracy_floor * floor)
-        return limit + unsupported + rounding_of_mean(covariance, mean)
+        spread, size = error_sizes(self.network, eta, scale)
+        limit = report.accuracy_factor * jnp.hypot(spread, report.accuracy_floor * size)
+        return limit + rounding_of_mean(covariance, mean)
 
     def _log_partition_network(self) -> AbstractLogPartitionNetwork:
         if not isinstance(self.network, AbstractLogPartitionNetwork):

@@ -40,8 +40,8 @@ class ValidationReport(eqx.Module):
         largest_ratio: The largest |z| over its bound, which is the larger of 6 standard errors of
             its label and 5 tolerances.
         accuracy_factor: Factor c of the limit c sqrt(spread^2 + (b size)^2) of errors. The spread
-            is the standard deviation over draws of the weights, in z units. The size is 1 at
-            typical etas.
+            is the standard deviation over draws of the weights, in z units. The size is about 1 at
+            typical etas. Both grow with the distance from the training etas.
         accuracy_floor: The floor b of this limit, in z units.
     """
 

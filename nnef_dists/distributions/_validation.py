@@ -122,7 +122,7 @@ def validate(
 
     key = jax.random.key(0) if key is None else key
     found = _predict(q.network, jnp.asarray(labels.eta), jnp.sqrt(jnp.asarray(variances)), key)
-    predicted, spread, inside, seen, (drawn, sizes, unsupported) = jax.tree.map(np.asarray, found)
+    predicted, spread, inside, seen, (drawn, sizes) = jax.tree.map(np.asarray, found)
     scale = np.sqrt(variances.astype(np.float64))
     z, floor = np.abs(predicted - mean) / scale, error / scale
     z = np.where(np.isfinite(z), z, np.inf)
@@ -136,8 +136,7 @@ def validate(
     by_label = np.mean(z**2, 1)
     with np.errstate(invalid="ignore"):
         limit_of_rms = np.sqrt(by_label.mean() + 2 * by_label.std(ddof=1) / np.sqrt(len(labels)))
-    learned = np.maximum(z.max(1) - unsupported, 0)
-    factor, least_spread = calibrate_limit(learned, drawn, sizes)
+    factor, least_spread = calibrate_limit(z.max(1), drawn, sizes)
     row, statistic = np.unravel_index(np.argmax(z), z.shape)
 
     def to_array(value) -> Array:
@@ -181,7 +180,7 @@ def _predict(
     Float[Array, "n eta_dim"],
     Bool[Array, " n"],
     Bool[Array, " n"],
-    tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, " n"]],
+    tuple[Float[Array, " n"], Float[Array, " n"]],
 ]:
     """Returns moments, their standard deviations, which etas are inside, and which are examples.
 

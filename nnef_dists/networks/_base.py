@@ -103,19 +103,20 @@ class AbstractMomentNetwork(Module):
         """Returns whether a valid eta, `(eta_dim,)`, is where the network has been trained."""
         return self.standardization.is_inside(self.standardization.inputs(eta))
 
-    def unlearned(
+    def error_scales(
         self, eta: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
-        """Returns the expected size of the network's errors at a valid eta, before validation.
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns how errors of the network at a valid eta compare with those at training etas.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The expected ratio of errors to those at a typical training eta, and the part of the
-            moments that no training label supports, `(eta_dim,)`.
+            Two factors: one for the distance from the training etas, see
+            `TrainingRegion.remoteness`, and one for the size of what is learned.
         """
-        return jnp.ones((), eta.dtype), jnp.zeros_like(eta)
+        far = self.standardization.region.remoteness(self.standardization.inputs(eta))
+        return far, jnp.ones_like(far)
 
 
 class AbstractDirectNetwork(AbstractMomentNetwork):

@@ -21,9 +21,6 @@ from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._residual_process import ResidualProcess
 from nnef_dists.networks._taylor import choose_base, expand_labels
 
-# Factor of errors if the inputs of a base are outside their training region.
-_EXTRAPOLATED = 8.0
-
 
 class AbstractLogPartitionNetwork(AbstractMomentNetwork):
     """A learned log-partition A(eta), up to a constant, whose gradient is the moment map.
@@ -191,28 +188,19 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         terms = self.base(eta)
         return jnp.isfinite(terms.value) & self.correction.is_inside(terms.scale)
 
-    def unlearned(
+    def error_scales(
         self, eta: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
-        """Returns the expected size of errors; see `AbstractMomentNetwork`.
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns how errors compare with those at training etas; see `AbstractMomentNetwork`.
 
-        With a base, the size is proportional to its scale. If the inputs of the base are outside
-        their training region, the size is 8 times as large, and the output of the perceptron is
-        unsupported.
+        With a base the distance is that of its inputs, and the size is its scale, relative to the
+        median of the training etas.
         """
         if self.base is None or self.correction is None:
-            return super().unlearned(eta)
-        base, correction = self.base, self.correction
-
-        def learned(eta):
-            terms = base(eta)
-            x = correction.standardized(terms.inputs)
-            return terms.scale * self._rest(x), (terms.scale, x)
-
-        gradient, (scale, x) = jax.grad(learned, has_aux=True)(eta)
-        supported = correction.region.contains(x)
-        size = jnp.where(supported, 1, _EXTRAPOLATED) * correction.relative_scale(scale)
-        return size, jnp.where(supported, 0, gradient)
+            return super().error_scales(eta)
+        terms = self.base(eta)
+        far = self.correction.region.remoteness(self.correction.standardized(terms.inputs))
+        return far, self.correction.relative_scale(terms.scale)
 
     def near(self, label: MomentBatch) -> Callable[[Array], Array]:
         """Returns the moment map near a label; see `AbstractMomentNetwork`."""

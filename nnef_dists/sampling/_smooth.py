@@ -1,9 +1,11 @@
 """Whether a function is smooth as far as its program shows: without comparisons, |x| or max(x)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum, auto
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
 
@@ -22,8 +24,8 @@ _BREAKING = {
     "lt",
     "max",
 } | {"min", "reduce_max", "reduce_min", "rem", "round", "sign", "sort"}
-# Smooth functions that are written with them.
-_SMOOTH = {"logaddexp", "logaddexp2", "log_ndtr", "log_factorial"}
+# Smooth functions that are written with them. The highest mode jumps where two are equally high.
+_SMOOTH = {"find_mode", "log_factorial", "log_ndtr", "logaddexp", "logaddexp2"}
 # Primitives with positive values, and those that keep the sign of all inputs.
 _POSITIVE = {"exp", "exp2", "logistic", "square"}
 _KEEPING_SIGN = {
@@ -34,6 +36,18 @@ _KEEPING_SIGN = {
     "mul",
     "reduce_sum",
 } | {"reshape", "squeeze", "transpose"}
+# Primitives that change no value.
+_COPYING = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze"}
+
+
+class _Kind(Enum):
+    """What a variable of a program is, as a function of the argument."""
+
+    CONSTANT = auto()
+    NAN = auto()
+    SMOOTH = auto()
+    POSITIVE = auto()  # and smooth
+    BROKEN = auto()
 
 
 def is_smooth(
@@ -41,7 +55,9 @@ def is_smooth(
     x: jax.ShapeDtypeStruct,
     breaking: frozenset[str] = frozenset(),
 ) -> bool:
-    """Returns whether the program of a function has no primitive that may break it.
+    """Returns whether the program of a function has no primitive that may break its values.
+
+    A comparison that makes values NaN on one side, as checks of arguments do, breaks nothing.
 
     Args:
         function: The function.
@@ -51,55 +67,72 @@ def is_smooth(
     Returns:
         Whether it is smooth. False also for smooth functions that are written with comparisons.
     """
-    jaxpr = jax.make_jaxpr(function)(x).jaxpr
-    return _is_smooth(jaxpr, [True] * len(jaxpr.invars), _BREAKING | breaking)
+    found = _kinds(jax.make_jaxpr(function)(x), [_Kind.SMOOTH], _BREAKING | breaking)
+    return _Kind.BROKEN not in found
 
 
-def _is_smooth(jaxpr: Jaxpr, varies: list[bool], breaking: frozenset[str] | set[str]) -> bool:
-    varying = {v for v, does in zip(jaxpr.invars, varies, strict=True) if does}
-    positive, live = set(), _live_equations(jaxpr)
-    for index, equation in enumerate(jaxpr.eqns):
-        name, variables = equation.primitive.name, equation.invars
-        inputs = [not isinstance(v, Literal) and v in varying for v in variables]
-        if not any(inputs):
-            continue
-        varying.update(equation.outvars)
-        is_positive = all(not isinstance(v, Literal) and v in positive for v in variables)
-        if name in _POSITIVE or (name in _KEEPING_SIGN and is_positive):
-            positive.update(equation.outvars)
-        if index not in live or (name in ("abs", "sign") and is_positive):
-            continue
-        if name in breaking:
-            return False
-        for inner in _inner_jaxprs(equation.params):
-            if inner.debug_info.func_name in _SMOOTH:
-                continue
-            # Loops and branches order their inputs differently.
-            is_call = len(inner.invars) == len(inputs)
-            taken = inputs if is_call else [True] * len(inner.invars)
-            if not _is_smooth(inner, taken, breaking):
-                return False
-    return True
+def _kinds(
+    program: ClosedJaxpr | Jaxpr, inputs: Sequence[_Kind], breaking: frozenset[str] | set[str]
+) -> list[_Kind]:
+    """Returns the kinds of the results of a program."""
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    known = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def kind_of(variable):
+        if not isinstance(variable, Literal):
+            return known.get(variable, _Kind.CONSTANT)
+        value = variable.val
+        is_nan = np.issubdtype(np.result_type(value), np.inexact) and np.isnan(value).all()
+        return _Kind.NAN if is_nan else _Kind.CONSTANT
+
+    for equation in jaxpr.eqns:
+        kinds = [kind_of(variable) for variable in equation.invars]
+        found = _kinds_after(equation, kinds, breaking)
+        known.update(zip(equation.outvars, found, strict=True))
+    return [kind_of(variable) for variable in jaxpr.outvars]
 
 
-def _live_equations(jaxpr: Jaxpr) -> set[int]:
-    """Returns the equations that the result depends on, but for shifts without a derivative."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    live = set()
-    for index in reversed(range(len(jaxpr.eqns))):
-        equation = jaxpr.eqns[index]
-        if wanted.isdisjoint(equation.outvars):
-            continue
-        live.add(index)
-        if equation.primitive.name != "stop_gradient":
-            wanted.update(v for v in equation.invars if not isinstance(v, Literal))
-    return live
+def _kinds_after(
+    equation: Any, kinds: list[_Kind], breaking: frozenset[str] | set[str]
+) -> list[_Kind]:
+    """Returns the kinds of the results of one equation."""
+    name, n = equation.primitive.name, len(equation.outvars)
+    fixed = {_Kind.CONSTANT, _Kind.NAN}
+    if fixed.issuperset(kinds):
+        return [kinds[0] if name in _COPYING else _Kind.CONSTANT] * n
+    if name == "stop_gradient":
+        # A shift, such as that of logsumexp.
+        return [_Kind.SMOOTH]
+    if name == "select_n" and _Kind.NAN in kinds[1:] and _Kind.BROKEN not in kinds[1:]:
+        return [_Kind.SMOOTH]
+    inner = list(_inner_programs(equation.params))
+    # What a loop hands on changes its own inputs; branches and `while` order theirs differently.
+    shape = len(kinds), n
+    is_call = [(len(one.jaxpr.invars), len(one.jaxpr.outvars)) == shape for one in inner]
+    if is_call == [True] and name != "scan" and not _is_smooth_by_name(inner[0]):
+        return _kinds(inner[0], kinds, breaking)
+    if _Kind.BROKEN in kinds:
+        return [_Kind.BROKEN] * n
+    is_positive = all(kind is _Kind.POSITIVE for kind in kinds)
+    if name in _POSITIVE or (name in _KEEPING_SIGN and is_positive):
+        return [_Kind.POSITIVE] * n
+    if name in breaking and not (name in ("abs", "sign") and is_positive):
+        return [_Kind.BROKEN] * n
+    for one in inner:
+        every = [_Kind.SMOOTH] * len(one.jaxpr.invars)
+        if not _is_smooth_by_name(one) and _Kind.BROKEN in _kinds(one, every, breaking):
+            return [_Kind.BROKEN] * n
+    return [_Kind.SMOOTH] * n
 
 
-def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+def _is_smooth_by_name(program: ClosedJaxpr) -> bool:
+    return program.jaxpr.debug_info.func_name in _SMOOTH
+
+
+def _inner_programs(params: dict[str, Any]) -> Iterator[ClosedJaxpr]:
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if isinstance(one, ClosedJaxpr):
-                yield one.jaxpr
-            elif isinstance(one, Jaxpr):
                 yield one
+            elif isinstance(one, Jaxpr):
+                yield ClosedJaxpr(one, ())

@@ -109,7 +109,7 @@ class TestCalibration:
             factor, floor = calibrate_limit(errors[:40], (sizes * noise)[:40], np.ones(40))
             limit = factor * np.hypot((sizes * noise)[40:], floor)
             covered.append(np.mean(errors[40:] <= limit))
-        # The best of seven floors costs a part of the coverage.
+        # The best of five floors costs a part of the coverage.
         assert 0.92 < np.mean(covered) < 0.98
 
     def test_a_spread_that_knows_is_used(self):

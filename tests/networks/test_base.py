@@ -353,8 +353,28 @@ def test_accuracy_holds_inside_and_far_out():
     far = posterior_etas([10.0, 30.0, 100.0, 1e3])
     beyond = np.asarray(limit(far))
     assert (np.abs(z_of(q.network, far)).max(1) <= beyond).all()
-    # What is not known shrinks with the scale of the base.
-    assert limit(posterior_etas([1e6]))[0] < np.median(inside[np.isfinite(inside)])
+    # What is not known shrinks with the scale of the base, down to the rounding of the mean.
+    assert limit(posterior_etas([1e4]))[0] < np.median(inside[np.isfinite(inside)])
+
+
+@pytest.mark.slow
+def test_accuracy_holds_beyond_the_ranges_in_every_direction():
+    """Draws of the weights may agree about what no label has shown."""
+    q = validated()
+    wider = {
+        "count": (0.25, 8.0, "log"),
+        "rate": (-6.0, -0.25, "log"),
+        "rough": (-4.0, -0.1, "log"),
+    }
+    etas = FIELD.sample_eta(jax.random.key(9), 48, wider)
+    limit, mean = jax.jit(jax.vmap(lambda eta: (q.accuracy(eta), q.mean(eta))))(etas)
+    truths = [field_truth(eta) for eta in np.asarray(etas)]
+    scale = np.sqrt([np.diagonal(truth.covariance) for truth in truths])
+    error = np.max(np.abs(mean - np.stack([truth.mean for truth in truths])) / scale, 1)
+    known = np.isfinite(limit)
+    assert known.mean() > 0.9
+    assert np.mean(error[known] <= limit[known]) > 0.9
+    assert (error[known] <= 2 * limit[known]).all()
 
 
 @pytest.mark.slow
