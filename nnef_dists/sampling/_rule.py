@@ -268,10 +268,26 @@ def _error(
 
 
 def _error_of_cuts(line: Line, pieces: Pieces) -> Float[Array, ""]:
-    """Returns the part of the integral that lies between both sides of breaks."""
-    gaps = jax.vmap(lambda u: cut_gap(line, u))(pieces.start)
-    density = jnp.where(pieces.is_used, jnp.exp(pieces.at_start.logs - pieces.highest), 0)
-    return _GAPS * jnp.sum(density * gaps) / jnp.max(density * pieces.bulk)
+    """Returns the part of the integral that lies between both sides of breaks.
+
+    It is infinite where a density that matters ends at NaN: what is beyond is unknown, not zero.
+    """
+    ends = jnp.stack([pieces.start, pieces.end])
+    gaps = jax.vmap(jax.vmap(lambda u: cut_gap(line, u)))(ends)
+    logs = jnp.stack([pieces.at_start.logs, line(pieces.end).logs]) - pieces.highest
+    density = jnp.where(pieces.is_used, jnp.exp(logs), 0)
+    outward = jnp.stack([-pieces.direction, pieces.direction])
+    beyond = ends + 2 * _GAPS * outward * gaps
+
+    def is_unknown(u):
+        x, _ = transform(line.family, u)
+        stats = line.family.sufficient_statistics(x)
+        return jnp.isnan(jnp.sum(line.eta * stats) + line.log_base(x))
+
+    unknown = jax.vmap(jax.vmap(is_unknown))(beyond)
+    unknown = jnp.any(unknown & (density > jnp.finfo(density.dtype).eps))
+    error = _GAPS * jnp.sum(density[0] * gaps[0]) / jnp.max(density[0] * pieces.bulk)
+    return jnp.where(unknown, jnp.inf, error)
 
 
 def _is_held(pieces: Pieces, nodes: Nodes) -> Bool[Array, ""]:

@@ -203,6 +203,24 @@ class TestTheLimits:
         assert np.isinf(found.error)
 
 
+@pytest.mark.parametrize("kink", [0.0, 0.5])
+@pytest.mark.parametrize(("edge", "is_known"), [(0.7, False), (-0.7, False), (30.0, True)])
+def test_nan_is_unknown_and_not_zero(kink, edge, is_known):
+    """Right where the density does not matter, refused elsewhere, with and without a search."""
+
+    def log_tilted(x):
+        value = -(x**2) / 2 - (kink * jnp.abs(x) if kink else 0.0)
+        return jnp.where(x < edge, value, jnp.nan)
+
+    found = project(Q, log_tilted)
+    if is_known:
+        np.testing.assert_allclose(found.mean[0], 0, atol=1e-5)
+        assert found.error < 1e-3
+    else:
+        assert np.isnan(found.mean).all()
+        assert np.isinf(found.error)
+
+
 @pytest.mark.parametrize(
     "smooth",
     [
@@ -213,6 +231,9 @@ class TestTheLimits:
         lambda x: jax.scipy.stats.t.logpdf(x, 3.0),
         lambda x: jnp.sinc(x) - jnp.sum(jnp.array([1.0, 2.0]) * x) ** 2,
         lambda x: jnp.where(jnp.array(1.0) > 0, x, -x),
+        lambda x: jnp.sin(x) * jnp.where(x < 3, 1, jnp.nan),
+        lambda x: Q.log_partition(jnp.stack([x, jnp.full_like(x, -0.5)])),
+        lambda x: nd.inference.evidence(Q, jnp.array([0.0, -1.0]), jnp.stack([x, -x * 0 - 2])),
     ],
 )
 def test_smooth_functions_are_not_searched(smooth):
@@ -229,6 +250,8 @@ def test_smooth_functions_are_not_searched(smooth):
         lambda x: jax.lax.cond(x > 0, lambda: 1.0, lambda: 2.0),
         lambda x: jax.lax.fori_loop(0, 3, lambda i, y: jnp.maximum(y, x), 0.0),
         lambda x: jnp.round(x),
+        lambda x: jnp.where(x < 3, jnp.abs(x), jnp.nan),
+        lambda x: jnp.where(jnp.isnan(jnp.where(x > 1, x, jnp.nan)), 0.0, 1.0) * (x > 2),
     ],
 )
 def test_functions_with_breaks_are_searched(rough):
