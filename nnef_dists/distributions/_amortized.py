@@ -110,7 +110,9 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         verdict = verdict.removeprefix("ValidationReport(").removesuffix(")")
         left_out = self.network.unused_features() if _is_concrete(self.network) else 0
         if left_out:
-            verdict += f"; {left_out} convex features of the natural domain are not used"
+            verdict += (
+                f"; {left_out} convex features of the domain are left out, as labels need none"
+            )
         return f"AmortizedFamily of {self.family!r} by {type(self.network).__name__}: {verdict}"
 
     @property

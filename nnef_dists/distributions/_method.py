@@ -101,8 +101,8 @@ def _run(function: Callable, within: Within, q: Any, arguments: dict[str, Any]) 
             q.family.check_eta(eta)
         result = check_extrapolation(result, eta, is_inside[name], strict=q.strict)
     if not isinstance(is_fine, Tracer) and not is_finite:
-        # A check of the body itself failed, and raises here.
-        function(q, **arguments)
+        # A check of the body itself failed, and raises here, unless it holds in double precision.
+        result = function(q, **arguments)
     return result
 
 

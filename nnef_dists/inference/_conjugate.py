@@ -1,9 +1,10 @@
 """Conjugate updates: sums of statistics, and the evidence."""
 
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from nnef_dists._checks import as_array, check_instance
@@ -80,25 +81,41 @@ def conjugate_update(
         Natural parameters, `(*plate, eta_dim)`, in the dtype of the prior's.
 
     Raises:
-        ValueError: If the shapes differ, or `prior_eta` is not floating.
+        ValueError: If the shapes differ, `prior_eta` is not floating, or statistics are not finite.
+            Inside a compiled program they are not looked at.
     """
-    prior_eta = as_array(prior_eta)
+    prior_eta = _as_array(prior_eta, "prior_eta")
     if not jnp.issubdtype(prior_eta.dtype, jnp.floating):
         raise ValueError(
             f"Expected prior_eta of a floating-point dtype; got {prior_eta.dtype}. Convert it with "
             ".astype(float)."
         )
     is_sum = isinstance(statistics, StatisticsSum)
-    total = statistics.value if is_sum else as_array(statistics)
+    total = statistics.value if is_sum else _as_array(statistics, "statistics")
     if total.shape != prior_eta.shape:
         raise ValueError(
             f"Expected statistics of shape {prior_eta.shape}, that of prior_eta; got "
             f"{total.shape}. Sum them over observations."
         )
+    if not isinstance(total, Tracer) and not jnp.all(jnp.isfinite(total)):
+        raise ValueError(
+            f"Expected finite statistics; got {total}. Look for missing or infinite observations."
+        )
     dtype = jnp.promote_types(prior_eta.dtype, total.dtype)
     # The small terms first, so that they add up before they meet the large one.
     small = prior_eta.astype(dtype) + (statistics.rest.astype(dtype) if is_sum else 0)
     return (small + total.astype(dtype)).astype(prior_eta.dtype)
+
+
+def _as_array(value: Any, what: str) -> Array:
+    if isinstance(value, dict):
+        raise ValueError(
+            f"Expected {what} as a flat array; got a dict. Use family.flatten_stats_or_eta(parts)."
+        )
+    try:
+        return as_array(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"Expected {what} as an array of numbers; got {value!r}.") from None
 
 
 def evidence(

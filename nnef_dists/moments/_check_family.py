@@ -169,7 +169,8 @@ def _static_findings(family: ExponentialFamily) -> list[FamilyFinding]:
                     "dtype",
                     f"{name} is {value.dtype} if x is {jnp.dtype(dtype)}",
                     "compute with x.dtype: use Python numbers for constants, or "
-                    "jnp.asarray(constant, x.dtype)",
+                    "jnp.asarray(constant, x.dtype), and .astype(x.dtype) for the results of "
+                    "comparisons and of jnp.where between numbers",
                 )
         if found:
             break

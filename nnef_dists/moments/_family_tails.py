@@ -83,7 +83,8 @@ def find_improper(family, etas, beyond, probes) -> tuple[np.ndarray, list[Family
             if everywhere
             else "narrow `natural_domain`"
             + ("" if outside else " and the ranges")
-            + " to the etas whose integral exists, for example by nd.interval or nd.negative"
+            + " to the etas whose integral exists, by nd.interval or nd.negative, or by "
+            "nd.half_space where statistics couple"
         )
         found.append(
             FamilyFinding(

@@ -35,7 +35,8 @@ FRESH = 512
 def log_rates(etas):
     """Means and variances of the family of `quickstart.py`, by its grid with more points."""
     one = functools.partial(quickstart.by_grid, quickstart.LogRates(), points=72)
-    mean, sd = jax.jit(lambda etas: jax.lax.map(one, etas))(jnp.asarray(etas))
+    with jax.enable_x64(True):
+        mean, sd = jax.jit(lambda etas: jax.lax.map(one, etas))(jnp.asarray(etas))
     return np.asarray(mean, float), np.asarray(sd, float)[:, None] ** 2 * np.eye(etas.shape[1])
 
 

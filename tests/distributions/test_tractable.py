@@ -269,3 +269,23 @@ def test_the_dtype_is_carried():
             q = SOURCES[source]("GaussianNatural1D")
             for method in (q.mean, q.covariance, q.log_partition, q.entropy, q.natural_parameters):
                 assert jax.eval_shape(method, eta).dtype == "float32"
+
+
+class LogTail(nd.ExponentialFamily):
+    """Student's t densities of unit scale, by the logarithm of 1 + x^2."""
+
+    x_shape = ()
+    natural_domain = nd.domain(log=nd.interval(-np.inf, -0.5))
+
+    def compute_stats(self, x):
+        return {"log": jnp.log1p(x**2)}
+
+
+@pytest.mark.parametrize("eta", [-0.6, -0.55])
+def test_calls_that_fail_in_single_precision_are_those_of_double_precision(eta):
+    """With tails of infinite variance, whose integrals a float32 program does not reach."""
+    q, a = nd.Quadrature(LogTail()), -eta
+    exact = np.log(np.pi) / 2 + scipy.special.gammaln(a - 0.5) - scipy.special.gammaln(a)
+    np.testing.assert_allclose(q.log_partition(jnp.array([eta])), exact, rtol=1e-3)
+    exact = scipy.special.digamma(a) - scipy.special.digamma(a - 0.5)
+    np.testing.assert_allclose(q.mean(jnp.array([eta])), exact, rtol=1e-2)

@@ -88,3 +88,12 @@ def test_arguments_are_checked(without_type_checks):
         evidence(nd.Gamma(), jnp.array(PRIOR), jnp.array(PRIOR))
     with pytest.raises(ValueError, match="negative"):
         evidence(nd.ClosedForm(nd.Gamma()), jnp.array(PRIOR), jnp.array([1.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [jnp.array([jnp.nan]), StatisticsSum.zeros(1).add(jnp.array([jnp.inf]))],
+)
+def test_statistics_that_are_not_finite_are_refused(statistics):
+    with pytest.raises(ValueError, match="Expected finite statistics"):
+        conjugate_update(jnp.array([0.5]), statistics)

@@ -154,7 +154,7 @@ def test_features_that_are_not_used_are_reported():
     direct = nd.MLPMomentNetwork(GAUSSIAN, data, **options)
     assert direct.unused_features() == GAUSSIAN.convex_features(jnp.asarray(data.eta[0])).size == 2
     q = nd.AmortizedFamily(GAUSSIAN, direct)
-    assert "2 convex features of the natural domain are not used" in repr(q)
+    assert "2 convex features of the domain are left out" in repr(q)
     assert "not used" not in repr(jax.eval_shape(lambda: q))
 
 
