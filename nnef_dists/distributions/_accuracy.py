@@ -16,7 +16,7 @@ _ROUNDINGS = 16.0
 # The draws are the same for all etas, at calibration and afterwards.
 _SAMPLES, _SEED = 32, 0
 # Floors of the spread, in units of its median over etas; the last one makes the limit constant.
-# Draws of the weights may agree about what no label has shown, so there is no smaller one.
+# Draws of the weights may agree where there are no labels, so there is no smaller one.
 _FLOORS = (0.3, 1.0, 3.0, 10.0, 1e4)
 
 

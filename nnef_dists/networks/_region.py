@@ -120,7 +120,7 @@ class TrainingRegion(eqx.Module):
         return jnp.concatenate([beyond, gap[None]])
 
     def remoteness(self, inputs: Float[Array, " m"]) -> Float[Array, ""]:
-        """Returns how much larger errors of a learned function are than right at an example.
+        """Returns the growth of a learned function's errors with the distance from the examples.
 
             1 + t^3 / (1 + t^3 / 100),    t^2 = d^2 / (1 + spacing^2)
 
@@ -131,8 +131,8 @@ class TrainingRegion(eqx.Module):
 
         Returns:
             A scalar, from 1 to 101. Errors of interpolation and extrapolation grow with the
-            distance from what is known, until they are as large as what is learned. The power and
-            the end are those seen in families of one to seven statistics, up to ten times outside
+            distance from the examples, until they are as large as the learned function. Power and
+            limit fit the errors of families with one to seven statistics, up to ten times outside
             the training ranges.
         """
         fixed = paramax.unwrap(self)

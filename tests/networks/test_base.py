@@ -359,7 +359,7 @@ def test_accuracy_holds_inside_and_far_out():
 
 @pytest.mark.slow
 def test_accuracy_holds_beyond_the_ranges_in_every_direction():
-    """Draws of the weights may agree about what no label has shown."""
+    """Draws of the weights may agree where there are no labels."""
     q = validated()
     wider = {
         "count": (0.25, 8.0, "log"),
