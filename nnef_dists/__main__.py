@@ -1,14 +1,18 @@
 """The command line: `python -m nnef_dists generate --config job.yaml`, and `inspect PATH`."""
 
 import argparse
+import contextlib
 import functools
+import logging
 import multiprocessing
+import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
@@ -40,6 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 for data that are damaged, unfinished, of another job or cannot be
         written; 2 for mistakes in options and configuration; 130 when interrupted.
     """
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return _fail(
+            "interrupted. Completed chunks are saved. Run the same command to resume.", INTERRUPTED
+        )
+
+
+def _run(argv: Sequence[str] | None) -> int:
     generate, inspect = _generate_parser(), _inspect_parser()
     parser = ArgumentParser(
         prog="python -m nnef_dists",
@@ -66,8 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _inspect(inspect, options) if job is None else _generate(job, options)
     except (ValueError, OSError, RuntimeError) as error:
         return _fail(str(error), FAULT)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what is done is kept: the same command resumes", INTERRUPTED)
 
 
 def _generate_parser() -> ArgumentParser:
@@ -173,5 +184,19 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _exit(status: int) -> NoReturn:
+    """Ends the process with a status of `main`."""
+    if status != INTERRUPTED:
+        sys.exit(status)
+    # XLA may still compute. Its threads abort the process if the interpreter shuts down meanwhile,
+    # and the status is lost.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _exit(main())

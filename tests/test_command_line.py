@@ -111,7 +111,7 @@ class TestGenerate:
 
         monkeypatch.setattr("nnef_dists.generation._generate.write_chunk", interrupt)
         assert generate(job, "--out", tmp_path / "out") == 130
-        assert "the same command resumes" in capsys.readouterr().err
+        assert "Run the same command to resume" in capsys.readouterr().err
 
     def test_cannot_write(self, job, tmp_path, capsys):
         (tmp_path / "file").touch()
@@ -305,6 +305,36 @@ class TestProcess:
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
+
+    def test_interrupted_it_ends_without_a_shutdown(self, tmp_path, job):
+        """Which threads that still compute would abort, as the function registered here does."""
+        code = """
+import atexit
+import os
+import runpy
+import nnef_dists.generation
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+nnef_dists.generation.generate_moments = interrupt
+atexit.register(os.abort)
+runpy.run_module("nnef_dists", run_name="__main__", alter_sys=True)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code, "generate", "--config", job.name],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 130, done.stderr
+        assert done.stdout == "data/job/validation.zarr: 8 etas\n"
+        assert "Run the same command to resume" in done.stderr
 
     @pytest.mark.slow
     def test_a_second_run_compiles_nothing(self, tmp_path, job):
