@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import functools
-import logging
 import multiprocessing
 import os
 import re
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -32,6 +32,7 @@ from nnef_dists.moments import MomentDataset
 from nnef_dists.saving import as_code
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
+_INTERRUPTED = "interrupted. Completed chunks are saved. Run the same command to resume"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except KeyboardInterrupt:
-        return _fail(
-            "interrupted. Completed chunks are saved. Run the same command to resume.", INTERRUPTED
-        )
+        return _fail(_INTERRUPTED, INTERRUPTED)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -184,19 +183,26 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _exit(status: int) -> NoReturn:
-    """Ends the process with a status of `main`."""
-    if status != INTERRUPTED:
-        sys.exit(status)
-    # XLA may still compute. Its threads abort the process if the interpreter shuts down meanwhile,
-    # and the status is lost.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.shutdown()
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Handles SIGINT: ends this process and its workers, whatever runs.
+
+    A KeyboardInterrupt is lost if it is raised while garbage is collected, as JAX has a callback
+    there. After it, XLA's threads may still compute, and abort the process if the interpreter shuts
+    down meanwhile. Data on disk can be left at any instant.
+    """
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    # Streams may be in use by what the signal has interrupted.
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             stream.flush()
-    os._exit(status)
+    with contextlib.suppress(OSError):
+        os.write(2, f"\nerror: {_INTERRUPTED}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
-    _exit(main())
+    # A shell without job control has background processes ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    sys.exit(main())

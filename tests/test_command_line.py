@@ -306,20 +306,25 @@ class TestProcess:
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
 
-    def test_interrupted_it_ends_without_a_shutdown(self, tmp_path, job):
-        """Which threads that still compute would abort, as the function registered here does."""
+    def test_interrupted_it_ends_whatever_runs(self, tmp_path, job):
+        """While garbage is collected, and with threads that abort a shutdown."""
         code = """
 import atexit
+import gc
 import os
 import runpy
+import signal
+import time
 import nnef_dists.generation
 
 
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
+def collect(*args, **kwargs):
+    gc.callbacks.append(lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(1)))
+    gc.collect()
+    raise RuntimeError("not interrupted")
 
 
-nnef_dists.generation.generate_moments = interrupt
+nnef_dists.generation.generate_moments = collect
 atexit.register(os.abort)
 runpy.run_module("nnef_dists", run_name="__main__", alter_sys=True)
 """
