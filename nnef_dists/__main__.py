@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -28,10 +29,12 @@ from nnef_dists.generation import (
     keep_compiled,
     verify_moments,
 )
-from nnef_dists.moments import MomentDataset
+from nnef_dists.moments import MomentDataset, Status
 from nnef_dists.saving import as_code
 
-FAULT, USAGE, INTERRUPTED = 1, 2, 130
+FAULT, USAGE, NO_LABELS, INTERRUPTED = 1, 2, 3, 130
+# Share of valid labels below which the command warns.
+_FEW = 0.5
 _INTERRUPTED = "interrupted. Completed chunks are saved. Run the same command to resume"
 
 
@@ -43,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 for data that are damaged, unfinished, of another job or cannot be
-        written; 2 for mistakes in options and configuration; 130 when interrupted.
+        written; 2 for mistakes in options and configuration; 3 for generated data without a
+        valid label; 130 when interrupted.
     """
     try:
         return _run(argv)
@@ -127,6 +131,7 @@ def _generate(job: Job, options: Any) -> int:
     if workers:
         spawn = multiprocessing.get_context("spawn")
         executor = functools.partial(ProcessPoolExecutor, workers, mp_context=spawn)
+    status = 0
     # The smaller part comes first, so that what is wrong shows early.
     parts = {"training": job.training, "validation": job.validation}
     for name in sorted(parts, key=lambda name: parts[name].etas.n):
@@ -143,8 +148,11 @@ def _generate(job: Job, options: Any) -> int:
             progress=options.get("progress", True),
             mix_environments=options.get("mix_environments", False),
         )
-        print(data)
-    return 0
+        print(data, flush=True)
+        _warn_of_rejected(path, Counter(map(Status, data.status)))
+        if not data.ok.any():
+            status = NO_LABELS
+    return status
 
 
 def _inspect(parser: ArgumentParser, options: Any) -> int:
@@ -162,7 +170,24 @@ def _inspect(parser: ArgumentParser, options: Any) -> int:
             if family is not None:
                 raise
             print(f"no summary: {_name_the_family(report) or error}")
+        sys.stdout.flush()
+        _warn_of_rejected(path, report.statuses)
     return 0 if finished else FAULT
+
+
+def _warn_of_rejected(path: Path, counts: Mapping[Status, int]) -> None:
+    """Warns if fewer than half of the labels are valid, with the commonest reason."""
+    counts = dict(counts)
+    n, valid = sum(counts.values()), counts.pop(Status.OK, 0)
+    if valid >= _FEW * n:
+        return
+    commonest = max(counts, key=counts.__getitem__)
+    print(
+        f"warning: Expected at least {_FEW:.0%} valid labels in {path}; got {valid} of {n}. The "
+        f"commonest reason, of {counts[commonest]}: {commonest.reason}. Check the family with "
+        "nd.check_family(family, ranges, key), with the ranges of the job.",
+        file=sys.stderr,
+    )
 
 
 def _name_the_family(report: StoreReport) -> str | None:

@@ -95,11 +95,12 @@ class TestGenerate:
         assert generate(job, "--out", stores, "--sampling.seed=4") == 1
         assert "they differ in" in capsys.readouterr().err
 
-    def test_goes_to_a_folder_named_after_the_file(self, here, job, monkeypatch):
-        paths = []
+    def test_goes_to_a_folder_named_after_the_file(self, stores, here, job, monkeypatch):
+        paths, made = [], nd.MomentDataset.open(stores / "validation.zarr")
 
         def note(family, etas, path, *args, **kwargs):
             paths.append(Path(path))
+            return made
 
         monkeypatch.setattr("nnef_dists.__main__.generate_moments", note)
         assert generate(job.name) == 0
@@ -112,6 +113,27 @@ class TestGenerate:
         monkeypatch.setattr("nnef_dists.generation._generate.write_chunk", interrupt)
         assert generate(job, "--out", tmp_path / "out") == 130
         assert "Run the same command to resume" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("valid", "status"), [(0, 3), (3, 0), (4, 0)])
+    def test_few_valid_labels_are_warned_of(
+        self, valid, status, here, job, stores, capsys, monkeypatch
+    ):
+        made = nd.MomentDataset.open(stores / "validation.zarr")
+        rejected = np.array([nd.Status.DIVERGENT, *[nd.Status.HEAVY_TAILS] * 7], np.int8)
+        statuses = np.where(np.arange(8) < 8 - valid, rejected, np.int8(nd.Status.OK))
+        label = made.label._replace(status=statuses)
+        data = nd.MomentDataset(made.family, made.config, made.eta, label)
+        monkeypatch.setattr("nnef_dists.__main__.generate_moments", lambda *args, **kwargs: data)
+        assert generate(job, "--out", stores) == status
+        error = capsys.readouterr().err
+        assert error.count("warning: ") == (0 if valid == 4 else 2)
+        if valid < 4:
+            found = f"got {valid} of 8. The commonest reason, of {7 - valid}: tails too heavy"
+            assert found in error
+            assert "nd.check_family(" in error
+        data.save(here / "few.zarr")
+        assert run("inspect", here / "few.zarr") == 0
+        assert capsys.readouterr().err.count("nd.check_family(") == (valid < 4)
 
     def test_cannot_write(self, job, tmp_path, capsys):
         (tmp_path / "file").touch()
