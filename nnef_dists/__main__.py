@@ -230,4 +230,7 @@ if __name__ == "__main__":
     # A shell without job control has background processes ignore it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    # Python's tracker of resources frees the semaphores of killed workers, and warns of them.
+    filters = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
     sys.exit(main())
