@@ -209,7 +209,14 @@ MISTAKES = {
     "no family": (["--family=nnef_dists.HMCConfig"], "subclass of ExponentialFamily"),
     "argument missing": (["--family=MultivariateNormal"], "required: d"),
     "argument out of range": (["--family=MultivariateNormal", "--family.d=0"], "Expected d >= 1"),
-    "another type": (["--sampling.draws=many"], 'key "sampling.draws"'),
+    "no argument": (["--family=GaussianNatural1D", "--family.d=1"], "takes no arguments."),
+    "no such argument": (["--family=Polynomial1D", "--family.d=[2]"], "Polynomial1D are powers."),
+    "no such option": (["--sampling.zzz=3"], "The options of sampling are chains, warmup, draws,"),
+    "another type": (["--sampling.draws=many"], "sampling.draws: Expected an integer; got many"),
+    "type or null": (["--sampling.chunk=x"], "sampling.chunk: Expected an integer or null; got x"),
+    "no number": (["--sampling.max_rhat=high"], "sampling.max_rhat: Expected a number; got high"),
+    "no flag": (["--progress=perhaps"], "progress: Expected true or false; got perhaps"),
+    "no tuple": (["--family=Polynomial1D", "--family.powers=3"], "powers: Expected a list; got 3"),
     "out of range": (["--sampling.draws=1"], "Expected draws"),
     "broken chunk": (["--sampling.chunk=12"], "multiple of the tile"),
     "validation draws": (["--sampling.validation_draws=1"], "Expected draws"),
@@ -220,8 +227,12 @@ MISTAKES = {
         "grid.validation.ranges: Expected the range of 'x2' to be negative",
     ),
     "half a range": (["--grid.training.ranges.x=[1]"], "Expected the range of 'x' as (low, high)"),
-    "no range": (["--grid.training.ranges.x=1"], 'key "grid.training.ranges"'),
-    "no workers": (["--workers=-1"], "workers"),
+    "no range": (
+        ["--grid.training.ranges.x=1"],
+        "grid.training.ranges: Expected a list; got 1",
+    ),
+    "no workers": (["--workers=-1"], "workers: Expected an integer >= 0; got -1"),
+    "no count": (["--workers=two"], "workers: Expected an integer >= 0; got two"),
 }
 
 
@@ -244,6 +255,7 @@ class TestMistakes:
             ("sampling:", "samplin:", "Did you mean 'sampling."),
             ("family: GaussianNatural1D", "", "required: family"),
             ("seed: 3", "seed: [", "Problems parsing config"),
+            (JOB[JOB.index("sampling:") :], "sampling: 3", "Expected sampling to be a mapping"),
         ],
     )
     def test_in_the_file_are_refused_with_advice(self, old, new, message, job, capsys):
