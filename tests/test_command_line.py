@@ -323,14 +323,14 @@ class TestProcess:
         (tmp_path / "families_of_a_user.py").write_text(USERS)
         arguments = [
             "generate", "--config", job.name, *SAMPLING, "--family=families_of_a_user.Even",
-            "--family.order=6",
+            "--family.order=2",
             "--grid.training.ranges={top: [-2, -0.5]}",
             "--grid.validation.ranges={top: [-1, -0.5]}",
             "--workers=1",
         ]  # fmt: skip
         done = self.start(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
-        assert "MomentDataset of Even(order=6): 20 etas" in done.stdout
+        assert "MomentDataset of Even(order=2): 20 etas" in done.stdout
         assert "moments: 100%" in done.stderr
         assert nd.generation.verify_moments(tmp_path / "data" / "job" / "training.zarr").finished
 
