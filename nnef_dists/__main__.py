@@ -1,14 +1,19 @@
 """The command line: `python -m nnef_dists generate --config job.yaml`, and `inspect PATH`."""
 
 import argparse
+import contextlib
 import functools
 import multiprocessing
+import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
@@ -24,10 +29,13 @@ from nnef_dists.generation import (
     keep_compiled,
     verify_moments,
 )
-from nnef_dists.moments import MomentDataset
+from nnef_dists.moments import MomentDataset, Status
 from nnef_dists.saving import as_code
 
-FAULT, USAGE, INTERRUPTED = 1, 2, 130
+FAULT, USAGE, NO_LABELS, INTERRUPTED = 1, 2, 3, 130
+# Share of valid labels below which the command warns.
+_FEW = 0.5
+_INTERRUPTED = "interrupted. Completed chunks are saved. Run the same command to resume"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 for data that are damaged, unfinished, of another job or cannot be
-        written; 2 for mistakes in options and configuration; 130 when interrupted.
+        written; 2 for mistakes in options and configuration; 3 for generated data without a
+        valid label; 130 when interrupted.
     """
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return _fail(_INTERRUPTED, INTERRUPTED)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     generate, inspect = _generate_parser(), _inspect_parser()
     parser = ArgumentParser(
         prog="python -m nnef_dists",
@@ -66,8 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _inspect(inspect, options) if job is None else _generate(job, options)
     except (ValueError, OSError, RuntimeError) as error:
         return _fail(str(error), FAULT)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what is done is kept: the same command resumes", INTERRUPTED)
 
 
 def _generate_parser() -> ArgumentParser:
@@ -117,6 +131,7 @@ def _generate(job: Job, options: Any) -> int:
     if workers:
         spawn = multiprocessing.get_context("spawn")
         executor = functools.partial(ProcessPoolExecutor, workers, mp_context=spawn)
+    status = 0
     # The smaller part comes first, so that what is wrong shows early.
     parts = {"training": job.training, "validation": job.validation}
     for name in sorted(parts, key=lambda name: parts[name].etas.n):
@@ -133,8 +148,11 @@ def _generate(job: Job, options: Any) -> int:
             progress=options.get("progress", True),
             mix_environments=options.get("mix_environments", False),
         )
-        print(data)
-    return 0
+        print(data, flush=True)
+        _warn_of_rejected(path, Counter(map(Status, data.status)))
+        if not data.ok.any():
+            status = NO_LABELS
+    return status
 
 
 def _inspect(parser: ArgumentParser, options: Any) -> int:
@@ -152,7 +170,24 @@ def _inspect(parser: ArgumentParser, options: Any) -> int:
             if family is not None:
                 raise
             print(f"no summary: {_name_the_family(report) or error}")
+        sys.stdout.flush()
+        _warn_of_rejected(path, report.statuses)
     return 0 if finished else FAULT
+
+
+def _warn_of_rejected(path: Path, counts: Mapping[Status, int]) -> None:
+    """Warns if fewer than half of the labels are valid, with the commonest reason."""
+    counts = dict(counts)
+    n, valid = sum(counts.values()), counts.pop(Status.OK, 0)
+    if valid >= _FEW * n:
+        return
+    commonest = max(counts, key=counts.__getitem__)
+    print(
+        f"warning: Expected at least {_FEW:.0%} valid labels in {path}; got {valid} of {n}. The "
+        f"commonest reason, of {counts[commonest]}: {commonest.reason}. Check the family with "
+        "nd.check_family(family, ranges, key), with the ranges of the job.",
+        file=sys.stderr,
+    )
 
 
 def _name_the_family(report: StoreReport) -> str | None:
@@ -173,5 +208,29 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Handles SIGINT: ends this process and its workers, whatever runs.
+
+    A KeyboardInterrupt is lost if it is raised while garbage is collected, as JAX has a callback
+    there. After it, XLA's threads may still compute, and abort the process if the interpreter shuts
+    down meanwhile. Data on disk can be left at any instant.
+    """
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    # Streams may be in use by what the signal has interrupted.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, RuntimeError):
+            stream.flush()
+    with contextlib.suppress(OSError):
+        os.write(2, f"\nerror: {_INTERRUPTED}\n".encode())
+    os._exit(INTERRUPTED)
+
+
 if __name__ == "__main__":
+    # A shell without job control has background processes ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    # Python's tracker of resources frees the semaphores of killed workers, and warns of them.
+    filters = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
     sys.exit(main())

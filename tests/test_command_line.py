@@ -95,11 +95,12 @@ class TestGenerate:
         assert generate(job, "--out", stores, "--sampling.seed=4") == 1
         assert "they differ in" in capsys.readouterr().err
 
-    def test_goes_to_a_folder_named_after_the_file(self, here, job, monkeypatch):
-        paths = []
+    def test_goes_to_a_folder_named_after_the_file(self, stores, here, job, monkeypatch):
+        paths, made = [], nd.MomentDataset.open(stores / "validation.zarr")
 
         def note(family, etas, path, *args, **kwargs):
             paths.append(Path(path))
+            return made
 
         monkeypatch.setattr("nnef_dists.__main__.generate_moments", note)
         assert generate(job.name) == 0
@@ -111,7 +112,28 @@ class TestGenerate:
 
         monkeypatch.setattr("nnef_dists.generation._generate.write_chunk", interrupt)
         assert generate(job, "--out", tmp_path / "out") == 130
-        assert "the same command resumes" in capsys.readouterr().err
+        assert "Run the same command to resume" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("valid", "status"), [(0, 3), (3, 0), (4, 0)])
+    def test_few_valid_labels_are_warned_of(
+        self, valid, status, here, job, stores, capsys, monkeypatch
+    ):
+        made = nd.MomentDataset.open(stores / "validation.zarr")
+        rejected = np.array([nd.Status.DIVERGENT, *[nd.Status.HEAVY_TAILS] * 7], np.int8)
+        statuses = np.where(np.arange(8) < 8 - valid, rejected, np.int8(nd.Status.OK))
+        label = made.label._replace(status=statuses)
+        data = nd.MomentDataset(made.family, made.config, made.eta, label)
+        monkeypatch.setattr("nnef_dists.__main__.generate_moments", lambda *args, **kwargs: data)
+        assert generate(job, "--out", stores) == status
+        error = capsys.readouterr().err
+        assert error.count("warning: ") == (0 if valid == 4 else 2)
+        if valid < 4:
+            found = f"got {valid} of 8. The commonest reason, of {7 - valid}: tails too heavy"
+            assert found in error
+            assert "nd.check_family(" in error
+        data.save(here / "few.zarr")
+        assert run("inspect", here / "few.zarr") == 0
+        assert capsys.readouterr().err.count("nd.check_family(") == (valid < 4)
 
     def test_cannot_write(self, job, tmp_path, capsys):
         (tmp_path / "file").touch()
@@ -187,7 +209,14 @@ MISTAKES = {
     "no family": (["--family=nnef_dists.HMCConfig"], "subclass of ExponentialFamily"),
     "argument missing": (["--family=MultivariateNormal"], "required: d"),
     "argument out of range": (["--family=MultivariateNormal", "--family.d=0"], "Expected d >= 1"),
-    "another type": (["--sampling.draws=many"], 'key "sampling.draws"'),
+    "no argument": (["--family=GaussianNatural1D", "--family.d=1"], "takes no arguments."),
+    "no such argument": (["--family=Polynomial1D", "--family.d=[2]"], "Polynomial1D are powers."),
+    "no such option": (["--sampling.zzz=3"], "The options of sampling are chains, warmup, draws,"),
+    "another type": (["--sampling.draws=many"], "sampling.draws: Expected an integer; got many"),
+    "type or null": (["--sampling.chunk=x"], "sampling.chunk: Expected an integer or null; got x"),
+    "no number": (["--sampling.max_rhat=high"], "sampling.max_rhat: Expected a number; got high"),
+    "no flag": (["--progress=perhaps"], "progress: Expected true or false; got perhaps"),
+    "no tuple": (["--family=Polynomial1D", "--family.powers=3"], "powers: Expected a list; got 3"),
     "out of range": (["--sampling.draws=1"], "Expected draws"),
     "broken chunk": (["--sampling.chunk=12"], "multiple of the tile"),
     "validation draws": (["--sampling.validation_draws=1"], "Expected draws"),
@@ -198,8 +227,12 @@ MISTAKES = {
         "grid.validation.ranges: Expected the range of 'x2' to be negative",
     ),
     "half a range": (["--grid.training.ranges.x=[1]"], "Expected the range of 'x' as (low, high)"),
-    "no range": (["--grid.training.ranges.x=1"], 'key "grid.training.ranges"'),
-    "no workers": (["--workers=-1"], "workers"),
+    "no range": (
+        ["--grid.training.ranges.x=1"],
+        "grid.training.ranges: Expected a list; got 1",
+    ),
+    "no workers": (["--workers=-1"], "workers: Expected an integer >= 0; got -1"),
+    "no count": (["--workers=two"], "workers: Expected an integer >= 0; got two"),
 }
 
 
@@ -222,6 +255,7 @@ class TestMistakes:
             ("sampling:", "samplin:", "Did you mean 'sampling."),
             ("family: GaussianNatural1D", "", "required: family"),
             ("seed: 3", "seed: [", "Problems parsing config"),
+            (JOB[JOB.index("sampling:") :], "sampling: 3", "Expected sampling to be a mapping"),
         ],
     )
     def test_in_the_file_are_refused_with_advice(self, old, new, message, job, capsys):
@@ -289,14 +323,14 @@ class TestProcess:
         (tmp_path / "families_of_a_user.py").write_text(USERS)
         arguments = [
             "generate", "--config", job.name, *SAMPLING, "--family=families_of_a_user.Even",
-            "--family.order=6",
+            "--family.order=2",
             "--grid.training.ranges={top: [-2, -0.5]}",
             "--grid.validation.ranges={top: [-1, -0.5]}",
             "--workers=1",
         ]  # fmt: skip
         done = self.start(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
-        assert "MomentDataset of Even(order=6): 20 etas" in done.stdout
+        assert "MomentDataset of Even(order=2): 20 etas" in done.stdout
         assert "moments: 100%" in done.stderr
         assert nd.generation.verify_moments(tmp_path / "data" / "job" / "training.zarr").finished
 
@@ -305,6 +339,41 @@ class TestProcess:
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
+
+    def test_interrupted_it_ends_whatever_runs(self, tmp_path, job):
+        """While garbage is collected, and with threads that abort a shutdown."""
+        code = """
+import atexit
+import gc
+import os
+import runpy
+import signal
+import time
+import nnef_dists.generation
+
+
+def collect(*args, **kwargs):
+    gc.callbacks.append(lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(1)))
+    gc.collect()
+    raise RuntimeError("not interrupted")
+
+
+nnef_dists.generation.generate_moments = collect
+atexit.register(os.abort)
+runpy.run_module("nnef_dists", run_name="__main__", alter_sys=True)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code, "generate", "--config", job.name],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 130, done.stderr
+        assert done.stdout == "data/job/validation.zarr: 8 etas\n"
+        assert "Run the same command to resume" in done.stderr
 
     @pytest.mark.slow
     def test_a_second_run_compiles_nothing(self, tmp_path, job):

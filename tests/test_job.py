@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import re
 from pathlib import Path
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -177,6 +178,35 @@ def test_mistakes_in_what_a_script_reads(job, name, optimization):
     options, message = MISTAKES[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         nd.generation.read_job(job, options, optimization)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """Options of a script, none of them a network."""
+
+    widht: int = 64
+    schedule: Literal["cosine", "flat"] = "flat"
+    rates: list[float] | None = None
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (" {width: 3}", "Did you mean 'optimization.widht'? The options of optimization are widht, "
+                        "schedule, rates."),
+        (" {zzz: 3}", "option 'zzz'\nThe options of optimization are widht, schedule, rates."),
+        (" {schedule: cosin}", "optimization.schedule: Expected one of 'cosine', 'flat'; got cosin"
+                               "\nDid you mean 'cosine'?"),
+        (" {widht: many}", "optimization.widht: Expected an integer; got many"),
+        (" {rates: [a]}", "optimization.rates: Expected a list or null; got ['a']"),
+        (" 3", "Expected optimization to be a mapping of options; got 3. Write its options below"),
+        ("", "Expected optimization to be a mapping of options; got None"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_fields_of_a_script(job, section, message):
+    job.write_text(f"{JOB}optimization:{section}\n")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        nd.generation.read_job(job, optimization=Choices)
 
 
 def test_what_a_script_reads_is_a_dict_if_it_says_no_more(job):

@@ -15,25 +15,47 @@ from nnef_dists.families import ExponentialFamily
 if TYPE_CHECKING:
     import jsonargparse
 
+# Types of values, as messages name them.
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a string",
+    "dict": "a mapping",
+    "list": "a list",
+    "tuple": "a list",
+    "NoneType": "null",
+}
+
 
 def explain(error: Exception, *parsers: "jsonargparse.ArgumentParser") -> str:
     """Returns the message of an error in options, with advice where there is any.
 
     The advice is the closest name of the kind that is wrong: a module beside a module, a class
-    beside a class, a command beside a command, an option beside an option.
+    beside a class, a command beside a command, an option beside an option. Beside an unknown option
+    of a section or an argument of a class stand all that there are.
     """
-    message = str(error)
+    message = _in_words(str(error))
     wrong = [
         (r"No module named '([\w.]+)'", _advise_module),
         (r"module '([\w.]+)' has no attribute '(\w+)'", _advise_attribute),
         (r"Expected a dot import path string: (\w+)", _advise_class),
         (r"invalid choice: '(\w*)' \(choose from ([^)]*)\)", _advise_choice),
+        (
+            r"Expected one of (.*); got (\w*)",
+            lambda text, *found: _advise_choice(text, *found[::-1]),
+        ),
     ]
     for pattern, advise in wrong:
         match = re.search(pattern, message)
         if match:
             advice = advise(message, *match.groups())
             return f"{message}\n{advice}" if advice else message
+    if "; got " in message:
+        return message
+    advice = _advise_argument(message) or _advise_field(message, parsers)
+    if advice:
+        return f"{message}\n{advice}"
     close = _close_option(message, parsers)
     return f"{message}\n{_did_you_mean(close)}" if close else message
 
@@ -69,6 +91,72 @@ def _advise_class(message: str, missing: str) -> str:
 def _advise_choice(message: str, missing: str, choices: str) -> str | None:
     close = _closest(missing, set(re.findall(r"\w+", choices)))
     return _did_you_mean(close) if close else None
+
+
+def _advise_argument(message: str) -> str | None:
+    """Returns the arguments of the class of which a message refuses one."""
+    refused = re.search(r"Option '(\w+)' is not accepted", message)
+    named = re.search(r"class_path[ =]'([\w.]+)'", message)
+    if refused is None or named is None:
+        return None
+    # A class that a script calls is given its other arguments by the script.
+    called = "expects a function or a callable class" in message
+    name = named[1].rpartition(".")[2]
+    for cls in _concrete_classes(eqx.Module):
+        if cls.__name__ == name:
+            arguments = list(inspect.signature(cls).parameters.values())
+            names = [a.name for a in arguments if a.default is not a.empty or not called]
+            if not names:
+                return f"{name} takes no arguments."
+            return _advise_among(refused[1], names, f"arguments of {name}")
+    return None
+
+
+def _advise_field(message: str, parsers: Sequence["jsonargparse.ArgumentParser"]) -> str | None:
+    """Returns the options of the section of which a message refuses one."""
+    refused = re.search(
+        r"Group '([\w.]+)' does not accept option '([\w.]+)'"
+        r"|Subcommand '\w+' does not accept option '([\w.]+)\.(\w+)'"
+        r"|(?:unrecognized arguments: --|Option ')([\w.]+)\.(\w+)",
+        message,
+    )
+    if refused is None:
+        return None
+    parts = ".".join(part for part in refused.groups() if part).split(".")
+    start = f"--{'.'.join(parts[:-1])}."
+    options = re.findall(rf"{re.escape(start)}(\w+)", "".join(p.format_help() for p in parsers))
+    names = list(dict.fromkeys(options))
+    if not names:
+        return None
+    return _advise_among(parts[-1], names, f"options of {start[2:-1]}", start[2:])
+
+
+def _advise_among(wrong: str, names: Sequence[str], kind: str, start: str = "") -> str:
+    close = _closest(wrong, set(names))
+    advice = f"{_did_you_mean(start + close)} " if close else ""
+    return f"{advice}The {kind} are {', '.join(names)}."
+
+
+def _in_words(message: str) -> str:
+    """Returns a message with the types of values in words: `draws: Expected an integer; got x`."""
+    kind = r"(?:<class ')?(\w+)(?:'>|\[[^\[\]]*\])?"
+    union = (
+        r"Does not validate against any of the Union subtypes\n"
+        rf"\s*Subtypes: [\[(]({kind}(?:, {kind})*)[\])]\n(?:.*\n)*?\s*Given value: "
+    )
+
+    def name(found: re.Match[str]) -> str:
+        words: list[str] = re.findall(kind, found[1])
+        kinds = dict.fromkeys(_KINDS.get(word, word) for word in words)
+        return f"Expected {' or '.join(kinds)}; got "
+
+    message = re.sub(union, name, message)
+    message = re.sub(r"Expected a (<class '\w+'>)\. Got value: ", name, message)
+    literal = r"Expected a typing\.Literal\[(.*)\]\. Got value: "
+    message = re.sub(literal, r"Expected one of \1; got ", message)
+    count = r"Not of type NonNegativeInt: (?:.* base 10: '(.*)'|(.*) does not conform.*)"
+    message = re.sub(count, r"Expected an integer >= 0; got \1\2", message)
+    return re.sub(r'Parser key "([\w.]+)":\n\s*(Expected .*; got )', r"\1: \2", message)
 
 
 def _did_you_mean(name: str) -> str:

@@ -108,6 +108,13 @@ def job_of(parser: "jsonargparse.ArgumentParser", options: Any) -> Job:
     Raises:
         ValueError: If a value is out of its range.
     """
+    for name in ("grid", "grid.training", "grid.validation", "sampling", "optimization"):
+        section = options.get(name)
+        if not hasattr(section, "items"):
+            raise ValueError(
+                f"Expected {name} to be a mapping of options; got {section!r}. Write its options "
+                "below it, or leave it out"
+            )
     sections = parser.instantiate(options)
     sampling = sections.sampling
     config = HMCConfig(

@@ -243,7 +243,8 @@ class MomentDataset:
             rejected = ", ".join(f"{n} {s.name.lower()}" for s, n in self._rejected().items())
             ok = self.only_ok()
             if not len(ok):
-                raise ValueError(f"Expected at least one valid label; got {len(self)}: {rejected}")
+                found = f"Expected at least one valid label; got {len(self)}: {rejected}"
+                raise ValueError(f"{found}. Check the family with nd.check_family")
             if rejected:
                 warnings.warn(
                     f"{len(self) - len(ok)} of {len(self)} labels are not valid and left out: "
@@ -252,8 +253,7 @@ class MomentDataset:
                 )
             # Concrete arrays, also if a compiled program that is being traced asks first.
             with jax.ensure_compile_time_eval():
-                names = [field.name for field in dataclasses.fields(MomentBatch)]
-                names.remove("base")
+                names = [f.name for f in dataclasses.fields(MomentBatch) if f.name != "base"]
                 self._batch = MomentBatch(*(jnp.asarray(getattr(ok, name)) for name in names))
         return self._batch
 

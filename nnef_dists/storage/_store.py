@@ -76,20 +76,15 @@ class Store:
             raise FileNotFoundError(f"Expected {kind.content} at {self.path}; got nothing there")
         if not self.path.is_dir():
             raise ValueError(f"Expected a folder of {kind.content}; got the file {self.path}")
-        attributes = _read_json(self.path / "zarr.json").get("attributes")
-        self.attributes: dict[str, Any] = attributes if isinstance(attributes, dict) else {}
-        if self.attributes.get("format") != kind.format:
-            raise StoreError(
-                f"Expected {kind.content} of format {kind.format} in {self.path}; got "
-                f"{self.attributes.get('format')}"
-            )
-        found = metadata_digest(self.path, self.attributes)
-        if found != self.attributes.get("metadata_sha256"):
-            raise StoreError(
-                f"Expected metadata that match their SHA-256; got a damaged zarr.json in "
-                f"{self.path} (its own or that of an array)"
-            )
-        group = _open_group(self.path, "r+" if writable else "r")
+        remedy = (
+            f"Delete the folder {self.path} and run the same command or {kind.maker} call again, "
+            f"which makes the {kind.content} again, or choose another path"
+        )
+        try:
+            self.attributes: dict[str, Any] = _read_attributes(self.path, kind)
+            group = _open_group(self.path, "r+" if writable else "r")
+        except StoreError as fault:
+            raise StoreError(f"{fault}. {remedy}") from None
         self._arrays: dict[str, Any] = {
             # A chunk that holds the fill value alone is written all the same.
             name: group[name].with_config({"write_empty_chunks": True})  # pyright: ignore[reportAttributeAccessIssue]
@@ -242,6 +237,22 @@ class Store:
         self.attributes = attributes
 
 
+def _read_attributes(path: Path, kind: StoreKind) -> dict[str, Any]:
+    found = _read_json(path / "zarr.json").get("attributes")
+    attributes = found if isinstance(found, dict) else {}
+    if attributes.get("format") != kind.format:
+        raise StoreError(
+            f"Expected {kind.content} of format {kind.format} in {path}; got "
+            f"{attributes.get('format')}"
+        )
+    if metadata_digest(path, attributes) != attributes.get("metadata_sha256"):
+        raise StoreError(
+            f"Expected metadata that match their SHA-256; got a damaged zarr.json in {path} (its "
+            "own or one of an array)"
+        )
+    return attributes
+
+
 def metadata_digest(path: Path, attributes: dict[str, Any]) -> str:
     """Returns the SHA-256 of all metadata: the attributes but itself, every array's zarr.json."""
     rest = {name: value for name, value in attributes.items() if name != "metadata_sha256"}
@@ -260,16 +271,22 @@ def _open_group(path: Path, mode: Literal["r", "r+"]) -> Any:
     # Takes a tenth of the package's time to import, and few programs have a store.
     import zarr
 
-    return zarr.open_group(path, mode=mode, use_consolidated=False)
+    try:
+        return zarr.open_group(path, mode=mode, use_consolidated=False)
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        # The entries beside the attributes have no checksum.
+        raise StoreError(
+            f"Expected a Zarr group of format 3; got a damaged {path / 'zarr.json'} ({error})"
+        ) from None
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise StoreError(f"Expected a store; {file} is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"Expected a store; {file} is damaged: {error}") from None
+        raise StoreError(f"Expected a store; got a folder where {file} is missing") from None
+    except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
+        raise StoreError(f"Expected a store; got a damaged {file} ({error})") from None
     if not isinstance(content, dict):
-        raise StoreError(f"Expected a store; {file} is damaged: it is no JSON object")
+        raise StoreError(f"Expected a store; got a damaged {file} (no JSON object)")
     return content

@@ -137,7 +137,7 @@ class TestBatch:
         assert np.array_equal(np.asarray(data.batch().mean), data.mean)
 
     def test_no_valid_label_is_an_error(self):
-        with pytest.raises(ValueError, match="at least one valid label; got 3: 3 low_ess"):
+        with pytest.raises(ValueError, match=r"label; got 3: 3 low_ess\. Check.*check_family"):
             DATA[-3:].batch()
 
     def test_standard_deviations_and_errors_in_their_units(self):

@@ -91,8 +91,10 @@ def test_a_damaged_chunk_is_named_and_made_again(copy, whole, name, damage):
         lambda metadata: metadata["attributes"].update(chunk=8),
         lambda metadata: metadata["attributes"].pop("format"),
         lambda metadata: metadata.pop("attributes"),
+        lambda metadata: metadata.update(zarr_format=5),
+        lambda metadata: metadata.update(node_type="array"),
     ],
-    ids=["config", "chunk", "format", "all"],
+    ids=["config", "chunk", "format", "all", "Zarr", "array"],
 )
 def test_damaged_attributes_are_named(copy, change):
     metadata = json.loads((copy / "zarr.json").read_text())
@@ -113,12 +115,20 @@ def test_damaged_metadata_of_an_array_are_named(copy):
     assert_named(copy, str(file))
 
 
+@pytest.mark.parametrize("content", [b"", b'{"attributes": {', b"\xff\x00", b"[]", b"null"])
+def test_metadata_that_are_no_json_object_are_named(copy, content):
+    (copy / "zarr.json").write_bytes(content)
+    assert_named(copy, str(copy / "zarr.json"))
+
+
 def assert_named(path, name):
     report = nd.generation.verify_moments(path)
     assert not report.finished
+    remedy = f"Delete the folder {path} and run the same command or generate_moments call again"
     assert name in str(report)
+    assert remedy in str(report)
     for use in (nd.MomentDataset.open, generate):
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(ValueError, match=rf"{name}.*{remedy}"):
             use(path)
 
 
