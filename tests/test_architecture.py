@@ -41,7 +41,7 @@ MAY_IMPORT["plotting"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, ""}
 MAY_IMPORT[""] = set(MAY_IMPORT) - {"plotting", "__main__"}
 
 # Private modules beside the rooms, which every room may import. They import none.
-COMMON = {"_checks", "_ranges"}
+COMMON = {"_checks", "_factorizations", "_ranges"}
 
 FAMILIES_BUILD_ON = {"equinox", "flowjax", "jax", "jaxtyping", "numpy"}
 
