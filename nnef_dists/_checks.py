@@ -256,10 +256,10 @@ def check_model(model: Any, call: str) -> None:
         call: The call with its arguments in order, such as "entropy(model)".
 
     Raises:
-        ValueError: If it is a PRNG key, a function or a class.
+        ValueError: If it is a PRNG key, a Python function or a class.
     """
     is_key = _is_typed_key(model) or _is_old_key(model)
-    if is_key or isinstance(model, type) or inspect.isroutine(model):
+    if is_key or isinstance(model, type) or inspect.isfunction(model):
         found = "a PRNG key" if is_key else getattr(model, "__name__", type(model).__name__)
         raise ValueError(
             f"Expected a model, a pytree with parameters; got {found}. Check the order of the "
