@@ -1,5 +1,6 @@
 """Argument checks of all rooms: errors for concrete values, NaN inside compiled programs."""
 
+import inspect
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -236,13 +237,34 @@ def as_key(key: Any) -> PRNGKeyArray:
     if _is_old_key(key):
         return jax.random.wrap_key_data(key)
     shaped = isinstance(key, jax.Array | np.ndarray)
+    plain = isinstance(key, str | float | int | None)
     found = f"{key.dtype} of shape {key.shape}" if shaped else repr(key)
     remedy = "Use jax.random.key(seed) with an integer seed."
     if _is_typed_key(key):
         remedy = "Use one of the keys."
-    elif shaped:
+    elif shaped or not plain:
+        found = found if shaped else type(key).__name__
         remedy = f"Check the order of the arguments. {remedy}"
     raise ValueError(f"Expected one jax.random.key; got {found}. {remedy}")
+
+
+def check_model(model: Any, call: str) -> None:
+    """Checks that a model is not an argument that stands beside it: a PRNG key or a function.
+
+    Args:
+        model: The argument, any pytree with parameters.
+        call: The call with its arguments in order, such as "entropy(model)".
+
+    Raises:
+        ValueError: If it is a PRNG key, a Python function or a class.
+    """
+    is_key = _is_typed_key(model) or _is_old_key(model)
+    if is_key or isinstance(model, type) or inspect.isfunction(model):
+        found = "a PRNG key" if is_key else getattr(model, "__name__", type(model).__name__)
+        raise ValueError(
+            f"Expected a model, a pytree with parameters; got {found}. Check the order of the "
+            f"arguments: {call}."
+        )
 
 
 def check_instance(value: Any, kind: type, what: str) -> None:

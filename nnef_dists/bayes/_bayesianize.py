@@ -122,8 +122,14 @@ def bayesianize(
         A `Bayesianized` module. Called without a key it computes what `module` does.
 
     Raises:
-        ValueError: If `where` selects no real floating array.
+        ValueError: If there is no real floating array to convert, because `where` selects none or
+            because the arrays are parameters already, or if `where` is not a function.
     """
+    if where is not None and not callable(where):
+        raise ValueError(
+            f"Expected where as a function of the module; got {where!r}. Use for example "
+            "where=lambda module: module.layers[-1]."
+        )
 
     def is_leaf(node: Any) -> bool:
         return is_parameter(node) or is_fixed(node)
@@ -140,8 +146,29 @@ def bayesianize(
 
     bayesian = convert(module) if where is None else eqx.tree_at(where, module, replace_fn=convert)
     if len(get_parameters(bayesian)) == len(get_parameters(module)):
-        raise ValueError("Expected `where` to select a real floating array; got none.")
+        raise ValueError(_nothing_to_convert(module, where))
     return Bayesianized(bayesian)
+
+
+def _nothing_to_convert(module: PyTree, where: Callable[[Any], Any] | None) -> str:
+    """Returns the message for a module, or a selection from it, without an array to convert."""
+    selected = module if where is None else where(module)
+    if get_parameters(selected):
+        found = type(module).__name__ if where is None else "parameters from `where`"
+        other = ", or pass module.realize()" if isinstance(module, Bayesianized) else ""
+        return (
+            f"Expected arrays that are not Bayesian yet; got {found}, Bayesian already. Use it as "
+            f"it is{other}."
+        )
+    if where is None:
+        return (
+            f"Expected a module with a real floating array; got {type(module).__name__} without "
+            "one. Buffers (paramax.NonTrainable), integers and Python numbers stay as they are."
+        )
+    return (
+        "Expected `where` to select a real floating array; got none. Select an array of the "
+        "module, or a part of it that has one."
+    )
 
 
 def _takes_key(module: PyTree, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

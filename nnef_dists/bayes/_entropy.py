@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from nnef_dists._checks import check_model
+
 from ._deterministic import DeterministicParameter
 from ._gaussian import GaussianParameter
 from ._introspection import get_parameters
@@ -97,14 +99,24 @@ def _kl(q: AbstractParameter, p: AbstractPriorLaw) -> Float[Array, ""]:
 def _sum_over_pairs(
     model: PyTree, prior: PyTree, term: Callable[[Any, Any], Array]
 ) -> Float[Array, ""]:
+    check_model(model, "(model, prior)")
     laws = get_parameters(model)
     if isinstance(prior, AbstractParameter):
         priors = dict.fromkeys(laws, prior)
     else:
         priors = get_parameters(prior)
+        if laws and not priors:
+            found = prior.__name__ if isinstance(prior, type) else type(prior).__name__
+            raise ValueError(
+                f"Expected a prior parameter or a model of prior parameters; got {found}, without "
+                "any. Use for example GaussianParameter.from_stdv(0.0, 1.0)."
+            )
     if laws.keys() != priors.keys():
         odd = sorted(laws.keys() ^ priors.keys())
-        raise ValueError(f"Expected a prior with the model's parameters; got differences in {odd}.")
+        raise ValueError(
+            f"Expected a prior with the model's parameters; got differences in {odd}. Use one "
+            "prior parameter for all, or one of each name. The model is the first argument."
+        )
     terms = []
     for name, q in laws.items():
         p = priors[name]

@@ -14,6 +14,7 @@ from ._parameter import (
     AbstractParameter,
     AbstractPriorLaw,
     check_width,
+    mean_and_raw,
 )
 from ._positivity import AbstractPositivity, SquaredPositivity
 
@@ -57,10 +58,13 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
         """Builds the law of a given standard deviation, broadcast to the mean's shape.
 
         `GaussianParameter.from_stdv(0.0, 1.0)` is the standard normal prior.
+
+        Raises:
+            ValueError: If `stdv` is negative, below the floor of `positivity` or of a shape
+                that does not broadcast.
         """
         positivity = SquaredPositivity() if positivity is None else positivity
-        center = jnp.asarray(mean)
-        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(stdv, center.dtype), center.shape))
+        center, raw = mean_and_raw(mean, "stdv", stdv, positivity)
         return cls(center, raw, positivity)
 
     @property

@@ -12,6 +12,7 @@ from ._parameter import (
     AbstractParameter,
     AbstractPriorLaw,
     check_width,
+    mean_and_raw,
 )
 from ._positivity import AbstractPositivity, SquaredPositivity
 
@@ -52,10 +53,14 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
         scale: ArrayLike,
         positivity: AbstractPositivity | None = None,
     ) -> "LaplacianParameter":
-        """Builds the law of a given scale b, broadcast to the mean's shape."""
+        """Builds the law of a given scale b, broadcast to the mean's shape.
+
+        Raises:
+            ValueError: If `scale` is negative, below the floor of `positivity` or of a shape
+                that does not broadcast.
+        """
         positivity = SquaredPositivity() if positivity is None else positivity
-        center = jnp.asarray(mean)
-        raw = positivity.inverse(jnp.broadcast_to(jnp.asarray(scale, center.dtype), center.shape))
+        center, raw = mean_and_raw(mean, "scale", scale, positivity)
         return cls(center, raw, positivity)
 
     @property

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 
 from ._deterministic import DeterministicParameter
@@ -75,7 +76,7 @@ class BayesianLinear(Module):
             "positivity": positivity,
         }
         # Drawn flat: the same numbers, compiled in half the time.
-        draw = limit * jax.random.uniform(key, (out_features * in_features,), dtype, -1)
+        draw = limit * jax.random.uniform(as_key(key), (out_features * in_features,), dtype, -1)
         weights = draw.reshape(out_features, in_features)
         self.W = make_parameter(weights, bayesian=bayesian, **law)
         self.b = (

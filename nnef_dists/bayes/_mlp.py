@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 
 from ._gaussian import GaussianParameter
@@ -83,7 +84,7 @@ class BayesianMLP(Module):
                 key=layer_key,
             )
             for n_in, n_out, layer_key in zip(
-                sizes[:-1], sizes[1:], jax.random.split(key, depth + 1), strict=True
+                sizes[:-1], sizes[1:], jax.random.split(as_key(key), depth + 1), strict=True
             )
         )
         self.activation = activation

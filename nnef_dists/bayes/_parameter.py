@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 import paramax
 from jax.tree_util import GetAttrKey
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, PRNGKeyArray
+
+from nnef_dists._checks import as_key
+from nnef_dists._ranges import check_range
 
 from ._noise import draw_noise
 from ._positivity import AbstractPositivity
@@ -112,7 +115,7 @@ class AbstractElementwiseParameter(AbstractParameter):
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "..."]:
         """Draws one array of the mean's shape, differentiable in the mean and the widths."""
-        noise = draw_noise(key, self.standard_noise, self.mean.size, self.dtype)
+        noise = draw_noise(as_key(key), self.standard_noise, self.mean.size, self.dtype)
         return self.reparameterize(noise.reshape(self.shape))
 
     def entropy(self) -> Float[Array, ""]:
@@ -157,6 +160,41 @@ def is_fixed(node: Any) -> bool:
 def is_mean_path(path: tuple[Any, ...]) -> bool:
     """Whether a leaf at this path inside a parameter is its mean."""
     return path == (GetAttrKey("mean"),)
+
+
+def mean_and_raw(
+    mean: ArrayLike, name: str, width: ArrayLike, positivity: AbstractPositivity
+) -> tuple[Array, Array]:
+    """Returns a floating mean and the raw width of its shape, from the width itself.
+
+    Args:
+        mean: The mean. Integers take the default floating dtype.
+        name: The name of the width, for messages.
+        width: The width, whose shape broadcasts to that of the mean.
+        positivity: The transform from raw width to width.
+
+    Raises:
+        ValueError: If a concrete width is negative, not a width of `positivity` or of a shape that
+            does not broadcast.
+    """
+    center = jnp.asarray(mean)
+    if not jnp.issubdtype(center.dtype, jnp.inexact):
+        center = center.astype(jnp.result_type(float))
+    width = check_range(name, width, 0.0, closed="low")
+    try:
+        full = jnp.broadcast_to(jnp.asarray(width, center.dtype), center.shape)
+    except ValueError:
+        raise ValueError(
+            f"Expected {name} of a shape that broadcasts to {center.shape}, the shape of the mean; "
+            f"got {jnp.shape(width)}. Pass a mean of the full shape."
+        ) from None
+    try:
+        return center, positivity.inverse(full)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected {name} in the range of {positivity}; got {width}. Use a larger {name}, or "
+            "another positivity."
+        ) from error
 
 
 def check_width(law: AbstractParameter, name: str, raw: Any, positivity: Any) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
+from nnef_dists._checks import as_key, check_model
 from nnef_dists._ranges import check_integer, check_range
 
 from ._sample import sample_all_parameters
@@ -41,8 +42,10 @@ def predictive_draws(
         Predictions `(samples, ...)`.
 
     Raises:
-        ValueError: If a count is not positive.
+        ValueError: If a count is not positive, `key` is not one key, or `model` is a function.
     """
+    check_model(model, "predictive_draws(model, predict, key, samples)")
+    key = as_key(key)
     _check_counts(samples, batch_size, least=1)
     keys = jax.random.split(key, samples)
     return lax.map(
@@ -78,8 +81,10 @@ def predictive_moments(
         `samples - 1`.
 
     Raises:
-        ValueError: If a count is too small.
+        ValueError: If a count is too small, `key` is not one key, or `model` is a function.
     """
+    check_model(model, "predictive_moments(model, predict, key, samples)")
+    key = as_key(key)
     _check_counts(samples, batch_size, least=2)
     keys = jax.random.split(key, samples)
     size = min(batch_size, samples)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
+from nnef_dists._checks import as_key, check_model
+
 from ._deterministic import DeterministicParameter
 from ._noise import draw_noise
 from ._parameter import AbstractElementwiseParameter, AbstractParameter, is_parameter
@@ -32,8 +34,11 @@ def sample_all_parameters(model: _Model, rng: PRNGKeyArray) -> _Model:
         The model with sampled means. Deterministic parameters are unchanged.
 
     Raises:
-        ValueError: If the model is one part of a split. Join the two parts with `unfreeze_all`.
+        ValueError: If the model is one part of a split, or a key or a function; if `rng` is not one
+            key. Join the parts of a split with `unfreeze_all`.
     """
+    check_model(model, "sample_all_parameters(model, key)")
+    rng = as_key(rng)
     check_whole(model)
     nodes, treedef = jax.tree.flatten(model, is_leaf=is_parameter)
     random = [
@@ -58,10 +63,12 @@ def drawing_key(key: PRNGKeyArray | None, sample: bool | None) -> PRNGKeyArray |
         The key, or None if the call is to use the means.
 
     Raises:
-        ValueError: If `sample=True` comes without a key.
+        ValueError: If `sample=True` comes without a key, or `key` is not one key.
     """
     if sample and key is None:
         raise ValueError("key is required when sample=True")
+    # A key that draws no weights may serve layers that are random themselves.
+    key = None if key is None else as_key(key)
     return None if sample is False else key
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
@@ -124,9 +125,9 @@ class AbstractPosterior(Module):
             The draws, `(n, theta_dim)`, all inside the support.
 
         Raises:
-            ValueError: If x has another shape or is not finite, or n < 1.
+            ValueError: If x has another shape or is not finite, `key` is not one key, or n < 1.
         """
-        n = check_integer("n", n, 1)
+        key, n = as_key(key), check_integer("n", n, 1)
         law, finite = self._law(x, None, False)
         theta = jax.vmap(self.coordinates.constrain)(law.sample(key, n))
         return jnp.where(finite, theta, jnp.nan)

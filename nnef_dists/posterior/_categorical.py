@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import BayesianMLP
 from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.posterior._trunk import Trunk, make_coordinates
+from nnef_dists.posterior._trunk import Trunk, check_head, make_coordinates
 
 # Points of which a table of probabilities is made, at most.
 _MOST_POINTS = 2**16
@@ -73,11 +74,12 @@ class CategoricalPosterior(AbstractPosterior):
         key: PRNGKeyArray,
         **trunk: Any,
     ):
+        check_head(data, trunk, type(self).__init__)
         self.values = _check_values(data, values)
         self.coordinates = make_coordinates(
             data, None, embedding, standardized=False, discrete=True
         )
-        key_trunk, *keys = jax.random.split(key, 1 + data.theta_dim)
+        key_trunk, *keys = jax.random.split(as_key(key), 1 + data.theta_dim)
         self.trunk = Trunk(data, features, embedding=embedding, key=key_trunk, **trunk)
         layers = self.trunk.mlp.layers
         options: dict[str, Any] = {

@@ -12,6 +12,7 @@ import paramax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import (
     AbstractParameter,
@@ -105,7 +106,7 @@ class SetEmbedding(AbstractEmbedding):
         key: PRNGKeyArray,
     ):
         _check(x_shape, ("rows", "channels"), masked, features=features, width=width, depth=depth)
-        key_phi, key_rho = jax.random.split(key)
+        key_phi, key_rho = jax.random.split(as_key(key))
 
         def mlp(n_in, n_out, key):
             law = {"activation": activation, "param_type": param_type, "dtype": dtype}
@@ -174,7 +175,7 @@ class SeriesEmbedding(AbstractEmbedding):
         sizes = {"features": features, "width": width, "depth": depth, "window": window}
         _check(x_shape, ("times", "channels"), masked, **sizes)
         dtype = jnp.zeros(()).dtype if dtype is None else dtype
-        *keys, key_last = jax.random.split(key, depth + 1)
+        *keys, key_last = jax.random.split(as_key(key), depth + 1)
         xavier = jax.nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
         sizes = [2 * x_shape[1] + 1 if masked else x_shape[1], *([width] * depth)]
         self.kernels = tuple(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key, check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import sample_all_parameters
 from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
@@ -62,9 +63,10 @@ class EnsemblePosterior(AbstractPosterior):
             The predictive posterior.
 
         Raises:
-            ValueError: If n < 1.
+            ValueError: If `head` is no head, `key` is not one key, or n < 1.
         """
-        n = check_integer("n", n, 1)
+        check_instance(head, AbstractPosterior, "head")
+        key, n = as_key(key), check_integer("n", n, 1)
         arrays, rest = eqx.partition(head, eqx.is_array)
 
         def draw(key):

@@ -16,7 +16,7 @@ from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.posterior._trunk import Trunk, make_coordinates
+from nnef_dists.posterior._trunk import Trunk, check_head, make_coordinates
 
 # Scales are within e^-8 and e^8 of those of the simulations.
 _MOST_LOG_SCALE = 8.0
@@ -85,6 +85,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
         key: PRNGKeyArray,
         **trunk: Any,
     ):
+        check_head(data, trunk, type(self).__init__)
         d = data.theta_dim
         if math.prod(q.family.x_shape) != d:
             raise ValueError(

@@ -9,11 +9,12 @@ from flowjax.distributions import AbstractDistribution, StandardNormal, Transfor
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.posterior._trunk import Trunk, make_coordinates
+from nnef_dists.posterior._trunk import Trunk, check_head, make_coordinates
 
 
 @final
@@ -66,6 +67,12 @@ class FlowPosterior(AbstractPosterior):
         key: PRNGKeyArray,
         **trunk: Any,
     ):
+        check_head(data, trunk, type(self).__init__)
+        if not isinstance(flow, AbstractDistribution | AbstractBijection):
+            raise ValueError(
+                "Expected flow as a flowjax distribution or bijection; got "
+                f"{type(flow).__name__}. FlowPosterior.autoregressive(data, key=key) makes one."
+            )
         shape, condition = (data.theta_dim,), flow.cond_shape
         if flow.shape != shape or condition is None or len(condition) != 1:
             raise ValueError(
@@ -85,6 +92,7 @@ class FlowPosterior(AbstractPosterior):
         Reference:
             Durkan, Bekasov, Murray and Papamakarios, *Neural spline flows*, NeurIPS (2019).
         """
+        check_head(data, {})
         if data.theta_dim < 2:
             raise ValueError(
                 "Expected theta_dim >= 2 for coupling layers; got 1 (use autoregressive)"
@@ -128,7 +136,10 @@ class FlowPosterior(AbstractPosterior):
         key: PRNGKeyArray,
         **options: Any,
     ) -> "FlowPosterior":
-        key_flow, key_trunk = jax.random.split(key)
+        names = {"support", "embedding"}
+        trunk = {name: value for name, value in options.items() if name not in names}
+        check_head(data, trunk, cls.__init__, cls._with_layers)
+        key_flow, key_trunk = jax.random.split(as_key(key))
         if transformer is None:
             transformer = RationalQuadraticSpline(knots=8, interval=4)
         flow = make(

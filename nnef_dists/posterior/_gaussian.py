@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._box import bounded_support
@@ -15,7 +16,7 @@ from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._normal import Mixture, Normal, TruncatedNormal, normal_at, normal_size
 from nnef_dists.posterior._simulations import Simulations
-from nnef_dists.posterior._trunk import Trunk, make_coordinates
+from nnef_dists.posterior._trunk import Trunk, check_head, make_coordinates
 
 
 @final
@@ -67,6 +68,7 @@ class GaussianPosterior(AbstractPosterior):
         key: PRNGKeyArray,
         **trunk: Any,
     ):
+        check_head(data, trunk, type(self).__init__)
         size = normal_size(data.theta_dim, diagonal=diagonal)
         support = bounded_support(support, bounds)
         self.coordinates = make_coordinates(data, support, embedding)
@@ -132,10 +134,11 @@ class MixturePosterior(AbstractPosterior):
         key: PRNGKeyArray,
         **trunk: Any,
     ):
+        check_head(data, trunk, type(self).__init__)
         components = check_integer("components", components, 1)
         d = data.theta_dim
         each = normal_size(d, diagonal=diagonal)
-        key_trunk, key_means = jax.random.split(key)
+        key_trunk, key_means = jax.random.split(as_key(key))
         support = bounded_support(support, bounds)
         self.coordinates = make_coordinates(data, support, embedding)
         trunk_ = Trunk(data, components * (1 + each), embedding=embedding, key=key_trunk, **trunk)

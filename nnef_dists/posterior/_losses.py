@@ -1,13 +1,16 @@
 """Losses of posterior heads: pure functions of a head, a batch of simulations and a key."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from nnef_dists._checks import as_key, check_instance
 from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
 from nnef_dists.posterior._base import AbstractPosterior
-from nnef_dists.posterior._simulations import SimulationBatch
+from nnef_dists.posterior._simulations import SimulationBatch, Simulations
 
 
 def nll_loss(
@@ -27,7 +30,11 @@ def nll_loss(
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: If `head` is no head, `batch` is of another type, or `key` is not one key.
     """
+    _check_arguments(head, batch)
     head = draw_or_mean(head, key=key)
     return -jnp.mean(jax.vmap(head.log_prob)(batch.theta, batch.x))
 
@@ -60,8 +67,11 @@ def nll_elbo_loss(
         A scalar, up to a constant that does not depend on the weights' law.
 
     Raises:
-        ValueError: If `total` or `samples` is below 1, or `temperature` is negative.
+        ValueError: If `total` or `samples` is below 1, or `temperature` is negative; if `head` is
+            no head, `batch` is of another type, or `key` is not one key.
     """
+    _check_arguments(head, batch)
+    key = as_key(key)
     total = check_range("total", total, 1, closed="low")
     samples = check_integer("samples", samples, 1)
     temperature = check_range("temperature", temperature, 0.0, closed="low")
@@ -72,3 +82,12 @@ def nll_elbo_loss(
 
     nll, prior = jax.lax.map(one, jax.random.split(key, samples))
     return jnp.mean(nll) + temperature * (jnp.mean(prior) - entropy(head)) / total
+
+
+def _check_arguments(head: Any, batch: Any) -> None:
+    check_instance(head, AbstractPosterior, "head")
+    if not isinstance(batch, SimulationBatch | Simulations):
+        raise ValueError(
+            f"Expected batch to be an instance of SimulationBatch; got {type(batch).__name__}. Use "
+            "data.arrays(), or nnef_dists.posterior.SimulationBatch(theta, x)."
+        )

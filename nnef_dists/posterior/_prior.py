@@ -1,5 +1,6 @@
 """Priors, and checks of a prior and a simulator before they are used."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -47,7 +48,8 @@ def check_prior(prior: Any, key: PRNGKeyArray) -> jax.ShapeDtypeStruct:
     sample, log_prob = getattr(prior, "sample", None), getattr(prior, "log_prob", None)
     if not callable(sample):
         raise ValueError(
-            f"Expected a prior with methods sample(key, shape) and log_prob(theta); got {prior!r}"
+            f"Expected a prior with methods sample(key, shape) and log_prob(theta); got {prior!r}. "
+            "The prior is the argument after the simulator."
         )
     theta = _traced("prior.sample", lambda key: sample(key, ()), key)
     if not isinstance(theta, jax.ShapeDtypeStruct) or len(theta.shape) != 1:
@@ -81,9 +83,19 @@ def check_simulator(
     """Checks that a simulator gives one array of the dtype of theta.
 
     Raises:
-        ValueError: If it gives several arrays, or one of another dtype, or cannot be traced.
+        ValueError: If it takes other arguments, or these in another order; if it gives several
+            arrays, or one of another dtype, or cannot be traced.
     """
-    x = _traced("simulator", simulator, key, theta)
+    _check_arity(simulator)
+    try:
+        x = _traced("simulator", simulator, key, theta)
+    except Exception as error:
+        if not _takes_theta_first(simulator, key, theta):
+            raise
+        raise ValueError(
+            "Expected a simulator that takes (key, theta); got one that takes (theta, key). Swap "
+            "its arguments, or pass lambda key, theta: simulator(theta, key)."
+        ) from error
     if not isinstance(x, jax.ShapeDtypeStruct):
         raise ValueError(
             f"Expected one array x from simulator(key, theta); got {type(x).__name__}. Join parts "
@@ -94,6 +106,31 @@ def check_simulator(
             f"Expected x of one floating dtype; got {x.dtype} beside theta of {theta.dtype}. "
             "Return x.astype(theta.dtype)"
         )
+
+
+def _check_arity(simulator: Any) -> None:
+    try:
+        signature = inspect.signature(simulator)
+    except (TypeError, ValueError):
+        return  # not callable, or without a signature: the call itself decides
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise ValueError(
+            f"Expected a simulator that takes (key, theta); got one that takes {signature}. Fix "
+            "further arguments by functools.partial."
+        ) from error
+
+
+def _takes_theta_first(
+    simulator: Callable[..., Any], key: PRNGKeyArray, theta: jax.ShapeDtypeStruct
+) -> bool:
+    """Returns whether a simulator that fails for (key, theta) works for (theta, key)."""
+    try:
+        x = eqx.filter_eval_shape(simulator, theta, key)
+    except Exception:
+        return False
+    return isinstance(x, jax.ShapeDtypeStruct) and x.dtype == theta.dtype
 
 
 def _traced(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 from nnef_dists.posterior._prior import (
     Prior,
@@ -94,13 +95,14 @@ def simulate(
         UserWarning: If simulations failed.
 
     Raises:
-        ValueError: If a size is below 1; if points of the prior are no vectors, or its `log_prob`
+        ValueError: If `key` is not one key, or a size is below 1; if the simulator does not take
+            `(key, theta)` in this order; if points of the prior are no vectors, or its `log_prob`
             has another shape than `()` or is not finite at more than 1% of its own draws; if an
             observation is not one array of theta's floating dtype; if all simulations failed, or
             the folder holds anything else.
         OSError: If the folder cannot be written; what is done is kept.
     """
-    n = check_integer("n", n, 1)
+    key, n = as_key(key), check_integer("n", n, 1)
     chunk_size = min(check_integer("chunk_size", chunk_size, 1), n)
     theta = check_prior(prior, key)
     check_simulator(simulator, theta, key)

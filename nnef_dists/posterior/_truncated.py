@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key, check_instance
 from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._prior import Prior
@@ -106,13 +107,16 @@ def truncate_prior(
         rejection is hopeless.
 
     Raises:
-        ValueError: If epsilon is not in (0, 1), or n is below 1.
+        ValueError: If epsilon is not in (0, 1), or n is below 1; if `head` is no head or `key` is
+            not one key.
 
     Reference:
         Deistler, Goncalves and Macke, *Truncated proposals for scalable and hassle-free simulation-
         based inference*, NeurIPS (2022).
     """
     epsilon = check_range("epsilon", epsilon, 0.0, 1.0)
+    check_instance(head, AbstractPosterior, "head")
+    key = as_key(key)
     head.coordinates.inputs(x)  # Refuses and warns here, where x is concrete.
     return _truncate(prior, head, x, key, epsilon, check_integer("n", n, 1))
 

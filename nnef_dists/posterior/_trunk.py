@@ -1,6 +1,8 @@
 """The network from an observation to the parameters of a distribution."""
 
-from collections.abc import Callable
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import equinox as eqx
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import check_instance
 from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, Module
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
@@ -101,6 +104,36 @@ class Trunk(Module):
         law = self.mlp.layers[-1].b
         assert law is not None
         return eqx.tree_at(lambda trunk: trunk.mlp.layers[-1].b, self, law.with_mean(bias))
+
+
+def check_head(data: Any, options: Mapping[str, Any], *makers: Callable[..., Any]) -> None:
+    """Checks the simulations of a head, and the names of the keyword arguments for its trunk.
+
+    Args:
+        data: The simulations.
+        options: The keyword arguments that the head passes on to the `Trunk`.
+        *makers: The functions that make the head, whose own arguments are known too.
+
+    Raises:
+        ValueError: If `data` is of another type, or a keyword argument is unknown.
+    """
+    check_instance(data, Simulations, "data")
+    known = {"context", "width", "depth", "activation", "param_type"}
+    unknown = sorted(set(options) - known)
+    if not unknown:
+        return
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters.values()
+        optional = (p for p in parameters if p.default is not p.empty)
+        known |= {p.name for p in optional} | {"key"}
+    known -= {*unknown}
+    close = difflib.get_close_matches(unknown[0], sorted(known), 1)
+    remedy = f"Did you mean {close[0]!r}?" if close else "Omit it."
+    if unknown[0] == "bounds" and "support" in known:
+        remedy = "Use support=nnef_dists.BoxSupport(low, high)."
+    raise ValueError(
+        f"Expected keyword arguments among {sorted(known)}; got {unknown[0]!r}. {remedy}"
+    )
 
 
 def make_coordinates(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nnef_dists.families import ExponentialFamily
-from nnef_dists.saving._closures import RECIPES
+from nnef_dists.saving._closures import RECIPES, recipe_arguments
 from nnef_dists.saving._encode import describe_family, encode, field_names
 from nnef_dists.saving._family_probe import family_differences
 from nnef_dists.saving._names import (
@@ -214,11 +214,15 @@ class Decoder:
         raise StructureError(path, "a function and its arguments", type(parts).__name__)
 
     def _closure(self, node: Node, like: Any, path: Path) -> Any:
-        recipe, arguments = RECIPES.get(str(node.get("name"))), self.decode(node.get("items"))
+        name, items = str(node.get("name")), node.get("items")
+        recipe, asked = RECIPES.get(name), None
+        if recipe is not None and like is not _ABSENT:
+            self._opaque({**node, "captured": items}, like, path)
+            asked = recipe_arguments(name, like)
+        # Arguments may hold functions in their turn, which only those of `like` supply.
+        arguments = self.decode(items, _ABSENT if asked is None else asked, path)
         if recipe is None or not isinstance(arguments, dict):
             raise StructureError(path, "a closure that files may name", node.get("name"))
-        if like is not _ABSENT:
-            self._opaque({**node, "captured": node["items"]}, like, path)
         try:
             return recipe.make(**arguments)
         except Exception as error:

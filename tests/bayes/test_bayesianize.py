@@ -8,6 +8,7 @@ import paramax
 import pytest
 
 from nnef_dists.bayes import (
+    BayesianLinear,
     LaplacianParameter,
     SoftplusPositivity,
     bayesianize,
@@ -70,11 +71,26 @@ def test_options_reach_the_laws():
     np.testing.assert_allclose(flatten_stdvs(bayesian), expected, rtol=1e-5)
 
 
-def test_nothing_to_convert_is_refused():
-    with pytest.raises(ValueError, match="select a real floating array"):
-        bayesianize(trained(), lambda m: m.activation)
-    with pytest.raises(ValueError, match="select a real floating array"):
-        bayesianize(paramax.NonTrainable(trained()))
+@pytest.mark.parametrize(
+    ("make", "where", "message"),
+    [
+        (trained, lambda m: m.activation, "Expected `where` to select a real floating array"),
+        (trained, "layers", "Expected where as a function of the module; got 'layers'. Use"),
+        (lambda: paramax.NonTrainable(trained()), None, "array; got NonTrainable without one. Buf"),
+        (lambda: {"n": 1}, None, "Expected a module with a real floating array; got dict without"),
+        (lambda: bayesianize(trained()), None, "got Bayesianized, Bayesian already. Use it as it "
+         "is, or pass module.realize()"),
+        (lambda: BayesianLinear(2, 1, key=KEY), None, "got BayesianLinear, Bayesian already. Use"),
+        (lambda: BayesianLinear(2, 1, key=KEY), lambda m: [m.W, m.b], "got parameters from `where`"
+         ", Bayesian already. Use it as it is."),
+    ],
+    ids=["function", "name", "buffer", "integer", "bayesianized", "layer", "selected"],
+)  # fmt: skip
+@pytest.mark.usefixtures("without_type_checks")
+def test_nothing_to_convert_is_refused(make, where, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        bayesianize(make(), where)
+    assert message in str(error.value)
 
 
 def test_a_second_call_leaves_parameters_as_they_are():

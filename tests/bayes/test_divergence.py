@@ -90,6 +90,42 @@ def test_priors_that_do_not_fit_are_refused():
         kl_divergence({"a": LAWS["uniform"]()}, PRIORS["laplacian"]())
 
 
+PRIOR = "Expected a prior parameter or a model of prior parameters; got {}, without any. Use for"
+NORMAL = GaussianParameter.from_stdv(0.2, 1.5)
+MISTAKES = {
+    "number": (lambda model: kl_divergence(model, 1.0), PRIOR.format("float")),
+    "class": (
+        lambda model: kl_divergence(model, GaussianParameter),
+        PRIOR.format("GaussianParameter"),
+    ),
+    "nothing": (lambda model: log_prior(model, None), PRIOR.format("NoneType")),
+    "swapped": (lambda model: kl_divergence(NORMAL, model), "The model is the first argument."),
+    "key": (lambda _: log_prior(jax.random.key(0), NORMAL), "got a PRNG key. Check the order of"),
+    "stdv": (lambda _: GaussianParameter.from_stdv(0, -1), "Expected 0 <= stdv < inf; got -1"),
+    "scale": (
+        lambda _: LaplacianParameter.from_scale(0, -2.0),
+        "Expected 0 <= scale < inf; got -2.0",
+    ),
+    "floor": (lambda _: GaussianParameter.from_stdv(0.0, 1e-5), "Expected stdv in the range of Sq"),
+    "shape": (lambda _: GaussianParameter.from_stdv(0.0, jnp.ones(3)), "broadcasts to (), the"),
+}
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_likely_mistakes(name):
+    call, message = MISTAKES[name]
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call({"a": LAWS["gaussian"]()})
+    assert message in str(error.value)
+
+
+def test_integers_are_numbers_of_a_prior():
+    prior = GaussianParameter.from_stdv(0, 1)
+    assert prior.dtype == jnp.result_type(float)
+    assert prior.stdv == GaussianParameter.from_stdv(0.0, 1.0).stdv
+
+
 def test_divergence_is_differentiable_where_laplace_means_meet():
     law = LaplacianParameter(jnp.zeros(2), jnp.ones(2))
     grads = jax.grad(lambda q: kl_divergence(q, law))(law)

@@ -11,16 +11,54 @@ from nnef_dists.bayes import (
     BayesianLinear,
     BayesianMLP,
     GaussianParameter,
+    bayesianize,
     flatten_means,
     flatten_stdvs,
     freeze_means,
     get_parameters,
     make_parameter,
+    predictive_draws,
+    predictive_moments,
     sample_all_parameters,
 )
 from tests.bayes.laws import Mixed, SeedMLP, UniformParameter
 
 KEY = jax.random.key(0)
+X = jnp.ones(3)
+
+
+ORDER = "Check the order of the arguments: "
+MISTAKES = {
+    "seed of a call": (lambda layer: layer(X, key=0), "Expected one jax.random.key; got 0"),
+    "seed of the means": (lambda layer: layer(X, key=0, sample=False), "key; got 0. Use"),
+    "seed to realize": (lambda layer: bayesianize({"b": X}).realize(key=1), "got 1. Use"),
+    "seed of a parameter": (lambda layer: layer.W.sample(2), "got 2. Use jax.random.key(seed)"),
+    "seed of a layer": (lambda _: BayesianLinear(3, 2, key=3), "got 3. Use jax.random.key(seed)"),
+    "seed of a model": (lambda _: BayesianMLP(3, 2, 4, 1, key=4), "got 4. Use jax.random.key(seed"),
+    "seed to draw": (lambda layer: sample_all_parameters(layer, 5), "got 5. Use jax.random.key("),
+    "keys to draw": (lambda layer: sample_all_parameters(layer, jax.random.split(KEY)), "one of"),
+    "model to draw with": (lambda layer: sample_all_parameters({}, layer), "got BayesianLinear. "
+                           "Check the order of the arguments. Use jax.random.key(seed)"),
+    "key and model": (lambda layer: sample_all_parameters(KEY, layer), "got a PRNG key. " + ORDER +
+                      "sample_all_parameters(model, key)."),
+    "seed of moments": (lambda layer: predictive_moments(layer, predict, 6, 3), "got 6. Use"),
+    "samples and key": (lambda layer: predictive_draws(layer, predict, 7, KEY), "got 7. Use"),
+    "function and model": (lambda layer: predictive_draws(predict, layer, KEY, 3), "got predict. " +
+                           ORDER + "predictive_draws(model, predict, key, samples)."),
+}  # fmt: skip
+
+
+def predict(model):
+    return model(X)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_likely_mistakes(name):
+    call, message = MISTAKES[name]
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call(BayesianLinear(3, 2, key=KEY))
+    assert message in str(error.value)
 
 
 def wide(shape=(2,)):

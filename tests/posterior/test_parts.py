@@ -1,24 +1,89 @@
 """Parts of heads: supports, coordinates, normal laws, embeddings; and what single heads promise."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from flowjax.bijections import Chain, Exp, Scale
+from flowjax.bijections import Affine, Chain, Exp, Scale
 
 import nnef_dists as nd
 from tests.families.checks import assert_coordinates_are_a_bijection
 from tests.networks.exact import family_of, moments_of
 from tests.numerics import assert_close
-from tests.posterior.simulators import box, simulations
+from tests.posterior.simulators import box, normal_prior, simulations
 from tests.registry import HEADS
 
 
 def made(kind, *args, key=0, **options):
     """A module with random weights, made in one program."""
     return eqx.filter_jit(lambda key: kind(*args, **options, key=key))(jax.random.key(key))
+
+
+OPTIONS = {"width": 4, "depth": 1, "key": jax.random.key(0)}
+HEAD = "Expected head to be an instance of AbstractPosterior; got "
+DATA = "Expected data to be an instance of Simulations; got "
+BATCH = "Expected batch to be an instance of SimulationBatch; got {}. Use data.arrays(), or nnef_di"
+SUPPORT = "'width']; got 'bounds'. Use support=nnef_dists.BoxSupport(low, high)."
+BOUNDS = {"bounds": (jnp.zeros(2), jnp.ones(2))}
+FLOW = Affine(jnp.zeros(2), jnp.ones(2))
+MISTAKES = {
+    "bounds of a flow": (lambda data, _: nd.FlowPosterior(data, FLOW, **BOUNDS, **OPTIONS),
+                         SUPPORT),
+    "bounds of layers": (lambda data, _: nd.FlowPosterior.autoregressive(data, **BOUNDS, **OPTIONS),
+                         SUPPORT),
+    "bounds of a family": (lambda data, _: nd.ExponentialFamilyPosterior(
+        nd.ClosedForm(nd.MultivariateNormal(2)), data, **BOUNDS, **OPTIONS), SUPPORT),
+    "bounds of counts": (lambda data, _: nd.posterior.CategoricalPosterior(
+        data, 2, **BOUNDS, **OPTIONS), "got 'bounds'. Omit it."),
+    "near option": (lambda data, _: nd.MixturePosterior(data, n_components=3, **OPTIONS),
+                    "got 'n_components'. Did you mean 'components'?"),
+    "far option": (lambda data, _: nd.GaussianPosterior(data, foo=3, **OPTIONS), "Expected keyword "
+                   "arguments among ['activation', 'bounds', 'context', 'depth', 'diagonal', "
+                   "'embedding', 'key', 'param_type', 'support', 'width']; got 'foo'. Omit it."),
+    "near option of layers": (lambda data, _: nd.FlowPosterior.coupling(data, layer=3, **OPTIONS),
+                              "got 'layer'. Did you mean 'layers'?"),
+    "no flow": (lambda data, _: nd.FlowPosterior(data, None, **OPTIONS), "Expected flow as a "
+                "flowjax distribution or bijection; got NoneType. FlowPosterior.autoregressive"),
+    "arrays for data": (lambda data, _: nd.GaussianPosterior(data.arrays(), **OPTIONS), DATA +
+                        "SimulationBatch."),
+    "family and data": (lambda data, _: nd.ExponentialFamilyPosterior(
+        data, nd.ClosedForm(nd.MultivariateNormal(2)), **OPTIONS), DATA + "ClosedForm."),
+    "seed of a head": (lambda data, _: nd.MixturePosterior(data, key=0), "key; got 0. Use jax.ran"),
+    "seed to draw": (lambda data, head: head.sample(0, data.x[0], 3), "key; got 0. Use jax.ran"),
+    "seed of weights": (lambda data, head: head.log_prob(data.theta[0], data.x[0], key=0), "got 0"),
+    "seed of a set": (lambda *_: nd.posterior.SetEmbedding((3, 2), key=0), "key; got 0. Use jax"),
+    "seed of a series": (lambda *_: nd.posterior.SeriesEmbedding((9, 2), key=0), "key; got 0. Use"),
+    "seed to truncate": (lambda data, head: nd.posterior.truncate_prior(
+        normal_prior(), head, data.x[0], 0), "key; got 0. Use jax.random.key(seed)"),
+    "head and prior": (lambda data, head: nd.posterior.truncate_prior(
+        head, normal_prior(), data.x[0], jax.random.key(0)), HEAD + "StandardNormal."),
+    "seed of members": (lambda _, head: nd.posterior.EnsemblePosterior.of_draws(head, 0, 3),
+                        "key; got 0. Use jax.random.key(seed)"),
+    "dict for a batch": (lambda data, head: nd.nll_loss(head, vars(data)), BATCH.format("dict")),
+    "tuple for a batch": (lambda data, head: nd.posterior.nll_elbo_loss(
+        head, (data.theta, data.x), jax.random.key(0), total=64), BATCH.format("tuple")),
+    "batch and head": (lambda data, head: nd.nll_loss(data.arrays(), head), HEAD + "SimulationBat"),
+    "seed of a loss": (lambda data, head: nd.posterior.nll_elbo_loss(
+        head, data.arrays(), 0, total=64), "key; got 0. Use jax.random.key(seed)"),
+}  # fmt: skip
+
+
+@functools.cache
+def small_head():
+    return nd.GaussianPosterior(simulations(), **OPTIONS)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_likely_mistakes(name):
+    call, message = MISTAKES[name]
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call(simulations(), small_head())
+    assert message in str(error.value)
 
 
 class TestBoxSupport:

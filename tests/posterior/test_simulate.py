@@ -19,10 +19,11 @@ def fails_above_one(key, theta):
     return jnp.where(theta[0] > 1, jnp.nan, linear(key, theta))
 
 
-def simulate(simulator=linear, prior=None, n=N, seed=0, **options):
+def simulate(simulator=linear, prior=None, n=N, seed=0, key=None, **options):
     prior = normal_prior() if prior is None else prior
     options = {"chunk_size": CHUNK, "progress": False} | options
-    return nd.simulate(simulator, prior, jax.random.key(seed), n, **options)
+    key = jax.random.key(seed) if key is None else key
+    return nd.simulate(simulator, prior, key, n, **options)
 
 
 def assert_same(one, two):
@@ -73,8 +74,16 @@ def test_failures_are_counted_and_left_out():
         ({"chunk_size": 0}, "chunk_size >= 1"),
         ({"prior": dist.Normal()}, "Expected a prior of vectors"),
         ({"simulator": lambda key, theta: jnp.arange(3)}, "Expected x of one floating dtype"),
+        ({"simulator": lambda theta, key: linear(key, theta)}, r"\(key, theta\); got one that "
+         r"takes \(theta, key\)\. Swap its arguments, or pass lambda key, theta: "),
+        ({"simulator": lambda theta, key: theta[0] + linear(key, theta)}, r"takes \(theta, key\)"),
+        ({"simulator": lambda theta, key: 2 * theta}, r"takes \(theta, key\)"),
+        ({"simulator": lambda theta: theta}, r"\(key, theta\); got one that takes \(theta\)\. Fix"),
+        ({"simulator": normal_prior(), "prior": linear}, "The prior is the argument after the sim"),
+        ({"key": 0}, r"Expected one jax\.random\.key; got 0\. Use jax\.random\.key\(seed\)"),
     ],
-)
+)  # fmt: skip
+@pytest.mark.usefixtures("without_type_checks")
 def test_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         simulate(**options)

@@ -10,6 +10,8 @@ import numpy as np
 import paramax
 import pytest
 import safetensors.numpy
+from flowjax.bijections import Affine
+from flowjax.utils import get_ravelled_pytree_constructor
 
 from nnef_dists.bayes import (
     BayesianLinear,
@@ -107,6 +109,31 @@ def test_layers_of_equinox_need_no_argument(path):
     model = bayesianize(eqx.nn.MLP(2, 2, 4, 1, key=KEY))
     save(path, model)
     assert eqx.tree_equal(load(path), model)
+
+
+def constructor_with_a_lambda():
+    """A closure of flowjax's layers, over a bijection that holds a lambda."""
+    scale = paramax.Parameterize(lambda raw: jnp.exp(2 * raw), jnp.zeros(2))
+    bijection = eqx.tree_at(lambda b: b.scale, Affine(jnp.zeros(2)), scale)
+    return get_ravelled_pytree_constructor(
+        bijection,
+        filter_spec=eqx.is_inexact_array,
+        is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
+    )[0]
+
+
+def test_lambdas_within_closures_come_from_like(path):
+    model = {"constructor": constructor_with_a_lambda()}
+    save(path, model)
+    again = load(path, like={"constructor": constructor_with_a_lambda()})
+    scales = [paramax.unwrap(m["constructor"](jnp.arange(4.0))).scale for m in (model, again)]
+    assert scales[0].max() > 100
+    assert jnp.array_equal(*scales)
+    with pytest.raises(ValueError, match=r"A file holds no lambda .* like=model"):
+        load(path)
+    for other in (jnp.tanh, 1.0):
+        with pytest.raises(ValueError, match=r"as in like at \['constructor'\]"):
+            load(path, like={"constructor": other})
 
 
 MISMATCHES = {
