@@ -334,7 +334,10 @@ def chain(options):
         etas = family.sample_eta(jax.random.key(0), options.labels, CHAIN)
         data = nd.estimate_moments(family, etas, jax.random.key(1)).only_ok()
         labeled = time.process_time()
-        network = nd.LogPartitionNetwork(family, data, width=64, depth=2, key=jax.random.key(2))
+        # A base would find modes in each step of each projection, and takes minutes to compile.
+        network = nd.LogPartitionNetwork(
+            family, data, base=None, width=64, depth=2, key=jax.random.key(2)
+        )
         network, _ = training.fit_means(
             network, data, jax.random.key(3), loss=nd.sobolev_loss, steps=3 * options.steps
         )
