@@ -147,8 +147,10 @@ class AbstractTractableFamily(eqx.Module):
             max over statistics i of |mu_i(eta) - E[T_i | eta]| / sd(T_i | eta) <= accuracy(eta)
 
         It is the rounding for closed forms, and the error bound for `Quadrature`. For an
-        `AmortizedFamily` it is calibrated by `nd.validate`, to hold for 95% of etas. It is
-        infinite where nothing is known: outside the training region, and before `nd.validate`.
+        `AmortizedFamily` it is calibrated by `nd.validate`, to hold for 95% of etas that are
+        distributed as the held-out ones. It is an estimate for other etas, which grows with the
+        distance from the training etas. It is infinite outside the training region, and before
+        `nd.validate`.
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
