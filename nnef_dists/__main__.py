@@ -176,7 +176,7 @@ def _inspect(parser: ArgumentParser, options: Any) -> int:
 
 
 def _warn_of_rejected(path: Path, counts: Mapping[Status, int]) -> None:
-    """Warns if fewer than half of the labels are valid, with the commonest reason."""
+    """Warns if fewer than half of the labels are valid, with the most common reason."""
     counts = dict(counts)
     n, valid = sum(counts.values()), counts.pop(Status.OK, 0)
     if valid >= _FEW * n:
@@ -184,8 +184,8 @@ def _warn_of_rejected(path: Path, counts: Mapping[Status, int]) -> None:
     commonest = max(counts, key=counts.__getitem__)
     print(
         f"warning: Expected at least {_FEW:.0%} valid labels in {path}; got {valid} of {n}. The "
-        f"commonest reason, of {counts[commonest]}: {commonest.reason}. Check the family with "
-        "nd.check_family(family, ranges, key), with the ranges of the job.",
+        f"most common reason ({counts[commonest]} labels): {commonest.reason}. Check the family "
+        "with nd.check_family(family, ranges, key), with the ranges of the job.",
         file=sys.stderr,
     )
 

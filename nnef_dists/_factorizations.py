@@ -4,9 +4,11 @@ On CPUs a batched one waits, on a thread of the pool, for work given to the same
 them at once as the pool has threads wait for ever. Here a batch is a loop of single ones on CPUs,
 which do not wait, and which are as fast. On other platforms it is one batched factorization.
 
-Derivatives, of any order and in both modes, are products of matrices.
+Derivatives of `cholesky` and `inverse_factor`, of any order and in both modes, are products of
+matrices. Products have the precision of their dtype on all platforms.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +37,11 @@ def _loop_on_cpus(one: Callable[..., Any]) -> Callable[..., Any]:
     return either
 
 
+def product(*factors: Array) -> Array:
+    """Returns the product of matrices and vectors, in the precision of their dtype."""
+    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), factors)
+
+
 @jax.custom_jvp
 def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Returns the lower Cholesky factor; NaN where the matrix is not positive definite.
@@ -50,8 +57,8 @@ def _(primals, tangents):
     (matrix,), (moved,) = primals, tangents
     factor = cholesky(matrix)
     inverse = inverse_factor(factor)
-    between = jnp.tril(inverse @ ((moved + moved.T) / 2) @ inverse.T)
-    return factor, factor @ (between - jnp.diag(jnp.diagonal(between)) / 2)
+    between = jnp.tril(product(inverse, (moved + moved.T) / 2, inverse.T))
+    return factor, product(factor, between - jnp.diag(jnp.diagonal(between)) / 2)
 
 
 @jax.custom_jvp
@@ -64,7 +71,7 @@ def inverse_factor(factor: Float[Array, "n n"]) -> Float[Array, "n n"]:
 def _(primals, tangents):
     (factor,), (moved,) = primals, tangents
     inverse = inverse_factor(factor)
-    return inverse, -inverse @ jnp.tril(moved) @ inverse
+    return inverse, -product(inverse, jnp.tril(moved), inverse)
 
 
 @_loop_on_cpus
@@ -82,7 +89,7 @@ def _inverse_factor(factor):
 def solve_definite(matrix: Float[Array, "n n"], right: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Solves matrix @ x = right for a positive definite matrix; NaN where it is not.
 
-    It has no derivatives.
+    It has no derivatives in reverse mode.
     """
     return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right)
 
@@ -91,7 +98,7 @@ def solve_definite(matrix: Float[Array, "n n"], right: Float[Array, "n k"]) -> F
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Returns the eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns.
 
-    They have no derivatives.
+    They have no derivatives in reverse mode.
     """
     values, vectors = jnp.linalg.eigh(matrix)
     return values, vectors

@@ -128,7 +128,9 @@ class TestGenerate:
         error = capsys.readouterr().err
         assert error.count("warning: ") == (0 if valid == 4 else 2)
         if valid < 4:
-            found = f"got {valid} of 8. The commonest reason, of {7 - valid}: tails too heavy"
+            found = (
+                f"got {valid} of 8. The most common reason ({7 - valid} labels): tails too heavy"
+            )
             assert found in error
             assert "nd.check_family(" in error
         data.save(here / "few.zarr")

@@ -32,8 +32,8 @@ def error_sizes(
 
     Returns:
         Two scalars: the standard deviation of mu over draws of the weights, in z units, the largest
-        over statistics, and the size of errors relative to a typical training eta. Both grow with
-        the distance from the training etas.
+        over statistics, and the size of errors relative to a typical training eta. Both are
+        multiplied by the remoteness of eta.
     """
     key = jax.random.key(_SEED)
     mean, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
@@ -56,7 +56,8 @@ def calibrate_limit(
 
     Args:
         errors: Absolute errors, `(n,)`, in z units.
-        spreads: Their standard deviations over draws of the weights, `(n,)`, in z units.
+        spreads: Standard deviations over draws of the weights times the remoteness, `(n,)`, in z
+            units.
         sizes: Expected sizes of errors relative to a typical training eta, `(n,)`.
 
     Returns:

@@ -110,9 +110,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         verdict = verdict.removeprefix("ValidationReport(").removesuffix(")")
         left_out = self.network.unused_features() if _is_concrete(self.network) else 0
         if left_out:
-            verdict += (
-                f"; {left_out} convex features of the domain are left out, as labels need none"
-            )
+            verdict += f"; {left_out} convex features of the domain are left out by the fit"
         return f"AmortizedFamily of {self.family!r} by {type(self.network).__name__}: {verdict}"
 
     @property

@@ -101,7 +101,7 @@ def _run(function: Callable, within: Within, q: Any, arguments: dict[str, Any]) 
             q.family.check_eta(eta)
         result = check_extrapolation(result, eta, is_inside[name], strict=q.strict)
     if not isinstance(is_fine, Tracer) and not is_finite:
-        # A check of the body itself failed, and raises here, unless it holds in double precision.
+        # The body runs again on concrete values: it raises, or succeeds in double precision.
         result = function(q, **arguments)
     return result
 

@@ -75,8 +75,9 @@ class Quadrature(AbstractTractableFamily):
             jnp.isfinite(found.error),
             f"Expected quadrature of {self.family!r} to converge to 1e-3",
             f"a larger error bound at {eta}",
-            "Increase points, use float64, or use an AmortizedFamily. Where the integral diverges, "
-            "correct natural_domain; nd.check_family tells.",
+            "Increase points, use float64, or use an AmortizedFamily. If the integral diverges, "
+            "correct natural_domain: nd.check_family names the etas. In two dimensions T and log h "
+            "must be smooth: kinks and jumps are not searched for.",
         )
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:

@@ -41,7 +41,7 @@ class ValidationReport(eqx.Module):
             its label and 5 tolerances.
         accuracy_factor: Factor c of the limit c sqrt(spread^2 + (b size)^2) of errors. The spread
             is the standard deviation over draws of the weights, in z units. The size is about 1 at
-            typical etas. Both grow with the distance from the training etas.
+            typical etas. Both are multiplied by `TrainingRegion.remoteness`.
         accuracy_floor: The floor b of this limit, in z units.
     """
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nnef_dists._checks import guard
-from nnef_dists._factorizations import cholesky, inverse_factor
+from nnef_dists._factorizations import cholesky, inverse_factor, product
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._closed_form import AbstractNamedFamily
 from nnef_dists.families._domain import ProductDomain, domain
@@ -51,7 +51,7 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
         """
         linear, inverse = self._linear_and_inverse_factor(eta)
         half_log_det = jnp.sum(jnp.log(jnp.diag(inverse)))
-        return jnp.sum((inverse @ linear) ** 2) / 2 + half_log_det + self.d * HALF_LOG_TWO_PI
+        return jnp.sum(product(inverse, linear) ** 2) / 2 + half_log_det + self.d * HALF_LOG_TWO_PI
 
     @final
     def mean(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " eta_dim"]:
@@ -69,7 +69,7 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
     ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
         """Returns the mean `(d,)` and the covariance matrix `(d, d)` of x."""
         linear, inverse = self._linear_and_inverse_factor(eta)
-        return inverse.T @ (inverse @ linear), inverse.T @ inverse
+        return product(inverse.T, product(inverse, linear)), product(inverse.T, inverse)
 
     @final
     def to_natural(
@@ -96,11 +96,13 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
             "Check its eigenvalues with jnp.linalg.eigvalsh.",
         )
         inverse = inverse_factor(cholesky(covariance))
-        precision = inverse.T @ inverse
+        precision = product(inverse.T, inverse)
         quadratic = DefiniteConstraint.parameter(
             -precision / 2, self.stat_shapes[self.quadratic_name]
         )
-        return self.flatten_stats_or_eta({"x": precision @ mean, self.quadratic_name: quadratic})
+        return self.flatten_stats_or_eta(
+            {"x": product(precision, mean), self.quadratic_name: quadratic}
+        )
 
     def _linear_and_inverse_factor(
         self, eta: Array

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
-from nnef_dists._factorizations import cholesky, inverse_factor
+from nnef_dists._factorizations import cholesky, inverse_factor, product
 from nnef_dists.families._constraints import AbstractConstraint, Range
 
 
@@ -102,7 +102,7 @@ class DefiniteConstraint(AbstractConstraint):
         if len(linear) != len(matrix):
             return jnp.zeros(0, linear.dtype)
         factor = cholesky(matrix)
-        half = inverse_factor(factor) @ linear
+        half = product(inverse_factor(factor), linear)
         return jnp.sum(half**2, keepdims=True)
 
     def sample(

@@ -32,8 +32,8 @@ def explain(error: Exception, *parsers: "jsonargparse.ArgumentParser") -> str:
     """Returns the message of an error in options, with advice where there is any.
 
     The advice is the closest name of the kind that is wrong: a module beside a module, a class
-    beside a class, a command beside a command, an option beside an option. Beside an unknown option
-    of a section or an argument of a class stand all that there are.
+    beside a class, a command beside a command, an option beside an option. For an unknown
+    option of a section or argument of a class, it also lists the known ones.
     """
     message = _in_words(str(error))
     wrong = [

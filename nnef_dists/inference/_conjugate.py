@@ -82,7 +82,7 @@ def conjugate_update(
 
     Raises:
         ValueError: If the shapes differ, `prior_eta` is not floating, or statistics are not finite.
-            Inside a compiled program they are not looked at.
+            Compiled programs do not check this.
     """
     prior_eta = _as_array(prior_eta, "prior_eta")
     if not jnp.issubdtype(prior_eta.dtype, jnp.floating):

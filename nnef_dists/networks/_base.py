@@ -106,14 +106,14 @@ class AbstractMomentNetwork(Module):
     def error_scales(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Returns how errors of the network at a valid eta compare with those at training etas.
+        """Returns the size of errors at a valid eta, relative to training etas.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            Two factors: one for the distance from the training etas, see
-            `TrainingRegion.remoteness`, and one for the size of what is learned.
+            Two factors: the remoteness of eta, see `TrainingRegion.remoteness`, and the relative
+            size of the learned function.
         """
         far = self.standardization.region.remoteness(self.standardization.inputs(eta))
         return far, jnp.ones_like(far)

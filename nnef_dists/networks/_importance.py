@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._factorizations import product
+
 # Blocks of Sobol points, and the binary logarithm of their size.
 _BLOCKS, _LOG_POINTS = 16, 9
 # Points are at sinh(z / 2) / (1 / 2) for normal z, with tails that are longer than normal.
@@ -25,12 +27,12 @@ class Peak(NamedTuple):
     Attributes:
         mode: The mode, `(n,)`.
         height: The log-density there.
-        inverse: The inverse of the Cholesky factor of minus its Hessian there, `(n, n)`.
+        inverse_factor: The inverse of the Cholesky factor of minus its Hessian, `(n, n)`.
     """
 
     mode: Float[Array, " n"]
     height: Float[Array, ""]
-    inverse: Float[Array, "n n"]
+    inverse_factor: Float[Array, "n n"]
 
 
 class Integral(NamedTuple):
@@ -83,7 +85,7 @@ def importance_sample(
     n, dtype = len(mode), mode.dtype
 
     def to_point(whitened):
-        return mode + whitened @ inverse
+        return mode + product(whitened, inverse)
 
     def fall(whitened):
         found = height - logdensity(to_point(whitened))

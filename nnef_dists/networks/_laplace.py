@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
-from nnef_dists._factorizations import cholesky, inverse_factor
+from nnef_dists._factorizations import cholesky, inverse_factor, product
 from nnef_dists.families import (
     ExponentialFamily,
     continuous_support,
@@ -164,7 +164,7 @@ class LaplaceBase(AbstractBase):
 
         nodes, weight = _sphere_rule(n)
         nodes = jnp.asarray(nodes, dtype)
-        displacements = nodes @ inverse
+        displacements = product(nodes, inverse)
         time, time_weight = (
             jnp.asarray(part, dtype) for part in np.polynomial.legendre.leggauss(_TIMES)
         )

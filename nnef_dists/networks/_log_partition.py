@@ -191,10 +191,10 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     def error_scales(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Returns how errors compare with those at training etas; see `AbstractMomentNetwork`.
+        """Returns the size of errors, relative to training etas; see `AbstractMomentNetwork`.
 
-        With a base the distance is that of its inputs, and the size is its scale, relative to the
-        median of the training etas.
+        With a base, the remoteness is a function of its inputs. The size is its scale, relative to
+        the median of the training etas.
         """
         if self.base is None or self.correction is None:
             return super().error_scales(eta)

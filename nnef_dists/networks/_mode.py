@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from nnef_dists._factorizations import cholesky, eigh, inverse_factor
+from nnef_dists._factorizations import cholesky, eigh, inverse_factor, product
 from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
 
 # Starts of the climb: the origin, and normal points of this standard deviation around it.
@@ -61,7 +61,7 @@ def _(family, primals, tangents):
     curvature = jax.jacfwd(slope, 1)(eta, mode)
     moved = jax.jvp(lambda eta: slope(eta, mode), (eta,), (tangent,))[1]
     inverse = inverse_factor(cholesky(-curvature))
-    return mode, inverse.T @ (inverse @ moved)
+    return mode, product(inverse.T, product(inverse, moved))
 
 
 class _End(NamedTuple):

@@ -18,7 +18,7 @@ _MOST = 3.0
 # Least variance along a principal direction, of the largest: directions that etas do not explore.
 _LEAST_VARIANCE = 1e-4
 # Largest growth of errors with the distance from the examples.
-_FARTHEST = 100.0
+_MOST_GROWTH = 100.0
 # Distance, in inputs, that rounding may make.
 _ROUNDING = 1e-3
 
@@ -88,8 +88,9 @@ class TrainingRegion(eqx.Module):
         self.low, self.high = to_buffer(low), to_buffer(high)
         self.whitening = to_buffer(whitening)
         self.examples, self.whitened = to_buffer(examples), to_buffer(whitened)
-        self.radii = to_buffer(np.stack([_radii(examples), _radii(whitened)]))
-        nearest = np.sort(_distances(whitened), 1)[:, min(1, len(whitened) - 1)]
+        distances = [np.sort(_distances(points), 1) for points in (examples, whitened)]
+        self.radii = to_buffer(np.stack([_radii(sorted_rows) for sorted_rows in distances]))
+        nearest = distances[1][:, min(1, len(whitened) - 1)]
         self.spacing = to_buffer(np.asarray(np.median(nearest)))
 
     @classmethod
@@ -138,7 +139,9 @@ class TrainingRegion(eqx.Module):
         fixed = paramax.unwrap(self)
         squares = jnp.sum((inputs @ fixed.whitening - fixed.whitened) ** 2, 1)
         cube = (jnp.min(squares) / (1 + fixed.spacing**2)) ** 1.5
-        return 1 + cube / (1 + cube / _FARTHEST)
+        # As a sum of inverses, which an infinite distance leaves finite.
+        cube = jnp.maximum(cube, jnp.finfo(cube.dtype).tiny)
+        return 1 + 1 / (1 / cube + 1 / _MOST_GROWTH)
 
     def contains(self, inputs: Float[Array, " m"]) -> Bool[Array, ""]:
         """Returns whether inputs, `(m,)`, are in the region; NaN is not."""
@@ -157,10 +160,9 @@ class TrainingRegion(eqx.Module):
         return jnp.max(jnp.min(distances - fixed.radii, 1))
 
 
-def _radii(points: np.ndarray) -> np.ndarray:
-    """Returns the radius around each of distinct points, `(k, m)`, from its neighbors' distance."""
-    distances = np.sort(_distances(points), 1)
-    radii = distances[:, min(_NEIGHBOR, len(points) - 1)]
+def _radii(distances: np.ndarray) -> np.ndarray:
+    """Returns the radius around each of distinct points from its sorted distances, `(k, k)`."""
+    radii = distances[:, min(_NEIGHBOR, len(distances) - 1)]
     return _REACH * np.minimum(radii, _MOST * np.median(radii)) + _ROUNDING
 
 

@@ -63,7 +63,7 @@ class EnsemblePosterior(AbstractPosterior):
             The predictive posterior.
 
         Raises:
-            ValueError: If `head` is no head, `key` is not one key, or n < 1.
+            ValueError: If `head` is not a posterior head, `key` is not one key, or n < 1.
         """
         check_instance(head, AbstractPosterior, "head")
         key, n = as_key(key), check_integer("n", n, 1)

@@ -32,7 +32,8 @@ def nll_loss(
         A scalar.
 
     Raises:
-        ValueError: If `head` is no head, `batch` is of another type, or `key` is not one key.
+        ValueError: If `head` is not a posterior head, `batch` is of another type, or `key` is not
+            one key.
     """
     _check_arguments(head, batch)
     head = draw_or_mean(head, key=key)

@@ -107,8 +107,8 @@ def truncate_prior(
         rejection is hopeless.
 
     Raises:
-        ValueError: If epsilon is not in (0, 1), or n is below 1; if `head` is no head or `key` is
-            not one key.
+        ValueError: If epsilon is not in (0, 1), or n is below 1; if `head` is not a posterior head
+            or `key` is not one key.
 
     Reference:
         Deistler, Goncalves and Macke, *Truncated proposals for scalable and hassle-free simulation-

@@ -126,7 +126,6 @@ def check_head(data: Any, options: Mapping[str, Any], *makers: Callable[..., Any
         parameters = inspect.signature(maker).parameters.values()
         optional = (p for p in parameters if p.default is not p.empty)
         known |= {p.name for p in optional} | {"key"}
-    known -= {*unknown}
     close = difflib.get_close_matches(unknown[0], sorted(known), 1)
     remedy = f"Did you mean {close[0]!r}?" if close else "Omit it."
     if unknown[0] == "bounds" and "support" in known:

@@ -66,6 +66,16 @@ class Line(NamedTuple):
         values, slopes = jax.vmap(with_slopes, out_axes=-1)(u.ravel())
         return on_line(self.eta, values, slopes, u.shape)
 
+    def is_unknown(self, u: Float[Array, "*points"]) -> Bool[Array, "*points"]:
+        """Returns whether the log-density is NaN at points u."""
+
+        def one(u):
+            x, _ = transform(self.family, u)
+            logs = jnp.sum(self.eta * self.family.sufficient_statistics(x))
+            return jnp.isnan(logs + jnp.asarray(self.log_base(x), self.eta.dtype))
+
+        return jax.vmap(one)(u.ravel()).reshape(u.shape)
+
 
 def on_line(
     eta: Float[Array, " eta_dim"],

@@ -19,6 +19,8 @@ from nnef_dists.sampling._smooth import is_smooth
 _LAST, _SAFETY = 4, 4.0
 # Roundings by which T may be off: log Gamma is known to some.
 _ROUNDINGS = 3.0
+# Distance beyond the ends of a piece at which NaN is looked for, in lengths of the piece.
+_BEYOND = 1e-3
 # How many gaps lie between both sides of a break.
 _GAPS = 3.0
 
@@ -121,6 +123,8 @@ def line_rule(
     error = _error(pieces, nodes, stats, logs, origin)
     if not smooth:
         error = error + _error_of_cuts(line, pieces)
+    if log_base is not None:
+        error = jnp.where(_ends_unknown(line, pieces), jnp.inf, error)
     # Nothing but eta varies: values are 0, derivatives those of eta . T.
     change = eta - fixed
     stats, logs = stats.reshape(len(eta), -1), logs.ravel()
@@ -268,26 +272,23 @@ def _error(
 
 
 def _error_of_cuts(line: Line, pieces: Pieces) -> Float[Array, ""]:
-    """Returns the part of the integral that lies between both sides of breaks.
+    """Returns the part of the integral that lies between both sides of breaks."""
+    gaps = jax.vmap(lambda u: cut_gap(line, u))(pieces.start)
+    density = jnp.where(pieces.is_used, jnp.exp(pieces.at_start.logs - pieces.highest), 0)
+    return _GAPS * jnp.sum(density * gaps) / jnp.max(density * pieces.bulk)
 
-    It is infinite where a density that matters ends at NaN: what is beyond is unknown, not zero.
+
+def _ends_unknown(line: Line, pieces: Pieces) -> Bool[Array, ""]:
+    """Returns whether the density is NaN next to a place where it is not negligible.
+
+    A density beyond NaN is unknown, not zero.
     """
-    ends = jnp.stack([pieces.start, pieces.end])
-    gaps = jax.vmap(jax.vmap(lambda u: cut_gap(line, u)))(ends)
-    logs = jnp.stack([pieces.at_start.logs, line(pieces.end).logs]) - pieces.highest
-    density = jnp.where(pieces.is_used, jnp.exp(logs), 0)
-    outward = jnp.stack([-pieces.direction, pieces.direction])
-    beyond = ends + 2 * _GAPS * outward * gaps
-
-    def is_unknown(u):
-        x, _ = transform(line.family, u)
-        stats = line.family.sufficient_statistics(x)
-        return jnp.isnan(jnp.sum(line.eta * stats) + line.log_base(x))
-
-    unknown = jax.vmap(jax.vmap(is_unknown))(beyond)
-    unknown = jnp.any(unknown & (density > jnp.finfo(density.dtype).eps))
-    error = _GAPS * jnp.sum(density[0] * gaps[0]) / jnp.max(density[0] * pieces.bulk)
-    return jnp.where(unknown, jnp.inf, error)
+    start, direction = pieces.start, pieces.direction
+    end = move(start, direction, pieces.end, pieces.width)
+    beyond = [start - _BEYOND * direction * pieces.bulk, end + _BEYOND * direction * pieces.width]
+    density = jnp.exp(jnp.stack([pieces.at_start.logs, line(end).logs]) - pieces.highest)
+    matters = pieces.is_used & (density > jnp.finfo(density.dtype).eps)
+    return jnp.any(line.is_unknown(jnp.stack(beyond)) & matters)
 
 
 def _is_held(pieces: Pieces, nodes: Nodes) -> Bool[Array, ""]:

@@ -1,10 +1,11 @@
-"""Whether a function is smooth as far as its program shows: without comparisons, |x| or max(x)."""
+"""Smoothness of a function as far as its program shows: no comparisons, no |x| and no max(x)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
@@ -36,17 +37,20 @@ _KEEPING_SIGN = {
     "mul",
     "reduce_sum",
 } | {"reshape", "squeeze", "transpose"}
+# Primitives that are broken where a value is NaN.
+_ASKING = {"eq", "is_finite", "ne"}
 # Primitives that change no value.
 _COPYING = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze"}
 
 
 class _Kind(Enum):
-    """What a variable of a program is, as a function of the argument."""
+    """The kind of a variable of a program, as a function of the argument."""
 
     CONSTANT = auto()
     NAN = auto()
     SMOOTH = auto()
     POSITIVE = auto()  # and smooth
+    GUARDED = auto()  # smooth where it is not NaN
     BROKEN = auto()
 
 
@@ -72,10 +76,10 @@ def is_smooth(
 
 
 def _kinds(
-    program: ClosedJaxpr | Jaxpr, inputs: Sequence[_Kind], breaking: frozenset[str] | set[str]
+    program: ClosedJaxpr, inputs: Sequence[_Kind], breaking: frozenset[str] | set[str]
 ) -> list[_Kind]:
     """Returns the kinds of the results of a program."""
-    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    jaxpr = program.jaxpr
     known = dict(zip(jaxpr.invars, inputs, strict=True))
 
     def kind_of(variable):
@@ -100,13 +104,15 @@ def _kinds_after(
     fixed = {_Kind.CONSTANT, _Kind.NAN}
     if fixed.issuperset(kinds):
         return [kinds[0] if name in _COPYING else _Kind.CONSTANT] * n
+    smooth = _Kind.GUARDED if _Kind.GUARDED in kinds else _Kind.SMOOTH
     if name == "stop_gradient":
         # A shift, such as that of logsumexp.
-        return [_Kind.SMOOTH]
-    if name == "select_n" and _Kind.NAN in kinds[1:] and _Kind.BROKEN not in kinds[1:]:
-        return [_Kind.SMOOTH]
+        return [smooth]
+    is_choice = name == "select_n" and len(kinds) == 3
+    if is_choice and _Kind.NAN in kinds[1:] and _Kind.BROKEN not in kinds[1:]:
+        return [_Kind.GUARDED]
     inner = list(_inner_programs(equation.params))
-    # What a loop hands on changes its own inputs; branches and `while` order theirs differently.
+    # A loop feeds its results back as inputs. Branches and `while` loops order them differently.
     shape = len(kinds), n
     is_call = [(len(one.jaxpr.invars), len(one.jaxpr.outvars)) == shape for one in inner]
     if is_call == [True] and name != "scan" and not _is_smooth_by_name(inner[0]):
@@ -118,11 +124,21 @@ def _kinds_after(
         return [_Kind.POSITIVE] * n
     if name in breaking and not (name in ("abs", "sign") and is_positive):
         return [_Kind.BROKEN] * n
+    if (name in _ASKING and smooth is _Kind.GUARDED) or _truncates(equation, breaking):
+        return [_Kind.BROKEN] * n
     for one in inner:
         every = [_Kind.SMOOTH] * len(one.jaxpr.invars)
         if not _is_smooth_by_name(one) and _Kind.BROKEN in _kinds(one, every, breaking):
             return [_Kind.BROKEN] * n
-    return [_Kind.SMOOTH] * n
+    return [smooth] * n
+
+
+def _truncates(equation: Any, breaking: frozenset[str] | set[str]) -> bool:
+    """Returns whether an equation makes whole numbers of others."""
+    if equation.primitive.name != "convert_element_type" or "floor" not in breaking:
+        return False
+    before, after = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+    return jnp.issubdtype(before, jnp.inexact) and jnp.issubdtype(after, jnp.integer)
 
 
 def _is_smooth_by_name(program: ClosedJaxpr) -> bool:

@@ -219,7 +219,7 @@ class Decoder:
         if recipe is not None and like is not _ABSENT:
             self._opaque({**node, "captured": items}, like, path)
             asked = recipe_arguments(name, like)
-        # Arguments may hold functions in their turn, which only those of `like` supply.
+        # Arguments may contain functions, which only `like` can supply.
         arguments = self.decode(items, _ABSENT if asked is None else asked, path)
         if recipe is None or not isinstance(arguments, dict):
             raise StructureError(path, "a closure that files may name", node.get("name"))

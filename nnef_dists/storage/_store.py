@@ -25,6 +25,10 @@ class StoreError(ValueError):
     """Something in a store that is damaged or missing, named by its file."""
 
 
+class _FormatError(StoreError):
+    """A folder of another format."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StoreKind:
     """What stores hold: for their format, and for messages.
@@ -83,6 +87,9 @@ class Store:
         try:
             self.attributes: dict[str, Any] = _read_attributes(self.path, kind)
             group = _open_group(self.path, "r+" if writable else "r")
+        except _FormatError:
+            # Intact data of another kind are not to be deleted.
+            raise
         except StoreError as fault:
             raise StoreError(f"{fault}. {remedy}") from None
         self._arrays: dict[str, Any] = {
@@ -241,9 +248,10 @@ def _read_attributes(path: Path, kind: StoreKind) -> dict[str, Any]:
     found = _read_json(path / "zarr.json").get("attributes")
     attributes = found if isinstance(found, dict) else {}
     if attributes.get("format") != kind.format:
-        raise StoreError(
+        raise _FormatError(
             f"Expected {kind.content} of format {kind.format} in {path}; got "
-            f"{attributes.get('format')}"
+            f"{attributes.get('format')}. Choose another path, or open it with the function of its "
+            "format"
         )
     if metadata_digest(path, attributes) != attributes.get("metadata_sha256"):
         raise StoreError(

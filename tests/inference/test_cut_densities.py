@@ -204,7 +204,9 @@ class TestTheLimits:
 
 
 @pytest.mark.parametrize("kink", [0.0, 0.5])
-@pytest.mark.parametrize(("edge", "is_known"), [(0.7, False), (-0.7, False), (30.0, True)])
+@pytest.mark.parametrize(
+    ("edge", "is_known"), [(0.7, False), (0.0, False), (-0.7, False), (30.0, True)]
+)
 def test_nan_is_unknown_and_not_zero(kink, edge, is_known):
     """Right where the density does not matter, refused elsewhere, with and without a search."""
 
@@ -219,6 +221,23 @@ def test_nan_is_unknown_and_not_zero(kink, edge, is_known):
     else:
         assert np.isnan(found.mean).all()
         assert np.isinf(found.error)
+
+
+@pytest.mark.parametrize(
+    "log_tilted",
+    [
+        lambda angle: jnp.cos(angle) + jnp.where(angle < 0.5, 0.0, jnp.nan),
+        lambda angle: jnp.cos(angle) + jnp.where(jnp.abs(angle - 1) > 0.2, 0.0, jnp.nan),
+    ],
+)
+def test_nan_is_unknown_on_a_circle(log_tilted):
+    found = project(nd.Quadrature(nd.VonMisesHarmonic(1)), log_tilted)
+    assert np.isinf(found.error)
+
+
+def test_nan_is_unknown_beside_a_square_root():
+    found = project(Q, lambda x: jnp.sqrt(x) - jnp.abs(x - 1))
+    assert np.isinf(found.error)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +270,11 @@ def test_smooth_functions_are_not_searched(smooth):
         lambda x: jax.lax.fori_loop(0, 3, lambda i, y: jnp.maximum(y, x), 0.0),
         lambda x: jnp.round(x),
         lambda x: jnp.where(x < 3, jnp.abs(x), jnp.nan),
-        lambda x: jnp.where(jnp.isnan(jnp.where(x > 1, x, jnp.nan)), 0.0, 1.0) * (x > 2),
+        lambda x: jnp.where(jnp.isnan(jnp.where(x > 1, x, jnp.nan)), 0.0, 1.0),
+        lambda x: jnp.nan_to_num(jnp.where(x > 1, x, jnp.nan), nan=-jnp.inf),
+        lambda x: jax.lax.switch(jnp.int32(x), [lambda: 1.0, lambda: jnp.nan, lambda: 2.0]),
+        lambda x: jax.lax.select_n((10 * x).astype(int), x, x + 1, jnp.full_like(x, jnp.nan)),
+        lambda x: x.astype(int) / 2,
     ],
 )
 def test_functions_with_breaks_are_searched(rough):
