@@ -353,6 +353,9 @@ import signal
 import time
 import nnef_dists.generation
 
+# A shell that starts programs in the background ignores this signal, and so do they.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def collect(*args, **kwargs):
     gc.callbacks.append(lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(1)))

@@ -149,12 +149,12 @@ ARRAYS = {
     "standard deviation": (
         lambda v: nd.GaussianParameter.from_stdv(jnp.zeros(2), v),
         1e-5,
-        "0.0001 <= width < inf",
+        "0.0001 <= stdv < inf",
     ),
     "Laplace scale": (
         lambda v: nd.LaplacianParameter.from_scale(0.0, v),
         -1.0,
-        "0.0001 <= width < inf",
+        "0.0001 <= scale < inf",
     ),
     "exponential width": (nd.bayes.ExponentialPositivity().inverse, -1.0, "0 < width < inf"),
     "softplus width": (nd.bayes.SoftplusPositivity().inverse, 0.0, "0 < width < inf"),

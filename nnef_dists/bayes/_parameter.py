@@ -12,7 +12,6 @@ from jax.tree_util import GetAttrKey
 from jaxtyping import Array, ArrayLike, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key
-from nnef_dists._ranges import check_range
 
 from ._noise import draw_noise
 from ._positivity import AbstractPositivity
@@ -180,7 +179,6 @@ def mean_and_raw(
     center = jnp.asarray(mean)
     if not jnp.issubdtype(center.dtype, jnp.inexact):
         center = center.astype(jnp.result_type(float))
-    width = check_range(name, width, 0.0, closed="low")
     try:
         full = jnp.broadcast_to(jnp.asarray(width, center.dtype), center.shape)
     except ValueError:
@@ -191,10 +189,9 @@ def mean_and_raw(
     try:
         return center, positivity.inverse(full)
     except ValueError as error:
-        raise ValueError(
-            f"Expected {name} in the range of {positivity}; got {width}. Use a larger {name}, or "
-            "another positivity."
-        ) from error
+        # The transform calls it a width.
+        message = str(error).replace("width", name)
+        raise ValueError(f"{message}. Use a larger {name}, or another positivity.") from None
 
 
 def check_width(law: AbstractParameter, name: str, raw: Any, positivity: Any) -> None:

@@ -247,11 +247,13 @@ class Store:
 def _read_attributes(path: Path, kind: StoreKind) -> dict[str, Any]:
     found = _read_json(path / "zarr.json").get("attributes")
     attributes = found if isinstance(found, dict) else {}
-    if attributes.get("format") != kind.format:
+    form = attributes.get("format")
+    if form != kind.format:
+        message = f"Expected {kind.content} of format {kind.format} in {path}; got {form}"
+        if not isinstance(form, str):
+            raise StoreError(message)
         raise _FormatError(
-            f"Expected {kind.content} of format {kind.format} in {path}; got "
-            f"{attributes.get('format')}. Choose another path, or open it with the function of its "
-            "format"
+            f"{message}. Choose another path, or open it with the function of its format"
         )
     if metadata_digest(path, attributes) != attributes.get("metadata_sha256"):
         raise StoreError(

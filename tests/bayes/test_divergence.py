@@ -101,12 +101,15 @@ MISTAKES = {
     "nothing": (lambda model: log_prior(model, None), PRIOR.format("NoneType")),
     "swapped": (lambda model: kl_divergence(NORMAL, model), "The model is the first argument."),
     "key": (lambda _: log_prior(jax.random.key(0), NORMAL), "got a PRNG key. Check the order of"),
-    "stdv": (lambda _: GaussianParameter.from_stdv(0, -1), "Expected 0 <= stdv < inf; got -1"),
+    "stdv": (lambda _: GaussianParameter.from_stdv(0, -1), "Expected 0.0001 <= stdv < inf; got -1"),
     "scale": (
         lambda _: LaplacianParameter.from_scale(0, -2.0),
-        "Expected 0 <= scale < inf; got -2.0",
+        "Expected 0.0001 <= scale < inf; got -2.0",
     ),
-    "floor": (lambda _: GaussianParameter.from_stdv(0.0, 1e-5), "Expected stdv in the range of Sq"),
+    "floor": (
+        lambda _: GaussianParameter.from_stdv(0.0, 1e-5),
+        "Expected 0.0001 <= stdv < inf; got",
+    ),
     "shape": (lambda _: GaussianParameter.from_stdv(0.0, jnp.ones(3)), "broadcasts to (), the"),
 }
 
