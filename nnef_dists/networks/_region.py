@@ -138,10 +138,10 @@ class TrainingRegion(eqx.Module):
         """
         fixed = paramax.unwrap(self)
         squares = jnp.sum((inputs @ fixed.whitening - fixed.whitened) ** 2, 1)
-        cube = (jnp.min(squares) / (1 + fixed.spacing**2)) ** 1.5
-        # As a sum of inverses, which an infinite distance leaves finite.
-        cube = jnp.maximum(cube, jnp.finfo(cube.dtype).tiny)
-        return 1 + 1 / (1 / cube + 1 / _MOST_GROWTH)
+        # Far below the largest number, so that its cube is finite and has a derivative.
+        square = jnp.minimum(jnp.min(squares) / (1 + fixed.spacing**2), 1e6)
+        cube = square**1.5
+        return 1 + cube / (1 + cube / _MOST_GROWTH)
 
     def contains(self, inputs: Float[Array, " m"]) -> Bool[Array, ""]:
         """Returns whether inputs, `(m,)`, are in the region; NaN is not."""

@@ -200,3 +200,14 @@ def test_fresh_etas_of_families_are_inside(name):
         )
         found = jax.vmap(region.contains)(jnp.asarray((fresh - shift) / scale, jnp.float32))
         assert np.mean(found) > (0.97 if n == 64 else 0.99)
+
+
+def test_remoteness_is_one_at_an_example_and_bounded_with_finite_slopes():
+    inputs = np.random.default_rng(0).normal(size=(64, 3))
+    region = nd.networks.TrainingRegion.around(inputs, np.dtype(np.float32))
+    example = region.examples.tree[0]
+    for factor, low, high in ((0.0, 1.0, 1.0 + 1e-6), (3.0, 1.01, 101.0), (1e15, 100.9, 101.0)):
+        point = example + factor * jnp.ones(3)
+        assert low <= region.remoteness(point) <= high
+        assert np.isfinite(jax.grad(region.remoteness)(point)).all()
+    assert np.isnan(region.remoteness(jnp.full(3, jnp.nan)))
