@@ -6,6 +6,7 @@ import pytest
 
 from tests.benchmarks import results
 from tests.benchmarks.__main__ import PAGE
+from tests.benchmarks.bench_everywhere import PARTS, split
 from tests.benchmarks.results import NAMES, Table, write_page
 
 
@@ -77,3 +78,9 @@ def test_a_part_that_fails_leaves_its_earlier_tables(keep):
 def test_a_row_has_a_cell_for_each_column():
     with pytest.raises(ValueError, match=r"Expected 2 cells .*; got 1\. Add one cell per column\."):
         Table("Errors", ["one", "two"]).add(1)
+
+
+@pytest.mark.parametrize("names", [[], ["line"], ["line", "network"]])
+def test_parts_of_everywhere_are_apart_from_options_and_their_values(names):
+    options = ["--json", "everywhere.json", "--seeds", "0", "1", "--quick"]
+    assert split([*names, *options]) == (names or list(PARTS), options)

@@ -299,8 +299,8 @@ def steep(options):
         f"Networks of {options.labels:,} exact labels of six families on the half-line",
         ["family", "base", "network", "RMS error [z units]", "median", "largest",
          "etas with errors above 0.1 [%]", "s"],
-        "Where log x has two modes of about the same height, Laplace's base jumps from one to the "
-        "other. The residual process is fitted to 256 other labels as well.",
+        "Laplace's base is far off if the density of log x is flat between two steep sides. The "
+        "residual process is fitted to 256 other labels as well.",
     )  # fmt: skip
     for powers, ranges in list(STEEP.items())[: 1 if options.quick else None]:
         family = PositivePowers(powers)
