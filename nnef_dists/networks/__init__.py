@@ -10,7 +10,7 @@ from nnef_dists.networks._convex import ConvexLogPartitionNetwork
 from nnef_dists.networks._correction import LinearCorrection
 from nnef_dists.networks._fit_residual import fit_residual
 from nnef_dists.networks._gated import GLUMomentNetwork, QuadraticMomentNetwork
-from nnef_dists.networks._laplace import AbstractBase, BaseTerms, LaplaceBase
+from nnef_dists.networks._laplace import LaplaceBase
 from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork, LogPartitionNetwork
 from nnef_dists.networks._losses import (
     entropy_loss,
@@ -24,6 +24,8 @@ from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._region import TrainingRegion
 from nnef_dists.networks._residual_process import ResidualProcess
 from nnef_dists.networks._taylor import TaylorBase, choose_base
+from nnef_dists.networks._terms import AbstractBase, BaseTerms
+from nnef_dists.networks._variational import VariationalBase
 
 __all__ = [
     "AbstractBase",
@@ -43,6 +45,7 @@ __all__ = [
     "Standardization",
     "TaylorBase",
     "TrainingRegion",
+    "VariationalBase",
     "calibration_ratio",
     "choose_base",
     "entropy_loss",

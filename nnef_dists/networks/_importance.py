@@ -16,23 +16,23 @@ from nnef_dists._factorizations import product
 _BLOCKS, _LOG_POINTS = 16, 9
 # Points are at sinh(z / 2) / (1 / 2) for normal z, with tails that are longer than normal.
 _TAIL = 2.0
-# Distances from the mode at which the density's widths are measured, and the widest ones, all
-# relative to its curvature at the mode.
+# Distances from the mean at which the density's widths are measured, and the widest ones, all
+# relative to the normal approximation.
 _DISTANCES, _WIDEST = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 6.0
 
 
-class Peak(NamedTuple):
-    """The mode of a log-density.
+class Normal(NamedTuple):
+    """A normal approximation of a density. Its draws are mean + z factor, with z ~ N(0, 1).
 
     Attributes:
-        mode: The mode, `(n,)`.
+        mean: The mean, `(n,)`.
         height: The log-density there.
-        inverse_factor: The inverse of the Cholesky factor of minus its Hessian, `(n, n)`.
+        factor: A triangular square root of the covariance, factor^T factor, `(n, n)`.
     """
 
-    mode: Float[Array, " n"]
+    mean: Float[Array, " n"]
     height: Float[Array, ""]
-    inverse_factor: Float[Array, "n n"]
+    factor: Float[Array, "n n"]
 
 
 class Integral(NamedTuple):
@@ -52,15 +52,16 @@ class Integral(NamedTuple):
 def importance_sample(
     logdensity: Callable[[Array], Array],
     function: Callable[[Array], Array],
-    peak: Peak,
+    normal: Normal,
     key: PRNGKeyArray,
 ) -> Integral:
     """Integrates a density with one peak by importance sampling.
 
-    Points are u = mode + L^-T s(z) 2 sinh(z / 2) for normal z, with L the Cholesky factor of the
-    curvature and s the width of the density on either side of the mode, along every axis:
+    Points are u = m + F^T s(z) 2 sinh(z / 2) for normal z, with m the mean of a normal
+    approximation and F its factor. s is the width of the density on either side of m, along each
+    axis:
 
-        s = max over d = 1, ..., 6 of d / sqrt(2 (l(mode) - l(mode + d axis)))
+        s = max over d = 1, ..., 6 of d / sqrt(2 (l(m) - l(m + d axis)))
 
     The z are images of 512 Sobol points, shifted 16 times at random. Use another key for each
     density, so that their errors are independent.
@@ -68,7 +69,7 @@ def importance_sample(
     Args:
         logdensity: Maps u, `(n,)`, to a log-density in nats.
         function: Maps u to values, `(k,)`.
-        peak: The mode of the density.
+        normal: A normal approximation of the density.
         key: PRNG key of the shifts.
 
     Returns:
@@ -81,11 +82,11 @@ def importance_sample(
         theoretic methods for multiple integration*, SIAM Journal on Numerical Analysis 13 (1976),
         for the shifts.
     """
-    mode, height, inverse = peak
-    n, dtype = len(mode), mode.dtype
+    center, height, factor = normal
+    n, dtype = len(center), center.dtype
 
     def to_point(whitened):
-        return mode + product(whitened, inverse)
+        return center + product(whitened, factor)
 
     def fall(whitened):
         found = height - logdensity(to_point(whitened))
@@ -112,9 +113,9 @@ def importance_sample(
     average = jnp.mean(averages)
     error = jnp.std(averages) / average / math.sqrt(_BLOCKS - 1)
     rounding = jnp.finfo(dtype).eps * jnp.abs(height)
-    log_volume = n * math.log(2 * math.pi) / 2 + jnp.sum(jnp.log(jnp.diagonal(inverse)))
+    log_volume = n * math.log(2 * math.pi) / 2 + jnp.sum(jnp.log(jnp.diagonal(factor)))
     values = jax.vmap(lambda w: function(to_point(w)))(whitened)
-    origin = function(mode)
+    origin = function(center)
     moved = jnp.where(weights[:, None] > 0, weights[:, None] * (values - origin), 0)
     mean = origin + jnp.sum(moved, 0) / jnp.sum(weights)
     return Integral(highest + jnp.log(average) + log_volume, jnp.hypot(error, rounding), mean)

@@ -16,10 +16,10 @@ from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentBatch, MomentDataset
 from nnef_dists.networks._base import AbstractMomentNetwork, Standardization, standardize
 from nnef_dists.networks._correction import LinearCorrection
-from nnef_dists.networks._laplace import AbstractBase, BaseTerms
 from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._residual_process import ResidualProcess
 from nnef_dists.networks._taylor import choose_base, expand_labels
+from nnef_dists.networks._terms import AbstractBase, BaseTerms
 
 
 class AbstractLogPartitionNetwork(AbstractMomentNetwork):

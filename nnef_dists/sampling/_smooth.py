@@ -26,7 +26,7 @@ _BREAKING = {
     "max",
 } | {"min", "reduce_max", "reduce_min", "rem", "round", "sign", "sort"}
 # Smooth functions that are written with them. The highest mode jumps where two are equally high.
-_SMOOTH = {"find_mode", "log_factorial", "log_ndtr", "logaddexp", "logaddexp2"}
+_SMOOTH = {"find_mode", "find_normal", "log_factorial", "log_ndtr", "logaddexp", "logaddexp2"}
 # Primitives with positive values, and those that keep the sign of all inputs.
 _POSITIVE = {"exp", "exp2", "logistic", "square"}
 _KEEPING_SIGN = {
