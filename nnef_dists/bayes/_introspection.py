@@ -68,7 +68,8 @@ def get_parameter_count(model: PyTree) -> dict[str, int]:
     """Counts the entries of the means of all parameters.
 
     Returns:
-        `{"total": N, "bayesian": M, "deterministic": K}` with `N = M + K`.
+        A dict of counts with the keys `total`, `bayesian` and `deterministic`. The first count is
+        the sum of the others.
     """
     parameters = get_parameters(model).values()
     total = sum(law.mean.size for law in parameters)
@@ -82,8 +83,8 @@ def get_parameter_groups(model: PyTree) -> dict[str, list[str]]:
     """Groups parameter names by distribution.
 
     Returns:
-        `{"gaussian": [...], "laplacian": [...], "deterministic": [...]}`, and one more entry,
-        named by `law_name()`, for each further distribution in the model.
+        A dict of lists of names, with the keys `gaussian`, `laplacian` and `deterministic`. Each
+        further distribution in the model has one more key, its `law_name()`.
     """
     laws = (GaussianParameter, LaplacianParameter, DeterministicParameter)
     groups: dict[str, list[str]] = {law.law_name(): [] for law in laws}

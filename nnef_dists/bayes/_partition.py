@@ -35,9 +35,9 @@ def freeze_stdvs(model: _Model) -> tuple[_Model, _Model]:
         model: Any pytree with parameters.
 
     Returns:
-        `(dynamic, static)`. Dynamic: means, also of deterministic parameters, and plain floating
-        arrays. Static: scales, buffers (`paramax.NonTrainable`) and all other leaves.
-        `unfreeze_all` joins the two parts.
+        `(dynamic, static)`. The dynamic part has the means, also of deterministic parameters, and
+        plain floating arrays. The static part has the scales, buffers (`paramax.NonTrainable`) and
+        all other leaves. `unfreeze_all` joins the two parts.
     """
     return _partition(model, lambda role, _: role in (_Role.MEAN, _Role.PLAIN))
 
@@ -49,7 +49,7 @@ def freeze_means(model: _Model) -> tuple[_Model, _Model]:
         model: Any pytree with parameters.
 
     Returns:
-        `(dynamic, static)`. Dynamic: scales. Static: all other leaves.
+        `(dynamic, static)`. The dynamic part has the scales, the static part all other leaves.
     """
     return _partition(model, lambda role, _: role is _Role.WIDTH)
 
@@ -62,8 +62,8 @@ def freeze_params(model: _Model, names: Sequence[str]) -> tuple[_Model, _Model]:
         names: Names from `get_parameters`, such as `["layers[0].W"]`.
 
     Returns:
-        `(dynamic, static)`. Dynamic: all trainable arrays except the named parameters. Static:
-        the named parameters, buffers and all other leaves.
+        `(dynamic, static)`. The dynamic part has all trainable arrays except the named parameters.
+        The static part has the named parameters, buffers and all other leaves.
 
     Raises:
         ValueError: If a name is unknown, or `names` is one string.
@@ -86,8 +86,8 @@ def partition_trainable(model: _Model) -> tuple[_Model, _Model]:
         model: Any pytree with parameters.
 
     Returns:
-        `(dynamic, static)`. Dynamic: means, scales and plain floating arrays. Static: buffers
-        (`paramax.NonTrainable`) and all other leaves.
+        `(dynamic, static)`. The dynamic part has means, scales and plain floating arrays. The
+        static part has buffers (`paramax.NonTrainable`) and all other leaves.
     """
     return _partition(model, lambda role, _: role in _TRAINABLE)
 

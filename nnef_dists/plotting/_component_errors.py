@@ -36,8 +36,9 @@ def plot_component_errors(
         names: Names of the statistics, such as `family.stat_names`. Defaults to `T[0]`, `T[1]`, ...
 
     Returns:
-        The figure. Left: mean squared errors in squared units of the statistics, on a logarithmic
-        axis. Right: RMS errors in z units. Dashed lines: values over all statistics.
+        The figure. The left panel shows mean squared errors in squared units of the statistics, on
+        a logarithmic axis. The right panel shows RMS errors in z units. Dashed lines are the values
+        over all statistics.
 
     Raises:
         ValueError: If shapes differ, or the number of names is wrong.

@@ -34,11 +34,11 @@ def plot_local_c2st(
         dimensions: Two coordinates of theta to draw, if theta has more. Defaults to (0, 1).
 
     Returns:
-        The figure. Left: the statistic at each observation, in red if its p-value is below 0.05,
-        over the lower 95% of the null distribution in gray. Right: one panel per observation with
-        posterior draws, colored by the classifier probability of a true theta. The posterior has
-        too much mass at blue draws, too little at red draws, and is correct at pale draws. For a
-        scalar theta, the panel shows this probability over theta.
+        The figure. The left panel shows the statistic at each observation, in red if its p-value is
+        below 0.05, over the lower 95% of the null distribution in gray. Each observation also has a
+        panel of posterior draws, colored by the classifier probability of a true theta. The
+        posterior has too much mass at blue draws, too little at red draws, and is correct at pale
+        draws. For a scalar theta, the panel shows this probability over theta.
 
     Raises:
         ValueError: If the number of names is wrong, or there are no such dimensions.

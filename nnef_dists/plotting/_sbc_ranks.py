@@ -29,10 +29,11 @@ def plot_sbc_ranks(
         bins: Number of bins of the histograms. Defaults to 20.
 
     Returns:
-        The figure, with one column per parameter. Above: histograms, with the 99% interval of a bin
-        count in gray. A hump in the middle indicates a posterior that is too wide. Peaks at both
-        ends indicate one that is too narrow, and a slope a bias. Below: the empirical CDF minus the
-        uniform CDF, with a band that contains 95% of such curves along their whole length.
+        The figure, with one column per parameter. The upper panels show histograms, with the 99%
+        interval of a bin count in gray. A hump in the middle indicates a posterior that is too
+        wide. Peaks at both ends indicate one that is too narrow, and a slope a bias. The lower
+        panels show the empirical CDF minus the uniform CDF, with a band that contains 95% of such
+        curves along their whole length.
 
     Raises:
         ValueError: If ranks are not in [0, 1], or the number of names is wrong.
