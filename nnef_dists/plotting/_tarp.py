@@ -20,9 +20,9 @@ def plot_tarp(levels: Float[ArrayLike, " m"], *, bins: int = 20) -> Figure:
     Returns:
         The figure. The left panel shows coverage, with a band that contains 95% of the curves of a
         correct posterior along their whole length. The right panel shows the levels, which are
-        uniform for a correct posterior. Many levels at both ends indicate a posterior that is too narrow, and in the
-        middle one that is too wide. Many levels at one end indicate a bias, or a posterior that
-        ignores part of the information in x.
+        uniform for a correct posterior. Many levels at both ends indicate a posterior that is too
+        narrow, and in the middle one that is too wide. Many levels at one end indicate a bias, or a
+        posterior that ignores part of the information in x.
 
     Raises:
         ValueError: If there are no levels, or some are not in [0, 1].
