@@ -14,8 +14,8 @@ def keep_compiled() -> None:
     Programs of this process and its child processes are stored in
     `nnef_dists/compiled-<number of CPUs>`. This folder is in the cache folder of the user
     (`$XDG_CACHE_HOME`, or `~/.cache`), and may be deleted at any time. Every program is stored,
-    however short its compile time. Environment variables take precedence, for example another folder in
-    `JAX_COMPILATION_CACHE_DIR`. If this variable is empty, there is no cache.
+    however short its compile time. Environment variables take precedence, for example another
+    folder in `JAX_COMPILATION_CACHE_DIR`. If this variable is empty, there is no cache.
 
     Scripts should call this function before they compile anything. It changes the global
     configuration of JAX, unlike the import of nnef_dists. `python -m nnef_dists` calls it.
