@@ -102,9 +102,9 @@ def describe_family(family: ExponentialFamily) -> Description:
         family: The exponential family.
 
     Returns:
-        A dict with the `class` (such as `mine:Quartic`), the `fields`, the shapes of the
-        `statistics` by name, and a `probe`. The probe holds the first entries of T, and log h, at
-        fixed points. It reveals changes of the formulas.
+        A dict with the `class`, the `fields`, the shapes of the `statistics` by name, and a
+        `probe`. A class is named as in `mine:Quartic`. The probe holds the first entries of T, and
+        log h, at fixed points. It reveals changes of the formulas.
 
     Raises:
         ValueError: If a field cannot be described.
