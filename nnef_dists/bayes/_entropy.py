@@ -73,7 +73,7 @@ def log_prior(model: PyTree, prior: PyTree) -> Float[Array, ""]:
     """Returns the log-density of the means of a model under a prior, in nats.
 
     For the result of `sample_all_parameters`, this is the log-density of the prior at a draw. If
-    the divergence has no closed form, averages over draws estimate its second term.
+    there is no closed form, averages over draws estimate the second term of the divergence.
 
     Args:
         model: Any pytree with parameters.

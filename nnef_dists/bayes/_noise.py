@@ -1,9 +1,8 @@
 """Parameter-free noise for many arrays at once, in a form that compiles and runs fast.
 
 `jax.random` hashes in a rolled loop on the CPU, which costs more than the rest of a training step
-of a small network. This module unrolls
-the same hash into elementwise operations on a counter. The compiler then vectorizes the hash
-together with the transform that follows.
+of a small network. This module unrolls the same hash into elementwise operations on a counter. The
+compiler then vectorizes the hash together with the transform that follows.
 """
 
 import functools

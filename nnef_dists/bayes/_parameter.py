@@ -23,7 +23,7 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
     """A random array: a distribution with a mean and, usually, scale parameters.
 
     A custom distribution subclasses this class with a field `mean` and the abstract members below.
-    Freezing, sampling, entropy, KL, counting and saving then work. One rule is required: **the
+    Freezing, sampling, entropy, KL, counting and saving then work. One rule must hold: **the
     field `mean` holds the mean, and every other inexact array leaf is an unconstrained scale**.
     If `make_parameter` is to build it, its `__init__` must take `(mean, raw_width)`.
 

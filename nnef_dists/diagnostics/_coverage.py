@@ -18,7 +18,7 @@ def highest_density_levels(
     *,
     batch_size: int = 64,
 ) -> Float[Array, " m"]:
-    """Returns the level of the smallest highest-density region with each true parameter.
+    """Returns the levels of the smallest highest-density regions that contain the true parameters.
 
         level = P(q(theta | x) > q(theta* | x)),    theta ~ q(. | x),
 
@@ -55,7 +55,7 @@ def highest_density_levels(
 
 
 def central_levels(ranks: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
-    """Returns the levels |2 r - 1| of the smallest central intervals with the true values.
+    """Returns the levels |2 r - 1| of the smallest central intervals that contain the true values.
 
     Args:
         ranks: Normalized ranks, such as from `sbc_ranks`.
@@ -75,7 +75,7 @@ def expected_coverage(
     is above.
 
     Args:
-        levels: Levels of the smallest regions with the true parameters, `(m, *k)`, from
+        levels: Levels of the smallest regions that contain the true parameters, `(m, *k)`, from
             `central_levels`, `highest_density_levels` or `tarp_levels`.
         nominal: Nominal levels, probabilities in [0, 1], `(l,)`.
 

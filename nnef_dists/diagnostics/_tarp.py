@@ -18,7 +18,7 @@ def tarp_levels(
     references: Float[Array, "m theta_dim"] | None = None,
     batch_size: int = 64,
 ) -> Float[Array, " m"]:
-    """Returns the level of the smallest ball around a reference with each true parameter.
+    """Returns the levels of the smallest balls around references that contain the true parameters.
 
         level = P(|theta - rho(x)| < |theta* - rho(x)|),    theta ~ q(. | x),
 

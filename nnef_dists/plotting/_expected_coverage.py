@@ -16,8 +16,8 @@ def plot_expected_coverage(levels: Mapping[str, Float[ArrayLike, " m"]]) -> Figu
     """Draws expected coverage over the nominal level of credible regions.
 
     Args:
-        levels: Levels of the smallest regions with the true parameters, `(m,)` each, by name, such
-            as `{"highest density": highest_density_levels(...), "theta_0":
+        levels: Levels of the smallest regions that contain the true parameters, `(m,)` each, by
+            name, such as `{"highest density": highest_density_levels(...), "theta_0":
             central_levels(ranks)[:, 0]}`.
 
     Returns:
