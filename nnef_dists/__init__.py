@@ -1,6 +1,6 @@
-"""Name your sufficient statistics, get a distribution: exponential families without a name.
+"""Name your sufficient statistics, get a distribution: exponential families without closed forms.
 
-What a newcomer needs stands here; the rest is in the rooms, such as `nnef_dists.diagnostics`.
+The main names are here. Further names are in subpackages, such as `nnef_dists.diagnostics`.
 """
 
 from nnef_dists import bayes as bayes

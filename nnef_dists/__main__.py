@@ -1,4 +1,4 @@
-"""The command line: `python -m nnef_dists generate --config job.yaml`, and `inspect PATH`."""
+"""Command line: `python -m nnef_dists generate --config job.yaml`, and `inspect PATH`."""
 
 import argparse
 import contextlib
@@ -33,7 +33,7 @@ from nnef_dists.moments import MomentDataset, Status
 from nnef_dists.saving import as_code
 
 FAULT, USAGE, NO_LABELS, INTERRUPTED = 1, 2, 3, 130
-# Share of valid labels below which the command warns.
+# Fraction of valid labels below which the command warns.
 _FEW = 0.5
 _INTERRUPTED = "interrupted. Completed chunks are saved. Run the same command to resume"
 
@@ -42,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        argv: The arguments; None is those of the process.
+        argv: Command-line arguments. Defaults to the arguments of the process.
 
     Returns:
-        The exit status: 0; 1 for data that are damaged, unfinished, of another job or cannot be
-        written; 2 for mistakes in options and configuration; 3 for generated data without a
-        valid label; 130 when interrupted.
+        The exit status. It is 0 for success, and 1 for data that are damaged, unfinished, of
+        another job or not writable. It is 2 for mistakes in options and configuration, 3 for
+        generated data without a valid label, and 130 for an interrupt.
     """
     try:
         return _run(argv)
@@ -89,7 +89,7 @@ def _generate_parser() -> ArgumentParser:
         "Labels the etas of a job with their moments, to OUT/training.zarr and "
         "OUT/validation.zarr. Called again, it resumes, and reuses what is finished."
     )
-    # Without a default they are no part of the printed configuration.
+    # Options without a default are not part of the printed configuration.
     for name, kind, meaning in (
         ("out", Path, "folder (default: data/ and the name of the configuration file)"),
         ("workers", NonNegativeInt, "processes that share the work (default: none but this one)"),
@@ -132,7 +132,7 @@ def _generate(job: Job, options: Any) -> int:
         spawn = multiprocessing.get_context("spawn")
         executor = functools.partial(ProcessPoolExecutor, workers, mp_context=spawn)
     status = 0
-    # The smaller part comes first, so that what is wrong shows early.
+    # Generate the smaller part first, so that errors occur early.
     parts = {"training": job.training, "validation": job.validation}
     for name in sorted(parts, key=lambda name: parts[name].etas.n):
         request, path = parts[name], out / f"{name}.zarr"
@@ -191,7 +191,7 @@ def _warn_of_rejected(path: Path, counts: Mapping[Status, int]) -> None:
 
 
 def _name_the_family(report: StoreReport) -> str | None:
-    """Returns which option the summary of a custom family needs; None for families shipped here."""
+    """Returns the option that the summary of a custom family needs, or None for other families."""
     found = report.attributes["spec"]["family"]
     if found["class"].startswith("nnef_dists."):
         return None
@@ -209,15 +209,15 @@ def _fail(message: str, status: int) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Handles SIGINT: ends this process and its workers, whatever runs.
+    """Handles SIGINT: ends this process and its workers at once.
 
-    A KeyboardInterrupt is lost if it is raised while garbage is collected, as JAX has a callback
-    there. After it, XLA's threads may still compute, and abort the process if the interpreter shuts
-    down meanwhile. Data on disk can be left at any instant.
+    A KeyboardInterrupt is lost if it is raised during garbage collection, in a callback of JAX.
+    After a KeyboardInterrupt, threads of XLA may still compute, and abort the process during the
+    shutdown of the interpreter. Data on disk stay valid if the process ends at any instant.
     """
     for worker in multiprocessing.active_children():
         worker.kill()
-    # Streams may be in use by what the signal has interrupted.
+    # The interrupted code may be using the streams.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, RuntimeError):
             stream.flush()
@@ -227,10 +227,10 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # A shell without job control has background processes ignore it.
+    # A shell without job control starts background processes that ignore SIGINT.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-    # Python's tracker of resources frees the semaphores of killed workers, and warns of them.
+    # Python's resource tracker frees the semaphores of killed workers, and warns about them.
     filters = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Argument checks of all rooms: errors for concrete values, NaN inside compiled programs."""
+"""Argument checks: errors for concrete values, NaN for traced values."""
 
 import inspect
 from typing import Any, TypeVar
@@ -23,21 +23,21 @@ def guard(
     strict: bool = False,
     error: type[Exception] = ValueError,
 ) -> _T:
-    """Returns `value` if it is valid; raises if it is not, or returns NaN inside a program.
+    """Returns `value` if it is valid. Otherwise raises, or returns NaN under `jax.jit`.
 
-    A concrete `valid` (eager code, also under `jax.grad`) decides at once. A traced one (under
-    `jax.jit` and `jax.vmap`) multiplies by NaN: the value, all that is computed from it and all
-    derivatives are NaN where it is invalid. There is no host callback unless `strict`.
+    A concrete `valid` (in eager code, also under `jax.grad`) raises immediately. A traced `valid`
+    (under `jax.jit` and `jax.vmap`) multiplies an invalid value by NaN. The value, its derivatives
+    and all results computed from it are then NaN. There is no host callback unless `strict`.
 
     Args:
         value: A pytree. Only its floating arrays become NaN.
-        valid: Whether it is valid, a scalar.
-        expected: "Expected <requirement>".
-        got: The value for the message, which needs a concrete one.
-        remedy: A sentence that says what to do.
+        valid: Whether the value is valid, a scalar.
+        expected: Requirement in the message, "Expected <requirement>".
+        got: Invalid value in the message.
+        remedy: Sentence of the message that states the remedy.
         strict: Whether a traced invalid value raises by `equinox.error_if`, which is a host
-            callback.
-        error: The class of the exception for concrete values.
+            callback. Defaults to False.
+        error: Class of the exception for concrete values. Defaults to `ValueError`.
 
     Returns:
         The same pytree.
@@ -53,7 +53,7 @@ def guard(
     def spoil(leaf: Any) -> Any:
         if not eqx.is_inexact_array(leaf):
             return leaf
-        # A factor, not a selection: the derivatives are NaN too, and unchanged where valid.
+        # A factor, unlike a selection, makes derivatives NaN, too. Valid ones are unchanged.
         return leaf * jnp.where(valid, 1, jnp.nan).astype(leaf.dtype)
 
     return jax.tree.map(spoil, value)
@@ -68,20 +68,20 @@ def check_concrete(
     *,
     error: type[Exception] = ValueError,
 ) -> _T:
-    """Returns `value`; raises if a concrete `valid` is false. A traced one is not looked at.
+    """Returns `value`, or raises if a concrete `valid` is false. A traced one is ignored.
 
-    The arguments are those of `guard`, for values that are NaN already where they are invalid.
+    The arguments are described in `guard`. Invalid values must be NaN already.
     """
     if not isinstance(valid, Tracer) and not valid:
         if isinstance(got, Tracer):
-            # Under jax.grad: its concrete value.
+            # Show the concrete value under jax.grad.
             got = jax.lax.stop_gradient(got)
         raise error(f"{expected}; got {got}. {remedy}")
     return value
 
 
 def as_array(value: Any) -> Array:
-    """Returns an array; numbers and sequences of them have the default floating dtype."""
+    """Returns an array. Numbers and sequences of numbers get the default floating dtype."""
     if isinstance(value, jax.Array):
         return value
     is_array = isinstance(value, np.ndarray | np.generic)
@@ -92,15 +92,15 @@ def as_point(x: Any, shape: tuple[int, ...], owner: object) -> Array:
     """Returns x as one floating point.
 
     Args:
-        x: An array of any dtype, or numbers.
-        shape: The shape of one point.
-        owner: The family, for messages.
+        x: Array of any dtype, or numbers.
+        shape: Shape of one point.
+        owner: Family, for messages.
 
     Returns:
-        An array of that shape. Integers have the default floating dtype.
+        An array of this shape. Integers are converted to the default floating dtype.
 
     Raises:
-        ValueError: If it is of another shape, or no array of numbers.
+        ValueError: If `x` has another shape, or is not an array of numbers.
     """
     try:
         x = as_array(x)
@@ -122,16 +122,16 @@ def as_vector(value: Any, size: int, what: str, owner: object) -> Float[Array, "
     Sequences of numbers are converted to the default floating dtype. Arrays keep their dtype.
 
     Args:
-        value: An array `(size,)`, or a list or tuple of numbers.
-        size: The length.
-        what: The name of the argument, such as "eta".
-        owner: The family, for messages.
+        value: Array `(size,)`, or a list or tuple of numbers.
+        size: Length of the vector.
+        what: Name of the argument, such as "eta".
+        owner: Family, for messages.
 
     Returns:
         The vector.
 
     Raises:
-        ValueError: If it is a dict, a PRNG key, of another shape or not floating.
+        ValueError: If `value` is a dict, a PRNG key, of another shape or not floating.
     """
     value = _as_floating(value, what, owner)
     if value.shape != (size,):
@@ -148,16 +148,16 @@ def as_rows(value: Any, size: int, what: str, owner: object) -> Float[Array, "n 
     """Returns an argument such as etas as a floating matrix with at least one row.
 
     Args:
-        value: An array `(n, size)`, or nested lists of numbers.
-        size: The length of a row.
-        what: The name of the argument, such as "etas".
-        owner: The family, for messages.
+        value: Array `(n, size)`, or nested lists of numbers.
+        size: Length of a row.
+        what: Name of the argument, such as "etas".
+        owner: Family, for messages.
 
     Returns:
         The matrix.
 
     Raises:
-        ValueError: If it is a dict, a PRNG key, of another shape, empty or not floating.
+        ValueError: If `value` is a dict, a PRNG key, of another shape, empty or not floating.
     """
     value = _as_floating(value, what, owner)
     if value.ndim != 2 or value.shape[1] != size or len(value) == 0:
@@ -196,7 +196,7 @@ def _as_floating(value: Any, what: str, owner: object) -> Array:
 
 
 def _of_sequence(value: Any) -> Array:
-    """Converts numbers, and nested sequences of them, to the default floating dtype."""
+    """Converts numbers, and nested sequences of numbers, to the default floating dtype."""
     default = jnp.result_type(float)
     leaves = jax.tree.leaves(value)
     if any(isinstance(leaf, Tracer | jax.Array) for leaf in leaves):
@@ -216,7 +216,7 @@ def _is_typed_key(value: Any) -> bool:
 
 
 def _is_old_key(value: Any) -> bool:
-    """Whether this is an array that `jax.random.PRNGKey` returns."""
+    """Returns whether a value is an array from `jax.random.PRNGKey`."""
     return isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.shape == (2,)
 
 
@@ -224,13 +224,13 @@ def as_key(key: Any) -> PRNGKeyArray:
     """Returns a PRNG key as one typed key.
 
     Args:
-        key: A `jax.random.key`, or the array that the older `jax.random.PRNGKey` returns.
+        key: A `jax.random.key`, or an array from the older `jax.random.PRNGKey`.
 
     Returns:
         A typed key of shape `()`.
 
     Raises:
-        ValueError: If it is a seed, several keys, or no key at all.
+        ValueError: If `key` is a seed, several keys, or not a key.
     """
     if _is_typed_key(key) and key.shape == ():
         return key
@@ -249,14 +249,14 @@ def as_key(key: Any) -> PRNGKeyArray:
 
 
 def check_model(model: Any, call: str) -> None:
-    """Checks that a model is not an argument that stands beside it: a PRNG key or a function.
+    """Checks that a model was not swapped with another argument: a PRNG key or a function.
 
     Args:
-        model: The argument, any pytree with parameters.
-        call: The call with its arguments in order, such as "entropy(model)".
+        model: Argument, any pytree with parameters.
+        call: Call with its arguments in order, such as "entropy(model)".
 
     Raises:
-        ValueError: If it is a PRNG key, a Python function or a class.
+        ValueError: If `model` is a PRNG key, a Python function or a class.
     """
     is_key = _is_typed_key(model) or _is_old_key(model)
     if is_key or isinstance(model, type) or inspect.isfunction(model):
@@ -271,12 +271,12 @@ def check_instance(value: Any, kind: type, what: str) -> None:
     """Checks that an argument is an instance of a class, and not a class itself.
 
     Args:
-        value: The argument.
-        kind: The class, such as `ExponentialFamily`.
-        what: The name of the argument.
+        value: Argument.
+        kind: Class, such as `ExponentialFamily`.
+        what: Name of the argument.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `value` is not an instance of `kind`.
     """
     if isinstance(value, kind):
         return

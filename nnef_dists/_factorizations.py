@@ -1,8 +1,9 @@
-"""Factorizations that are safe in programs with other work beside them.
+"""Factorizations that cannot deadlock in programs with concurrent work.
 
-On CPUs a batched one waits, on a thread of the pool, for work given to the same pool: as many of
-them at once as the pool has threads wait for ever. Here a batch is a loop of single ones on CPUs,
-which do not wait, and which are as fast. On other platforms it is one batched factorization.
+On CPUs, a batched factorization occupies a thread of the pool while it waits for work in the same
+pool. If as many of them run at once as the pool has threads, they deadlock. Here, a batch is a loop
+of single factorizations on CPUs. They do not wait, and are equally fast. On other platforms, it is
+one batched factorization.
 
 Derivatives of `cholesky` and `inverse_factor`, of any order and in both modes, are products of
 matrices. Products have the precision of their dtype on all platforms.
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float
 
 
 def _loop_on_cpus(one: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function whose batches are loops on CPUs, and batched elsewhere."""
+    """Returns a function whose batches are loops on CPUs, and one call on other platforms."""
     loop = sequential_vmap(one)
 
     @custom_vmap
@@ -30,7 +31,7 @@ def _loop_on_cpus(one: Callable[..., Any]) -> Callable[..., Any]:
     @either.def_vmap
     def batch(size, is_batched, *args):
         axes = [0 if is_mapped else None for is_mapped in is_batched]
-        # An outer batch becomes a batch of either branch.
+        # An outer batch becomes a batch of each branch.
         found = lax.platform_dependent(*args, cpu=jax.vmap(loop, axes), default=jax.vmap(one, axes))
         return found, jax.tree.map(lambda _: True, found)
 
@@ -44,7 +45,7 @@ def product(*factors: Array) -> Array:
 
 @jax.custom_jvp
 def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Returns the lower Cholesky factor; NaN where the matrix is not positive definite.
+    """Returns the lower Cholesky factor, or NaN if the matrix is not positive definite.
 
     Reference:
         Murray, *Differentiation of the Cholesky decomposition* (2016), for the derivative.
@@ -87,9 +88,9 @@ def _inverse_factor(factor):
 
 @_loop_on_cpus
 def solve_definite(matrix: Float[Array, "n n"], right: Float[Array, "n k"]) -> Float[Array, "n k"]:
-    """Solves matrix @ x = right for a positive definite matrix; NaN where it is not.
+    """Solves matrix @ x = right for a positive definite matrix. Otherwise, x is NaN.
 
-    It has no derivatives in reverse mode.
+    The solution has no derivatives in reverse mode.
     """
     return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right)
 
@@ -98,7 +99,7 @@ def solve_definite(matrix: Float[Array, "n n"], right: Float[Array, "n k"]) -> F
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Returns the eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns.
 
-    They have no derivatives in reverse mode.
+    Eigenvalues and eigenvectors have no derivatives in reverse mode.
     """
     values, vectors = jnp.linalg.eigh(matrix)
     return values, vectors

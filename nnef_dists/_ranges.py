@@ -1,4 +1,4 @@
-"""Range checks of numbers and arrays: errors for concrete values, NaN under a transformation."""
+"""Range checks of numbers and arrays: errors for concrete values, NaN for traced values."""
 
 import math
 import operator
@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 _T = TypeVar("_T")
 
-# The ends that belong to the range.
+# Ends that belong to the range.
 Closed = Literal["neither", "low", "high", "both"]
 
 
@@ -28,16 +28,16 @@ def check_range(
         low < value < high
 
     Python numbers, NumPy scalars and arrays, concrete `jax.Array`s and lists of these raise if an
-    entry is out of range or NaN. Infinity is out of every range that is open at this end. Traced
-    arrays (under `jax.jit`, `jax.vmap` and `jax.grad`) are NaN where they are out of range. There
-    is no host callback. A traced integer, which cannot be NaN, is returned as it is.
+    entry is out of range or NaN. Infinity is out of a range that is open at this end. Traced arrays
+    (under `jax.jit`, `jax.vmap` and `jax.grad`) are NaN in entries that are out of range. There is
+    no host callback. A traced integer cannot be NaN, and is returned unchanged.
 
     Args:
         name: Name of the parameter, for the message.
         value: A number or an array of any shape.
         low: Lower end of the range. Defaults to minus infinity.
         high: Upper end of the range. Defaults to infinity.
-        closed: The ends that belong to the range. Defaults to neither.
+        closed: Ends that belong to the range. Defaults to neither.
 
     Returns:
         The value. A concrete one is returned unchanged.
@@ -54,8 +54,8 @@ def check_range(
         guarded: Any = jnp.where(_inside(traced, low, high, closed), traced, jnp.nan)
         return guarded
     try:
-        # By NumPy, whose results are concrete inside a compiled program too. Floating arrays keep
-        # their dtype, in which the ends are rounded as a traced comparison rounds them.
+        # NumPy results are concrete, also inside a compiled program. Floating arrays keep their
+        # dtype, so that the ends are rounded as in a traced comparison.
         array = np.asarray(value)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             array = array.astype(np.float64)
@@ -79,16 +79,17 @@ def check_number(
     *,
     closed: Closed = "neither",
 ) -> float:
-    """Returns one concrete number as a Python float if it is in a range; see `check_range`.
+    """Returns one concrete number as a Python float if it is in a range.
 
-    This is for configurations, which are static and hashed.
+    The arguments are described in `check_range`. Use this function for configurations, which are
+    static and hashed.
 
     Raises:
-        ValueError: If it is out of range, NaN, traced or not one number.
+        ValueError: If `value` is out of range, NaN, traced or not one number.
     """
     if isinstance(value, Tracer) or np.ndim(value) != 0:
         raise ValueError(f"Expected {name} as one concrete number; got {value!r}")
-    # bool is an int for Python.
+    # In Python, bool is a subclass of int.
     if isinstance(value, bool | np.bool_):
         raise ValueError(f"Expected {name} as a number; got {value!r}")
     return float(check_range(name, value, low, high, closed=closed))
@@ -100,19 +101,19 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
         low <= value <= high
 
     Python and NumPy integers and concrete integer `jax.Array`s of shape `()` are accepted.
-    Booleans, floats and traced values are not: sizes are static in JAX.
+    Booleans, floats and traced values are not, since sizes are static in JAX.
 
     Args:
         name: Name of the parameter, for the message.
         value: The integer.
         low: Smallest value.
-        high: Largest value. By default there is none.
+        high: Largest value. By default, there is none.
 
     Returns:
         The integer.
 
     Raises:
-        ValueError: If it is no concrete integer, or out of range.
+        ValueError: If `value` is not a concrete integer, or is out of range.
     """
     if isinstance(value, Tracer):
         raise ValueError(
@@ -132,7 +133,7 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
 
 
 def _inside(value: Any, low: float | int, high: float | int, closed: Closed) -> Any:
-    """Whether each entry is in the range. NaN compares as False."""
+    """Returns whether each entry is in the range. NaN compares as False."""
     above = value >= low if closed in ("low", "both") else value > low
     below = value <= high if closed in ("high", "both") else value < high
     return above & below

@@ -1,6 +1,6 @@
-"""Bayesian building blocks for Equinox: parameter laws, layers, freezing, sampling, entropy.
+"""Bayesian neural networks in Equinox: parameters, layers, freezing, sampling and entropy.
 
-The training loop belongs to the user; everything here is a pytree or a pure function of one.
+All models are pytrees, and all functions of models are pure. Training loops are user code.
 """
 
 from ._bayesianize import Bayesianized, bayesianize

@@ -1,4 +1,4 @@
-"""Turning any Equinox module into a Bayesian one."""
+"""Conversion of Equinox modules to Bayesian modules."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from ._parameter import AbstractParameter, is_fixed, is_parameter
 from ._positivity import AbstractPositivity
 from ._sample import draw_or_mean, drawing_key
 
-# The wrapper of `equinox.filter_vmap`, which refuses keyword arguments.
+# Class of functions that `equinox.filter_vmap` returns. They reject keyword arguments.
 _VMAPPED: Any = type(eqx.filter_vmap(lambda x: x))
 
 
@@ -25,12 +25,12 @@ _VMAPPED: Any = type(eqx.filter_vmap(lambda x: x))
 class Bayesianized(Module):
     """A module with parameters in place of some arrays, called like the module itself.
 
-    The call draws the weights and passes its arguments to the module. If the module takes a key
-    of its own, as `equinox.nn.Dropout` does, the call splits the key between weights and module.
+    The call draws the weights and passes its arguments to the module. If the module takes a key,
+    as `equinox.nn.Dropout` does, the call splits its key between weights and module.
     A stateful module takes and returns its `equinox.nn.State` as it does without parameters.
 
     Args:
-        module: A pytree with parameters in place of arrays, as `bayesianize` makes it.
+        module: Pytree with parameters in place of some arrays.
     """
 
     module: PyTree
@@ -47,23 +47,23 @@ class Bayesianized(Module):
     ) -> Any:
         """Calls the wrapped module with drawn weights, or with their means.
 
-        A module that takes a key receives the second half of `jax.random.split(key)`, and the
-        first half draws the weights. Any other module leaves the whole key to the weights. For
-        one draw of the weights and one dropout mask per example, map the result of `realize`.
+        If the module takes a key, it receives the second half of `jax.random.split(key)`, and the
+        first half draws the weights. Otherwise, the whole key draws the weights. For one draw of
+        the weights and one dropout mask per example, map the result of `realize`.
 
         Args:
             *args: Passed to the module.
-            key: PRNG key for the weights, and for the layers that are random themselves. Without
-                a key the weights are at their means.
-            sample: True requires a draw of the weights. False uses their means, and a key then
-                serves the layers alone.
+            key: PRNG key for the weights and for random layers. Without a key, the weights are at
+                their means.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key. If
+                False, only random layers use the key.
             **kwargs: Passed to the module.
 
         Returns:
             The result of the module.
 
         Raises:
-            ValueError: If `sample=True` comes without a key.
+            ValueError: If `sample` is True without a key.
         """
         drawing_key(key, sample)  # raises before the key is split
         if key is not None and _takes_key(self.module, args, kwargs):
@@ -71,17 +71,17 @@ class Bayesianized(Module):
         return self.realize(key=key, sample=sample)(*args, **kwargs)
 
     def realize(self, *, key: PRNGKeyArray | None = None, sample: bool | None = None) -> PyTree:
-        """Returns the wrapped module with arrays in place: all its methods work.
+        """Returns the wrapped module with arrays in place of parameters, so that its methods work.
 
         Args:
-            key: Draws the weights; without a key the means are used.
-            sample: True insists on a draw, False on the means.
+            key: PRNG key for the weights. Without a key, the means are used.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
-            A module of the class that was wrapped.
+            A module of the wrapped class.
 
         Raises:
-            ValueError: If `sample=True` comes without a key.
+            ValueError: If `sample` is True without a key.
         """
         module = draw_or_mean(self.module, key=key, sample=sample)
         return jax.tree.map(
@@ -99,7 +99,7 @@ def bayesianize(
     init_raw_stdv: Any = 0.01,
     positivity: AbstractPositivity | None = None,
 ) -> Bayesianized:
-    """Makes arrays of a trained module the means of parameters.
+    """Replaces arrays of a trained module by parameters with these arrays as means.
 
     Example:
         >>> import equinox as eqx, jax
@@ -110,20 +110,21 @@ def bayesianize(
     Args:
         module: Any callable Equinox module (or pytree). It may hold keyed layers such as
             `equinox.nn.Dropout` and stateful ones such as `equinox.nn.BatchNorm`.
-        where: What becomes random, as in `equinox.tree_at`: a function from the module to an
-            array, a part of it, or a sequence of those; of a part, every real floating array.
-            None takes the whole module. Buffers (`paramax.NonTrainable`), the initial values of
-            `equinox.nn.StateIndex` and existing parameters stay as they are.
-        param_type: The law; see `make_parameter`.
-        init_raw_stdv: Raw width at the start.
-        positivity: Transform from raw width to width.
+        where: Arrays to replace, as in `equinox.tree_at`: a function from the module to an array,
+            a part of the module, or a sequence of these. In a part, every real floating array is
+            replaced. By default, the whole module. Buffers (`paramax.NonTrainable`), the initial
+            values of `equinox.nn.StateIndex` and existing parameters are unchanged.
+        param_type: Class of the parameters, see `make_parameter`. Defaults to `GaussianParameter`.
+        init_raw_stdv: Initial unconstrained scale. Defaults to 0.01.
+        positivity: Transform from unconstrained scale to scale. By default, `param_type` chooses
+            it.
 
     Returns:
-        A `Bayesianized` module. Called without a key it computes what `module` does.
+        A `Bayesianized` module. Without a key, it computes the output of `module`.
 
     Raises:
-        ValueError: If there is no real floating array to convert, because `where` selects none or
-            because the arrays are parameters already, or if `where` is not a function.
+        ValueError: If `where` is not a function, or if there is no real floating array to convert
+            that is not a parameter already.
     """
     if where is not None and not callable(where):
         raise ValueError(
@@ -174,8 +175,8 @@ def _nothing_to_convert(module: PyTree, where: Callable[[Any], Any] | None) -> s
 def _takes_key(module: PyTree, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Returns whether a call of the module has an argument `key` that is still free.
 
-    An argument that these positional arguments fill, such as the keys of an attention, is not
-    free. Arguments under `**kwargs` alone do not count, since the module may not expect a key.
+    A `key` that a positional argument fills, such as the keys of an attention layer, is not free.
+    A module with only `**kwargs` does not count, since it may not expect a key.
     """
     if isinstance(module, _VMAPPED):
         return False

@@ -1,4 +1,4 @@
-"""The point mass."""
+"""Deterministic parameters."""
 
 from typing import Any, final
 
@@ -10,12 +10,12 @@ from ._parameter import AbstractAbsoluteMoment, AbstractParameter
 
 @final
 class DeterministicParameter(AbstractParameter, AbstractAbsoluteMoment):
-    """A trainable array without a spread: every draw is the mean.
+    """A point mass: a trainable array whose every draw is the mean.
 
-    It has no differential entropy; by convention it contributes zero.
+    Its entropy is zero by convention, since a point mass has no differential entropy.
 
     Args:
-        mean: The values, of any shape.
+        mean: Values, of any shape.
     """
 
     mean: Float[Array, "..."]
@@ -27,7 +27,7 @@ class DeterministicParameter(AbstractParameter, AbstractAbsoluteMoment):
     def from_value(
         cls, value: Float[Array, "..."], init_raw_stdv: Any, **options: Any
     ) -> "DeterministicParameter":
-        """Builds the point mass at `value`; the width and its options have no use here."""
+        """Builds the point mass at `value`. The initial scale and the options are ignored."""
         del init_raw_stdv, options
         return cls(value)
 

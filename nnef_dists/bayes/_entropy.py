@@ -1,4 +1,4 @@
-"""Entropies of a model's laws, and how far these are from a prior."""
+"""Entropies of the parameters of a model, and KL divergences from a prior."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ from ._parameter import AbstractElementwiseParameter, AbstractParameter, Abstrac
 def gaussian_entropy(model: PyTree) -> Float[Array, ""]:
     """Returns `sum(log(stdv))` over the Gaussian parameters.
 
-    It is their entropy in nats up to a constant, which no gradient sees; `entropy` has it.
+    This is their entropy in nats up to a constant, which `entropy` includes.
     """
     laws = get_parameters(model).values()
     terms = [jnp.sum(jnp.log(law.stdv)) for law in laws if isinstance(law, GaussianParameter)]
@@ -35,55 +35,55 @@ def laplacian_entropy(model: PyTree) -> Float[Array, ""]:
 
 
 def entropy(model: PyTree) -> Float[Array, ""]:
-    """Returns the entropy of the joint law of all parameters, normalized, in nats.
+    """Returns the entropy of the joint distribution of all parameters, in nats.
 
-    The parameters are independent, so that it is the sum of their own `entropy()`; a
-    deterministic parameter contributes zero.
+    The parameters are independent, so this is the sum over their `entropy()`. A deterministic
+    parameter contributes zero.
     """
     return jnp.asarray(sum((law.entropy() for law in get_parameters(model).values()), start=0.0))
 
 
 def kl_divergence(model: PyTree, prior: PyTree) -> Float[Array, ""]:
-    """Returns `KL(q || p)` of a model's laws from a prior in closed form, in nats.
+    """Returns the closed-form `KL(q || p)` of a model from a prior, in nats.
 
-    Against a Gaussian prior there is a closed form for every law, since the cross-entropy needs
-    the mean and the standard deviation only; against a Laplace prior for Gaussian and Laplace
-    laws. A deterministic parameter contributes its penalty `-log p(mean)`, so that minimizing
-    an evidence bound is MAP estimation for it, and for every model
+    For a Gaussian prior, every distribution has a closed form, since the cross-entropy depends only
+    on mean and standard deviation. For a Laplace prior, every `AbstractAbsoluteMoment` has one. A
+    deterministic parameter contributes the penalty `-log p(mean)`, so that maximizing the ELBO is
+    MAP estimation of this parameter. For every model
 
         kl_divergence(model, prior) = -entropy(model) - E[log_prior(sampled model, prior)]
 
     Args:
         model: Any pytree with parameters.
-        prior: One law whose shape broadcasts to every parameter, such as
-            `GaussianParameter.from_stdv(0.0, 1.0)`, or a pytree with one law for each of the
-            model's parameters, by the same names. There, a `DeterministicParameter` over a
-            deterministic parameter states no preference and contributes zero.
+        prior: One parameter whose shape broadcasts to every parameter, such as
+            `GaussianParameter.from_stdv(0.0, 1.0)`. Alternatively, a pytree with one prior per
+            parameter of the model, by the same names. A `DeterministicParameter` as the prior of a
+            deterministic parameter contributes zero.
 
     Returns:
-        The divergence, a scalar; differentiable in model and prior.
+        The divergence, a scalar that is differentiable in model and prior.
 
     Raises:
-        ValueError: If names or shapes do not match, or a pair of laws has no closed form.
+        ValueError: If names or shapes do not match, or a pair of distributions has no closed form.
     """
     return _sum_over_pairs(model, prior, _kl)
 
 
 def log_prior(model: PyTree, prior: PyTree) -> Float[Array, ""]:
-    """Returns the log density, in nats, of a model's means under a prior.
+    """Returns the log-density of the means of a model under a prior, in nats.
 
-    On the result of `sample_all_parameters` it is the prior's log density at a draw: one term of
-    a Monte Carlo estimate of the divergence where there is no closed form.
+    For the result of `sample_all_parameters`, this is the log-density of the prior at a draw. If
+    there is no closed form, averages over draws estimate the second term of the divergence.
 
     Args:
         model: Any pytree with parameters.
         prior: As for `kl_divergence`.
 
     Returns:
-        The log density, a scalar.
+        The log-density, a scalar.
 
     Raises:
-        ValueError: If names or shapes do not match, or a prior law has no density.
+        ValueError: If names or shapes do not match, or a prior has no density.
     """
     return _sum_over_pairs(model, prior, lambda q, p: jnp.sum(p.log_probs(q.mean)))
 
@@ -91,7 +91,7 @@ def log_prior(model: PyTree, prior: PyTree) -> Float[Array, ""]:
 def _kl(q: AbstractParameter, p: AbstractPriorLaw) -> Float[Array, ""]:
     cross = jnp.broadcast_to(p.cross_entropies(q), q.shape)
     if isinstance(q, AbstractElementwiseParameter):
-        # Entry by entry: the sums alone are large, and nearly cancel where q is near p.
+        # Subtract entry by entry, since the two large sums nearly cancel if q is close to p.
         return jnp.sum(cross - q.entropies())
     return jnp.sum(cross) - q.entropy()
 
@@ -127,7 +127,7 @@ def _sum_over_pairs(
 
 
 def _checked(name: str, q: AbstractParameter, p: AbstractParameter) -> PyTree:
-    """Returns the prior law in the parameter's dtype, once it is known to fit."""
+    """Checks the prior of a parameter, and returns it in the dtype of the parameter."""
     if not isinstance(p, AbstractPriorLaw):
         raise ValueError(
             f"Expected a law with a density (AbstractPriorLaw) as the prior of {name!r}; got "

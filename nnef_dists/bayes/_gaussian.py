@@ -1,4 +1,4 @@
-"""The Gaussian law."""
+"""Gaussian parameters."""
 
 import math
 from typing import final
@@ -28,7 +28,7 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
     Args:
         mean: Means, of any shape.
         raw_stdv: Unconstrained standard deviations, of the mean's shape.
-        positivity: How `raw_stdv` becomes `stdv`; `raw_stdv**2 + 1e-4` by default.
+        positivity: Transform from `raw_stdv` to `stdv`. Defaults to `raw_stdv**2 + 1e-4`.
     """
 
     mean: Float[Array, "*shape"]
@@ -55,7 +55,7 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
         stdv: ArrayLike,
         positivity: AbstractPositivity | None = None,
     ) -> "GaussianParameter":
-        """Builds the law of a given standard deviation, broadcast to the mean's shape.
+        """Builds a parameter with a given standard deviation, broadcast to the mean's shape.
 
         `GaussianParameter.from_stdv(0.0, 1.0)` is the standard normal prior.
 
@@ -93,12 +93,12 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
         return jnp.log(self.stdv) + 0.5 * math.log(2 * math.pi * math.e)
 
     def log_probs(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns the Gaussian log density of every entry, in nats."""
+        """Returns the Gaussian log-density of every entry, in nats."""
         z = (value - self.mean) / self.stdv
         return -0.5 * z**2 - jnp.log(self.stdv) - 0.5 * math.log(2 * math.pi)
 
     def cross_entropies(self, q: AbstractParameter) -> Float[Array, "..."]:
-        """Returns the cross-entropies of any law `q`: they depend on its mean and stdv alone."""
+        """Returns the cross-entropies of any `q`, which depend only on its mean and stdv."""
         squares = (q.stdv**2 + (q.mean - self.mean) ** 2) / self.stdv**2
         return 0.5 * squares + jnp.log(self.stdv) + 0.5 * math.log(2 * math.pi)
 

@@ -1,4 +1,4 @@
-"""What parameters a model has: names, counts, groups, flat vectors."""
+"""Parameters of a model: names, counts, groups and flat vectors."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,18 +14,18 @@ from ._parameter import AbstractParameter, is_parameter
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """Writes a pytree path as one would in Python: `layers[0].W`."""
+    """Returns a pytree path as Python code, such as `layers[0].W`."""
     return jax.tree_util.keystr(path).removeprefix(".")
 
 
 def get_parameters(model: PyTree) -> dict[str, AbstractParameter]:
-    """Finds every parameter of any pytree.
+    """Returns all parameters of a pytree by name.
 
     Args:
-        model: A pytree: a `Module`, a plain Equinox module, a flowjax bijection, a dict, …
+        model: Any pytree, such as a `Module`, an Equinox module, a flowjax bijection or a dict.
 
     Returns:
-        The parameters by their path, such as `layers[0].W`, in the tree's order.
+        The parameters by their path, such as `layers[0].W`, in the order of the tree.
     """
     pairs, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_parameter)
     return {path_name(path): node for path, node in pairs if is_parameter(node)}
@@ -50,25 +50,26 @@ def flatten_means(model: PyTree) -> Float[Array, " n"]:
 def flatten_stdvs(model: PyTree) -> Float[Array, " n"]:
     """Returns all standard deviations as one vector aligned with `flatten_means`.
 
-    Deterministic parameters contribute zeros; a Laplace law contributes `sqrt(2) scale`.
+    Deterministic parameters contribute zeros, and Laplace parameters `sqrt(2) scale`.
     """
     return _flatten(model, lambda law: [jnp.broadcast_to(law.stdv, law.shape)])
 
 
 def flatten_raw_stdvs(model: PyTree) -> Float[Array, " n"]:
-    """Returns all raw (unconstrained) widths as one vector.
+    """Returns all unconstrained scales as one vector.
 
-    Deterministic parameters contribute zeros, so that for the package's laws the vector is
-    aligned with `flatten_means`.
+    Deterministic parameters contribute zeros. For the parameter classes of this package, the
+    vector is aligned with `flatten_means`.
     """
     return _flatten(model, lambda law: law.raw_widths() or [jnp.zeros_like(law.mean)])
 
 
 def get_parameter_count(model: PyTree) -> dict[str, int]:
-    """Counts parameter entries (not arrays, and not widths).
+    """Counts the entries of the means of all parameters.
 
     Returns:
-        `{"total": N, "bayesian": M, "deterministic": K}` with `N = M + K`.
+        A dict of counts with the keys `total`, `bayesian` and `deterministic`. The first count is
+        the sum of the others.
     """
     parameters = get_parameters(model).values()
     total = sum(law.mean.size for law in parameters)
@@ -79,11 +80,11 @@ def get_parameter_count(model: PyTree) -> dict[str, int]:
 
 
 def get_parameter_groups(model: PyTree) -> dict[str, list[str]]:
-    """Groups parameter names by law.
+    """Groups parameter names by distribution.
 
     Returns:
-        `{"gaussian": [...], "laplacian": [...], "deterministic": [...]}`, and one more entry,
-        named by `law_name()`, for each further law that the model uses.
+        A dict of lists of names, with the keys `gaussian`, `laplacian` and `deterministic`. Each
+        further distribution in the model has one more key, its `law_name()`.
     """
     laws = (GaussianParameter, LaplacianParameter, DeterministicParameter)
     groups: dict[str, list[str]] = {law.law_name(): [] for law in laws}

@@ -1,4 +1,4 @@
-"""The Laplace law."""
+"""Laplace parameters."""
 
 import math
 from typing import final
@@ -19,14 +19,14 @@ from ._positivity import AbstractPositivity, SquaredPositivity
 
 @final
 class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, AbstractAbsoluteMoment):
-    """Independent Laplace laws: density `exp(-|x - mean| / scale) / (2 scale)` in every entry.
+    """Independent Laplace variables: density `exp(-|x - mean| / scale) / (2 scale)` in every entry.
 
-    The scale b is `positivity(raw_scale)`; the standard deviation is `sqrt(2) b`.
+    The scale b is `positivity(raw_scale)`, and the standard deviation is `sqrt(2) b`.
 
     Args:
         mean: Means, of any shape.
         raw_scale: Unconstrained scales, of the mean's shape.
-        positivity: How `raw_scale` becomes `scale`; `raw_scale**2 + 1e-4` by default.
+        positivity: Transform from `raw_scale` to `scale`. Defaults to `raw_scale**2 + 1e-4`.
     """
 
     mean: Float[Array, "*shape"]
@@ -53,7 +53,7 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
         scale: ArrayLike,
         positivity: AbstractPositivity | None = None,
     ) -> "LaplacianParameter":
-        """Builds the law of a given scale b, broadcast to the mean's shape.
+        """Builds a parameter with a given scale b, broadcast to the mean's shape.
 
         Raises:
             ValueError: If `scale` is negative, below the floor of `positivity` or of a shape
@@ -77,7 +77,7 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
     def standard_noise(
         u: Float[Array, "*shape"], v: Float[Array, "*shape"]
     ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-        """Returns the Laplace quantiles `-sign(u) log(1 - |u|)`, finite as |u| < 1."""
+        """Returns the Laplace quantiles `-sign(u) log(1 - |u|)`, finite because |u| < 1."""
         first, second = (-jnp.sign(w) * jnp.log1p(-jnp.abs(w)) for w in (u, v))
         return first, second
 
@@ -90,14 +90,14 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
         return jnp.log(self.scale) + math.log(2 * math.e)
 
     def log_probs(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns the Laplace log density of every entry, in nats."""
+        """Returns the Laplace log-density of every entry, in nats."""
         return -jnp.abs(value - self.mean) / self.scale - jnp.log(2 * self.scale)
 
     def cross_entropies(self, q: AbstractParameter) -> Float[Array, "..."]:
-        """Returns the cross-entropies of a law `q` that knows its mean distance to a point.
+        """Returns the cross-entropies of a `q` with a closed-form mean distance to a point.
 
         Raises:
-            ValueError: If `q` does not.
+            ValueError: If `q` is not an `AbstractAbsoluteMoment`.
         """
         if not isinstance(q, AbstractAbsoluteMoment):
             raise ValueError(

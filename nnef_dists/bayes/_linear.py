@@ -1,4 +1,4 @@
-"""The affine layer with uncertain weights."""
+"""Affine layer with random weights."""
 
 from typing import Any, final
 
@@ -26,23 +26,27 @@ from ._sample import drawing_key, sample_all_parameters
 class BayesianLinear(Module):
     """An affine map with random weights: `y = W x + b`.
 
-    The means of `W` are Xavier-uniform [Glorot and Bengio, 2010, eq. 16], those of `b` zero.
+    The initial means of `W` are Xavier-uniform [Glorot and Bengio, 2010, eq. 16]. The initial means
+    of `b` are zero.
 
     Args:
-        in_features: Size of the input's last axis, at least 1.
-        out_features: Size of the output's last axis, at least 1.
-        use_bias: Whether there is a `b`.
-        bayesian: Whether the weights are random; False makes them deterministic parameters.
-        bayesian_bias: The same for the bias.
-        param_type: The law of what is random.
-        init_raw_stdv: Raw width at the start; see `make_parameter`.
-        positivity: Transform from raw width to width; None leaves the law's default.
+        in_features: Size of the last axis of the input, at least 1.
+        out_features: Size of the last axis of the output, at least 1.
+        use_bias: Whether the layer adds `b`. Defaults to True.
+        bayesian: Whether `W` is random. If False, it is a `DeterministicParameter`. Defaults to
+            True.
+        bayesian_bias: Whether `b` is random. Defaults to True.
+        param_type: Class of the random parameters. Defaults to `GaussianParameter`.
+        init_raw_stdv: Initial unconstrained scale, see `make_parameter`. Defaults to 0.01.
+        positivity: Transform from unconstrained scale to scale. By default, the class of the
+            parameters chooses it.
         local_reparameterization: Whether a call with a key draws outputs instead of weights
-            [Kingma, Salimans and Welling, 2015, eq. 6]. Every leading axis of the input then has
-            weights of its own: each output has the same distribution, gradients of an average
-            over the axes vary less, and outputs do not co-vary between rows. Gaussian laws only.
-        dtype: Floating dtype; None is JAX's default.
-        key: PRNG key for the weights' means.
+            [Kingma, Salimans and Welling, 2015, eq. 6]. Each row of the input then has independent
+            weights. The distribution of each output is unchanged. Outputs of different rows are
+            independent given the input, so gradients of an average over rows have less variance.
+            `W` and `b` must be Gaussian or deterministic. Defaults to False.
+        dtype: Floating dtype. Defaults to JAX's default.
+        key: PRNG key for the initial means of the weights.
     """
 
     W: AbstractParameter
@@ -75,7 +79,7 @@ class BayesianLinear(Module):
             "init_raw_stdv": init_raw_stdv,
             "positivity": positivity,
         }
-        # Drawn flat: the same numbers, compiled in half the time.
+        # A flat draw has the same numbers, and compiles in half the time.
         draw = limit * jax.random.uniform(as_key(key), (out_features * in_features,), dtype, -1)
         weights = draw.reshape(out_features, in_features)
         self.W = make_parameter(weights, bayesian=bayesian, **law)
@@ -97,7 +101,7 @@ class BayesianLinear(Module):
         summable = (GaussianParameter, DeterministicParameter)
         laws = [law for law in (self.W, self.b) if law is not None]
         if self.local_reparameterization and not all(isinstance(law, summable) for law in laws):
-            # A weighted sum of other laws is not of the same kind.
+            # A weighted sum of other distributions has another kind of distribution.
             raise ValueError(
                 "Expected Gaussian or deterministic parameters for local reparameterization; got "
                 f"{[type(law).__name__ for law in laws]}."
@@ -110,24 +114,26 @@ class BayesianLinear(Module):
         key: PRNGKeyArray | None = None,
         sample: bool | None = None,
     ) -> Float[Array, "... out_features"]:
-        """Applies the layer to the last axis of `x`, one set of weights for all leading axes.
+        """Applies the layer to the last axis of `x`.
+
+        All leading axes share one draw of the weights, except with local reparameterization.
 
         Args:
             x: Inputs `(..., in_features)`.
-            key: Draws the weights; without a key the means are used.
-            sample: True insists on a draw, False on the means.
+            key: PRNG key for the weights. Without a key, the means are used.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
             Outputs `(..., out_features)`.
 
         Raises:
-            ValueError: If `x` has the wrong size, or `sample=True` comes without a key.
+            ValueError: If `x` has the wrong size, or `sample` is True without a key.
         """
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"Expected x of shape (..., {self.in_features}); got {x.shape}.")
         drawn = drawing_key(key, sample)
         check_whole(self)
-        # Inside a flowjax structure paramax.unwrap has already put arrays in place.
+        # Inside a flowjax structure, paramax.unwrap has already replaced parameters by arrays.
         is_random = isinstance(self.W, AbstractParameter)
         if drawn is not None and is_random and self.local_reparameterization:
             return self._draw_outputs(x, drawn)
@@ -142,7 +148,7 @@ class BayesianLinear(Module):
         if self.b is not None:
             variance = variance + self.b.stdv**2
         noise = draw_noise(key, normal_pair, mean.size, mean.dtype)
-        # The root's gradient is infinite where nothing is random, as for x = 0 without a bias.
+        # The gradient of the root is infinite at zero variance, such as for x = 0 without a bias.
         is_random = variance > 0
         stdv = jnp.where(is_random, jnp.sqrt(jnp.where(is_random, variance, 1.0)), 0.0)
         return mean + stdv * noise.reshape(mean.shape)

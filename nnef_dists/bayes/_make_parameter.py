@@ -1,4 +1,4 @@
-"""One call that makes an array a parameter."""
+"""Conversion of an array to a parameter."""
 
 from typing import Any
 
@@ -21,19 +21,21 @@ def make_parameter(
     init_raw_stdv: Any = 0.01,
     positivity: AbstractPositivity | None = None,
 ) -> AbstractParameter:
-    """Wraps an array as a parameter whose mean it is.
+    """Returns a parameter whose mean is a given array.
 
     Args:
-        value: A floating array of any shape, or a Python float.
-        bayesian: False makes it a `DeterministicParameter`.
-        param_type: The law; a law of one's own is built as `param_type(mean, raw_width)`.
-        init_raw_stdv: The raw width at the start, a scalar. It is what the field holds, before
-            the positivity transform: for a width w pass `positivity.inverse(w)`.
-        positivity: The transform from raw width to width, for laws that take one; None leaves
-            the law's default.
+        value: Floating array of any shape, or a Python float.
+        bayesian: Whether the parameter is random. If False, a `DeterministicParameter` is made.
+            Defaults to True.
+        param_type: Class of the parameter. A custom class is built as
+            `param_type(mean, raw_width)`. Defaults to `GaussianParameter`.
+        init_raw_stdv: Initial unconstrained scale, a scalar, before the positivity transform. For
+            a scale w, pass `positivity.inverse(w)`. Defaults to 0.01.
+        positivity: Transform from unconstrained scale to scale, for classes that take one. By
+            default, the class chooses it.
 
     Returns:
-        A parameter with the value's shape and dtype.
+        A parameter with the shape and dtype of `value`.
 
     Raises:
         ValueError: If `value` is not real floating, or `init_raw_stdv` is not finite.

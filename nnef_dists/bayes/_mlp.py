@@ -1,4 +1,4 @@
-"""The multilayer perceptron with uncertain weights."""
+"""Multilayer perceptron with random weights."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -25,21 +25,23 @@ class BayesianMLP(Module):
     """`depth` hidden layers of `width` units and a linear output, all `BayesianLinear`.
 
     Args:
-        in_features: Size of the input's last axis.
-        out_features: Size of the output's last axis.
-        width: Units of each hidden layer.
-        depth: Number of hidden layers; 0 is a linear model.
-        activation: Elementwise function after each hidden layer.
-        residual: Whether hidden layers after the first add to their input.
-        use_bias: Whether layers have a bias.
-        bayesian: Whether weights are random; False makes them deterministic parameters.
-        bayesian_bias: The same for biases.
-        param_type: The law of what is random.
-        init_raw_stdv: Raw width at the start; see `make_parameter`.
-        positivity: Transform from raw width to width; None leaves the law's default.
-        local_reparameterization: See `BayesianLinear`.
-        dtype: Floating dtype; None is JAX's default.
-        key: PRNG key for the weights' means.
+        in_features: Size of the last axis of the input, at least 1.
+        out_features: Size of the last axis of the output, at least 1.
+        width: Number of units per hidden layer, at least 1. Ignored if `depth` is 0.
+        depth: Number of hidden layers, at least 0. With 0, the model is linear.
+        activation: Elementwise function after each hidden layer. Defaults to `jax.nn.relu`.
+        residual: Whether hidden layers after the first add to their input. Defaults to False.
+        use_bias: Whether layers have a bias. Defaults to True.
+        bayesian: Whether the weights are random. If False, they are `DeterministicParameter`s.
+            Defaults to True.
+        bayesian_bias: Whether the biases are random. Defaults to True.
+        param_type: Class of the random parameters. Defaults to `GaussianParameter`.
+        init_raw_stdv: Initial unconstrained scale, see `make_parameter`. Defaults to 0.01.
+        positivity: Transform from unconstrained scale to scale. By default, the class of the
+            parameters chooses it.
+        local_reparameterization: See `BayesianLinear`. Defaults to False.
+        dtype: Floating dtype. Defaults to JAX's default.
+        key: PRNG key for the initial means of the weights.
     """
 
     layers: tuple[BayesianLinear, ...]
@@ -106,15 +108,15 @@ class BayesianMLP(Module):
 
         Args:
             x: Inputs `(..., in_features)`.
-            key: Draws the weights, one set for all leading axes (with local
-                reparameterization, one for each); without a key the means are used.
-            sample: True insists on a draw, False on the means.
+            key: PRNG key for the weights. All leading axes share one draw, except with local
+                reparameterization. Without a key, the means are used.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
             Outputs `(..., out_features)`.
 
         Raises:
-            ValueError: If `x` has the wrong size, or `sample=True` comes without a key.
+            ValueError: If `x` has the wrong size, or `sample` is True without a key.
         """
         means = [None] * len(self.layers)
         drawn = drawing_key(key, sample)
@@ -123,7 +125,7 @@ class BayesianMLP(Module):
             return self._apply(x, means)
         if any(layer.local_reparameterization for layer in self.layers):
             return self._apply(x, list(jax.random.split(drawn, len(means))))
-        # One draw for all layers at once is cheaper than one for each.
+        # One draw for all layers is cheaper than one per layer.
         return sample_all_parameters(self, drawn)._apply(x, means)
 
     def _apply(self, x: Array, keys: Sequence[PRNGKeyArray | None]) -> Array:

@@ -12,10 +12,10 @@ from ._parameter import AbstractParameter
 
 
 class Module(eqx.Module):
-    """An `equinox.Module` that knows its parameters; the base of models and layers.
+    """An `equinox.Module` with access to its parameters, as a base of models and layers.
 
-    It has no fields and no `__call__` of its own. Fields that hold no arrays (sizes, names,
-    functions) belong in `equinox.field(static=True)`; an array there is refused.
+    It defines no fields and no `__call__`. Fields without arrays (sizes, names, functions) should
+    be declared as `equinox.field(static=True)`. An array in a static field raises `ValueError`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -49,18 +49,18 @@ class Module(eqx.Module):
         return introspection.flatten_means(self)
 
     def flatten_stdvs(self) -> Float[Array, " n"]:
-        """Returns all standard deviations as one vector; zeros for deterministic parameters."""
+        """Returns all standard deviations as one vector, zero if deterministic."""
         return introspection.flatten_stdvs(self)
 
     def flatten_raw_stdvs(self) -> Float[Array, " n"]:
-        """Returns all raw widths as one vector; zeros for deterministic parameters."""
+        """Returns all unconstrained scales as one vector, zero if deterministic."""
         return introspection.flatten_raw_stdvs(self)
 
     def compute_prior(self) -> Float[Array, ""]:
         """Returns the negative log prior of the means up to a constant: their sum of squares.
 
-        Override it for another prior. On the result of `sample_all_parameters` the means are the
-        sampled weights, so that this is the prior's value at a draw.
+        Override this method for another prior. In the result of `sample_all_parameters`, the means
+        are the sampled weights, so this is the negative log prior at a draw.
         """
         squares = [(law.mean**2).sum() for law in self.get_parameters().values()]
         return jax.numpy.asarray(sum(squares, start=0.0))

@@ -1,8 +1,8 @@
 """Parameter-free noise for many arrays at once, in a form that compiles and runs fast.
 
 `jax.random` hashes in a rolled loop on the CPU, which costs more than the rest of a training step
-of a small network. Here the same hash is written out as elementwise operations on a counter, so
-that the compiler vectorizes it together with the transform that follows.
+of a small network. This module unrolls the same hash into elementwise operations on a counter. The
+compiler then vectorizes the hash together with the transform that follows.
 """
 
 import functools
@@ -25,14 +25,14 @@ def threefry2x32(
     key: tuple[UInt32[Array, ""], UInt32[Array, ""]],
     counter: tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]],
 ) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
-    """Hashes counters: Threefry-2x32 with 20 rounds.
+    """Hashes counters by Threefry-2x32 with 20 rounds.
 
     Args:
-        key: Two words.
-        counter: Two words for each hash, of any shape.
+        key: Two words of the key.
+        counter: Two words per hash, of any shape.
 
     Returns:
-        Two random words for each counter.
+        Two random words per counter.
 
     Reference:
         Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
@@ -53,10 +53,10 @@ def uniform_pair(
     counter: UInt32[Array, "*shape"],
     dtype: DTypeLike,
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """Returns two independent uniforms on (-1, 1) for each counter.
+    """Returns two independent uniforms on (-1, 1) per counter.
 
-    They lie on the odd multiples of 2^-23 (2^-52 in float64): a grid symmetric about 0, so that
-    neither 0 nor ±1 is ever drawn and all noise made of them is finite.
+    The values are odd multiples of 2^-23 (2^-52 in float64), a grid that is symmetric about 0.
+    It contains neither 0 nor ±1, so that noise computed from these values is finite.
     """
     zero = jnp.zeros_like(counter)
     x, y = threefry2x32(key, (zero, counter))
@@ -75,15 +75,15 @@ def draw_noise(
 ) -> Float[Array, " size"]:
     """Draws a vector of independent noise.
 
-    On CPUs, the two trips of the loop are a fence: without it the compiler copies hash and
+    On CPUs, a loop of two iterations prevents fusion. Otherwise, the compiler copies hash and
     transform into every consumer of a part of the vector, and compile time grows tenfold. Other
-    platforms draw the same numbers at once, since each trip would be a kernel launch.
+    platforms draw the same numbers at once, since each iteration would be a kernel launch.
 
     Args:
         key: A PRNG key of any implementation.
-        noise: Turns two independent uniforms on (-1, 1) into two independent draws.
+        noise: Function from two independent uniforms on (-1, 1) to two independent draws.
         size: Length of the vector.
-        dtype: Floating dtype of the result; below 32 bits the noise is drawn in float32.
+        dtype: Floating dtype of the result. Below 32 bits, the noise is drawn in float32.
 
     Returns:
         Noise `(size,)`.
@@ -109,8 +109,9 @@ def normal_pair(
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """Turns two uniforms on (-1, 1) into two standard normals [Box and Muller, 1958].
 
-    The angle is `pi v`. Its half lies in (-pi/2, pi/2), where short Taylor series of sine and
-    cosine are exact to rounding and cost a fraction of the library's, which reduce any angle.
+    The angle is `pi v`. Half of it lies in (-pi/2, pi/2), where short Taylor series of sine and
+    cosine are accurate to rounding. They are cheaper than the library functions, which first
+    reduce the angle.
     """
     terms = 12 if u.dtype == jnp.float64 else 7
     half = v * (math.pi / 2)
@@ -125,7 +126,7 @@ def normal_pair(
 
 
 def _on_grid(bits: Array, dtype: DTypeLike) -> Array:
-    """Turns random bits into uniforms on the odd multiples of half the grid's spacing."""
+    """Converts random bits to uniforms on the odd multiples of half the grid spacing."""
     word, mantissa, one = (
         (np.uint64, 52, 0x3FF0000000000000)
         if jnp.dtype(dtype) == jnp.float64
@@ -133,7 +134,7 @@ def _on_grid(bits: Array, dtype: DTypeLike) -> Array:
     )
     shift = word(8 * np.dtype(word).itemsize - mantissa)
     between_0_and_1 = lax.bitcast_convert_type((bits >> shift) | word(one), dtype) - 1
-    # Every step is exact: 1 - 2^-23 is a float32, while 3 - 2^-23 is not.
+    # No step is rounded: 1 - 2^-23 is a float32, but 3 - 2^-23 is not.
     return 2 * between_0_and_1 - (1 - 2.0**-mantissa)
 
 
@@ -142,7 +143,7 @@ def _join(high: Array, low: Array) -> Array:
 
 
 def _two_words(key: PRNGKeyArray) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
-    """Returns the two words that a threefry key is; of another key, two of its random words."""
+    """Returns the two words of a threefry key, or two random words from another key."""
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     typed = key if is_typed else jax.random.wrap_key_data(key)
     if str(jax.random.key_impl(typed)) == "threefry2x32":

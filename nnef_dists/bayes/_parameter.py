@@ -1,4 +1,4 @@
-"""What a parameter law is, and what it needs to serve as a prior."""
+"""Abstract parameters (random arrays), and the interfaces of priors."""
 
 import re
 from abc import abstractmethod
@@ -20,15 +20,15 @@ _Law = TypeVar("_Law", bound="AbstractParameter")
 
 
 class AbstractParameter(paramax.AbstractUnwrappable[Array]):
-    """An array that is a random variable: a law with a mean and, mostly, widths.
+    """A random array: a distribution with a mean and, usually, scale parameters.
 
-    A law of one's own subclasses this with a field `mean` and the abstract members below, and
-    then works everywhere: freezing, sampling, entropy, KL, counting, saving. One rule ties it to
-    the rest: **the field `mean` holds the mean, and every other inexact array leaf is a width.**
-    Its `__init__` takes `(mean, raw_width)` if `make_parameter` is to build it.
+    A custom distribution subclasses this class with a field `mean` and the abstract members below.
+    Freezing, sampling, entropy, KL, counting and saving then work. One rule must hold: **the
+    field `mean` holds the mean, and every other inexact array leaf is an unconstrained scale**.
+    If `make_parameter` is to build it, its `__init__` must take `(mean, raw_width)`.
 
-    As a `paramax` unwrappable it stands in for an array in flowjax structures, too: there
-    `paramax.unwrap` puts the mean in its place.
+    As a `paramax` unwrappable, a parameter can also replace an array in flowjax structures. There,
+    `paramax.unwrap` replaces the parameter by its mean.
     """
 
     mean: eqx.AbstractVar[Array]
@@ -40,25 +40,25 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """Draws one array of the mean's shape, differentiable in the mean and the widths."""
+        """Draws one array of the mean's shape, differentiable in the mean and the scales."""
 
     @abstractmethod
     def entropy(self) -> Float[Array, ""]:
-        """The differential entropy of the whole array, in nats."""
+        """Returns the differential entropy of the whole array, in nats."""
 
     @classmethod
     def from_value(
         cls, value: Float[Array, "..."], init_raw_stdv: Any, **options: Any
     ) -> "AbstractParameter":
-        """Builds the law with mean `value` and all raw widths equal to `init_raw_stdv`."""
+        """Builds a parameter with mean `value` and unconstrained scales `init_raw_stdv`."""
         raw = jnp.full(value.shape, init_raw_stdv, value.dtype)
-        # Only the type checker minds that this base has no `__init__` of its own.
+        # The annotation avoids a type error, since this base class defines no `__init__`.
         build: Any = cls
         return build(value, raw, **options)
 
     @classmethod
     def law_name(cls) -> str:
-        """The group's name in `get_parameter_groups`: `StudentTParameter` is `student_t`."""
+        """Returns the group name in `get_parameter_groups`: `student_t` for `StudentTParameter`."""
         stem = cls.__name__.removesuffix("Parameter") or cls.__name__
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", stem).lower()
 
@@ -73,17 +73,17 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
         return self.mean.dtype
 
     def unwrap(self) -> Array:
-        """Returns the mean: what `paramax.unwrap` puts in the parameter's place."""
+        """Returns the mean, by which `paramax.unwrap` replaces the parameter."""
         return self.mean
 
     def with_mean(self: _Law, mean: Any) -> _Law:
-        """Returns the same law, its widths untouched, with another mean."""
+        """Returns a copy with another mean and unchanged scales."""
         pairs, treedef = jax.tree_util.tree_flatten_with_path(self)
         leaves = [mean if is_mean_path(path) else leaf for path, leaf in pairs]
         return jax.tree.unflatten(treedef, leaves)
 
     def raw_widths(self) -> list[Float[Array, "..."]]:
-        """Returns the unconstrained arrays behind the law's widths, in field order."""
+        """Returns the unconstrained scales, in field order."""
         pairs, _ = jax.tree_util.tree_flatten_with_path(self)
         return [
             leaf for path, leaf in pairs if not is_mean_path(path) and eqx.is_inexact_array(leaf)
@@ -91,10 +91,10 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
 
 
 class AbstractElementwiseParameter(AbstractParameter):
-    """A law whose entries are independent and are transforms of uniform noise.
+    """A distribution of independent entries, each a transform of uniform noise.
 
-    `sample_all_parameters` draws the noise of all such parameters of a model at once, whatever
-    their shapes, which is what keeps its tracing, compilation and steps short.
+    `sample_all_parameters` draws the noise of all such parameters of one class and dtype at once,
+    for any shapes. This shortens tracing, compilation and each step.
     """
 
     @staticmethod
@@ -110,36 +110,36 @@ class AbstractElementwiseParameter(AbstractParameter):
 
     @abstractmethod
     def reparameterize(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Turns standard noise of the mean's shape into a draw of the law."""
+        """Turns standard noise of the mean's shape into a draw."""
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """Draws one array of the mean's shape, differentiable in the mean and the widths."""
+        """Draws one array of the mean's shape, differentiable in the mean and the scales."""
         noise = draw_noise(as_key(key), self.standard_noise, self.mean.size, self.dtype)
         return self.reparameterize(noise.reshape(self.shape))
 
     def entropy(self) -> Float[Array, ""]:
-        """The differential entropy of the whole array, in nats: the sum over its entries."""
+        """Returns the differential entropy of the whole array, in nats: the sum over entries."""
         return jnp.sum(self.entropies())
 
 
 class AbstractPriorLaw(eqx.Module):
-    """A law with a density and, against the laws it knows, a closed cross-entropy."""
+    """A distribution with a density and, for some parameters, a closed-form cross-entropy."""
 
     @abstractmethod
     def log_probs(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns the log density of every entry of `value`, in nats."""
+        """Returns the log-density of every entry of `value`, in nats."""
 
     @abstractmethod
     def cross_entropies(self, q: AbstractParameter) -> Float[Array, "..."]:
         """Returns `-E_q[log p(x)]` for every entry of `q`, in nats and in the shape of `q`.
 
         Raises:
-            ValueError: If there is no closed form for the law of `q`.
+            ValueError: If there is no closed form for the distribution of `q`.
         """
 
 
 class AbstractAbsoluteMoment(eqx.Module):
-    """A law whose mean distance to a point is known: what a Laplace prior asks of it."""
+    """A distribution with a closed-form mean distance to a point, as Laplace priors require."""
 
     @abstractmethod
     def mean_distance(self, center: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -147,34 +147,34 @@ class AbstractAbsoluteMoment(eqx.Module):
 
 
 def is_parameter(node: Any) -> bool:
-    """Whether a pytree node is a parameter; the `is_leaf` of every traversal here."""
+    """Returns whether a pytree node is a parameter. Traversals of models use it as `is_leaf`."""
     return isinstance(node, AbstractParameter)
 
 
 def is_fixed(node: Any) -> bool:
-    """Whether a pytree node is never trained: a buffer, or the initial value of a state."""
+    """Returns whether a pytree node is never trained: a buffer, or the initial value of a state."""
     return isinstance(node, paramax.NonTrainable | eqx.nn.StateIndex)
 
 
 def is_mean_path(path: tuple[Any, ...]) -> bool:
-    """Whether a leaf at this path inside a parameter is its mean."""
+    """Returns whether a leaf at this path inside a parameter is its mean."""
     return path == (GetAttrKey("mean"),)
 
 
 def mean_and_raw(
     mean: ArrayLike, name: str, width: ArrayLike, positivity: AbstractPositivity
 ) -> tuple[Array, Array]:
-    """Returns a floating mean and the raw width of its shape, from the width itself.
+    """Returns a floating mean, and the unconstrained scale of its shape for a given scale.
 
     Args:
-        mean: The mean. Integers take the default floating dtype.
-        name: The name of the width, for messages.
-        width: The width, whose shape broadcasts to that of the mean.
-        positivity: The transform from raw width to width.
+        mean: Mean. Integers are converted to the default floating dtype.
+        name: Name of the scale in messages.
+        width: Scale, in a shape that broadcasts to the shape of the mean.
+        positivity: Transform from unconstrained scale to scale.
 
     Raises:
-        ValueError: If a concrete width is negative, not a width of `positivity` or of a shape that
-            does not broadcast.
+        ValueError: If `width` does not broadcast, or a concrete `width` is negative or out of the
+            range of `positivity`.
     """
     center = jnp.asarray(mean)
     if not jnp.issubdtype(center.dtype, jnp.inexact):
@@ -189,16 +189,17 @@ def mean_and_raw(
     try:
         return center, positivity.inverse(full)
     except ValueError as error:
-        # The transform calls it a width.
+        # The message of the transform contains its argument name, `width`.
         message = str(error).replace("width", name)
         raise ValueError(f"{message}. Use a larger {name}, or another positivity.") from None
 
 
 def check_width(law: AbstractParameter, name: str, raw: Any, positivity: Any) -> None:
-    """Refuses a raw width that is not aligned with the mean, and a transform that is none.
+    """Checks the shape and dtype of an unconstrained scale, and the type of its transform.
 
     Raises:
-        ValueError: If shapes or dtypes differ, or `positivity` is of another kind.
+        ValueError: If the shape or dtype differs from the mean, or `positivity` is not an
+            `AbstractPositivity`.
     """
     if raw.shape != law.shape or raw.dtype != law.dtype:
         raise ValueError(

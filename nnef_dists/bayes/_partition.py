@@ -1,4 +1,4 @@
-"""Splitting a model into the part that an optimizer sees and the rest."""
+"""Splits of a model into a trainable part and the rest."""
 
 import dataclasses
 import enum
@@ -17,7 +17,7 @@ _Model = TypeVar("_Model")
 
 
 class _Role(enum.Enum):
-    """What a leaf of a model is."""
+    """The role of a leaf in a model."""
 
     MEAN = enum.auto()
     WIDTH = enum.auto()
@@ -29,43 +29,44 @@ _TRAINABLE = frozenset({_Role.MEAN, _Role.WIDTH, _Role.PLAIN})
 
 
 def freeze_stdvs(model: _Model) -> tuple[_Model, _Model]:
-    """Splits off the widths: the stage that trains means (MAP).
+    """Freezes the scales, to train the means (MAP).
 
     Args:
         model: Any pytree with parameters.
 
     Returns:
-        `(dynamic, static)`. Dynamic: means (deterministic ones too) and plain floating arrays.
-        Static: widths, buffers (`paramax.NonTrainable`) and all else. `unfreeze_all` joins them.
+        `(dynamic, static)`. The dynamic part has the means, also of deterministic parameters, and
+        plain floating arrays. The static part has the scales, buffers (`paramax.NonTrainable`) and
+        all other leaves. `unfreeze_all` joins the two parts.
     """
     return _partition(model, lambda role, _: role in (_Role.MEAN, _Role.PLAIN))
 
 
 def freeze_means(model: _Model) -> tuple[_Model, _Model]:
-    """Splits off the means: the stage that trains widths (variational inference).
+    """Freezes the means, to train the scales (variational inference).
 
     Args:
         model: Any pytree with parameters.
 
     Returns:
-        `(dynamic, static)`. Dynamic: the widths. Static: everything else.
+        `(dynamic, static)`. The dynamic part has the scales, the static part all other leaves.
     """
     return _partition(model, lambda role, _: role is _Role.WIDTH)
 
 
 def freeze_params(model: _Model, names: Sequence[str]) -> tuple[_Model, _Model]:
-    """Splits off the named parameters.
+    """Freezes the named parameters.
 
     Args:
         model: Any pytree with parameters.
-        names: Names as `get_parameters` gives them, such as `["layers[0].W"]`.
+        names: Names from `get_parameters`, such as `["layers[0].W"]`.
 
     Returns:
-        `(dynamic, static)`. Dynamic: all that is trainable but the named parameters. Static:
-        those, buffers and all else.
+        `(dynamic, static)`. The dynamic part has all trainable arrays except the named parameters.
+        The static part has the named parameters, buffers and all other leaves.
 
     Raises:
-        ValueError: If a name is no parameter's.
+        ValueError: If a name is unknown, or `names` is one string.
     """
     known = get_parameters(model)
     unknown = [name for name in names if name not in known]
@@ -79,25 +80,25 @@ def freeze_params(model: _Model, names: Sequence[str]) -> tuple[_Model, _Model]:
 
 
 def partition_trainable(model: _Model) -> tuple[_Model, _Model]:
-    """Splits off what is never trained: the stage that trains means and widths jointly.
+    """Freezes the leaves that are never trained, to train means and scales jointly.
 
     Args:
         model: Any pytree with parameters.
 
     Returns:
-        `(dynamic, static)`. Dynamic: means, widths and plain floating arrays. Static: buffers
-        (`paramax.NonTrainable`) and all else.
+        `(dynamic, static)`. The dynamic part has means, scales and plain floating arrays. The
+        static part has buffers (`paramax.NonTrainable`) and all other leaves.
     """
     return _partition(model, lambda role, _: role in _TRAINABLE)
 
 
 def unfreeze_all(dynamic: _Model, static: _Model) -> _Model:
-    """Joins the two parts of a split again."""
+    """Joins the two parts of a split."""
     return eqx.combine(dynamic, static)
 
 
 def check_whole(model: PyTree) -> None:
-    """Checks that a model is not one part of a split, such as `freeze_stdvs` returns.
+    """Checks that a model is not one part of a split, such as from `freeze_stdvs`.
 
     Args:
         model: Any pytree with parameters.
@@ -126,7 +127,7 @@ def _missing_field(node: Any) -> str | None:
     if not is_parameter(node):
         return None
     for field in dataclasses.fields(node):
-        # A field may be declared as optional.
+        # None is a valid value of an optional field.
         optional = field.default is None or "None" in str(field.type)
         if getattr(node, field.name) is None and not optional:
             return field.name
@@ -134,7 +135,7 @@ def _missing_field(node: Any) -> str | None:
 
 
 def _partition(model: _Model, is_dynamic: Callable[[_Role, str], bool]) -> tuple[_Model, _Model]:
-    """Splits by each leaf's role and the name of the parameter it belongs to."""
+    """Splits a model by the role of each leaf and the name of its parameter."""
 
     def choose(path: tuple[Any, ...], node: Any) -> PyTree:
         if is_parameter(node):

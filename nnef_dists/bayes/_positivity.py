@@ -1,4 +1,4 @@
-"""Smooth maps from an unconstrained array to a positive width."""
+"""Smooth maps from an unconstrained array to a positive scale."""
 
 from abc import abstractmethod
 from typing import final
@@ -12,20 +12,20 @@ from nnef_dists._ranges import check_number, check_range
 
 
 class AbstractPositivity(eqx.Module):
-    """How an unconstrained raw array becomes a width (a standard deviation or a scale).
+    """A map from an unconstrained array to a scale: a standard deviation or a Laplace b.
 
-    An implementation holds numbers in static fields only, so that it is no leaf of a model.
+    An implementation must hold only numbers in static fields, so that it has no leaves.
     """
 
     @abstractmethod
     def forward(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns the width of `raw`: positive, same shape and dtype."""
+        """Returns the positive scale of `raw`, with its shape and dtype."""
 
     @abstractmethod
     def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns a raw array whose width is `width`.
+        """Returns an unconstrained array whose scale is `width`.
 
-        It is what to pass as `init_raw_stdv` to start at a given width.
+        Pass the result as `init_raw_stdv` to start at a given scale.
         """
 
 
@@ -33,7 +33,7 @@ class AbstractPositivity(eqx.Module):
 class SquaredPositivity(AbstractPositivity):
     r"""`width = raw**2 + floor`: the default.
 
-    The floor keeps the width's logarithm and its gradient finite at `raw = 0`.
+    The floor keeps the logarithm of the scale, and its gradient, finite at `raw = 0`.
     """
 
     floor: float = eqx.field(static=True, default=1e-4)
@@ -49,7 +49,7 @@ class SquaredPositivity(AbstractPositivity):
         """Returns the non-negative root `sqrt(width - floor)`.
 
         Raises:
-            ValueError: If a concrete width is below the floor. A traced one gives NaN.
+            ValueError: If a concrete `width` is below the floor. A traced one gives NaN.
         """
         width = check_range("width", width, self.floor, closed="low")
         return jnp.sqrt(jnp.maximum(jnp.asarray(width) - self.floor, 0))
@@ -57,7 +57,7 @@ class SquaredPositivity(AbstractPositivity):
 
 @final
 class SoftplusPositivity(AbstractPositivity):
-    """`width = log(1 + exp(raw)) + floor`: linear for wide laws, exponential for narrow ones."""
+    """`width = log(1 + exp(raw)) + floor`: linear for large `raw`, exponential for small."""
 
     floor: float = eqx.field(static=True, default=0.0)
 
@@ -69,10 +69,10 @@ class SoftplusPositivity(AbstractPositivity):
         return jax.nn.softplus(raw) + self.floor
 
     def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns `log(exp(width - floor) - 1)`, without overflow for large widths.
+        """Returns `log(exp(width - floor) - 1)`, without overflow for large `width`.
 
         Raises:
-            ValueError: If a concrete width is not above the floor. A traced one gives NaN.
+            ValueError: If a concrete `width` is not above the floor. A traced one gives NaN.
         """
         width = check_range("width", width, self.floor)
         excess = jnp.asarray(width) - self.floor
@@ -81,7 +81,7 @@ class SoftplusPositivity(AbstractPositivity):
 
 @final
 class ExponentialPositivity(AbstractPositivity):
-    """`width = exp(raw)`: steps in `raw` are relative changes of the width."""
+    """`width = exp(raw)`: steps in `raw` are relative changes of the scale."""
 
     def forward(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Returns `exp(raw)`."""
@@ -91,7 +91,7 @@ class ExponentialPositivity(AbstractPositivity):
         """Returns `log(width)`.
 
         Raises:
-            ValueError: If a concrete width is not positive. A traced one gives NaN.
+            ValueError: If a concrete `width` is not positive. A traced one gives NaN.
         """
         width = check_range("width", width, 0.0)
         return jnp.log(jnp.asarray(width))

@@ -33,10 +33,10 @@ def predictive_draws(
 
     Args:
         model: Any pytree with parameters.
-        predict: What to predict, a function of the sampled model: call it without a key.
+        predict: Function of the sampled model, which it should call without a key.
         key: PRNG key.
-        samples: Number of weight draws.
-        batch_size: Draws evaluated at a time: bounds the memory of the evaluation.
+        samples: Number of weight draws, at least 1.
+        batch_size: Number of draws evaluated at a time, which bounds the memory. Defaults to 16.
 
     Returns:
         Predictions `(samples, ...)`.
@@ -63,22 +63,20 @@ def predictive_moments(
     *,
     batch_size: int = 16,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Returns a prediction's mean and standard deviation over weight draws.
+    """Returns the mean and standard deviation of a prediction over weight draws.
 
-    The draws are those of `predictive_draws`, but they are never held at once: batches are
-    merged as they come [Chan, Golub and LeVeque, 1983], so that memory grows with `batch_size`
-    alone.
+    The draws agree with `predictive_draws`, but are never held in memory at once. Batches are
+    merged one by one [Chan, Golub and LeVeque, 1983], so memory grows only with `batch_size`.
 
     Args:
         model: Any pytree with parameters.
-        predict: A function of the sampled model.
+        predict: Function of the sampled model.
         key: PRNG key.
         samples: Number of weight draws, at least 2.
-        batch_size: Draws evaluated at a time.
+        batch_size: Number of draws evaluated at a time. Defaults to 16.
 
     Returns:
-        `(mean, stdv)` in the prediction's shape; the variance has the divisor
-        `samples - 1`.
+        `(mean, stdv)` in the shape of the prediction. The variance has the divisor `samples - 1`.
 
     Raises:
         ValueError: If a count is too small, `key` is not one key, or `model` is a function.
@@ -130,11 +128,12 @@ def predictive_quantiles(
 
     Args:
         model: Any pytree with parameters.
-        predict: A function of the sampled model.
+        predict: Function of the sampled model.
         key: PRNG key.
-        samples: Number of weight draws.
+        samples: Number of weight draws, at least 1.
         levels: Probabilities in [0, 1].
-        batch_size: Draws evaluated at a time. All `samples` predictions are held.
+        batch_size: Number of draws evaluated at a time. All predictions are held in memory.
+            Defaults to 16.
 
     Returns:
         Quantiles `(levels, ...)`, linear between order statistics.

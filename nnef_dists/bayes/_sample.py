@@ -1,4 +1,4 @@
-"""Drawing all of a model's parameters at once, and the one call protocol: f(x, *, key, sample)."""
+"""Joint draws of all parameters of a model, and the call protocol f(x, *, key, sample)."""
 
 from typing import Any, TypeVar
 
@@ -19,23 +19,23 @@ _Model = TypeVar("_Model")
 
 
 def sample_all_parameters(model: _Model, rng: PRNGKeyArray) -> _Model:
-    """Replaces every parameter's mean by one reparameterized draw.
+    """Replaces the mean of every parameter by one reparameterized draw.
 
-    The result has the model's structure, so that calling it without a key computes with the
-    draw, and gradients reach the model's means and widths. Elementwise laws share one draw of
-    noise per law and dtype; other laws of equal structure share one vmapped `sample`. The cost
-    of tracing is linear in the number of parameters.
+    The result has the structure of the model. A call of the result without a key uses the draw,
+    and gradients reach the means and scales of the model. Elementwise parameters share one draw of
+    noise per class and dtype. Other parameters of equal structure share one vmapped `sample`. The
+    cost of tracing is linear in the number of parameters.
 
     Args:
         model: Any pytree.
-        rng: A PRNG key; do not use it again.
+        rng: PRNG key. Do not use it again.
 
     Returns:
         The model with sampled means. Deterministic parameters are unchanged.
 
     Raises:
-        ValueError: If the model is one part of a split, or a key or a function; if `rng` is not one
-            key. Join the parts of a split with `unfreeze_all`.
+        ValueError: If `model` is one part of a split, a key or a function, or `rng` is not one key.
+            Join the parts of a split with `unfreeze_all`.
     """
     check_model(model, "sample_all_parameters(model, key)")
     rng = as_key(rng)
@@ -53,21 +53,21 @@ def sample_all_parameters(model: _Model, rng: PRNGKeyArray) -> _Model:
 
 
 def drawing_key(key: PRNGKeyArray | None, sample: bool | None) -> PRNGKeyArray | None:
-    """Returns the key that a call with these arguments draws weights with.
+    """Returns the key for the weights of a call with these arguments.
 
     Args:
-        key: A PRNG key, or None.
-        sample: None draws if there is a key; True draws; False uses the means.
+        key: PRNG key, or None.
+        sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
     Returns:
-        The key, or None if the call is to use the means.
+        The key, or None if the call uses the means.
 
     Raises:
-        ValueError: If `sample=True` comes without a key, or `key` is not one key.
+        ValueError: If `sample` is True without a key, or `key` is not one key.
     """
     if sample and key is None:
         raise ValueError("key is required when sample=True")
-    # A key that draws no weights may serve layers that are random themselves.
+    # Check the key even if it draws no weights, since random layers may use it.
     key = None if key is None else as_key(key)
     return None if sample is False else key
 
@@ -75,23 +75,23 @@ def drawing_key(key: PRNGKeyArray | None, sample: bool | None) -> PRNGKeyArray |
 def draw_or_mean(
     model: _Model, *, key: PRNGKeyArray | None = None, sample: bool | None = None
 ) -> _Model:
-    """Returns the model whose means are the weights that a call is to use.
+    """Returns the model with the weights of a call as its means.
 
-    A network implements the protocol by one line at the head of its `__call__`, after which it
-    computes with means alone:
+    A network implements the protocol by one line at the start of its `__call__`. After this line,
+    it uses only means:
 
         net = draw_or_mean(self, key=key, sample=sample)
 
     Args:
         model: Any pytree with parameters.
-        key: With a key, one set of weights is drawn; without, the means are used.
-        sample: True insists on a draw, False on the means; None leaves it to the key.
+        key: PRNG key for one set of weights. Without a key, the means are used.
+        sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
     Returns:
         A sampled model, or the model itself.
 
     Raises:
-        ValueError: If `sample=True` comes without a key, or the model is one part of a split.
+        ValueError: If `sample` is True without a key, or `model` is one part of a split.
     """
     drawn = drawing_key(key, sample)
     if drawn is not None:
@@ -101,7 +101,7 @@ def draw_or_mean(
 
 
 def _draw(laws: list[AbstractParameter], key: PRNGKeyArray) -> list[Array]:
-    """Draws every law; those of one group share one random draw."""
+    """Draws all parameters. The parameters of one group share one random draw."""
     groups: dict[Any, list[int]] = {}
     for i, law in enumerate(laws):
         groups.setdefault(_group(law, i), []).append(i)
@@ -114,7 +114,7 @@ def _draw(laws: list[AbstractParameter], key: PRNGKeyArray) -> list[Array]:
 
 
 def _group(law: AbstractParameter, index: int) -> Any:
-    """Names the group whose draw a law shares; a law that fits none is a group of its own."""
+    """Returns the group whose draw a parameter shares: a group of one if it fits no other."""
     if isinstance(law, AbstractElementwiseParameter):
         return type(law), law.dtype
     leaves, treedef = jax.tree.flatten(law)
@@ -128,7 +128,7 @@ def _draw_group(group: list[Any], key: PRNGKeyArray) -> list[Array]:
     if isinstance(first, AbstractElementwiseParameter):
         sizes = [law.mean.size for law in group]
         noise = draw_noise(key, first.standard_noise, sum(sizes), first.dtype)
-        # One split, not one slice a parameter: its tracing and its transpose are one operation.
+        # One split instead of a slice per parameter: tracing and transpose are one operation.
         parts = lax.split(noise, sizes)
         return [
             law.reparameterize(part.reshape(law.shape))

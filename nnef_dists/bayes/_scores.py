@@ -1,4 +1,4 @@
-"""How good a predictive distribution is, as pure functions of draws and truth."""
+"""Scores of predictive distributions, from draws and observed values."""
 
 import math
 
@@ -12,7 +12,7 @@ from nnef_dists._ranges import check_range
 def central_interval(
     draws: Float[Array, "n *shape"], level: float
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """Returns the interval that leaves `(1 - level) / 2` of the draws on either side.
+    """Returns the interval that leaves `(1 - level) / 2` of the draws on each side.
 
     Args:
         draws: Predictive draws along the first axis.
@@ -35,29 +35,29 @@ def interval_coverage(
     upper: Float[Array, "*shape"],
     truth: Float[Array, "*shape"],
 ) -> Float[Array, ""]:
-    """Returns the fraction of true values inside their intervals, ends included."""
+    """Returns the fraction of observed values inside their intervals, ends included."""
     return jnp.mean(((lower <= truth) & (truth <= upper)).astype(truth.dtype))
 
 
 def crps(draws: Float[Array, "n *shape"], truth: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     r"""Estimates the continuous ranked probability score from predictive draws.
 
-    `CRPS = E|X - y| - E|X - X'| / 2`, in the units of `y`; smaller is better. The estimate is
-    the fair one: unbiased for every number of draws.
+    `CRPS = E|X - y| - E|X - X'| / 2`, in the units of `y`. Smaller is better. This is the fair
+    estimator, which is unbiased for every number of draws.
 
     Args:
         draws: Predictive draws along the first axis, at least 2.
-        truth: What happened.
+        truth: Observed values.
 
     Returns:
-        The score for every entry of `truth`.
+        The score of every entry of `truth`.
 
     Raises:
         ValueError: If there are fewer than 2 draws.
 
     Reference:
-        Gneiting and Raftery, "Strictly proper scoring rules" (2007), eq. 21; Ferro, "Fair scores
-        for ensemble forecasts" (2014).
+        Gneiting and Raftery, "Strictly proper scoring rules" (2007), eq. 21.
+        Ferro, "Fair scores for ensemble forecasts" (2014).
     """
     n = draws.shape[0]
     if n < 2:
@@ -76,10 +76,10 @@ def gaussian_crps(
     Args:
         mean: Predictive mean.
         stdv: Predictive standard deviation, positive.
-        truth: What happened.
+        truth: Observed values.
 
     Returns:
-        The score for every entry, in the units of `truth`; smaller is better.
+        The score of every entry, in the units of `truth`. Smaller is better.
 
     Raises:
         ValueError: If a concrete entry of `stdv` is not positive. A traced one gives NaN.

@@ -1,4 +1,4 @@
-"""Whether a posterior is right: ranks, coverage, random points, classifiers, predictions."""
+"""Diagnostics of posteriors: ranks, coverage, random points, classifiers and predictions."""
 
 from nnef_dists.diagnostics._coverage import (
     central_levels,

@@ -1,4 +1,4 @@
-"""Expected coverage: how often credible regions hold the truth."""
+"""Expected coverage of credible regions."""
 
 import jax
 import jax.numpy as jnp
@@ -18,27 +18,28 @@ def highest_density_levels(
     *,
     batch_size: int = 64,
 ) -> Float[Array, " m"]:
-    """Finds the level of the smallest highest-density region that holds each true parameter.
+    """Returns the levels of the smallest highest-density regions that contain the true parameters.
 
         level = P(q(theta | x) > q(theta* | x)),    theta ~ q(. | x),
 
-    estimated from n draws as a normalized rank, so that it is uniform on (0, 1) where q is exact.
-    Levels near 1 tell of a posterior too narrow or beside the truth, small ones of one too wide.
+    estimated from n draws as a normalized rank. It is uniform on (0, 1) if q is the true posterior.
+    Levels near 1 indicate a posterior that is too narrow or biased. Small levels indicate one that
+    is too wide.
 
     Args:
-        posterior: With `sample(key, x, n)` and `log_prob(theta, x)`.
+        posterior: Posterior with `sample(key, x, n)` and `log_prob(theta, x)`.
         theta: Parameters drawn from the prior, `(m, theta_dim)`.
-        x: What was simulated from each, and not seen in training, `(m, *x_shape)`.
+        x: One simulation per parameter, not used in training, `(m, *x_shape)`.
         key: PRNG key.
-        n: Draws for each simulation, at least 1.
-        batch_size: Simulations evaluated at a time.
+        n: Number of draws per simulation, at least 1.
+        batch_size: Number of simulations evaluated at a time. Defaults to 64.
 
     Returns:
-        Levels in (0, 1), `(m,)`: for `expected_coverage`, or `uniformity_p_value`.
+        Levels in (0, 1), `(m,)`, for `expected_coverage` or `uniformity_p_value`.
 
     Raises:
-        ValueError: If theta and x differ in number, or a count is not positive.
-        RuntimeError: If a log-density is NaN. Inside a compiled program the result is NaN.
+        ValueError: If `theta` and `x` differ in length, or a count is not positive.
+        RuntimeError: If a log-density is NaN. Under `jax.jit`, the result is NaN instead.
 
     Reference:
         Hermans, Delaunoy, Rozet, Wehenkel, Begy and Louppe, *A trust crisis in simulation-based
@@ -54,13 +55,13 @@ def highest_density_levels(
 
 
 def central_levels(ranks: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
-    """Turns ranks into levels of the smallest central intervals that hold the truth, |2 r - 1|.
+    """Returns the levels |2 r - 1| of the smallest central intervals that contain the true values.
 
     Args:
-        ranks: Normalized ranks, such as those of `sbc_ranks`.
+        ranks: Normalized ranks, such as from `sbc_ranks`.
 
     Returns:
-        Levels in [0, 1), uniform where the ranks are.
+        Levels in [0, 1), uniform if the ranks are uniform.
     """
     return jnp.abs(2 * ranks - 1)
 
@@ -68,17 +69,18 @@ def central_levels(ranks: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
 def expected_coverage(
     levels: Float[Array, "m *k"], nominal: Float[Array, " l"]
 ) -> Float[Array, "l *k"]:
-    """Returns the share of simulations whose credible region of a nominal level holds the truth.
+    """Returns the fraction of simulations whose credible region contains the true parameter.
 
-    Below the nominal level the posterior is overconfident, above it underconfident.
+    The posterior is overconfident if coverage is below the nominal level, and underconfident if it
+    is above.
 
     Args:
-        levels: Of the smallest region that holds each truth, `(m, *k)`: of `central_levels`,
-            `highest_density_levels` or `tarp_levels`.
-        nominal: Probabilities in [0, 1], `(l,)`.
+        levels: Levels of the smallest regions that contain the true parameters, `(m, *k)`, from
+            `central_levels`, `highest_density_levels` or `tarp_levels`.
+        nominal: Nominal levels, probabilities in [0, 1], `(l,)`.
 
     Returns:
-        Coverage, `(l, *k)`; its standard error is that of a binomial share of m.
+        Coverage, `(l, *k)`, with the standard error of a binomial fraction of m.
 
     Raises:
         ValueError: If a concrete nominal probability is not in [0, 1].

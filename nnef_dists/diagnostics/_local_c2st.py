@@ -1,4 +1,4 @@
-"""The local classifier two-sample test: where in the space of observations a posterior is wrong."""
+"""Local classifier two-sample test of a posterior at given observations."""
 
 from typing import final
 
@@ -15,21 +15,21 @@ from nnef_dists.diagnostics._sampler import (
     map_pairs,
 )
 
-# Penalties of the classifier's weights, in units of the features' mean square.
+# Penalties of the classifier weights to try, in units of the mean square of the features.
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 @final
 class LocalC2ST(eqx.Module):
-    """What a classifier between posterior draws and truth says at k observations.
+    """Results of the local classifier test at k observations.
 
     Attributes:
         draws: Posterior draws at each observation, `(k, n, theta_dim)`.
-        probability: Of each draw, the classifier's probability that a theta there comes from the
-            joint law of theta and x and not from the posterior, `(k, n)`. Above 1/2 the posterior
-            has too little mass there, below too much.
-        statistic: Mean squared difference of that probability from 1/2, `(k,)`.
-        null: The same of classifiers that learned from shuffled labels, `(k, n_null)`.
+        probability: Classifier probability at each draw, `(k, n)`, of a pair from the joint
+            distribution of theta and x rather than from the posterior. Above 1/2, the posterior has
+            too little mass there. Below 1/2, it has too much.
+        statistic: Mean squared difference of this probability from 1/2, `(k,)`.
+        null: Statistics of classifiers trained on shuffled labels, `(k, n_null)`.
     """
 
     draws: Float[Array, "k n theta_dim"]
@@ -39,7 +39,7 @@ class LocalC2ST(eqx.Module):
 
     @property
     def p_value(self) -> Float[Array, " k"]:
-        """The p value at each observation, `(k,)`: at least 1 / (n_null + 1)."""
+        """The p-value at each observation, `(k,)`, at least 1 / (n_null + 1)."""
         exceeding = jnp.sum(self.null >= self.statistic[:, None], 1)
         p = (exceeding + 1).astype(self.null.dtype) / (self.null.shape[1] + 1)
         return jnp.where(jnp.isnan(self.statistic), jnp.nan, p)
@@ -58,48 +58,49 @@ def local_c2st(
     n_features: int = 512,
     batch_size: int = 64,
 ) -> LocalC2ST:
-    """Tests a posterior at given observations, by a classifier of pairs (theta, x).
+    """Tests a posterior at given observations by a classifier of pairs (theta, x).
 
-    The classifier d(theta, x) learns to tell m pairs of the joint law from as many whose theta is
-    drawn from q(. | x). Its least Brier score is at 1/2 everywhere if and only if q is exact for
-    all x, and the statistic
+    The classifier d(theta, x) separates m pairs of the joint distribution from m pairs whose theta
+    is drawn from q(. | x). The Brier score has its minimum at d = 1/2 everywhere if and only if q
+    is the true posterior for all x. The statistic
 
         t(x_o) = E (d(theta, x_o) - 1/2)^2,    theta ~ q(. | x_o),
 
-    tells whether it is at x_o. Under the null hypothesis the labels within a pair may be swapped:
-    t is compared with those of classifiers that learned from swapped ones.
+    measures the deviation at x_o. Under the null hypothesis, the labels within a pair are
+    exchangeable. The p-value compares t with classifiers trained on randomly swapped labels.
 
-    Where q is exact at x_o but not elsewhere, what the classifier learned elsewhere may raise t a
-    little; the largest statistics tell where to look.
+    If q is correct at x_o but not elsewhere, errors elsewhere may increase t a little. The largest
+    statistics indicate the observations to inspect.
 
-    The classifier is ridge regression of the labels on random Fourier features of a Matern kernel
-    (nu = 3/2) of the standardized (theta, x), with a penalty chosen by generalized
-    cross-validation. All null classifiers share its eigendecomposition, and cost one product of
-    matrices together. An x of many entries should be a summary, such as a head's own embedding.
+    The classifier is a ridge regression of the labels on random Fourier features of the
+    standardized (theta, x), for a Matern kernel (nu = 3/2). Generalized cross-validation chooses
+    the penalty. All null classifiers share its eigendecomposition, and together cost one matrix
+    product. An x of many entries should be a summary, such as the embedding of a posterior head.
 
     Args:
-        posterior: With `sample(key, x, n)`.
+        posterior: Posterior with `sample(key, x, n)`.
         theta: Parameters drawn from the prior, `(m, theta_dim)`.
-        x: What was simulated from each, and not seen in training, `(m, *x_shape)`.
-        observations: Where to test, `(k, *x_shape)`.
+        x: One simulation per parameter, not used in training, `(m, *x_shape)`.
+        observations: Observations to test at, `(k, *x_shape)`.
         key: PRNG key.
-        n: Draws at each observation, at least 1.
-        n_null: How many classifiers learn from shuffled labels; the p value is at least
-            1 / (n_null + 1).
-        n_features: Random features of the classifier, which takes memory of `2 m n_features`.
-        batch_size: Observations at which the posterior is evaluated at a time.
+        n: Number of draws per observation, at least 1. Defaults to 1000.
+        n_null: Number of classifiers trained on shuffled labels, at least 1. The p-value is at
+            least 1 / (n_null + 1). Defaults to 200.
+        n_features: Number of random features of the classifier, at least 1. The memory is
+            `2 m n_features` numbers. Defaults to 512.
+        batch_size: Number of observations evaluated at a time. Defaults to 64.
 
     Returns:
-        Statistics, p values, and where the classifier sees too much or too little mass.
+        Statistics, p-values, and classifier probabilities of the draws.
 
     Raises:
-        ValueError: If theta and x differ in number, or a count is not positive.
-        RuntimeError: If a draw is NaN. Inside a compiled program the statistics are NaN.
+        ValueError: If `theta` and `x` differ in length, or a count is not positive.
+        RuntimeError: If a draw is NaN. Under `jax.jit`, the statistics are NaN instead.
 
     Reference:
         Linhart, Gramfort and Rodrigues, *L-C2ST: local diagnostics for posterior approximations in
-        simulation-based inference*, NeurIPS (2023); Rahimi and Recht, *Random features for
-        large-scale kernel machines*, NeurIPS (2007).
+        simulation-based inference*, NeurIPS (2023).
+        Rahimi and Recht, *Random features for large-scale kernel machines*, NeurIPS (2007).
     """
     check_draws(n)
     n_null = check_integer("n_null", n_null, 1)
@@ -137,7 +138,7 @@ class _FourierFeatures:
         self.location, self.scale = jnp.mean(pairs, 0), jnp.where(sd > 0, sd, 1)
         key_normal, key_width, key_phase = jax.random.split(key, 3)
         dim, dtype = pairs.shape[1], pairs.dtype
-        # Its spectral density is Student's t with 3 degrees of freedom; the length scale is the
+        # The spectral density is Student's t with 3 degrees of freedom. The length scale is the
         # typical distance between pairs, up to a constant factor.
         normal = jax.random.normal(key_normal, (dim, n_features), dtype)
         width = jax.random.chisquare(key_width, 3.0, (n_features,), dtype)
@@ -154,10 +155,10 @@ class _FourierFeatures:
 
 
 def _ridge_weights(rows: Float[Array, "m f"], products: Float[Array, "b f"]) -> Float[Array, "b f"]:
-    """Solves ridge regressions of labels -1 and 1, given rows^T labels of each set of labels.
+    """Solves one ridge regression per set of labels -1 and 1, given rows^T labels.
 
-    The penalty is that of least generalized cross-validation error of the first set. The others
-    share it: with one of their own, which tells noise from noise, they would be smaller.
+    The penalty has the least generalized cross-validation error for the first set. All sets share
+    this penalty, since a separate one would shrink the weights for sets of random labels.
     """
     m = rows.shape[0]
     gram = rows.T @ rows / m

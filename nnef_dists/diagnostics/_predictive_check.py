@@ -1,4 +1,4 @@
-"""The posterior predictive check: whether what was observed could have come from the posterior."""
+"""Posterior predictive checks."""
 
 from collections.abc import Callable
 
@@ -21,20 +21,20 @@ def posterior_predictive(
     *,
     batch_size: int = 1024,
 ) -> Float[Array, "n *x_shape"]:
-    """Simulates what would be observed were theta a draw from the posterior at x.
+    """Simulates observations at posterior draws of theta given x.
 
         x_rep ~ p(x_rep | theta),    theta ~ q(theta | x)
 
     Args:
-        posterior: With `sample(key, x, n)`.
-        simulator: Of one observation, `simulator(key, theta)`.
-        x: The observation.
+        posterior: Posterior with `sample(key, x, n)`.
+        simulator: Simulator of one observation, `simulator(key, theta)`.
+        x: Observation, `(*x_shape)`.
         key: PRNG key.
-        n: How many observations to simulate, at least 1.
-        batch_size: Simulations at a time.
+        n: Number of simulated observations, at least 1.
+        batch_size: Number of simulations at a time. Defaults to 1024.
 
     Returns:
-        Simulated observations, `(n, *x_shape)`: for `predictive_p_value`.
+        Simulated observations, `(n, *x_shape)`, for `predictive_p_value`.
 
     Raises:
         ValueError: If a count is not positive.
@@ -52,23 +52,23 @@ def posterior_predictive(
 def predictive_p_value(
     replicates: Float[Array, "n *k"], observed: Float[Array, "*k"]
 ) -> Float[Array, "*k"]:
-    """Returns how extreme what was observed is among what the posterior predicts.
+    """Returns the two-sided p-value of an observation among its posterior predictions.
 
         p = 2 min(r, 1 - r),    r = (#{x_rep < x} + #{x_rep = x} / 2 + 1/2) / (n + 1)
 
-    The posterior has seen x, so that p is larger than uniform where all is well: a small one tells
-    of a posterior, or a simulator, that cannot have produced x.
+    The posterior depends on x, so p is larger than uniform if posterior and simulator are correct.
+    A small p indicates a posterior, or a simulator, that cannot produce x.
 
     Args:
         replicates: Simulated observations, `(n, *k)`, or a statistic of each.
-        observed: The observation, or its statistic.
+        observed: Observation, or its statistic, `(*k,)`.
 
     Returns:
-        The two-sided p value of each entry, `(*k,)`, at least 1 / (n + 1).
+        The p-value of each entry, `(*k,)`, at least 1 / (n + 1).
 
     Raises:
         ValueError: If there are no replicates.
-        RuntimeError: If one is NaN. Inside a compiled program the p values are NaN.
+        RuntimeError: If a value is NaN. Under `jax.jit`, the p-values are NaN instead.
     """
     n, dtype = replicates.shape[0], replicates.dtype
     if n < 1:

@@ -1,4 +1,4 @@
-"""What diagnostics ask of a posterior."""
+"""Interfaces of posteriors in diagnostics, and ranks among their draws."""
 
 import functools
 from collections.abc import Callable
@@ -18,9 +18,9 @@ _P = ParamSpec("_P")
 
 @runtime_checkable
 class PosteriorSampler(Protocol):
-    """Anything that draws theta given x: a trained head, an exact posterior, a chain in a wrapper.
+    """A sampler of theta given x, such as a trained head, an exact posterior or a wrapped chain.
 
-    It is called under `jax.vmap` over keys and observations.
+    Diagnostics call `sample` under `jax.vmap` over keys and observations.
     """
 
     def sample(self, key: PRNGKeyArray, x: Array, n: int, /) -> Array:
@@ -30,7 +30,7 @@ class PosteriorSampler(Protocol):
 
 @runtime_checkable
 class PosteriorDensity(PosteriorSampler, Protocol):
-    """A sampler whose density is known, up to a constant that may depend on x."""
+    """A sampler with a density, up to a constant that may depend on x."""
 
     def log_prob(self, theta: Array, x: Array, /) -> Array:
         """Returns the log-density of one theta `(theta_dim,)` given one x, in nats."""
@@ -40,7 +40,7 @@ class PosteriorDensity(PosteriorSampler, Protocol):
 def compiled_and_checked(fn: Callable[_P, _T]) -> Callable[_P, _T]:
     """Compiles a diagnostic of posterior draws, and raises if its result has NaN.
 
-    Inside another compiled program the result is NaN, without a host callback.
+    Under `jax.jit`, the result is NaN instead, without a host callback.
     """
     compiled: Callable[_P, _T] = eqx.filter_jit(fn)
 
@@ -67,14 +67,14 @@ def map_pairs(
     *others: Array,
     batch_size: int,
 ) -> _T:
-    """Evaluates `statistic(key, theta, *others)` of each of m pairs, each with a key of its own.
+    """Evaluates `statistic(key, theta, *others)` for m pairs, with a separate key per pair.
 
     Args:
-        statistic: A function of one pair.
+        statistic: Function of one pair.
         key: PRNG key.
         theta: Parameters, `(m, theta_dim)`.
         *others: Arrays with m as their first axis, such as the observations.
-        batch_size: Pairs evaluated at a time: bounds the memory of the evaluation.
+        batch_size: Number of pairs evaluated at a time, which bounds the memory.
 
     Returns:
         The results, with m as their first axis.
@@ -91,7 +91,7 @@ def map_pairs(
     batch_size = check_integer("batch_size", batch_size, 1)
     blocks = -(-m // batch_size)
     size = -(-m // blocks)
-    # Blocks of one size, of which the last one repeats what came before, compile once.
+    # Blocks of equal size compile once. The last block is filled up with the first pairs.
     rows = (jnp.arange(blocks * size) % m).reshape(blocks, size)
     arrays = (jax.random.split(key, m), theta, *others)
     results = jax.lax.map(
@@ -108,24 +108,24 @@ def normalized_ranks(
     *others: Array,
     batch_size: int,
 ) -> Float[Array, "m *k"]:
-    """Ranks something of each truth among that of n draws, as a number in (0, 1).
+    """Returns normalized ranks of true values among n draws, in (0, 1).
 
         r = (#{draws < truth} + u (#{draws = truth} + 1)) / (n + 1),    u uniform on (0, 1)
 
-    is exactly uniform on (0, 1) where truth and draws are exchangeable, for every n and for laws
-    with atoms too.
+    is uniform on (0, 1) if the true value and the draws are exchangeable. This holds for every n,
+    also for distributions with atoms.
 
     Args:
-        draw: `draw(key, theta, *others)` of one pair gives the truth's numbers `(*k,)`, and those
-            of n draws, `(n, *k)`.
+        draw: Function `draw(key, theta, *others)` of one pair. It returns the true values, `(*k,)`,
+            and the values of n draws, `(n, *k)`.
         key: PRNG key.
-        n: How many draws there are, at least 1.
+        n: Number of draws, at least 1.
         theta: Parameters, `(m, theta_dim)`.
         *others: Arrays with m as their first axis, such as the observations.
-        batch_size: Pairs evaluated at a time.
+        batch_size: Number of pairs evaluated at a time.
 
     Returns:
-        Normalized ranks, `(m, *k)`; NaN if a number is NaN.
+        Normalized ranks, `(m, *k)`. A rank is NaN if one of its values is NaN.
 
     Raises:
         ValueError: If first axes differ, or a count is not positive.
@@ -145,5 +145,9 @@ def normalized_ranks(
 
 
 def check_draws(n: int) -> None:
-    """**Raises:** `ValueError` where there are no draws."""
+    """Checks the number of draws.
+
+    Raises:
+        ValueError: If `n` is not an integer of at least 1.
+    """
     check_integer("n", n, 1)

@@ -1,4 +1,4 @@
-"""Tests of accuracy with random points."""
+"""Tests of accuracy with random points (TARP)."""
 
 import jax
 import jax.numpy as jnp
@@ -18,35 +18,34 @@ def tarp_levels(
     references: Float[Array, "m theta_dim"] | None = None,
     batch_size: int = 64,
 ) -> Float[Array, " m"]:
-    """Finds the level of the smallest ball round a reference point that holds each true parameter.
+    """Returns the levels of the smallest balls around references that contain the true parameters.
 
         level = P(|theta - rho(x)| < |theta* - rho(x)|),    theta ~ q(. | x),
 
-    with distances in units of sd(theta*), estimated from n draws as a normalized rank. It is
-    uniform on (0, 1) for every rho where q is exact, and for every rho only there. No density is
-    needed. A curve of `expected_coverage` that lies on one side of the diagonal below 1/2 and on
-    the other side above tells of a posterior too wide or too narrow, one that lies on one side
-    throughout of a bias.
+    with distances in units of sd(theta*), estimated from n draws as a normalized rank. The level is
+    uniform on (0, 1) for every rho if and only if q is the true posterior. No density is needed. A
+    curve of `expected_coverage` that crosses the diagonal at 1/2 indicates a posterior that is too
+    wide or too narrow. A curve on one side of the diagonal indicates a bias.
 
-    The references have to depend on x, or a posterior that is just the prior would pass; and they
-    must not depend on the truth otherwise.
+    The references must depend on x. Otherwise, a posterior that is equal to the prior passes. They
+    must depend on the true parameter only through x.
 
     Args:
-        posterior: With `sample(key, x, n)`.
+        posterior: Posterior with `sample(key, x, n)`.
         theta: Parameters drawn from the prior, `(m, theta_dim)`.
-        x: What was simulated from each, and not seen in training, `(m, *x_shape)`.
+        x: One simulation per parameter, not used in training, `(m, *x_shape)`.
         key: PRNG key.
-        n: Draws for each simulation, at least 1.
-        references: rho(x) of each simulation, `(m, theta_dim)`; None is a random linear function of
-            the standardized x, as wide as theta.
-        batch_size: Simulations evaluated at a time.
+        n: Number of draws per simulation, at least 1.
+        references: Reference points rho(x), `(m, theta_dim)`. By default, random linear functions
+            of the standardized x, with the mean and standard deviation of theta.
+        batch_size: Number of simulations evaluated at a time. Defaults to 64.
 
     Returns:
-        Levels in (0, 1), `(m,)`: for `expected_coverage`, or `uniformity_p_value`.
+        Levels in (0, 1), `(m,)`, for `expected_coverage` or `uniformity_p_value`.
 
     Raises:
-        ValueError: If theta, x and references differ in number, or a count is not positive.
-        RuntimeError: If a draw is NaN. Inside a compiled program the result is NaN.
+        ValueError: If `theta`, `x` and `references` differ in length, or a count is not positive.
+        RuntimeError: If a draw is NaN. Under `jax.jit`, the result is NaN instead.
 
     Reference:
         Lemos, Coogan, Hezaveh and Perreault-Levasseur, *Sampling-based accuracy testing of
@@ -70,7 +69,7 @@ def tarp_levels(
 def _random_linear(
     key: PRNGKeyArray, x: Float[Array, "m *x_shape"], dim: int
 ) -> Float[Array, "m dim"]:
-    """Returns random linear functions of x, each of mean 0 and of variance 1."""
+    """Returns random linear functions of x, with mean 0 and variance 1."""
     x = x.reshape(x.shape[0], -1)
     sd = jnp.std(x, 0)
     x = (x - jnp.mean(x, 0)) / jnp.where(sd > 0, sd, 1)

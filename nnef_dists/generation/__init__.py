@@ -1,4 +1,4 @@
-"""Moment data made to disk: in parts, on workers, as a call or a YAML file asks."""
+"""Generation of moment data on disk: in chunks, on workers, from a call or a YAML file."""
 
 from nnef_dists.generation._advice import explain as explain
 from nnef_dists.generation._compiled import keep_compiled

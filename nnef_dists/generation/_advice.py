@@ -1,4 +1,4 @@
-"""Advice beside the message of an error in options: the closest name that would have done."""
+"""Advice for errors in options: the closest known name."""
 
 import difflib
 import inspect
@@ -15,7 +15,7 @@ from nnef_dists.families import ExponentialFamily
 if TYPE_CHECKING:
     import jsonargparse
 
-# Types of values, as messages name them.
+# Names of value types in messages.
 _KINDS = {
     "int": "an integer",
     "float": "a number",
@@ -29,11 +29,10 @@ _KINDS = {
 
 
 def explain(error: Exception, *parsers: "jsonargparse.ArgumentParser") -> str:
-    """Returns the message of an error in options, with advice where there is any.
+    """Returns the message of an error in options, with advice if there is any.
 
-    The advice is the closest name of the kind that is wrong: a module beside a module, a class
-    beside a class, a command beside a command, an option beside an option. For an unknown
-    option of a section or argument of a class, it also lists the known ones.
+    The advice is the closest known name of the same kind: a module, class, command or option. For
+    an unknown option of a section or argument of a class, it also lists the known ones.
     """
     message = _in_words(str(error))
     wrong = [
@@ -63,7 +62,7 @@ def explain(error: Exception, *parsers: "jsonargparse.ArgumentParser") -> str:
 def _advise_module(message: str, missing: str) -> str | None:
     asked = re.search(r"(?:class_path '|Got value: )([\w.]+)", message)
     if asked is None or not f"{asked[1]}.".startswith(f"{missing}."):
-        return None  # A module that a user's own module imports.
+        return None  # The user's module imports the missing one.
     parent, _, name = missing.rpartition(".")
     close = _closest(name, _modules_in(parent))
     if close:
@@ -81,7 +80,7 @@ def _advise_attribute(message: str, owner: str, missing: str) -> str | None:
 
 
 def _advise_class(message: str, missing: str) -> str:
-    # Only classes of the kind that the key takes: a network is no advice for a family.
+    # Suggest only classes of the kind that the key takes: families for a family.
     classes = _concrete_classes(ExponentialFamily if '"family' in message else eqx.Module)
     close = _closest(missing, {cls.__name__ for cls in classes})
     own = "A class of your own goes by its import path, such as my_module.MyFamily."
@@ -94,12 +93,12 @@ def _advise_choice(message: str, missing: str, choices: str) -> str | None:
 
 
 def _advise_argument(message: str) -> str | None:
-    """Returns the arguments of the class of which a message refuses one."""
+    """Returns the arguments of a class if the message rejects an unknown one."""
     refused = re.search(r"Option '(\w+)' is not accepted", message)
     named = re.search(r"class_path[ =]'([\w.]+)'", message)
     if refused is None or named is None:
         return None
-    # A class that a script calls is given its other arguments by the script.
+    # If a script calls the class, the script passes the arguments without a default.
     called = "expects a function or a callable class" in message
     name = named[1].rpartition(".")[2]
     for cls in _concrete_classes(eqx.Module):
@@ -113,7 +112,7 @@ def _advise_argument(message: str) -> str | None:
 
 
 def _advise_field(message: str, parsers: Sequence["jsonargparse.ArgumentParser"]) -> str | None:
-    """Returns the options of the section of which a message refuses one."""
+    """Returns the options of a section if the message rejects an unknown one."""
     refused = re.search(
         r"Group '([\w.]+)' does not accept option '([\w.]+)'"
         r"|Subcommand '\w+' does not accept option '([\w.]+)\.(\w+)'"
@@ -164,14 +163,14 @@ def _did_you_mean(name: str) -> str:
 
 
 def _closest(word: str, known: set[str]) -> str | None:
-    """Returns the known name that comes closest, whatever its case; None if none is close."""
+    """Returns the closest known name, ignoring case, or None if no name is close."""
     lower = {name.lower(): name for name in sorted(known, reverse=True)}
     close = difflib.get_close_matches(word.lower(), sorted(lower), 1)
     return lower[close[0]] if close else None
 
 
 def _modules_in(package: str) -> set[str]:
-    """Returns the names of the modules of a package; of the search path if it is empty."""
+    """Returns the names of the modules in a package, or on the search path if it is empty."""
     path = None
     if package:
         path = getattr(sys.modules.get(package), "__path__", [])
@@ -203,7 +202,7 @@ def _concrete_classes(base: type[eqx.Module]) -> list[type[eqx.Module]]:
 
 
 def _option_names(parser: "jsonargparse.ArgumentParser") -> set[str]:
-    """Returns what an option may be called in messages: with or without its sections."""
+    """Returns the names of options in messages, with and without their sections."""
     found = set()
     for option in re.findall(r"--([\w.]+)", parser.format_help()):
         parts = option.split(".")

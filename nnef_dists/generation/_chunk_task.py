@@ -1,4 +1,4 @@
-"""A chunk of moment data as a task: what a worker is sent, and what it does."""
+"""Tasks of workers: labeling and writing one chunk of moment data."""
 
 import dataclasses
 import os
@@ -25,16 +25,16 @@ from nnef_dists.storage import (
 
 @dataclasses.dataclass(frozen=True)
 class ChunkTask:
-    """All that another process needs to label a chunk and to write it: plain data.
+    """Plain data that a worker needs to label and write one chunk.
 
     Attributes:
-        path: The store, on a file system that workers share.
-        number: The number of the chunk.
+        path: Path of the store, on a file system that all workers share.
+        number: Number of the chunk.
         family: Import path and arguments of the family.
-        config: The fields of `HMCConfig`.
-        key: The key of all labels, as plain data.
-        source: Where the etas come from.
-        environments: What the worker's environment has to be one of; None if it may be any.
+        config: Fields of `HMCConfig`.
+        key: PRNG key of all labels, as plain data.
+        source: Source of the etas.
+        environments: Accepted environments of the worker. None accepts any environment.
     """
 
     path: str
@@ -47,16 +47,16 @@ class ChunkTask:
 
 
 def run_task(task: ChunkTask) -> Environment:
-    """Labels and writes a chunk in a process of its own.
+    """Labels and writes a chunk in a worker process.
 
     Args:
         task: The task.
 
     Returns:
-        The environment in which it ran.
+        The environment of the worker.
 
     Raises:
-        ValueError: If that differs from what the task asks for; nothing is sampled then.
+        ValueError: If the task does not accept this environment. Nothing is sampled in this case.
         OSError: If the chunk cannot be written.
     """
     environment = describe_environment()
@@ -77,16 +77,16 @@ def write_chunk(
     config: HMCConfig,
     on_tile: Callable[[int], object] = lambda n: None,
 ) -> None:
-    """Labels the etas of a chunk, and writes them.
+    """Labels the etas of a chunk, and writes the labels.
 
     Args:
         store: The store.
-        number: The number of the chunk.
+        number: Number of the chunk.
         family: The exponential family.
-        source: Where the etas come from.
-        key: The key of all labels.
-        config: How to sample.
-        on_tile: Called after each tile with the number of etas in it.
+        source: Source of the etas.
+        key: PRNG key of all labels.
+        config: Configuration of the sampler.
+        on_tile: Function that is called after each tile, with the number of its etas.
     """
     start, stop = store.bounds(number)
     etas = source.part(family, config.tile, start, stop)
@@ -95,15 +95,15 @@ def write_chunk(
 
 
 def refuse_environment(known: list[Environment], environment: Environment, who: str) -> None:
-    """Checks that labels made here would be those that the store began with, bit for bit.
+    """Checks that an environment reproduces the labels of a store bitwise.
 
     Args:
-        known: The environments of the store.
-        environment: This one.
-        who: Whose it is, for the message.
+        known: Environments of the store.
+        environment: Environment of the new labels.
+        who: Name of the process in the message.
 
     Raises:
-        ValueError: If it is not among them.
+        ValueError: If `environment` is not among `known`.
     """
     if environment in known:
         return

@@ -1,4 +1,4 @@
-"""Where the etas of generated data come from: an array, or random draws made as needed."""
+"""Sources of etas for generated data: arrays, and random draws chunk by chunk."""
 
 import dataclasses
 import hashlib
@@ -17,23 +17,23 @@ from nnef_dists.families import AbstractEtaLaw, EtaLaw, ExponentialFamily, Range
 from nnef_dists.moments import check_etas
 from nnef_dists.storage import KeyData, pack_key, unpack_key
 
-# Etas that are drawn at once where only their validity counts.
+# Number of etas that are drawn at once to check their validity.
 _CHECKED = 4096
-# Etas that identify a distribution, beside its arrays.
+# Number of first draws that identify a distribution, in addition to its arrays.
 _PROBES = 8
 
 
 class RandomEtas(NamedTuple):
-    """Random etas that are drawn as they are needed, so that none of them need fit in memory.
+    """Random etas that are drawn chunk by chunk, so that they need not fit in memory.
 
-    They are those of `family.sample_eta(key, n, ranges, dtype=dtype)`, up to rounding.
+    The etas agree with `family.sample_eta(key, n, ranges, dtype=dtype)` up to rounding.
 
     Attributes:
-        key: A `jax.random.key`.
-        n: How many etas.
-        ranges: By statistic, `(low, high)` or `(low, high, "log")`; or another distribution of
-            etas that `sample_eta` takes, such as `posterior_etas(...)`.
-        dtype: Floating dtype; None is JAX's default.
+        key: PRNG key.
+        n: Number of etas, at least 1.
+        ranges: `(low, high)` or `(low, high, "log")` by statistic. Alternatively, another
+            distribution of etas that `sample_eta` takes, such as `posterior_etas(...)`.
+        dtype: Floating dtype. Defaults to JAX's default.
     """
 
     key: PRNGKeyArray
@@ -44,19 +44,19 @@ class RandomEtas(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GivenSource:
-    """Etas of an array, from row `first` of it on."""
+    """Etas in an array, whose first row is eta number `first`."""
 
     etas: np.ndarray
     first: int = 0
 
     @property
     def n(self) -> int:
-        """How many etas."""
+        """The number of etas."""
         return len(self.etas)
 
     @property
     def dtype(self) -> str:
-        """Their dtype."""
+        """The name of the dtype."""
         return self.etas.dtype.name
 
     def describe(self) -> dict[str, Any]:
@@ -67,11 +67,11 @@ class GivenSource:
     def part(
         self, family: ExponentialFamily, tile: int, start: int, stop: int
     ) -> Float[Array, "n eta_dim"]:
-        """Returns etas number `start` to `stop`."""
+        """Returns the etas with numbers from `start` to `stop - 1`."""
         return jnp.asarray(self.etas[start - self.first : stop - self.first])
 
     def restricted(self, start: int, stop: int) -> "GivenSource":
-        """Returns a source of etas number `start` to `stop` alone, to send to a worker."""
+        """Returns a source of the etas from `start` to `stop - 1` alone, for a worker."""
         return GivenSource(self.etas[start - self.first : stop - self.first], start)
 
 
@@ -86,7 +86,7 @@ class RandomSource:
     dtype: str
 
     def describe(self) -> dict[str, Any]:
-        """Describes the etas by what they are drawn from."""
+        """Describes the etas by their number, key and distribution."""
         described = {"kind": "random", "n": self.n, "key": self.key}
         if isinstance(self.law, RangeEtas):
             ranges = {name: list(spec) for name, spec in self.law.ranges.items()}
@@ -97,7 +97,10 @@ class RandomSource:
     def part(
         self, family: ExponentialFamily, tile: int, start: int, stop: int
     ) -> Float[Array, "n eta_dim"]:
-        """Returns etas number `start` to `stop`: whole tiles, so that chunks change no bit."""
+        """Returns the etas with numbers from `start` to `stop - 1`.
+
+        Whole tiles are drawn, so that the bits of each eta do not depend on the chunks.
+        """
         key = unpack_key(self.key)
         tiles = [
             _draw_tile(family, tile, self.law, self.dtype, key, first)
@@ -113,19 +116,19 @@ class RandomSource:
 def eta_source(
     family: ExponentialFamily, etas: Array | np.ndarray | RandomEtas | tuple
 ) -> GivenSource | RandomSource:
-    """Checks etas, or what they are drawn from, before anything is sampled.
+    """Checks etas, or their distribution, before any sampling.
 
     Args:
         family: The exponential family.
-        etas: Natural parameters, `(n, eta_dim)`; or `RandomEtas`, or a tuple of its fields.
+        etas: Natural parameters, `(n, eta_dim)`, or `RandomEtas`, or a tuple of its fields.
 
     Returns:
-        The source of etas.
+        The source of the etas.
 
     Raises:
-        ValueError: For invalid etas, ranges or draws.
+        ValueError: If etas, ranges or draws are invalid.
     """
-    # A tuple of rows is an array, one with a distribution is not.
+    # A tuple of rows is an array. A tuple with a distribution is not.
     if not isinstance(etas, tuple) or not any(map(_is_law, etas[2:3])):
         return GivenSource(np.asarray(check_etas(family, etas)))
     fields: Any = etas
@@ -133,7 +136,7 @@ def eta_source(
     random = random._replace(key=as_key(random.key))
     check_integer("n", random.n, 1)
     dtype = jnp.dtype(jnp.result_type(float) if random.dtype is None else random.dtype)
-    # Ranges are checked when traced.
+    # Tracing checks the ranges.
     jax.eval_shape(lambda key: family.sample_eta(key, 1, random.ranges, dtype=dtype), random.key)
     law, n, probe = as_eta_law(random.ranges), int(random.n), ()
     if isinstance(law, RangeEtas):
@@ -144,7 +147,7 @@ def eta_source(
 
 
 def law_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """Lists where the first draws of two descriptions differ, beyond rounding."""
+    """Lists differences of the first draws of two descriptions, beyond rounding."""
     one, two = (np.asarray(etas.get("probe", []), float) for etas in (stored, asked))
     if one.shape == two.shape and np.allclose(one, two, 1e-3, 1e-6):
         return []
@@ -155,7 +158,7 @@ def check_law_importable(etas: GivenSource | RandomSource) -> None:
     """Checks that another process can import the functions of a distribution of etas.
 
     Raises:
-        ValueError: If it cannot; with advice.
+        ValueError: If it cannot. The message has advice.
     """
     leaves = jax.tree.leaves(etas.law) if isinstance(etas, RandomSource) else []
     for leaf in leaves:
@@ -172,21 +175,21 @@ def _is_law(value: Any) -> bool:
 
 
 def _check_draws(family, law, dtype, key, n) -> tuple[str, ...]:
-    """Returns the first draws as text; raises if any of the n draws is invalid."""
+    """Returns the first draws as text. Raises if any of the n draws is invalid."""
     size = min(n, _CHECKED)
     probe: tuple[str, ...] = ()
     for first in range(0, n, size):
         count = min(size, n - first)
         etas = np.asarray(_draw_tile(family, size, law, dtype, key, first))[:count]
         if not np.isfinite(etas).all():
-            # Outside a compiled program the error counts what is invalid.
+            # Outside a compiled program, the error states the number of invalid etas.
             family.sample_eta(key, count, law, first=first, dtype=dtype)
         probe = probe or tuple(f"{value:.6e}" for value in etas[:_PROBES].ravel())
     return probe
 
 
 def _digest(law: AbstractEtaLaw) -> str:
-    """Returns a digest of the arrays and numbers of a law; functions count by name."""
+    """Returns a digest of the arrays, numbers and function names of a distribution."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(law):
         if callable(leaf):

@@ -1,4 +1,4 @@
-"""Moment data made to disk: in parts, in parallel, and resumed after any interruption."""
+"""Parallel, resumable generation of moment data on disk."""
 
 import dataclasses
 import os
@@ -50,43 +50,46 @@ def generate_moments(
     progress: bool = True,
     mix_environments: bool = False,
 ) -> MomentDataset:
-    """Estimates moments of many etas as `estimate_moments` does, to a folder on disk.
+    """Estimates moments of many etas as `estimate_moments` does, and writes them to disk.
 
-    The folder is a Zarr group of crc32c-checked chunks. The call can be killed at any instant:
-    called again with the same arguments it resumes, at a loss of the chunks in flight at most.
-    Finished data are checked and returned without sampling; damaged chunks are made again. Data of
-    other arguments are refused. Labels are those of `estimate_moments`, bit for bit, whatever the
-    chunk, the number of local devices and the number of workers, given the same tile, versions,
-    backend and number of visible CPUs.
+    The folder is a Zarr group of chunks with crc32c checksums. If the call is killed, a call with
+    the same arguments resumes, and loses only the chunks in progress. Finished data are checked and
+    returned without sampling. Damaged chunks are regenerated. If the folder holds data of other
+    arguments, the call raises `ValueError`.
+
+    Labels are bitwise identical to `estimate_moments` for the same tile, versions, backend and
+    number of visible CPUs. They do not depend on `chunk`, the number of local devices or the number
+    of workers.
 
     Args:
         family: The exponential family.
-        etas: Natural parameters, `(n, eta_dim)`; or `RandomEtas(key, n, ranges)`, drawn chunk by
-            chunk, so that memory does not grow with n.
-        path: The folder; made if there is none.
-        key: A `jax.random.key`; eta number i uses `fold_in(key, i)`.
-        config: How to sample, and when a label is good; None is `HMCConfig()`.
-        executor: Where chunks are made: None for this process, on all its local devices; or a
-            `concurrent.futures.Executor` such as Dask's `client.get_executor()`; or a function of
-            no arguments that makes one, which is called again if it breaks and is shut down at the
-            end. Workers import the family by its path, and share the file system. Processes must
-            not be forked from one that runs JAX: use
+        etas: Natural parameters, `(n, eta_dim)`, or `RandomEtas(key, n, ranges)`. Random etas are
+            drawn chunk by chunk, so that memory does not grow with n.
+        path: Folder of the data. It is created if it does not exist.
+        key: PRNG key. Eta number i uses `fold_in(key, i)`.
+        config: Configuration of the sampler and of the checks. Defaults to `HMCConfig()`.
+        executor: A `concurrent.futures.Executor` for the chunks, such as Dask's
+            `client.get_executor()`, or a function without arguments that makes one. The function is
+            called again if the executor breaks, and its executor is shut down at the end. By
+            default, this process makes the chunks on all its local devices. Workers import the
+            family by its path, and share the file system. Worker processes must not be forked from
+            a process that runs JAX. Use
             `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))`.
-        chunk: Etas in a chunk, a multiple of `config.tile`; None is what the folder has, or 16
-            tiles.
-        progress: Whether to show a progress bar.
+        chunk: Number of etas per chunk, a multiple of `config.tile`. Defaults to the chunk of the
+            existing data, or 16 tiles for new data.
+        progress: Whether to show a progress bar. Defaults to True.
         mix_environments: Whether unfinished data may be resumed with other versions, another
-            backend or another number of CPUs than they were begun with. Their labels then agree
-            statistically, not bit for bit.
+            backend or another number of CPUs. Labels then agree statistically, but are not bitwise
+            identical. Defaults to False.
 
     Returns:
-        The data, opened as `MomentDataset.open` does.
+        The data, opened by `MomentDataset.open`.
 
     Raises:
-        ValueError: For invalid etas or ranges; for a folder that holds anything else, with the
-            differences; for a family that workers cannot import.
-        OSError: If the folder cannot be written; what is done is kept.
-        RuntimeError: If workers fail again and again; what is done is kept.
+        ValueError: If etas or ranges are invalid, or workers cannot import the family. Also if the
+            folder holds other data, with a list of the differences.
+        OSError: If the folder cannot be written. Completed chunks are kept.
+        RuntimeError: If workers fail repeatedly. Completed chunks are kept.
     """
     check_instance(family, ExponentialFamily, "family")
     config, key = HMCConfig() if config is None else config, as_key(key)
@@ -146,15 +149,15 @@ def generate_moments(
 
 
 def _refuse_differences(store: Store, spec: Spec, chunk: int | None) -> None:
-    """Checks that a store is what is asked for.
+    """Checks that a store agrees with the arguments.
 
     Args:
         store: The store.
-        spec: What is asked for.
-        chunk: Etas in a chunk; None if it does not matter.
+        spec: Description of the requested data.
+        chunk: Number of etas per chunk. None accepts any number.
 
     Raises:
-        ValueError: If it is not; with the differences.
+        ValueError: If they differ. The message lists the differences.
     """
     found = family_differences(store.spec["family"], spec["family"])
     compared = ("config", "key", "etas", "dtype")

@@ -1,4 +1,4 @@
-"""Jobs: what to label and to learn, as a YAML file and command-line options say it."""
+"""Jobs of labeling and training, from YAML files and command-line options."""
 
 import argparse
 import dataclasses
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class MomentRequest(NamedTuple):
-    """The arguments that make one set of moment data, as `generate_moments` takes them.
+    """Arguments of `generate_moments` for one set of moment data.
 
     Attributes:
-        etas: Random etas: their key, number and ranges.
-        key: The key of the labels.
-        config: How to sample, and when a label is good.
+        etas: Random etas, with their key, number and ranges.
+        key: PRNG key of the labels.
+        config: Configuration of the sampler and of the checks.
     """
 
     etas: RandomEtas
@@ -35,15 +35,15 @@ class MomentRequest(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A family, what of it is to be labeled, and what a training script reads.
+    """A family, its labels to generate, and the options of a training script.
 
     Attributes:
         family: The exponential family.
-        training: The labels to train on.
-        validation: The labels to judge by.
-        chunk: Etas in a chunk of a store; None is `generate_moments`'s choice.
-        optimization: What the section of that name says, for the script that trains: an instance of
-            the class that it gave to `read_job`, or else a dict.
+        training: Labels for training.
+        validation: Labels for validation.
+        chunk: Number of etas per chunk of a store. None uses the default of `generate_moments`.
+        optimization: Contents of the section of that name, for the training script. An instance of
+            the class that is passed to `read_job`, or otherwise a dict.
     """
 
     family: ExponentialFamily
@@ -58,20 +58,21 @@ def read_job(
 ) -> Job:
     """Reads a job from a YAML file with the sections family, grid, sampling and optimization.
 
-    The class that `family` names is imported, so a file is to be trusted like a program.
+    The class that `family` names is imported, so the file must be trusted like a program.
 
     Args:
-        path: The file.
+        path: YAML file.
         overrides: Options as on the command line, such as `["--sampling.draws=500"]`.
-        optimization: A dataclass of the training script's own, whose fields that section may set;
-            all have defaults. None takes the section as a dict, unchecked.
+        optimization: Dataclass of the training script, whose fields that section may set. All
+            fields must have defaults. By default, the section is an unchecked dict.
 
     Returns:
         The job.
 
     Raises:
-        ValueError: For a file that is none, unknown keys (with the closest known one), values of
-            another type or out of range, and ranges outside the natural domain.
+        ValueError: If the file cannot be read, or a key is unknown (the message suggests the
+            closest known key). Also if a value has another type or is out of range, or a range is
+            outside of the natural domain.
     """
     parser = job_parser(optimization=optimization)
     try:
@@ -84,7 +85,7 @@ def job_parser(
     description: str | None = None, optimization: type | None = None
 ) -> "jsonargparse.ArgumentParser":
     """Returns a parser with the options of a job, which raises instead of exiting."""
-    # Few programs read jobs.
+    # This import is local, since few programs read jobs.
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(
@@ -94,7 +95,7 @@ def job_parser(
     parser.add_class_arguments(_Sections)
     if optimization is None:
         meaning = "how a network is trained; read by training scripts"
-        # Not Any: that would make the objects that the section names.
+        # With Any, the parser would create the objects that the section names.
         value = bool | int | float | str | list | dict | None
         parser.add_argument("--optimization", type=dict[str, value], default={}, help=meaning)
     else:
@@ -103,10 +104,10 @@ def job_parser(
 
 
 def job_of(parser: "jsonargparse.ArgumentParser", options: Any) -> Job:
-    """Returns the job that options say, parsed by `job_parser`, before anything is sampled.
+    """Returns the job of options that `job_parser` has parsed, without any sampling.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a section is not a mapping, or a value is out of its range.
     """
     for name in ("grid", "grid.training", "grid.validation", "sampling", "optimization"):
         section = options.get(name)
@@ -157,11 +158,12 @@ def _etas(family: ExponentialFamily, part: str, grid: "_Grid", key: PRNGKeyArray
 
 @dataclasses.dataclass(frozen=True)
 class _Points:
-    """How many etas, and from where.
+    """Number and distribution of etas.
 
     Attributes:
-        n: How many etas.
-        ranges: By statistic, [low, high] or [low, high, log]; of a matrix the range of eigenvalues.
+        n: Number of etas.
+        ranges: By statistic, [low, high] or [low, high, log]. For a matrix, the range of its
+            eigenvalues.
     """
 
     n: int
@@ -170,11 +172,11 @@ class _Points:
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """Which etas are labeled.
+    """Etas to label.
 
     Attributes:
-        training: To train on.
-        validation: To judge by.
+        training: Etas for training.
+        validation: Etas for validation.
     """
 
     training: _Points
@@ -183,12 +185,12 @@ class _Grid:
 
 @dataclasses.dataclass(frozen=True)
 class _Sampling(HMCConfig):
-    """How they are labeled.
+    """Configuration of the labels.
 
     Attributes:
-        validation_draws: What draws is for the etas to judge by; null is the same.
-        chunk: Etas in a chunk on disk, a multiple of tile; null is 16 tiles.
-        seed: Of etas and labels.
+        validation_draws: Number of draws for validation labels. Null uses the value of draws.
+        chunk: Number of etas per chunk on disk, a multiple of tile. Null uses 16 tiles.
+        seed: Seed of etas and labels.
     """
 
     validation_draws: int | None = None
@@ -201,9 +203,9 @@ class _Sections:
     """A job.
 
     Attributes:
-        family: By class name (one of nnef_dists) or import path, with its arguments.
-        grid: Which etas are labeled.
-        sampling: How they are labeled.
+        family: Class name (in nnef_dists) or import path of the family, with its arguments.
+        grid: Etas to label.
+        sampling: Configuration of the labels.
     """
 
     family: ExponentialFamily

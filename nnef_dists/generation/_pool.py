@@ -1,4 +1,4 @@
-"""Chunks on workers: any executor, with tasks of dead workers given to others."""
+"""Execution of chunk tasks on any executor, with retries after the death of a worker."""
 
 import contextlib
 import queue
@@ -15,13 +15,13 @@ _KEPT = "the chunks that are done are kept: call again with the same arguments t
 
 @contextlib.contextmanager
 def opened_pool(executor: Executor | Callable[[], Executor] | None) -> Iterator["Pool | None"]:
-    """Yields a pool, and shuts it down if it was made here.
+    """Yields a pool, and shuts its executor down if the pool made it.
 
     Args:
         executor: An executor, a function that makes one, or None.
 
     Yields:
-        The pool; None without an executor.
+        The pool, or None without an executor.
     """
     if executor is None:
         yield None
@@ -34,7 +34,7 @@ def opened_pool(executor: Executor | Callable[[], Executor] | None) -> Iterator[
 
 
 class Pool:
-    """An executor; made again when it breaks, if there is a function that makes it.
+    """An executor, which is made again after it breaks if a function makes it.
 
     Args:
         executor: An executor, or a function that makes one.
@@ -45,7 +45,7 @@ class Pool:
         self._executor = executor if isinstance(executor, Executor) else None
 
     def close(self) -> None:
-        """Shuts the executor down if it was made here."""
+        """Shuts the executor down if this pool made it."""
         if self._make is not None and self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
@@ -58,17 +58,18 @@ class Pool:
             raise RuntimeError(f"A worker died at its start: {error}") from error
 
     def run(self, store: Store, tasks: list[ChunkTask], on_chunk: Callable[[int], object]) -> None:
-        """Has all tasks done; those of a worker that dies are given to others.
+        """Runs all tasks. Tasks of a worker that dies are submitted again.
 
         Args:
             store: The store that tasks write to.
             tasks: The tasks.
-            on_chunk: Called with the number of a chunk when it is done.
+            on_chunk: Function that is called with the number of each completed chunk.
 
         Raises:
-            ValueError: What a task refuses.
-            OSError: If a chunk cannot be written, 3 times.
-            RuntimeError: If a chunk fails 3 times, or the executor breaks 3 times in a row.
+            ValueError: If a task raises it.
+            OSError: If a chunk cannot be written in 3 attempts.
+            RuntimeError: If a chunk fails 3 times, or the executor breaks 3 times in a row. If no
+                function makes the executor, one break is enough.
         """
         finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
         pending: dict[Future, ChunkTask] = {}
@@ -87,7 +88,7 @@ class Pool:
                         continue
                     outcome = _outcome(future)
                 except BrokenExecutor as error:
-                    # Some may have been done without their worker having said so.
+                    # Some chunks may be complete although their worker has not reported them.
                     done = [task for task in pending.values() if store.is_done(task.number)]
                     breaks = 1 if done else breaks + 1
                     self._replace(breaks, error)
@@ -137,7 +138,7 @@ def _outcome(future: Future) -> Environment | Exception:
 
 
 def _give_up(task: ChunkTask, failures: int, error: Exception) -> None:
-    """Raises what cannot be helped by another attempt."""
+    """Raises an error after the last attempt, or if another attempt cannot help."""
     if isinstance(error, ValueError) or (isinstance(error, OSError) and failures == _ATTEMPTS):
         raise error
     if failures == _ATTEMPTS:

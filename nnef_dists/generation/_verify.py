@@ -1,4 +1,4 @@
-"""Whether moment data on disk are whole."""
+"""Verification of moment data on disk."""
 
 import dataclasses
 import os
@@ -13,17 +13,17 @@ from nnef_dists.storage import Store, StoreError
 
 @dataclasses.dataclass(frozen=True)
 class StoreReport:
-    """What `verify_moments` found; `print` it.
+    """Report of `verify_moments`, in a form to print.
 
     Attributes:
-        path: The folder.
-        attributes: Family, config, key, versions and all else that is recorded; empty where the
-            metadata are damaged.
-        n: How many etas.
-        chunks: How many chunks.
-        missing: The numbers of chunks that are not done.
-        faults: What is damaged, each named by its file.
-        statuses: How many labels have each status, in the chunks that are whole.
+        path: Folder of the data.
+        attributes: Family, config, key, versions and all other records. Empty if the metadata are
+            damaged.
+        n: Number of etas.
+        chunks: Number of chunks.
+        missing: Numbers of the chunks that are not completed.
+        faults: Damaged parts, each named by its file.
+        statuses: Number of labels per status, in the intact chunks.
     """
 
     path: str
@@ -36,11 +36,11 @@ class StoreReport:
 
     @property
     def finished(self) -> bool:
-        """Whether every chunk is done and nothing is damaged."""
+        """Whether every chunk is completed and none is damaged."""
         return not self.missing and not self.faults
 
     def __str__(self) -> str:
-        """Says what the data are, how far they are and what is damaged."""
+        """Returns a summary of the data, their progress and their damage."""
         lines = [f"Moment data in {self.path}"]
         if self.attributes:
             lines += self._described()
@@ -79,13 +79,14 @@ def verify_moments(path: str | os.PathLike[str]) -> StoreReport:
     """Checks every checksum of moment data on disk.
 
     Args:
-        path: The folder.
+        path: Folder of the data.
 
     Returns:
-        What is there, missing and damaged.
+        The report of completed, missing and damaged chunks.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        FileNotFoundError: If there is nothing at `path`.
+        ValueError: If `path` is not a folder.
     """
     try:
         store = Store(path, MOMENT_DATA)

@@ -1,6 +1,6 @@
-"""Pictures: one function each, which returns a matplotlib `Figure` and leaves no state behind.
+"""Figures: functions that return a matplotlib `Figure` and keep no global state.
 
-Save one with `figure.savefig(path)`; in a notebook, let it be the cell's last value.
+Save a figure with `figure.savefig(path)`. In a notebook, make it the last value of a cell.
 """
 
 from nnef_dists.plotting._component_errors import plot_component_errors

@@ -1,4 +1,4 @@
-"""The error of each statistic by itself."""
+"""Errors of each statistic."""
 
 from collections.abc import Sequence
 
@@ -27,25 +27,27 @@ def plot_component_errors(
     *,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws each statistic's mean squared error, and its rms error in z units.
+    """Draws the mean squared error of each statistic, and its RMS error in z units.
 
-    **Arguments:**
+    Args:
+        exact: Exact E[T | eta] of n etas, in units of the statistics, `(n, eta_dim)`.
+        predicted: Predicted E[T | eta], `(n, eta_dim)`.
+        scale: sd(T | eta), which converts errors to z units, `(n, eta_dim)`.
+        names: Names of the statistics, such as `family.stat_names`. Defaults to `T[0]`, `T[1]`, ...
 
-    - `exact`, `predicted`: E[T | eta] of n etas, in the statistics' own units.
-    - `scale`: sd(T | eta), which turns errors into z units.
-    - `names`: of the statistics, such as `family.stat_names`.
+    Returns:
+        The figure. The left panel shows mean squared errors in squared units of the statistics, on
+        a logarithmic axis. The right panel shows RMS errors in z units. Dashed lines are the values
+        over all statistics.
 
-    **Returns:** the figure: on the left mean squared errors, in the statistics' own units squared
-    and on a logarithmic axis; on the right rms errors in z units; dashed lines at the values over
-    all statistics.
-
-    **Raises:** `ValueError` where shapes differ.
+    Raises:
+        ValueError: If shapes differ, or the number of names is wrong.
     """
     exact, predicted, scale = np.asarray(exact), np.asarray(predicted), np.asarray(scale)
     check_shape("predicted", predicted, exact.shape)
     check_shape("scale", scale, exact.shape)
     names = check_names(names, exact.shape[1])
-    # A logarithmic axis has no place for a perfect prediction.
+    # A logarithmic axis cannot show an error of zero.
     squared = np.maximum(np.mean((predicted - exact) ** 2, axis=0), 1e-30)
     rms_z = np.sqrt(np.mean(((predicted - exact) / scale) ** 2, axis=0))
 

@@ -1,4 +1,4 @@
-"""Learned against exact covariance matrices."""
+"""Comparison of learned with exact covariance matrices."""
 
 from collections.abc import Sequence
 
@@ -23,16 +23,18 @@ def plot_covariance_comparison(
 ) -> Figure:
     """Draws covariance matrices as heatmaps: exact, learned, and their difference.
 
-    **Arguments:**
+    Args:
+        learned: Learned covariance matrices, `(n, d, d)`.
+        exact: Exact covariance matrices, `(n, d, d)`.
+        names: Names of the d coordinates. Defaults to `x[0]`, `x[1]`, ...
+        titles: Titles of the n cases. Defaults to `case 1`, `case 2`, ...
 
-    - `learned`, `exact`: n covariance matrices each.
-    - `names`: of the d coordinates.
-    - `titles`: of the n cases.
+    Returns:
+        The figure, with one row per case. Exact and learned matrices share a color scale, and the
+        difference has its own. With up to five coordinates, the cells show the values.
 
-    **Returns:** the figure: a row a case. Exact and learned share a color scale; the difference
-    has its own. Up to five coordinates, the values stand in the cells.
-
-    **Raises:** `ValueError` where shapes differ.
+    Raises:
+        ValueError: If shapes differ, or the number of names or titles is wrong.
     """
     learned, exact = np.asarray(learned), np.asarray(exact)
     check_shape("learned", learned, exact.shape)
@@ -83,7 +85,7 @@ def plot_covariance_comparison(
 
 
 def _three_ticks(reach: float) -> FixedLocator:
-    """Ticks at 0 and near either end."""
+    """Returns ticks at 0 and near both ends."""
     digits = -int(np.floor(np.log10(0.9 * reach)))
     end = np.floor(0.95 * reach * 10**digits) / 10**digits
     return FixedLocator([-end, 0.0, end])

@@ -1,4 +1,4 @@
-"""Densities of a family on the real line, and probabilities of its whole numbers."""
+"""Densities of scalar families, and probabilities of discrete ones."""
 
 import math
 from collections.abc import Callable
@@ -33,11 +33,13 @@ from nnef_dists.plotting._style import (
 from nnef_dists.sampling import sum_counts
 
 _POINTS = 2001
-# A density is drawn where it is within so many nats of its largest value.
+# Range of a drawn density: number of nats below its maximum.
 _DRAWN_NATS = 9.0
-# Discrete points that are drawn at most, and looked at, and how far below the highest panel.
+# Discrete points: largest number to draw, largest number to evaluate, and evaluated range in nats
+# below the largest mean mass of a block of counts.
 _MOST_DRAWN, _MOST_POINTS, _LOOKED_NATS = 2**12, 2**20, 20.0
-# The probability that a discrete E[x] may lack to be marked, and the error of sums over counts.
+# Discrete families: largest missing probability at which E[x] is marked, and largest error of a
+# sum over counts.
 _LACKING, _MOST_ERROR = 1e-6, 1e-3
 
 
@@ -53,25 +55,26 @@ def plot_densities(
 ) -> Figure:
     """Draws p(x | eta) of several etas, normalized on a grid, with E[x] marked.
 
-    If x is discrete, its probabilities are stems at its points: counts, categories, one spin or one
-    bit.
+    If x is discrete (counts, categories, one spin or one bit), stems show its probabilities.
 
-    **Arguments:**
+    Args:
+        family: Exponential family. Its x must be a scalar or an angle.
+        etas: Valid natural parameters, `(n, eta_dim)`, one panel each.
+        means: Learned E[x] of each eta, in units of x, `(n,)`, drawn as a colored line. The exact
+            E[x] is a dashed line.
+        uncertainty: Predictive standard deviations of `means`, `(n,)`, drawn as a band of two
+            standard deviations on each side.
+        log_prob: Learned log-density of one x and one eta, in nats, such as from an
+            `AmortizedFamily`. It is drawn as a dashed curve, or as circles for discrete x. NaN is
+            not drawn.
+        most_columns: Largest number of panels in a row. Defaults to 4.
 
-    - `family`: one whose x is a scalar, or an angle.
-    - `etas`: valid natural parameters, `(n, eta_dim)`: a panel each.
-    - `means`: the learned E[x] of each eta, in units of x: a colored line beside the exact one,
-        which is dashed.
-    - `uncertainty`: its predictive standard deviation: a band of two of them either way.
-    - `log_prob`: a learned log-density of one x and one eta, in nats, such as that of a
-        tractable family: a dashed curve over the exact one, or circles for discrete x. Where it
-        is NaN, nothing is drawn.
-    - `most_columns`: how many panels stand side by side.
+    Returns:
+        The figure.
 
-    **Returns:** the figure.
-
-    **Raises:** `ValueError` for a family whose x is not a scalar, for shapes that differ, for
-    more than 2^12 discrete points to draw, and what `family.check_eta` raises.
+    Raises:
+        ValueError: If x is not a scalar, shapes differ, more than 2^12 discrete points are to be
+            drawn, or a sum over counts does not converge. Also if `family.check_eta` raises.
     """
     if family.x_shape != ():
         raise ValueError(
@@ -144,7 +147,7 @@ def _draw_stems(axes: Axes, x: np.ndarray, density: np.ndarray, learned: np.ndar
 def _probabilities(
     family: ExponentialFamily, eta: Array
 ) -> tuple[np.ndarray, np.ndarray, np.floating]:
-    """The points of a discrete support that matter, their probabilities, and E[x]."""
+    """Returns the points of a discrete support to draw, their probabilities, and E[x]."""
     support = family.support
     assert isinstance(support, AbstractDiscreteSupport)
     with jax.enable_x64(True):
@@ -172,7 +175,7 @@ def _probabilities(
 def _counts(
     family: ExponentialFamily, support: Counts, eta: Array
 ) -> tuple[np.ndarray, np.floating]:
-    """The counts that are looked at, and the log-partition."""
+    """Returns the counts to evaluate, and the log-partition."""
     found = jax.jit(lambda eta: sum_counts(family, eta))(eta)
     if not float(found.error) <= _MOST_ERROR:
         raise ValueError(
@@ -199,7 +202,7 @@ def _too_many(family: ExponentialFamily, points: int, eta: Array) -> ValueError:
 
 
 def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndarray, np.floating]:
-    """Points where the density matters, the density there, which integrates to 1, and E[x]."""
+    """Returns points to draw, the normalized density at these points, and E[x]."""
     support = continuous_support(family, "a plot of a density")
     if isinstance(support, CircleProjection):
         x = np.linspace(-np.pi, np.pi, _POINTS)
@@ -214,7 +217,7 @@ def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndar
         logs = jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(x)
         return x, logs, logs + log_det
 
-    # A grid in the unconstrained coordinate, where no end of the support is missed, zooms in.
+    # Refine a grid in the unconstrained coordinate, which reaches the ends of the support.
     u = np.sinh(np.linspace(-math.asinh(1e3), math.asinh(1e3), _POINTS))
     for _ in range(4):
         logs = np.asarray(on_grid(jnp.asarray(u, eta.dtype))[2])

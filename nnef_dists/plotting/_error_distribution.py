@@ -1,4 +1,4 @@
-"""How large the errors are, and how often."""
+"""Distributions of errors."""
 
 from collections.abc import Mapping
 
@@ -12,15 +12,18 @@ from nnef_dists.plotting._style import CYCLE, light_grid, new_figure, styled
 
 @styled
 def plot_error_distribution(errors: Mapping[str, Float[ArrayLike, "..."]]) -> Figure:
-    """Draws histograms of the size of errors, on a logarithmic axis.
+    """Draws histograms of absolute errors on a logarithmic axis.
 
-    **Arguments:** `errors` in z units, by what they are errors of, such as `{"labels": ...,
-    "network": ...}`; arrays of any shapes, of which every entry counts. Signs don't matter.
+    Args:
+        errors: Errors in z units by name, such as `{"labels": ..., "network": ...}`. Arrays may
+            have any shape, and signs are ignored.
 
-    **Returns:** the figure: one histogram each, with rms, median and maximum in the legend and the
-    rms as a vertical line.
+    Returns:
+        The figure, with one histogram per name. The legend shows RMS, median and maximum. Vertical
+        lines mark the RMS.
 
-    **Raises:** `ValueError` where there are no errors, or some are not finite.
+    Raises:
+        ValueError: If there are no errors, or some are not finite.
     """
     sizes = {name: np.abs(np.asarray(values)).ravel() for name, values in errors.items()}
     if not sizes or any(size.size == 0 for size in sizes.values()):
@@ -29,7 +32,7 @@ def plot_error_distribution(errors: Mapping[str, Float[ArrayLike, "..."]]) -> Fi
         if not np.isfinite(size).all():
             raise ValueError(f"Expected finite errors of {name!r}; got some that are not")
     largest = max(size.max() for size in sizes.values()) or 1.0
-    # An error that is smaller than all but few others is as good as none.
+    # Clip the smallest 0.4% of the errors, which would stretch the axis.
     smallest = min(np.quantile(size, 4e-3) for size in sizes.values())
     smallest = max(smallest, 1e-5 * largest)
     bins = np.geomspace(0.8 * smallest, 1.25 * largest, 46)

@@ -1,4 +1,4 @@
-"""How often credible regions hold the truth."""
+"""Expected coverage of credible regions."""
 
 from collections.abc import Mapping
 
@@ -15,15 +15,18 @@ from nnef_dists.plotting._uniform_band import check_levels, draw_distribution
 def plot_expected_coverage(levels: Mapping[str, Float[ArrayLike, " m"]]) -> Figure:
     """Draws expected coverage over the nominal level of credible regions.
 
-    **Arguments:** `levels` of the smallest region that holds each truth, `(m,)` each, by what they
-    are of, such as `{"highest density": highest_density_levels(...), "theta_0":
-    central_levels(ranks)[:, 0]}`.
+    Args:
+        levels: Levels of the smallest regions that contain the true parameters, `(m,)` each, by
+            name, such as `{"highest density": highest_density_levels(...), "theta_0":
+            central_levels(ranks)[:, 0]}`.
 
-    **Returns:** the figure: a curve each, with its largest distance from the diagonal. Below the
-    diagonal a posterior is too sure of itself, above not sure enough. In gray the band in which
-    95 % of curves of an exact posterior stay all along.
+    Returns:
+        The figure, with one curve per name and its largest distance from the diagonal. Below the
+        diagonal, the posterior is overconfident. Above, it is underconfident. The gray band
+        contains 95% of the curves of a correct posterior along their whole length.
 
-    **Raises:** `ValueError` where there are no levels, or some are not in [0, 1].
+    Raises:
+        ValueError: If there are no levels, or some are not in [0, 1].
     """
     curves = {name: check_levels(name, np.asarray(each)) for name, each in levels.items()}
     if not curves:
@@ -38,7 +41,7 @@ def plot_expected_coverage(levels: Mapping[str, Float[ArrayLike, " m"]]) -> Figu
 
 
 def _distance(levels: np.ndarray) -> float:
-    """Returns the largest difference of the empirical distribution function from the diagonal."""
+    """Returns the largest distance of the empirical CDF from the diagonal."""
     ordered, m = np.sort(levels), len(levels)
     steps = np.arange(m + 1) / m
     return float(max(np.max(steps[1:] - ordered), np.max(ordered - steps[:-1])))

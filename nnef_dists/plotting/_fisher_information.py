@@ -1,4 +1,4 @@
-"""Learned against exact Fisher information."""
+"""Comparison of learned with exact Fisher information."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,8 @@ from nnef_dists.plotting._style import (
     styled,
 )
 
-# Directions of less variance, of that of the largest, are those in which statistics repeat.
+# Smallest variance of a direction, relative to the largest. Directions with less variance are
+# linear dependences of the statistics.
 _RANK = 1e-6
 
 
@@ -30,22 +31,27 @@ def plot_fisher_information(
     *,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws how well Cov[T | eta], the Fisher information of eta, is learned at many etas.
+    """Compares learned with exact Cov[T | eta], the Fisher information of eta, at many etas.
 
-    On the left all entries, in units of the exact standard deviations, `F_ij / (s_i s_j)`: exact
-    ones are correlations. On the right the generalized eigenvalues of learned against exact: how
-    many times too large the learned variance of T is along each of d directions, and how many
-    directions are off by more than what is on the axis. Both are independent of scales.
+    The left panel shows all entries in units of the exact standard deviations, `F_ij / (s_i s_j)`.
+    In these units, the exact entries are correlations. The right panel shows the generalized
+    eigenvalues of the learned against the exact matrix. They are ratios of the learned to the exact
+    variance of T along d directions. The curve is the fraction of directions whose ratio deviates
+    from 1 by more than the value on the axis. Both panels are independent of the scales of T.
 
-    **Arguments:**
+    Args:
+        learned: Learned matrices, symmetric, `(n, d, d)`.
+        exact: Exact matrices, symmetric and positive semidefinite, `(n, d, d)`. Singular directions
+            are left out.
+        names: Names of the d statistics. Defaults to `T[0]`, `T[1]`, ...
 
-    - `learned`, `exact`: n symmetric matrices each, `(n, d, d)`. Exact ones are positive
-        semidefinite; directions in which one is singular are left out.
-    - `names`: of the d statistics.
+    Returns:
+        The figure. The title on the right is the number of learned matrices that are positive
+        definite.
 
-    **Returns:** the figure. Its title says how many learned matrices are not positive definite.
-
-    **Raises:** `ValueError` where shapes differ, and for exact matrices without variance.
+    Raises:
+        ValueError: If shapes differ, the number of names is wrong, or an exact matrix has a
+            diagonal entry that is not positive.
     """
     learned, exact = np.asarray(learned, np.float64), np.asarray(exact, np.float64)
     check_shape("learned", learned, exact.shape)
@@ -107,7 +113,7 @@ def plot_fisher_information(
 
 
 def _ratios(learned: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """The eigenvalues of learned against exact, in the directions that exact has."""
+    """Returns the eigenvalues of learned against exact, without singular directions of exact."""
     values, vectors = np.linalg.eigh(exact)
     kept = values > _RANK * values[-1]
     whiten = vectors[:, kept] / np.sqrt(values[kept])

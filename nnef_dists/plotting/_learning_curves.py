@@ -1,4 +1,4 @@
-"""How the two stages of training went."""
+"""Learning curves of the two training stages."""
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -16,20 +16,21 @@ def plot_learning_curves(
     *,
     noise_floor: float | None = None,
 ) -> Figure:
-    """Draws the losses of both stages, step by step, with a running average.
+    """Draws the loss of both stages at every step, with a running average.
 
-    **Arguments:**
+    Args:
+        moment_loss: `moment_loss` or `sobolev_loss` after every step of the first stage, in squared
+            z units, `(steps,)`. Its square root is drawn on a logarithmic axis.
+        variational_loss: `negative_log_predictive` or `negative_elbo` after every step of the
+            second stage, in nats per label. By default, only the first stage is drawn.
+        noise_floor: RMS standard error of the labels in z units, drawn as a dashed line. A perfect
+            network has this error against its labels.
 
-    - `moment_loss`: `moment_loss` or `sobolev_loss` after every step of the first stage, in squared
-        z units, `(steps,)`; its square root is drawn, on a logarithmic axis.
-    - `variational_loss`: `negative_log_predictive` or `negative_elbo` after every step of the
-        second stage, in nats for each label; None draws the first stage alone.
-    - `noise_floor`: the rms standard error of the labels in z units, a dashed line: what a perfect
-        network's error against its labels would be.
+    Returns:
+        The figure, with one panel per stage.
 
-    **Returns:** the figure: one panel a stage.
-
-    **Raises:** `ValueError` where a curve is not a vector.
+    Raises:
+        ValueError: If a curve is not a non-empty vector.
     """
     curves = [np.asarray(moment_loss)]
     if variational_loss is not None:
@@ -77,7 +78,7 @@ def _draw(axes: Axes, curve: np.ndarray) -> None:
 
 
 def _limit(axes: Axes, curve: np.ndarray) -> None:
-    """Leaves a start far above the rest outside."""
+    """Limits the axis to the curve without a start far above the rest."""
     low, high = np.min(curve), np.quantile(curve, 0.985)
     margin = 0.08 * (high - low)
     if margin > 0:

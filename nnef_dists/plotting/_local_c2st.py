@@ -1,4 +1,4 @@
-"""Where a posterior is wrong, and how, as a classifier sees it."""
+"""Results of the local classifier two-sample test."""
 
 from collections.abc import Sequence
 
@@ -26,21 +26,22 @@ def plot_local_c2st(
     names: Sequence[str] | None = None,
     dimensions: tuple[int, int] = (0, 1),
 ) -> Figure:
-    """Draws the local classifier test at each observation, and what the classifier sees there.
+    """Draws the statistics and classifier probabilities of the local classifier test.
 
-    **Arguments:**
+    Args:
+        result: Result of `local_c2st` at k observations.
+        names: Names of the observations. Defaults to `x[0]`, `x[1]`, ...
+        dimensions: Two coordinates of theta to draw, if theta has more. Defaults to (0, 1).
 
-    - `result`: of `local_c2st`, at k observations.
-    - `names`: of the observations.
-    - `dimensions`: the two coordinates of theta to draw, where it has more.
+    Returns:
+        The figure. The left panel shows the statistic at each observation, in red if its p-value is
+        below 0.05, over the lower 95% of the null distribution in gray. Each observation also has a
+        panel of posterior draws, colored by the classifier probability of a true theta. The
+        posterior has too much mass at blue draws, too little at red draws, and is correct at pale
+        draws. For a scalar theta, the panel shows this probability over theta.
 
-    **Returns:** the figure. On the left the statistic at each observation over the lower 95 % of
-    the null hypothesis in gray, red where it exceeds them. Then a panel each observation: posterior
-    draws, colored by the probability that the classifier gives to a theta there of being true:
-    blue where the posterior has too much mass, red where too little, pale where it is right. Of a
-    single theta this probability is drawn over theta.
-
-    **Raises:** `ValueError` where names differ in number, or there are no such dimensions.
+    Raises:
+        ValueError: If the number of names is wrong, or there are no such dimensions.
     """
     k, _, dim = result.draws.shape
     names = check_names([f"x[{i}]" for i in range(k)] if names is None else names, k)

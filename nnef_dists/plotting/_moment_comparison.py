@@ -1,4 +1,4 @@
-"""Predicted against exact moments."""
+"""Comparison of predicted with exact moments."""
 
 from collections.abc import Sequence
 
@@ -29,21 +29,23 @@ def plot_moment_comparison(
     names: Sequence[str] | None = None,
     most_columns: int = 3,
 ) -> Figure:
-    """Draws each statistic's predicted moments against the exact ones, above their errors.
+    """Draws predicted against exact moments of each statistic, above their errors.
 
-    **Arguments:**
+    Args:
+        exact: Exact E[T | eta] of n etas, in units of the statistics, `(n, eta_dim)`.
+        predicted: Predicted E[T | eta], `(n, eta_dim)`.
+        scale: sd(T | eta), which converts errors to z units, `(n, eta_dim)`.
+        uncertainty: Predictive standard deviations in units of the statistics, `(n, eta_dim)`,
+            drawn as error bars of two standard deviations on each side.
+        names: Names of the statistics, such as `family.stat_names`. Defaults to `T[0]`, `T[1]`, ...
+        most_columns: Largest number of statistics in a row. Defaults to 3.
 
-    - `exact`, `predicted`: E[T | eta] of n etas, in the statistics' own units.
-    - `scale`: sd(T | eta), which turns errors into z units.
-    - `uncertainty`: the predictive standard deviations, in the statistics' own units: the errors
-        get bars of two of them either way.
-    - `names`: of the statistics, such as `family.stat_names`.
-    - `most_columns`: how many statistics stand side by side.
+    Returns:
+        The figure. Each statistic has a panel with its RMS error in z units. The panel below shows
+        the errors in z units over the same axis.
 
-    **Returns:** the figure: for each statistic a panel, with the rms error in z units, and under it
-    the errors in z units over the same axis.
-
-    **Raises:** `ValueError` where shapes differ.
+    Raises:
+        ValueError: If shapes differ, or the number of names is wrong.
     """
     exact, predicted, scale = np.asarray(exact), np.asarray(predicted), np.asarray(scale)
     check_shape("predicted", predicted, exact.shape)

@@ -1,4 +1,4 @@
-"""How good the labels of moment data are, and where they are not."""
+"""Diagnostics of moment data over eta."""
 
 from collections.abc import Sequence
 
@@ -22,8 +22,8 @@ from nnef_dists.plotting._style import (
 )
 
 _MOST_POINTS = 4000
-_LEAST_EXCESS = 1e-4  # of R-hat over 1; below, chains agree as well as can be told
-_STRIP = 0.06  # height of the strip of one status, as a share of the panel
+_LEAST_EXCESS = 1e-4  # smallest drawn value of R-hat - 1
+_STRIP = 0.06  # height of the strip of one status, as a fraction of the panel
 _CELLS = (64, 44)
 
 
@@ -34,21 +34,23 @@ def plot_moment_diagnostics(
     names: Sequence[str] | None = None,
     most_columns: int = 4,
 ) -> Figure:
-    """Draws what every label says of itself over eta: ESS, R-hat, standard error, status.
+    """Draws the diagnostics of labels over eta: ESS, split R-hat, standard error and status.
 
-    **Arguments:**
+    Args:
+        data: Moment data of any size, from `estimate_moments` or from a store.
+        names: Natural parameters to draw over, by the names of their statistics. By default, the
+            first `most_columns` of `family.stat_names`.
+        most_columns: Number of natural parameters to draw if `names` is None. Defaults to 4.
 
-    - `data`: from `estimate_moments`, or opened from a store; of any size.
-    - `names`: the natural parameters to draw over, by their statistics' names; None is the first
-        `most_columns` of `family.stat_names`.
-    - `most_columns`: how many natural parameters stand side by side.
+    Returns:
+        The figure, with one column per natural parameter. Each label is drawn at the worst value of
+        its statistics. Valid labels are dots, or a density if there are more than 4,000 of them.
+        Other labels are crosses in the color of their status. If they have no value, they are in a
+        strip at the top. Dashed lines are the thresholds of the configuration. Values of split
+        R-hat below 1.0001 are drawn at 1.0001.
 
-    **Returns:** the figure: a column each natural parameter; for each label the worst of its
-    statistics. Good labels are dots, or their density where they are many; the others are
-    crosses in the color of their status, in a strip at the top where they have no value.
-    Dashed lines are the limits of the configuration. R-hat below 1.0001 is drawn there.
-
-    **Raises:** `ValueError` for data without labels, and for names that the family doesn't have.
+    Raises:
+        ValueError: If there are no labels, or a name is not a statistic of the family.
     """
     known = list(data.family.stat_names)
     if len(data) == 0:
@@ -122,7 +124,7 @@ def _draw_good(axes: Axes, eta: np.ndarray, values: np.ndarray) -> None:
     x = np.linspace(eta.min(), eta.max(), _CELLS[0] + 1)
     y = np.geomspace(*axes.get_ylim(), _CELLS[1] + 1)
     counts = np.histogram2d(eta, values, (x, y))[0].T
-    # A cell of one label is dark enough to be seen.
+    # The color of a cell with one label must be visible.
     axes.pcolormesh(
         x,
         y,
@@ -141,7 +143,7 @@ def _draw_bad(
     color: str,
     transform: Transform | None = None,
 ) -> None:
-    """Draws crosses: of very many, evenly chosen ones."""
+    """Draws crosses for at most 4,000 labels, chosen evenly."""
     step = max(1, -(-len(eta) // _MOST_POINTS))
     axes.scatter(
         eta[::step],
@@ -156,7 +158,7 @@ def _draw_bad(
 
 
 def _limits(shown: np.ndarray, limit: float | None, strips: int) -> tuple[float, float]:
-    """Returns the limits of a row: all values, with room above them for strips."""
+    """Returns the limits of a row, which include all values and room above for strips."""
     shown = np.append(shown, [limit] if limit else [])
     shown = np.asarray([0.1, 1.0]) if shown.size == 0 else shown
     low, high = np.log(shown.min()), np.log(shown.max())

@@ -1,4 +1,4 @@
-"""What was observed beside what the posterior predicts."""
+"""Posterior predictive checks."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from nnef_dists.plotting._style import (
     styled,
 )
 
-# Beyond so many entries an observation is drawn as a curve.
+# Largest number of entries that are drawn as bars. More entries are drawn as bands.
 _MOST_BARS = 16
 
 
@@ -30,20 +30,22 @@ def plot_posterior_predictive(
     *,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws an observation among those that its posterior predicts.
+    """Draws an observation over its posterior predictive distribution.
 
-    **Arguments:**
+    Args:
+        replicates: Simulated observations from `posterior_predictive`, `(n, *x_shape)`, or
+            statistics of them.
+        observed: Observation, `(*x_shape)`, or its statistics.
+        names: Names of the entries, row by row. Defaults to `x[0]`, `x[1]`, ...
 
-    - `replicates`: of `posterior_predictive`, `(n, *x_shape)`, or statistics of them.
-    - `observed`: the observation, `(*x_shape)`, or its statistics.
-    - `names`: of the entries, row by row.
+    Returns:
+        The figure. It shows the middle 50, 90 and 99% of the predictions of each entry. A dot shows
+        the observation, in red if its p-value is below 0.01. Up to 16 entries are bars, in units
+        of the predictive standard deviation from the predictive mean. More entries are bands, in
+        units of x.
 
-    **Returns:** the figure: of each entry the middle 50, 90 and 99 % of what is predicted, and what
-    was observed as a dot, red where its p value is below 0.01. Up to 16 entries, each has its own
-    scale, in units of the predictive standard deviation from the predictive mean; more of them are
-    a curve in their own units.
-
-    **Raises:** `ValueError` where shapes differ, or names do in number.
+    Raises:
+        ValueError: If shapes differ, or the number of names is wrong.
     """
     replicates, observed = np.asarray(replicates), np.asarray(observed)
     check_shape("observed", observed, replicates.shape[1:])

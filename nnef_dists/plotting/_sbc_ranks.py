@@ -1,4 +1,4 @@
-"""Ranks of the truth among posterior draws."""
+"""Ranks of simulation-based calibration."""
 
 from collections.abc import Sequence
 
@@ -21,20 +21,22 @@ def plot_sbc_ranks(
     names: Sequence[str] | None = None,
     bins: int = 20,
 ) -> Figure:
-    """Draws the ranks of simulation-based calibration, which are uniform where all is well.
+    """Draws the ranks of simulation-based calibration, which are uniform for a correct posterior.
 
-    **Arguments:**
+    Args:
+        ranks: Normalized ranks in (0, 1) from `sbc_ranks`, `(m, k)`.
+        names: Names of the k parameters. Defaults to `θ[0]`, `θ[1]`, ...
+        bins: Number of bins of the histograms. Defaults to 20.
 
-    - `ranks`: normalized ranks in (0, 1) of `sbc_ranks`, `(m, k)`.
-    - `names`: of the k parameters.
-    - `bins`: of the histograms.
+    Returns:
+        The figure, with one column per parameter. The upper panels show histograms, with the 99%
+        interval of a bin count in gray. A hump in the middle indicates a posterior that is too
+        wide. Peaks at both ends indicate one that is too narrow, and a slope a bias. The lower
+        panels show the empirical CDF minus the uniform CDF, with a band that contains 95% of such
+        curves along their whole length.
 
-    **Returns:** the figure: a column each parameter. Above, histograms, with the 99 % interval of a
-    bin's count in gray: a hump in the middle tells of a posterior too wide, horns at the ends of
-    one too narrow, a slope of a bias. Below, the empirical distribution function minus that of
-    uniform ranks, with a band in which 95 % of such curves stay all along.
-
-    **Raises:** `ValueError` where ranks are not in [0, 1], or names differ in number.
+    Raises:
+        ValueError: If ranks are not in [0, 1], or the number of names is wrong.
     """
     ranks = check_levels("ranks", np.asarray(ranks))
     m, k = ranks.shape

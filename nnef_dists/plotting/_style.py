@@ -1,4 +1,4 @@
-"""The look that all pictures share: colors, sizes, an empty figure."""
+"""Shared style of figures: colors, sizes and an empty figure."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colors, which stay apart for color-blind readers.
+# Colors of Okabe and Ito, which color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 CYCLE = (ORANGE, BLUE, GREEN, "#CC79A7", VERMILION, "#56B4E9")
 INK, GRAY, PALE = "#222222", "#767676", "#D9D9D9"
@@ -46,7 +46,7 @@ _Arguments = ParamSpec("_Arguments")
 
 
 def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
-    """Makes a function draw in this style, whatever the user's own settings, which it keeps."""
+    """Wraps a function to draw in this style, without changes to the settings of the user."""
 
     @functools.wraps(draw)
     def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
@@ -59,34 +59,35 @@ def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, unknown to pyplot."""
+    """Returns an empty figure of this size in inches, which pyplot does not manage."""
     figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
     figure.set_facecolor("white")
     return figure
 
 
 def ramp(color: str) -> LinearSegmentedColormap:
-    """A color map from a tint that is still seen on white to a shade of a color."""
+    """Returns a color map from a tint, still visible on white, to a shade of a color."""
     rgb = np.asarray(to_rgb(color))
     tint, shade = 0.55 * rgb + 0.45, 0.45 * rgb
     return LinearSegmentedColormap.from_list("ramp", [tuple(tint), tuple(rgb), tuple(shade)])
 
 
 def grid_of(n: int, most_columns: int) -> tuple[int, int]:
-    """Rows and columns for n panels, as even as they get."""
+    """Returns the numbers of rows and columns for n panels, with rows as even as possible."""
     rows = -(-n // most_columns)
     return rows, -(-n // rows)
 
 
 def light_grid(axes: Axes) -> None:
-    """Faint lines behind the data."""
+    """Draws faint grid lines behind the data."""
     axes.grid(visible=True, which="major", color=PALE, linewidth=0.5)
 
 
 def check_names(names: Sequence[str] | None, n: int) -> list[str]:
-    """The names of n statistics; `T[0]`, `T[1]`, ... where there are none.
+    """Returns the names of n statistics, by default `T[0]`, `T[1]`, ...
 
-    **Raises:** `ValueError` for another number of names.
+    Raises:
+        ValueError: If there is another number of names.
     """
     if names is None:
         return [f"T[{i}]" for i in range(n)]
@@ -96,6 +97,10 @@ def check_names(names: Sequence[str] | None, n: int) -> list[str]:
 
 
 def check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
-    """**Raises:** `ValueError` where `value` has another shape."""
+    """Checks the shape of an argument.
+
+    Raises:
+        ValueError: If `value` has another shape.
+    """
     if value.shape != shape:
         raise ValueError(f"Expected {name} of shape {shape}; got {value.shape}")

@@ -1,4 +1,4 @@
-"""Tests of accuracy with random points."""
+"""Tests of accuracy with random points (TARP)."""
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -11,19 +11,21 @@ from nnef_dists.plotting._uniform_band import check_levels, draw_distribution
 
 @styled
 def plot_tarp(levels: Float[ArrayLike, " m"], *, bins: int = 20) -> Figure:
-    """Draws how often balls round random points hold the truth, over their probability.
+    """Draws the coverage of balls around random points over their probability.
 
-    **Arguments:**
+    Args:
+        levels: Levels from `tarp_levels`, `(m,)`.
+        bins: Number of bins of the histogram. Defaults to 20.
 
-    - `levels`: of `tarp_levels`, `(m,)`.
-    - `bins`: of the histogram.
+    Returns:
+        The figure. The left panel shows coverage, with a band that contains 95% of the curves of a
+        correct posterior along their whole length. The right panel shows the levels, which are
+        uniform for a correct posterior. Many levels at both ends indicate a posterior that is too
+        narrow, and in the middle one that is too wide. Many levels at one end indicate a bias, or a
+        posterior that ignores part of the information in x.
 
-    **Returns:** the figure: on the left coverage, with the band in which 95 % of curves of an exact
-    posterior stay all along; on the right the levels themselves, which are uniform then. Many
-    levels at both ends tell of a posterior too narrow, in the middle of one too wide, at one end of
-    a bias, or of a posterior that knows less than it could.
-
-    **Raises:** `ValueError` where there are no levels, or some are not in [0, 1].
+    Raises:
+        ValueError: If there are no levels, or some are not in [0, 1].
     """
     levels = check_levels("levels", np.asarray(levels))
     figure = new_figure(6.4, 3.2)

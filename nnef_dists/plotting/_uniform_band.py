@@ -1,4 +1,4 @@
-"""Where the empirical distribution function of uniform numbers stays, all along."""
+"""Simultaneous band of the empirical CDF of uniform numbers."""
 
 import functools
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ _SIMULATIONS = 2000
 
 @functools.cache
 def uniform_band(m: int, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds a simultaneous band for the empirical distribution function of m uniform numbers.
+    """Returns a simultaneous band for the empirical CDF of m uniform numbers.
 
-    At each point of a grid the band is an interval of the binomial law, all of one level, which is
-    chosen by simulation so that the whole curve is inside with probability `confidence`.
+    At each grid point, the band is a binomial interval. Simulations determine the common level of
+    these intervals, such that the whole curve is inside with probability `confidence`.
 
     Args:
-        m: How many numbers.
-        confidence: Probability of the band.
+        m: Number of uniform numbers.
+        confidence: Probability of the band. Defaults to 0.95.
 
     Returns:
-        The grid in (0, 1), and lower and upper ends of the band.
+        The grid in (0, 1), and the lower and upper ends of the band.
 
     Reference:
         Säilynoja, Bürkner and Vehtari, *Graphical test for discrete uniformity and its applications
@@ -43,12 +43,12 @@ def uniform_band(m: int, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarr
 
 
 def draw_distribution(axes: Axes, levels: Mapping[str, np.ndarray], *, difference: bool) -> None:
-    """Draws distribution functions of numbers in (0, 1), with the band of uniform ones.
+    """Draws empirical CDFs of numbers in (0, 1), with the band for uniform numbers.
 
     Args:
-        axes: Where to draw.
+        axes: Axes to draw on.
         levels: Numbers, `(m,)` each, by name.
-        difference: Whether to subtract that of uniform numbers.
+        difference: Whether to subtract the uniform CDF.
     """
     for m in sorted({len(values) for values in levels.values()}):
         grid, low, high = uniform_band(m)
@@ -67,7 +67,11 @@ def draw_distribution(axes: Axes, levels: Mapping[str, np.ndarray], *, differenc
 
 
 def check_levels(name: str, values: np.ndarray) -> np.ndarray:
-    """**Raises:** `ValueError` where there are none, or some are not in [0, 1]."""
+    """Returns the values if all are in [0, 1].
+
+    Raises:
+        ValueError: If there are no values, or some are not in [0, 1].
+    """
     if values.size == 0 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"Expected {name} in [0, 1]; got {values.size} numbers, not all inside")
     return values

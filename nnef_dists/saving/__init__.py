@@ -1,4 +1,4 @@
-"""Models as files, families as plain data, and the names that a file may use."""
+"""Saving of models as files and of families as plain data, and the names in files."""
 
 from nnef_dists.saving._encode import describe_family as describe_family
 from nnef_dists.saving._family_probe import Description as Description

@@ -1,4 +1,4 @@
-"""Closures of flowjax as data: the two that its flows hold."""
+"""Descriptions of the two closures in flows of flowjax."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,12 +12,12 @@ from flowjax.utils import get_ravelled_pytree_constructor
 
 
 class Recipe(NamedTuple):
-    """A closure as the arguments of a function that makes it again.
+    """Description of a closure by the arguments of a function that makes it.
 
     Attributes:
-        arguments: From the values that the closure captures, by name, and the closure itself, to
+        arguments: Function of the captured values by name, and of the closure itself. It returns
             the arguments of `make`.
-        make: The function.
+        make: Function that makes the closure.
     """
 
     arguments: Callable[[dict[str, Any], Any], dict[str, Any]]
@@ -25,10 +25,10 @@ class Recipe(NamedTuple):
 
 
 def recipe_arguments(name: str, function: Any) -> dict[str, Any] | None:
-    """Returns the arguments that make a closure again; None if there is no recipe.
+    """Returns the arguments that make a closure again, or None if there is no recipe.
 
     Args:
-        name: Its name in files.
+        name: Name of the closure in files.
         function: The closure.
     """
     if name not in RECIPES:
@@ -39,7 +39,7 @@ def recipe_arguments(name: str, function: Any) -> dict[str, Any] | None:
         again = inspect.getclosurevars(recipe.make(**arguments)).nonlocals
     except (KeyError, TypeError, ValueError):  # Another version of flowjax.
         return None
-    # Functions have no value to compare; they are below a recipe of their own.
+    # Functions are not compared by value. They have separate descriptions.
     return arguments if bool(eqx.tree_equal(_data(again), _data(captured))) else None
 
 

@@ -1,4 +1,4 @@
-"""A model from JSON plus arrays."""
+"""Decoding of models from JSON and arrays."""
 
 import enum
 import functools
@@ -38,14 +38,15 @@ _ABSENT = object()
 
 
 class Decoder:
-    """Restores what `encode` described.
+    """Restores models from the descriptions of `encode`.
 
     Args:
-        arrays: The arrays by name.
+        arrays: Arrays by name.
         known: Classes and functions by their names in files.
-        families: Families of the caller. One whose class has the name in the description is
+        families: Families of the caller. A family whose class is named in the description is
             compared with the description.
-        verify: Whether families of this package are compared with their descriptions too.
+        verify: Whether families that are built from descriptions are compared with them, too.
+            Defaults to True.
     """
 
     def __init__(
@@ -59,13 +60,13 @@ class Decoder:
         self.arrays, self.known, self.families, self.verify = arrays, known, families, verify
 
     def decode(self, node: Node, like: Any = _ABSENT, path: Path = ()) -> Any:
-        """Restores one node and all below it.
+        """Restores a node and its children.
 
         Args:
             node: The description.
-            like: A model that supplies unknown classes and functions. It is compared with the
+            like: Model that supplies unknown classes and functions. It is compared with the
                 description.
-            path: Where in the model the node is.
+            path: Path of the node in the model.
 
         Returns:
             The model.
@@ -110,7 +111,7 @@ class Decoder:
         raise StructureError(path, "a known kind of node", repr(kind))
 
     def _find(self, name: Any, like: Any, path: Path, what: str) -> Any:
-        """Returns the class or function of a name, if need be that of `like`."""
+        """Returns the class or function of a name, from `like` if the name is unknown."""
         found = self.known.get(str(name))
         if found is not None:
             return found
@@ -245,7 +246,7 @@ class Decoder:
 
 
 def _made(cls: Any, values: dict[str, Any], path: Path, *, check: bool) -> Any:
-    """Makes an object from its fields, with the checks but not the code of its construction."""
+    """Makes an object from its fields, without `__init__` but with its checks."""
     made = object.__new__(cls)
     for field, value in values.items():
         object.__setattr__(made, field, value)
@@ -265,7 +266,7 @@ def _differences(node: Node, family: ExponentialFamily) -> list[str]:
     try:
         return family_differences(node, describe_family(family), source="the file")
     except Exception as error:
-        # Of a family in the file whose fields make no sense.
+        # The fields of a family in the file may be invalid.
         return [f"family: {error}"]
 
 
@@ -280,7 +281,7 @@ def _array_checked_against(value: Any, like: Any, path: Path) -> Any:
 
 def _checked_against(value: Any, like: Any, path: Path) -> Any:
     same = like is _ABSENT or (type(like) is type(value) and like == value)
-    # NaN is the one static value that is not itself.
+    # NaN is the only static value that is not equal to itself.
     if not same and not (value != value and like != like):
         raise StructureError(path, f"{like!r} as in like", repr(value))
     return value

@@ -1,4 +1,4 @@
-"""A model as JSON plus arrays."""
+"""Encoding of models as JSON and arrays."""
 
 import dataclasses
 import enum
@@ -31,15 +31,15 @@ _REMEDY = (
 
 
 def encode(value: Any, arrays: dict[str, np.ndarray], path: Path = ()) -> Node:
-    """Describes a model by what JSON can hold.
+    """Describes a model as a JSON value.
 
-    Numbers, strings and None stand for themselves, and a JSON list for a tuple. All else is an
-    object with a `kind`.
+    Finite numbers, strings and None are unchanged, and tuples become lists. All other values become
+    objects with a `kind`.
 
     Args:
-        value: A pytree of modules, containers, arrays and static values.
-        arrays: Receives the arrays by name.
-        path: Where in the model `value` is.
+        value: Pytree of modules, containers, arrays and static values.
+        arrays: Dict that receives the arrays by name.
+        path: Path of `value` in the model.
 
     Returns:
         The description, which refers to the arrays by name.
@@ -96,15 +96,15 @@ def encode(value: Any, arrays: dict[str, np.ndarray], path: Path = ()) -> Node:
 
 
 def describe_family(family: ExponentialFamily) -> Description:
-    """Describes a family by what JSON can hold.
+    """Describes a family as a JSON value.
 
     Args:
-        family: The family.
+        family: The exponential family.
 
     Returns:
-        Its `class`, such as `mine:Quartic`, its `fields`, the shapes of its `statistics` by name,
-        and a `probe`: T (of many entries the first) and log h at fixed points, which reveals a
-        change of the formulas.
+        A dict with the `class`, the `fields`, the shapes of the `statistics` by name, and a
+        `probe`. A class is named as in `mine:Quartic`. The probe holds the first entries of T, and
+        log h, at fixed points. It reveals changes of the formulas.
 
     Raises:
         ValueError: If a field cannot be described.
@@ -148,7 +148,7 @@ def field_names(cls: Any) -> list[str]:
 
 
 def _encode_function(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
-    """Describes a function by its name, or else by the values that it captures."""
+    """Describes a function by its name, or otherwise by the values that it captures."""
     name = name_of(value)
     if is_importable(value):
         return {"kind": "function", "class": name}
@@ -159,7 +159,7 @@ def _encode_function(value: Any, arrays: dict[str, np.ndarray], path: Path) -> N
 
 
 def _captured(function: Any) -> list[Any]:
-    """Returns the values besides its code that decide what a function computes."""
+    """Returns the values, besides its code, that determine the results of a function."""
     inner = inspect.unwrap(function)
     found = []
     for cell in getattr(inner, "__closure__", None) or ():

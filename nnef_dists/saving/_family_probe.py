@@ -15,7 +15,7 @@ Description = dict[str, Any]
 
 @functools.cache
 def probe(family: ExponentialFamily) -> tuple[str, ...]:
-    """Returns T (of many entries the first) and log h at fixed points, as text."""
+    """Returns the first 32 entries of T, and log h, at three fixed points as text."""
     shape = family.support.shape
     u = np.sin(1.0 + np.arange(3 * math.prod(shape))).reshape(3, *shape)
     values: list[float] = []
@@ -29,7 +29,7 @@ def probe(family: ExponentialFamily) -> tuple[str, ...]:
 def family_differences(
     stored: Description, asked: Description, *, source: str = "the store"
 ) -> list[str]:
-    """Lists where descriptions of families differ; the module may, since classes move."""
+    """Lists differences of descriptions of families, except for modules, since classes move."""
     one, two = {"family": _essence(stored)}, {"family": _essence(asked)}
     found = differences(one, two, source=source)
     if not found and not _is_same_probe(stored.get("probe"), asked.get("probe")):
@@ -50,6 +50,6 @@ def _essence(node: Any) -> Any:
 
 
 def _is_same_probe(stored: Any, asked: Any) -> bool:
-    # Wide enough for other backends and reduced precision.
+    # Tolerances that admit other backends and reduced precision.
     one, two = np.asarray(stored, float), np.asarray(asked, float)
     return one.shape == two.shape and bool(np.allclose(one, two, 1e-2, 1e-3, equal_nan=True))

@@ -12,7 +12,7 @@ from nnef_dists.storage import join_lines
 def build_family(description: Description) -> ExponentialFamily:
     """Imports the classes that a description names, and makes the family from its fields.
 
-    Only for descriptions that come from the running program; files are `restore_family`'s.
+    This is only for descriptions from the running program. For files, use `restore_family`.
 
     Raises:
         ValueError: If a name cannot be imported.
@@ -23,18 +23,18 @@ def build_family(description: Description) -> ExponentialFamily:
 def restore_family(description: Description, family: ExponentialFamily | None) -> ExponentialFamily:
     """Returns the family of a store.
 
-    Nothing is imported because a file says so: a description is followed if it names a class of
-    this package; the family of any other store is the caller's.
+    Names in a store are never imported. If the description names a class of this package, the
+    family is built from it. For any other class, the caller must pass the family.
 
     Args:
-        description: The record of the family in the store.
-        family: The caller's; None to build one of this package's.
+        description: Description of the family in the store.
+        family: Family of the caller. None builds a family of this package.
 
     Returns:
         The family.
 
     Raises:
-        ValueError: If the caller's family is another, or is needed and missing.
+        ValueError: If the family of the caller differs, or is needed and missing.
     """
     known, given = own_things(), () if family is None else (family,)
     needs = find_needs(description, given, known)
@@ -61,7 +61,7 @@ def check_importable(family: ExponentialFamily) -> None:
     """Checks that another process can build the family from its description.
 
     Raises:
-        ValueError: If it cannot; with advice.
+        ValueError: If it cannot. The message has advice.
     """
     cls = type(family)
     name = as_code(name_of(cls))

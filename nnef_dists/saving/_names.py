@@ -1,4 +1,4 @@
-"""Names of classes and functions in files, and the ones that loading resolves by itself."""
+"""Names of classes and functions in files, and the names that loading resolves by itself."""
 
 import dataclasses
 import enum
@@ -18,7 +18,7 @@ import paramax
 
 _PACKAGE = "nnef_dists"
 
-# Other libraries, whose public module classes a file may name.
+# Other libraries whose public classes with fields a file may name.
 _LIBRARIES = (eqx.nn, flowjax.bijections, flowjax.distributions, paramax)
 
 _FUNCTIONS = {
@@ -33,7 +33,7 @@ _FUNCTIONS = {
     )
     for name in names.split()
 }
-# The lambda that an MLP of Equinox ends with by default.
+# Default final activation of an MLP in Equinox, a lambda.
 _FUNCTIONS["equinox.nn:MLP.final_activation"] = (
     inspect.signature(eqx.nn.MLP).parameters["final_activation"].default
 )
@@ -50,10 +50,11 @@ def is_named_tuple(cls: type) -> bool:
 
 
 def own_things() -> dict[str, Any]:
-    """Returns the classes of this package, and those of the table above, by their names in files.
+    """Returns the classes of this package, and known classes and functions of other libraries.
 
-    A class of this package is known because a module of the package defines it. Its name has the
-    room, and not the module, so that it may move within the room.
+    The keys are names in files. The classes of this package are all classes that its modules
+    define. Their names contain the subpackage but not the module, so that a class may move within
+    the subpackage.
     """
     found: dict[str, Any] = {}
     for name, module in list(sys.modules.items()):
@@ -73,22 +74,22 @@ def name_of(thing: Any) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Returns whether a name in a file is that of a class of this package."""
+    """Returns whether a name in a file belongs to this package."""
     return name.startswith(f"{_PACKAGE}.")
 
 
 def as_code(name: str) -> str:
-    """Returns a name in a file as Python spells it: `mine.Layer` for `mine:Layer`."""
+    """Returns a name in a file as Python code: `mine.Layer` for `mine:Layer`."""
     return name.replace(":", ".").removeprefix("__main__.")
 
 
 def is_same_name(one: str, two: str) -> bool:
-    """Returns whether names differ in the module alone, since classes move."""
+    """Returns whether two names differ at most in the module, since classes move."""
     return one.partition(":")[2] == two.partition(":")[2]
 
 
 def is_importable(thing: Any) -> bool:
-    """Returns whether the name of a function leads back to it, unlike that of a lambda."""
+    """Returns whether a function can be found by its name, unlike a lambda."""
     name = name_of(thing)
     return _FUNCTIONS.get(name) is thing or _look_up(name, import_module=sys.modules.get) is thing
 
@@ -98,14 +99,14 @@ def match_names(names: Iterable[str], given: Iterable[Any]) -> dict[str, Any]:
 
     Args:
         names: Names in the file.
-        given: Classes and functions. The module of one may differ from the name, because classes
-            move, unless another name in the file is its own.
+        given: Classes and functions. Their modules may differ from the names, because classes move,
+            unless their own name is also in the file.
 
     Returns:
         The classes and functions by name in the file.
 
     Raises:
-        ValueError: If two have one name.
+        ValueError: If two classes or functions have the same name.
     """
     by_name: dict[str, Any] = {}
     for thing in given:
@@ -125,11 +126,11 @@ def match_names(names: Iterable[str], given: Iterable[Any]) -> dict[str, Any]:
 class ImportedNames:
     """All names of this package and of importable modules.
 
-    Only for descriptions that the running program made, never for those of files.
+    This is only for descriptions from the running program, never for files.
     """
 
     def get(self, name: str) -> Any:
-        """Returns the class or function of a name; None if it cannot be imported."""
+        """Returns the class or function of a name, or None if it cannot be imported."""
         own = own_things().get(name)
         return _look_up(name, importlib.import_module) if own is None else own
 
@@ -158,6 +159,6 @@ def _library_classes() -> dict[str, type]:
 
 @functools.cache
 def _library_names() -> dict[int, str]:
-    # The first name counts: flowjax.distributions holds some of the bijections too.
+    # The first name takes precedence, since flowjax.distributions has some bijections, too.
     pairs = [*_library_classes().items(), *_FUNCTIONS.items()]
     return {id(thing): name for name, thing in reversed(pairs)}

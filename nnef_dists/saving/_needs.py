@@ -19,7 +19,7 @@ class Needs:
     Attributes:
         classes: Names of classes.
         functions: Names of functions.
-        families: Descriptions of families, without those that the caller gave.
+        families: Descriptions of families that the caller did not pass.
         opaque: Names of functions and markers that only `like=` can supply.
         unused: Families of the caller that are not in the description.
     """
@@ -31,7 +31,7 @@ class Needs:
     unused: list[ExponentialFamily]
 
     def missing(self, known: Mapping[str, Any]) -> "Needs":
-        """Returns the needs that `known`, things by their names in files, does not meet."""
+        """Returns the needs whose names in files are not in `known`."""
         return Needs(
             [name for name in self.classes if name not in known],
             [name for name in self.functions if name not in known],
@@ -67,9 +67,9 @@ def find_needs(
     """Lists the names in a description.
 
     Args:
-        node: The description, of a file and perhaps malformed.
-        families: Families that the caller gave.
-        known: Classes that loading knows by itself, by their names in files.
+        node: Description from a file, possibly malformed.
+        families: Families of the caller.
+        known: Classes and functions that loading resolves by itself, by their names in files.
     """
     classes: dict[str, None] = {}
     functions: dict[str, None] = {}
@@ -109,7 +109,7 @@ def find_needs(
 
 
 def family_call(node: Description) -> str:
-    """Returns the expression that makes a family, by its description: `mine.Even(order=4)`."""
+    """Returns the expression that makes a family, such as `mine.Even(order=4)`."""
     fields = node.get("fields")
     pairs = fields.items() if isinstance(fields, dict) else ()
     arguments = ", ".join(f"{name}={_as_code(value)}" for name, value in pairs)

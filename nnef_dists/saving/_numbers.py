@@ -1,4 +1,4 @@
-"""Arrays and numbers as JSON plus bytes, and back."""
+"""Encoding of arrays and numbers as JSON and bytes, and decoding."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ DTYPES = {
 
 
 class StructureError(ValueError):
-    """A structure that is not what was expected, named by its place in the model."""
+    """An unexpected structure, named by its place in the model."""
 
     def __init__(self, path: Path, expected: Any, got: Any):
         place = path_name(path) or "the model itself"
@@ -42,7 +42,7 @@ def encode_array(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
     if array.dtype.name not in DTYPES:
         raise StructureError(path, f"a dtype among {list(DTYPES)}", array.dtype.name)
     node |= {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
-    # Plain bytes hold every dtype, and bit for bit.
+    # Plain bytes preserve every dtype bitwise.
     arrays[name] = np.frombuffer(array.tobytes(), np.uint8)
     return node
 
@@ -82,7 +82,7 @@ def decode_scalar(node: Node, path: Path) -> np.generic:
 
 
 def _hold(array: np.ndarray, node: Node, path: Path) -> Any:
-    """Puts an array where it was: on the device, in NumPy, or as PRNG keys."""
+    """Returns an array in its original container: JAX, NumPy or PRNG keys."""
     holder = node.get("holder")
     if holder == "numpy":
         return array
@@ -116,7 +116,7 @@ def decode_array(node: Node, arrays: Mapping[str, np.ndarray], path: Path) -> An
 
 
 def is_close(one: Node, two: Node, arrays: Any, others: Any) -> bool:
-    """Returns whether descriptions agree, arrays up to the rounding of another backend."""
+    """Returns whether descriptions agree, with arrays up to the rounding of another backend."""
     if isinstance(one, list) and isinstance(two, list):
         return len(one) == len(two) and all(
             is_close(a, b, arrays, others) for a, b in zip(one, two, strict=True)

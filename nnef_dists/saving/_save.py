@@ -1,4 +1,4 @@
-"""Saving and loading a model as one self-contained file that holds data only."""
+"""Saving and loading of models as self-contained files that hold only data."""
 
 import hashlib
 import importlib
@@ -31,15 +31,15 @@ def save(path: str | os.PathLike[str], model: PyTree) -> None:
     """Writes a model to one file, with its arrays, distributions, static fields and structure.
 
     The file is in the safetensors format. Each array is an entry of raw bytes, and the header's
-    metadata hold the structure as JSON, a version and a SHA-256 of everything. It is written to
-    a temporary file first, so that an interrupted call leaves an older file intact.
+    metadata hold the structure as JSON, a version and a SHA-256 of all contents. The contents are
+    written to a temporary file first, so that an interrupted call leaves an older file intact.
 
-    The file records classes and functions by name, and a family with its fields and its formulas
-    at some points. `load` resolves names of this package, and those of flowjax, `equinox.nn` and
-    paramax. All others are arguments of `load`.
+    The file records classes and functions by name. It records a family with its fields, and its
+    formulas at some points. `load` resolves the names of this package, flowjax, `equinox.nn` and
+    paramax. All other classes and functions are arguments of `load`.
 
     Args:
-        path: The file. An existing one is replaced.
+        path: The file. An existing file is replaced.
         model: A pytree of modules, dataclasses, named tuples, lists, tuples, dicts and arrays.
 
     Raises:
@@ -75,7 +75,7 @@ def load(
     functions: Sequence[Callable[..., Any]] = (),
     like: Any = None,
 ) -> Any:
-    """Reads a model that `save` wrote: bit for bit the same, static fields included.
+    """Reads a model that `save` wrote, bitwise identical and with all static fields.
 
     Loading never imports, evaluates or unpickles anything that the file names. If the file needs
     more than the path, the error shows the call that loads it.
@@ -88,21 +88,21 @@ def load(
 
     Args:
         path: The file.
-        family: Your own family in the file, or a sequence of several. It is compared with the
+        family: Custom family in the file, or a sequence of several. It is compared with the
             description in the file. Families of this package need no argument.
-        classes: Your own classes in the file, and those of other libraries. An instance is made
-            from its fields, without `__init__`.
-        functions: Your own functions in the file, such as an activation.
-        like: A model of the same structure, such as a freshly made one. It supplies all that a
-            name cannot: lambdas, closures and markers. It may replace the other arguments too.
-            Wherever it differs from the file in class, static field, shape or dtype, loading fails.
-            The values of its arrays are not used.
+        classes: Custom classes in the file, and classes of other libraries. Instances are made from
+            their fields, without `__init__`.
+        functions: Custom functions in the file, such as an activation.
+        like: Model of the same structure, such as a newly made one. It supplies all values that a
+            name cannot: lambdas, closures and markers. It may also replace the other arguments. The
+            call raises if a class, static field, shape or dtype differs from the file. The values
+            of its arrays are not used.
 
     Returns:
         The model.
 
     Raises:
-        FileNotFoundError: If there is no file.
+        FileNotFoundError: If there is no file at `path`.
         ValueError: If the file is damaged or of another version, needs an argument that is missing,
             or does not match `family` or `like`.
     """
@@ -155,14 +155,14 @@ def _check_given(classes: Any, functions: Any) -> None:
 
 
 def _check_unused(path: Path, needs: Needs) -> None:
-    """Refuses a family that the file does not hold."""
+    """Raises if a family of the caller is not in the file."""
     if needs.unused:
         expected = " or ".join(map(family_call, needs.families)) or "no other family="
         raise ValueError(f"Expected {expected} for {path}; got family={needs.unused[0]!r}.")
 
 
 def _check_needs(path: Path, node: Node, missing: Needs, given: list[Any]) -> None:
-    """Refuses a file that needs more, with the call that loads it."""
+    """Raises if the file needs more arguments. The message shows the call that loads it."""
     if not missing:
         return
     call = f"nd.load({str(path)!r}, {missing.arguments()})"

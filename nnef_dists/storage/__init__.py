@@ -1,4 +1,4 @@
-"""Rows on disk: a resumable, checksummed store of chunks, whatever the rows are."""
+"""Resumable, checksummed stores of rows on disk, in chunks."""
 
 from nnef_dists.storage._creation import create_store as create_store
 from nnef_dists.storage._creation import exclusively as exclusively

@@ -1,4 +1,4 @@
-"""Creating a store all at once, and writing it in one process at a time."""
+"""Atomic creation of stores, and exclusive access for one writer."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from nnef_dists.storage._store import Spec, StoreKind, digest, metadata_digest
 
 try:
     import fcntl
-except ImportError:  # Windows has no such lock; there it is up to the caller.
+except ImportError:  # Windows has no such lock, so callers must prevent a second writer.
     fcntl = None
 
 
@@ -27,18 +27,18 @@ def create_store(
     chunk: int,
     columns: Mapping[str, Any],
 ) -> None:
-    """Creates a store without rows: all at once, or not at all.
+    """Creates a store without rows atomically.
 
     Args:
-        path: Where nothing is, or an empty folder.
-        kind: What it will hold.
-        spec: What is asked for; it gains the names of the columns.
-        environment: Where the rows will come from.
-        chunk: How many rows in a chunk.
-        columns: By name, whatever has the shape and dtype of an array; the leading axis is ignored.
+        path: New path, or an empty folder.
+        kind: Kind of the store.
+        spec: Description of the requested rows. The names of the columns are added.
+        environment: Environment of the rows.
+        chunk: Number of rows per chunk.
+        columns: Arrays by name, or objects with their shape and dtype. The leading axis is ignored.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the store cannot be written.
     """
     import zarr
     from zarr.codecs import Crc32cCodec
@@ -84,13 +84,13 @@ def create_store(
 
 @contextlib.contextmanager
 def exclusively(folder: Path) -> Iterator[None]:
-    """Holds a folder for this process; the system lets go of it whenever the process ends.
+    """Locks a folder for this process. The system releases the lock when the process ends.
 
     Args:
-        folder: A folder that exists.
+        folder: Existing folder.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process holds the lock.
     """
     if fcntl is None:
         yield
@@ -119,4 +119,4 @@ def _remove_unfinished(path: Path) -> None:
                 with exclusively(folder):
                     shutil.rmtree(folder, ignore_errors=True)
             except ValueError:
-                continue  # Its creator is alive.
+                continue  # The process that creates it is alive.

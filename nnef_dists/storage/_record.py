@@ -1,4 +1,4 @@
-"""What stores record as plain data (environments, keys), and how two records differ."""
+"""Records of environments and keys as plain data, and differences between records."""
 
 import importlib
 import importlib.metadata
@@ -16,11 +16,11 @@ KeyData = dict[str, Any]
 
 
 def describe_environment() -> Environment:
-    """Describes this process by what numbers depend on, bit for bit, beside their inputs.
+    """Describes all properties of this process that affect the bits of results.
 
     Returns:
         Versions, backend and kind of device, machine, number of visible CPUs (XLA's threads) and
-        those settings of JAX that change numbers. The number of devices is not among them.
+        the settings of JAX that affect results. The number of devices is excluded.
     """
     device = jax.local_devices()[0]
     packages = ("jax", "jaxlib", "blackjax", "flowjax")
@@ -51,7 +51,7 @@ def pack_key(key: PRNGKeyArray) -> KeyData:
     """Returns a `jax.random.key` as plain data.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If `key` is not one typed PRNG key.
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape != ():
         raise ValueError(f"Expected one jax.random.key; got {key.dtype} of shape {key.shape}")
@@ -62,7 +62,7 @@ def pack_key(key: PRNGKeyArray) -> KeyData:
 
 
 def unpack_key(packed: KeyData) -> PRNGKeyArray:
-    """Returns the key that `pack_key` was given."""
+    """Returns the key from the data of `pack_key`."""
     data = jnp.asarray(packed["data"], jnp.uint32)
     return jax.random.wrap_key_data(data, impl=packed["impl"])
 
@@ -70,7 +70,7 @@ def unpack_key(packed: KeyData) -> PRNGKeyArray:
 def differences(
     stored: Any, asked: Any, place: str = "", *, source: str = "the store"
 ) -> list[str]:
-    """Lists where two nested dicts differ: `config.draws: 250 in the store, 500 asked`."""
+    """Lists differences of two nested dicts: `config.draws: 250 in the store, 500 asked`."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         found = []
         for name in (*stored, *(name for name in asked if name not in stored)):
@@ -83,7 +83,7 @@ def differences(
 
 
 def join_lines(lines: list[str]) -> str:
-    """Indents lines below a message."""
+    """Joins lines with an indent, to follow a message."""
     return "\n".join(f"  {line}" for line in lines)
 
 

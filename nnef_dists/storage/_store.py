@@ -1,11 +1,11 @@
-"""Rows on disk: one Zarr group, written chunk by chunk and checked chunk by chunk.
+"""Stores of rows on disk: one Zarr group, written and checked chunk by chunk.
 
-What makes a store safe to kill at any instant:
+Properties that make a store safe to kill at any instant:
 
 - It is created under another name, complete with metadata, and renamed.
-- Every file is written beside its place and renamed into it.
-- The status of a chunk is written after all else of that chunk: where it is missing, the chunk is.
-- Chunks carry a crc32c; a SHA-256 of all metadata is in the attributes.
+- Every file is written under another name in its folder, and renamed.
+- The status of a chunk is written last. If it is missing, the chunk is missing.
+- Chunks have crc32c checksums. The attributes have a SHA-256 of all metadata.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Spec = dict[str, Any]
 
 
 class StoreError(ValueError):
-    """Something in a store that is damaged or missing, named by its file."""
+    """Damaged or missing data in a store, named by their file."""
 
 
 class _FormatError(StoreError):
@@ -31,15 +31,15 @@ class _FormatError(StoreError):
 
 @dataclasses.dataclass(frozen=True)
 class StoreKind:
-    """What stores hold: for their format, and for messages.
+    """Kind of data in a store, for its format and for messages.
 
     Attributes:
-        name: The name of the format.
-        version: The version of the format.
-        content: What is stored.
-        rows: What the rows are.
-        maker: The function that makes them.
-        count: Returns how many rows a spec asks for.
+        name: Name of the format.
+        version: Version of the format.
+        content: Name of the data.
+        rows: Name of the rows.
+        maker: Name of the function that makes the data.
+        count: Function from a spec to its number of rows.
     """
 
     name: str
@@ -51,27 +51,28 @@ class StoreKind:
 
     @property
     def format(self) -> dict[str, Any]:
-        """The format, as attributes record it."""
+        """The format, as recorded in the attributes."""
         return {"name": self.name, "version": self.version}
 
 
 @final
 class Store:
-    """A store that exists. `create_store` makes it, and `Store(path, kind)` opens it.
+    """An existing store. `create_store` makes it, and `Store(path, kind)` opens it.
 
     Args:
         path: The folder.
-        kind: What it holds.
-        writable: Whether it is to be written.
+        kind: Expected kind of data.
+        writable: Whether to open the store for writing. Defaults to False.
 
     Attributes:
-        path: The folder.
-        kind: What it holds.
-        attributes: The attributes of the group.
+        path: Absolute path of the folder.
+        kind: Kind of data.
+        attributes: Attributes of the Zarr group.
 
     Raises:
-        FileNotFoundError: If there is nothing.
-        StoreError: If it is no store, or its metadata are damaged.
+        FileNotFoundError: If there is nothing at `path`.
+        ValueError: If `path` is a file.
+        StoreError: If the folder is not a store, or its metadata are damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: StoreKind, *, writable: bool = False):
@@ -88,24 +89,24 @@ class Store:
             self.attributes: dict[str, Any] = _read_attributes(self.path, kind)
             group = _open_group(self.path, "r+" if writable else "r")
         except _FormatError:
-            # Intact data of another kind are not to be deleted.
+            # Do not advise to delete intact data of another kind.
             raise
         except StoreError as fault:
             raise StoreError(f"{fault}. {remedy}") from None
         self._arrays: dict[str, Any] = {
-            # A chunk that holds the fill value alone is written all the same.
+            # Also write chunks that contain only the fill value, since a missing file is a fault.
             name: group[name].with_config({"write_empty_chunks": True})  # pyright: ignore[reportAttributeAccessIssue]
             for name in self.columns
         }
 
     @property
     def spec(self) -> Spec:
-        """What was asked for."""
+        """The description of the requested rows."""
         return self.attributes["spec"]
 
     @property
     def environments(self) -> list[dict[str, Any]]:
-        """The environments that rows may come from."""
+        """The possible environments of the rows."""
         return self.attributes["environments"]
 
     @property
@@ -115,25 +116,25 @@ class Store:
 
     @property
     def n(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return self.kind.count(self.spec)
 
     @property
     def chunk(self) -> int:
-        """How many rows in a chunk."""
+        """The number of rows per chunk."""
         return self.attributes["chunk"]
 
     @property
     def n_chunks(self) -> int:
-        """How many chunks."""
+        """The number of chunks."""
         return -(-self.n // self.chunk)
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """Returns the numbers of the first row of a chunk and of the one after its last."""
+        """Returns the numbers of the first row of a chunk and of the row after its last."""
         return number * self.chunk, min(self.n, (number + 1) * self.chunk)
 
     def size(self, number: int) -> int:
-        """Returns how many rows a chunk has."""
+        """Returns the number of rows in a chunk."""
         start, stop = self.bounds(number)
         return stop - start
 
@@ -149,19 +150,19 @@ class Store:
         return self.path / name / array.metadata.encode_chunk_key(index)
 
     def is_done(self, number: int) -> bool:
-        """Returns whether a chunk was written to its end."""
+        """Returns whether a chunk is completed."""
         return self.file_of("status", number).exists()
 
     def missing(self) -> list[int]:
-        """Returns the chunks that are not done."""
+        """Returns the numbers of the chunks that are not completed."""
         return [number for number in range(self.n_chunks) if not self.is_done(number)]
 
     def write(self, number: int, columns: Mapping[str, np.ndarray]) -> None:
-        """Writes a chunk, its status last.
+        """Writes a chunk, with its status last.
 
         Raises:
-            ValueError: If arrays are not as declared.
-            OSError: If they cannot be written; chunks that are done stay.
+            ValueError: If shapes or dtypes of arrays are not as declared.
+            OSError: If the chunk cannot be written. Completed chunks are kept.
         """
         start, stop = self.bounds(number)
         for name in self.columns:
@@ -187,7 +188,7 @@ class Store:
         """Reads a chunk of an array.
 
         Raises:
-            StoreError: If it is missing or damaged.
+            StoreError: If the chunk is missing or damaged.
         """
         start, stop = self.bounds(number)
         file = self.file_of(name, number)
@@ -203,7 +204,7 @@ class Store:
         )
 
     def faults(self, number: int) -> list[str]:
-        """Checks every checksum of a chunk that is done; returns what is wrong."""
+        """Checks every checksum of a completed chunk, and returns the faults."""
         found = []
         for name in self.columns:
             try:
@@ -217,7 +218,7 @@ class Store:
         return found
 
     def to_do(self) -> list[int]:
-        """Finds the chunks to make: not done ones, and damaged ones, which are discarded."""
+        """Returns the missing and damaged chunks, after discarding the damaged ones."""
         numbers = []
         for number in range(self.n_chunks):
             if self.is_done(number) and self.faults(number):
@@ -227,17 +228,17 @@ class Store:
         return numbers
 
     def discard(self, number: int) -> None:
-        """Marks a chunk as not done, and deletes what there is of it."""
+        """Deletes the files of a chunk, with its status first."""
         for name in reversed(self.columns):
             self.file_of(name, number).unlink(missing_ok=True)
 
     def remove_partial_files(self) -> None:
-        """Removes what writers that were killed have left."""
+        """Removes the partial files of killed writers."""
         for file in self.path.rglob("*.partial"):
             file.unlink(missing_ok=True)
 
     def add_environment(self, environment: dict[str, Any]) -> None:
-        """Records that rows may come from one more environment."""
+        """Adds a possible environment of the rows to the attributes."""
         attributes = {**self.attributes, "environments": [*self.environments, environment]}
         attributes["metadata_sha256"] = metadata_digest(self.path, attributes)
         _open_group(self.path, "r+").attrs.put(attributes)
@@ -264,7 +265,7 @@ def _read_attributes(path: Path, kind: StoreKind) -> dict[str, Any]:
 
 
 def metadata_digest(path: Path, attributes: dict[str, Any]) -> str:
-    """Returns the SHA-256 of all metadata: the attributes but itself, every array's zarr.json."""
+    """Returns the SHA-256 of all metadata: other attributes, and zarr.json of every array."""
     rest = {name: value for name, value in attributes.items() if name != "metadata_sha256"}
     spec = rest.get("spec")
     names = spec.get("columns", []) if isinstance(spec, dict) else []
@@ -273,18 +274,18 @@ def metadata_digest(path: Path, attributes: dict[str, Any]) -> str:
 
 
 def digest(value: Any) -> str:
-    """Returns the SHA-256 of what JSON can hold."""
+    """Returns the SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _open_group(path: Path, mode: Literal["r", "r+"]) -> Any:
-    # Takes a tenth of the package's time to import, and few programs have a store.
+    # This import is local, since it takes a tenth of the import time of the package.
     import zarr
 
     try:
         return zarr.open_group(path, mode=mode, use_consolidated=False)
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        # The entries beside the attributes have no checksum.
+        # Other entries than the attributes have no checksum.
         raise StoreError(
             f"Expected a Zarr group of format 3; got a damaged {path / 'zarr.json'} ({error})"
         ) from None

@@ -1,4 +1,4 @@
-"""Arrays of a store that are read when they are needed."""
+"""Lazily read arrays of a store."""
 
 from typing import Any, final
 
@@ -9,18 +9,18 @@ from nnef_dists.storage._store import Store
 
 @final
 class StoredArray:
-    """Some rows of an array of a store, which `np.asarray` reads.
+    """Rows of a stored array, which `np.asarray` reads.
 
-    Only the chunks that hold these rows are read, once.
+    Only the chunks with these rows are read, and only once.
 
     Args:
         store: The store.
-        name: The name of the array.
-        rows: The numbers of the rows, `(n,)`.
+        name: Name of the array.
+        rows: Numbers of the rows, `(n,)`.
 
     Attributes:
-        shape: The shape of the rows, with a leading axis of n.
-        dtype: The dtype of the array.
+        shape: Shape of the rows, with a leading axis of n.
+        dtype: Dtype of the array.
     """
 
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class StoredArray:
         self._read: np.ndarray | None = None
 
     def __getitem__(self, rows: Any) -> "np.ndarray | StoredArray":
-        """Returns some of the rows, given by a slice, a mask or indices, without reading them."""
+        """Returns the rows of a slice, a mask or indices, without reading them."""
         if self._read is not None:
             return self._read[rows]
         return StoredArray(self._store, self._name, self._rows[rows])
