@@ -32,7 +32,7 @@ class DirichletPrior(ExponentialFamily):
 
         n > 0    and    sum_i exp(eta_i / n) < 1.
 
-    Data satisfy it: the geometric means of the entries sum to less than 1, by Jensen's inequality.
+    Data are inside: the geometric means of the entries sum to less than 1, by Jensen's inequality.
 
     *Proof.* Let s = sum_i alpha_i and p = alpha / s, with entropy H(p). For all a > 0, Gamma(a) is
     at least sqrt(2 pi) a^(a - 1/2) e^-a, and at most e^(1 / 12 a) times this (Stirling). So

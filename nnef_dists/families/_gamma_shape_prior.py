@@ -35,8 +35,8 @@ class GammaShapePrior(ExponentialFamily):
 
         p(alpha | eta) proportional to exp(eta1 alpha + eta2 log Gamma(alpha)),    eta2 < 0
 
-    Statistics `alpha` and `log_gamma`. The likelihood of data y_1, ..., y_n with rate r is, as a
-    function of alpha, proportional to exp(alpha sum_j log(r y_j) - n log Gamma(alpha)). So data add
+    Statistics `alpha` and `log_gamma`. For data y_1, ..., y_n with rate r, the likelihood of alpha
+    is proportional to exp(alpha sum_j log(r y_j) - n log Gamma(alpha)). So data add
     sum_j log(r y_j) to eta1 and -n to eta2. -eta2 is the number of observations, and eta1 / -eta2
     is their mean log(r y).
 

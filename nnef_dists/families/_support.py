@@ -21,8 +21,8 @@ _LOG_RADIUS_SD = 0.25
 class AbstractSupport(eqx.Module):
     """A map from unconstrained coordinates u in R^n onto the support of x.
 
-    Use it if a flowjax bijection is not possible. x may have another shape than u, and u may have
-    auxiliary coordinates, on which x does not depend. For a density p on the support,
+    Use this class if a flowjax bijection is not possible. x may have another shape than u, and u
+    may have auxiliary coordinates, on which x does not depend. For a density p on the support,
 
         p(x(u)) exp(log_det(u))
 

@@ -26,7 +26,7 @@ class CubicConjugation(AbstractAnalyticBijection):
         shift: Shift of g(z). Defaults to 0, the identity.
 
     Raises:
-        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
+        ValueError: If a concrete parameter is out of bounds or NaN. If traced, the result is NaN.
     """
 
     loc: Float[Array, ""]

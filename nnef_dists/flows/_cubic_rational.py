@@ -25,7 +25,7 @@ class CubicRational(AbstractAnalyticBijection):
         slope: Slope at the location, between 1/9 and 9. Defaults to 1, the identity.
 
     Raises:
-        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
+        ValueError: If a concrete parameter is out of bounds or NaN. If traced, the result is NaN.
     """
 
     loc: Float[Array, ""]

@@ -37,7 +37,7 @@ class Radial(AbstractBijection):
 
     Raises:
         ValueError: If `bijection` is conditional, an argument has another shape, or a concrete
-            entry of `center` or `scale` is out of bounds. A traced entry gives NaN.
+            entry of `center` or `scale` is out of bounds. If traced, the result is NaN.
 
     Reference:
         Rezende and Mohamed, Variational inference with normalizing flows (2015), section 4.1, for
@@ -98,7 +98,7 @@ class RadialConditional(AbstractBijection):
     Raises:
         ValueError: If `bijection` is conditional, an argument or the output of `conditioner` has
             another shape, or `cond_dim` is below 1. Also if a concrete entry of `center` or
-            `scale` is out of bounds. A traced entry gives NaN.
+            `scale` is out of bounds. If traced, the result is NaN.
 
     Example:
         ```python

@@ -28,7 +28,7 @@ class SinhConjugation(AbstractAnalyticBijection):
         outer: Stretch after the shift, between 1/2 and 2. Defaults to 1.
 
     Raises:
-        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
+        ValueError: If a concrete parameter is out of bounds or NaN. If traced, the result is NaN.
 
     Reference:
         Jones and Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009), for the conjugation.
