@@ -1,4 +1,4 @@
-"""Exponential families: what they are, where their parameters live, and those that are shipped."""
+"""Exponential families: the base class, natural domains, supports and ready-made families."""
 
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._base_measure import BaseMeasureAsStatistic

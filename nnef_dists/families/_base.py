@@ -1,4 +1,4 @@
-"""What an exponential family is."""
+"""The base class of exponential families."""
 
 import functools
 import itertools
@@ -24,13 +24,13 @@ _REMEDY = "Test eta with family.is_valid_eta, or draw valid ones with family.sam
 
 
 class ExponentialFamily(eqx.Module):
-    """An exponential family, known by its sufficient statistics alone.
+    """An exponential family, declared by its sufficient statistics.
 
         log p(x | eta) = eta . T(x) + log h(x) - A(eta)
 
-    A subclass declares `x_shape`, `compute_stats` and `natural_domain`; `log_base_measure` (0) and
-    `support` (the whole space) have defaults. All else is derived. A family is static: its fields
-    are numbers, strings and tuples, never arrays, so that it can be hashed and compiled against.
+    A subclass declares `x_shape`, `compute_stats` and `natural_domain`. `log_base_measure` (0) and
+    `support` (the whole space) have defaults, and all other members are derived. A family is
+    static and hashable. Its fields are numbers, strings and tuples, never arrays.
 
     Attributes:
         x_shape: The shape of one point x.
@@ -65,18 +65,18 @@ class ExponentialFamily(eqx.Module):
             x: One point, of shape `x_shape`.
 
         Returns:
-            Floating arrays of any shapes; the order of the dict is the order of the flat eta.
+            Floating arrays of any shapes. The flat eta has the order of the dict.
         """
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
-        """Returns log h(x), in nats: 0 unless a subclass says otherwise."""
+        """Returns log h(x), in nats: 0 unless overridden."""
         return jnp.zeros((), x.dtype if jnp.isdtype(x.dtype, "real floating") else float)
 
     @property
     def has_unit_base_measure(self) -> bool:
         """Whether h is 1 on the whole support: True unless `log_base_measure` is overridden.
 
-        Then E[log h] is 0. A family whose h only says where the support ends overrides this too.
+        If True, E[log h] is 0. If h is only the indicator of the support, override this as well.
         """
         return type(self).log_base_measure is ExponentialFamily.log_base_measure
 
@@ -84,9 +84,9 @@ class ExponentialFamily(eqx.Module):
     def support(self) -> Support:
         """The map from R^n onto the support of x: the identity unless overridden.
 
-        A flowjax bijection or, where x has another shape than its coordinates, an
-        `AbstractSupport`. For discrete x an `AbstractDiscreteSupport`, such as `Counts()` or
-        `Spins(shape)`: h is then relative to counting measure.
+        A flowjax bijection, or an `AbstractSupport` if x has another shape than its coordinates.
+        For discrete x it is an `AbstractDiscreteSupport`, such as `Counts()` or `Spins(shape)`,
+        and h is relative to counting measure.
         """
         return Identity(self.x_shape)
 
@@ -151,7 +151,7 @@ class ExponentialFamily(eqx.Module):
             A function of one point of shape `x_shape`.
 
         Raises:
-            ValueError: What `check_eta` raises.
+            ValueError: If eta is invalid, as in `check_eta`.
         """
         eta = self.check_eta(eta)
         return functools.partial(self.unnormalized_logdensity, eta)
@@ -161,11 +161,11 @@ class ExponentialFamily(eqx.Module):
         """Returns `eta . T(x) + log h(x)`, in nats, without checking that eta is valid.
 
         Args:
-            eta: Natural parameters, flat, `(eta_dim,)`, known to be valid.
+            eta: Valid natural parameters, flat, `(eta_dim,)`, not checked.
             x: One point, of shape `x_shape`.
 
         Returns:
-            The unnormalized log-density at `x`; -inf outside a discrete support.
+            The unnormalized log-density at `x`, or -inf outside a discrete support.
         """
         inside, x = inside_support(self, x)
         logs = jnp.sum(eta * self.sufficient_statistics(x)) + self.log_base_measure(x)
@@ -176,13 +176,13 @@ class ExponentialFamily(eqx.Module):
         """Flattens a dict of statistics or of natural parameters.
 
         Args:
-            parts: One array for every statistic, of that statistic's shape.
+            parts: One array per statistic, of the statistic's shape.
 
         Returns:
             The flat vector, `(eta_dim,)`.
 
         Raises:
-            ValueError: If names or shapes are not the family's.
+            ValueError: If `parts` is not a dict, or its names or shapes are not `stat_shapes`.
         """
         shapes = self.stat_shapes
         if not isinstance(parts, Mapping):
@@ -203,7 +203,7 @@ class ExponentialFamily(eqx.Module):
             flat: The flat vector, `(eta_dim,)`.
 
         Returns:
-            One array for every statistic, of that statistic's shape.
+            One array per statistic, of the statistic's shape.
 
         Raises:
             ValueError: If `flat` has another shape, or is not floating.
@@ -218,7 +218,7 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def is_valid_eta(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether eta, `(eta_dim,)`, lies in the natural domain: can be normalized."""
+        """Returns whether eta, `(eta_dim,)`, is in the natural domain, so that A(eta) is finite."""
         validity = self.natural_domain.contains(self.unflatten_stats_or_eta(eta))
         return jnp.all(jnp.stack(list(validity.values())))
 
@@ -228,20 +228,20 @@ class ExponentialFamily(eqx.Module):
     ) -> Float[Array, " eta_dim"]:
         """Returns eta as an array if it is valid.
 
-        All methods of families that take eta call this method, so that each accepts a list of
-        numbers too. A dict of parts is an error: flatten it with `flatten_stats_or_eta`.
+        Most functions with an argument eta call this method, so they also accept a list of
+        numbers. A dict of parts is an error: flatten it with `flatten_stats_or_eta`.
 
-        Inside a compiled program (`jax.jit`, `jax.vmap`) an invalid eta becomes NaN, and so does
-        every log-density, moment and derivative that is computed from it. A Markov chain over eta
-        then rejects. There is no host callback unless `strict`.
+        Under `jax.jit` or `jax.vmap` an invalid eta becomes NaN, and so do log-densities, moments
+        and derivatives that are computed from it. A Markov chain over eta then rejects the
+        proposal. There is no host callback unless `strict`.
 
         Args:
             eta: Natural parameters, flat, `(eta_dim,)`.
-            strict: Whether an invalid eta inside a compiled program raises by
-                `equinox.error_if`, which is a host callback.
+            strict: Whether an invalid eta raises under `jax.jit` too, by `equinox.error_if`,
+                which is a host callback. Defaults to False.
 
         Returns:
-            The same eta, or NaN for an invalid eta inside a compiled program.
+            Eta as an array, or NaN for an invalid eta under `jax.jit`.
 
         Raises:
             ValueError: If a concrete eta is invalid. The message names the natural parameter and
@@ -269,27 +269,27 @@ class ExponentialFamily(eqx.Module):
         first: int | Int[Array, ""] = 0,
         dtype: DTypeLike | None = None,
     ) -> Float[Array, "n eta_dim"]:
-        """Draws random valid etas, from ranges for each statistic or another distribution.
+        """Draws random valid etas from ranges for each statistic or from another distribution.
 
-        Eta number i depends on the key and on i alone, not on `n`.
+        Eta i depends only on the key and on i, not on `n`.
 
         Args:
             key: PRNG key.
-            n: How many etas.
-            ranges: By statistic, `(low, high)` (uniform) or `(low, high, "log")` (log-uniform,
-                bounds of one sign), with scalar bounds or bounds that broadcast to the
-                statistic's shape; for a negative definite matrix the range of its eigenvalues. Or
-                an `AbstractEtaLaw`, such as `posterior_etas(...)`; or a function from a key to one
+            n: Number of etas.
+            ranges: Dict by statistic of `(low, high)` (uniform) or `(low, high, "log")`
+                (log-uniform, bounds of one sign). Bounds broadcast to the statistic's shape. For a
+                negative definite matrix, they bound the eigenvalues. Alternatively, an
+                `AbstractEtaLaw`, such as `posterior_etas(...)`, or a function from a key to one
                 flat eta.
-            first: The number of the first eta drawn: a long sequence can be drawn in parts.
-            dtype: Floating dtype; None is JAX's default.
+            first: Index of the first eta, to draw a long sequence in parts. Defaults to 0.
+            dtype: Floating dtype. None is JAX's default.
 
         Returns:
-            Flat etas, `(n, eta_dim)`. Inside a compiled program an invalid eta is NaN.
+            Flat etas, `(n, eta_dim)`. Under `jax.jit` an invalid eta is NaN.
 
         Raises:
-            ValueError: For missing or unknown names, ranges outside the domain, and invalid draws
-                of another distribution, which are neither dropped nor changed.
+            ValueError: If a name is missing or unknown, a range is outside the domain, or another
+                distribution draws an invalid eta. Invalid etas are not dropped or changed.
         """
         dtype = jnp.result_type(float) if dtype is None else dtype
         return draw_etas(as_eta_law(ranges), self, as_key(key), first, n, dtype)
@@ -313,7 +313,7 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def convex_features(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " k"]:
-        """Returns convex functions of a valid eta that know the edge of the natural domain.
+        """Returns convex functions of a valid eta that resemble A near the edge of the domain.
 
         See `AbstractDomain.convex_features`.
         """

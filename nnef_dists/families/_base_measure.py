@@ -1,4 +1,4 @@
-"""A base measure as one more statistic."""
+"""Base measures as additional statistics."""
 
 from typing import final
 
@@ -17,22 +17,22 @@ _NAME = "log_h"
 
 @final
 class BaseMeasureAsStatistic(ExponentialFamily):
-    """A family whose statistics are those of another, and the log of its base measure.
+    """A family with the statistics of another family and the log of its base measure.
 
         log p(x | eta, t) = eta . T(x) + t log h(x) - A(eta, t),    low < t < high
 
-    At t = 1 it is the other family. Its own base measure is 1, so that E[log h], which the entropy
-    needs, is a moment like any other.
+    At t = 1 this is the other family. The base measure of the new family is 1. So E[log h], which
+    the entropy needs, is an ordinary moment.
 
     Args:
         family: A family with a base measure, whose natural domain is a product.
-        low: The lower bound of t, below 1. The density has to be normalizable for all t within the
-            bounds, with every eta of the family's domain: no family can tell that of itself.
-        high: The upper bound of t, above 1.
+        low: Lower bound of t, below 1. For all t within the bounds, the density must be
+            normalizable at each eta of the family's domain. This is not checked.
+        high: Upper bound of t, above 1.
 
     Raises:
-        ValueError: If the family has no base measure, its domain couples statistics, it has a
-            statistic called `log_h`, or the bounds do not enclose 1.
+        ValueError: If `family` has no base measure, a coupled domain or a statistic named `log_h`,
+            or if the bounds do not enclose 1.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -56,19 +56,19 @@ class BaseMeasureAsStatistic(ExponentialFamily):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """The family's."""
+        """The shape of one point of the family."""
         return self.family.x_shape
 
     @property
     def natural_domain(self) -> ProductDomain:
-        """The family's, times the interval of t."""
+        """The domain of the family times the interval of t."""
         domain = self.family.natural_domain
         assert isinstance(domain, ProductDomain)
         return ProductDomain({**domain.constraints, _NAME: IntervalConstraint(self.low, self.high)})
 
     @property
     def support(self) -> Support:
-        """The family's."""
+        """The support of the family."""
         return self.family.support
 
     @property
@@ -77,12 +77,12 @@ class BaseMeasureAsStatistic(ExponentialFamily):
         return self.family.is_smooth
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
-        """Returns the family's statistics, and log h; 0 for that where h is 0."""
+        """Returns the family's statistics and log h, which is replaced by 0 if h is 0."""
         log_h = self.family.log_base_measure(x)
         return {**self.family.compute_stats(x), _NAME: jnp.where(jnp.isneginf(log_h), 0, log_h)}
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
-        """Returns 0, and -inf where the family's base measure is 0."""
+        """Returns 0, or -inf if the family's base measure is 0."""
         log_h = self.family.log_base_measure(x)
         return jnp.where(jnp.isneginf(log_h), log_h, jnp.zeros_like(log_h))
 
@@ -92,6 +92,6 @@ class BaseMeasureAsStatistic(ExponentialFamily):
         return True
 
     def to_natural(self, eta: Float[Array, " n"]) -> Float[Array, " eta_dim"]:
-        """Returns the eta, with t = 1, of the family's own eta."""
+        """Returns natural parameters of the family with t = 1 appended."""
         eta = self.family.check_eta(eta)
         return jnp.append(eta, jnp.ones((), eta.dtype))

@@ -18,16 +18,16 @@ _ABOVE_MINUS_ONE = interval(-1.0, math.inf)
 
 @final
 class Beta(AbstractNamedFamily):
-    """The beta distribution on 0 < x < 1, by its natural parameters.
+    """The beta distribution on 0 < x < 1, in natural parameters.
 
         p(x | eta) proportional to exp(eta1 log x + eta2 log(1 - x)),    eta1, eta2 > -1
 
-    Statistics `log_x` and `log_1mx`; the usual a = eta1 + 1 and b = eta2 + 1. The density is a
-    power at either end, x^eta1 and (1 - x)^eta2, integrable for exponents above -1 alone.
+    Statistics `log_x` and `log_1mx`. The usual parameters are a = eta1 + 1 and b = eta2 + 1. The
+    density is a power at either end, x^eta1 and (1 - x)^eta2, integrable for exponents above -1.
 
-    A float x leaves out the mass within its rounding of 1, about (6e-8)^b in float32, 2e-4 for
-    b = 0.5: HMC then reports divergent transitions. `Dirichlet(2)`, which holds x and 1 - x, has no
-    such limit.
+    A float x cannot represent points within rounding of 1. Their mass is about (6e-8)^b in
+    float32, 2e-4 for b = 0.5, and HMC then reports divergent transitions. `Dirichlet(2)` stores
+    both x and 1 - x, so it has no such limit.
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
@@ -45,7 +45,7 @@ class Beta(AbstractNamedFamily):
         return {"log_x": log_above_zero(x), "log_1mx": log_below_one(x)}
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
-        """Returns 0, and -inf outside the support."""
+        """Returns 0, or -inf outside the support."""
         return log_indicator((x > 0) & (x < 1), x)
 
     @property
@@ -69,5 +69,5 @@ class Beta(AbstractNamedFamily):
         return eta1 + 1, eta2 + 1
 
     def to_natural(self, a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, "2"]:
-        """Returns the eta of given (positive) a and b."""
+        """Returns eta for positive a and b."""
         return self.check_eta(jnp.stack([a - 1, b - 1]))

@@ -15,12 +15,12 @@ from nnef_dists.families._domain import ProductDomain, domain
 
 @final
 class Categorical(AbstractNamedFamily):
-    """One of k categories, x = 0, ..., k - 1.
+    """The categorical distribution on x = 0, ..., k - 1.
 
         p(x | eta) proportional to exp(eta_x) for x < k - 1, and to 1 for the last category
 
-    Statistic `is`, of k - 1 entries: whether x is each category but the last. These are minimal:
-    the log-odds against the last category are eta, for all real eta.
+    Statistic `is`, shape `(k - 1,)`, the indicators of all categories but the last. This form is
+    minimal. Eta, which may be any real vector, has the log-odds against the last category.
 
     Args:
         k: The number of categories, at least 2.
@@ -43,7 +43,7 @@ class Categorical(AbstractNamedFamily):
         return Categories(self.k)
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
-        """Returns whether x is each category but the last."""
+        """Returns the indicators of all categories but the last."""
         return {"is": (x == jnp.arange(self.k - 1)).astype(float)}
 
     def log_partition(self, eta: Float[Array, " m"]) -> Float[Array, ""]:
@@ -55,6 +55,6 @@ class Categorical(AbstractNamedFamily):
         return jax.nn.softmax(jnp.append(self.check_eta(eta), 0))[:-1]
 
     def to_natural(self, probabilities: Float[Array, " k"]) -> Float[Array, " m"]:
-        """Returns the eta of positive probabilities, `(k,)`."""
+        """Returns eta for positive probabilities, `(k,)`."""
         logs = jnp.log(jnp.asarray(probabilities, float))
         return self.check_eta(logs[:-1] - logs[-1])

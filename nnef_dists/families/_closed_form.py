@@ -1,4 +1,4 @@
-"""Families whose moments are known."""
+"""Families with closed-form moments or a direct sampling algorithm."""
 
 from abc import abstractmethod
 from typing import final
@@ -12,7 +12,7 @@ from nnef_dists.families._base import ExponentialFamily
 
 
 class AbstractNamedFamily(ExponentialFamily):
-    """A family whose log-partition and mean are known in closed form: the truth of tests."""
+    """A family with a closed-form log-partition and mean, a reference for tests."""
 
     @abstractmethod
     def log_partition(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
@@ -29,19 +29,19 @@ class AbstractNamedFamily(ExponentialFamily):
 
 
 class AbstractDrawFamily(eqx.Module):
-    """A family that draws from itself, such as `Wishart`: mixed in where there is an algorithm.
+    """A mixin for families with a direct sampling algorithm, such as `Wishart`.
 
     `ClosedForm` uses these draws by default, through `DirectSampler`.
     """
 
     @abstractmethod
     def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Array:
-        """Draws one point, independent of those of other keys.
+        """Draws one point, independently for each key.
 
         Args:
             key: PRNG key.
             eta: Valid natural parameters, `(eta_dim,)`.
 
         Returns:
-            The point, of shape `x_shape`. NaN for an invalid eta inside a compiled program.
+            The point, of shape `x_shape`, or NaN for an invalid eta under `jax.jit`.
         """

@@ -19,19 +19,19 @@ class Range(eqx.Module):
     """A range `[low, high)` from which coefficients are drawn, uniformly or log-uniformly.
 
     Args:
-        name: The statistic's name, for messages.
+        name: Name of the statistic, for messages.
         spec: `(low, high)` or `(low, high, "log")`, with bounds that broadcast to `shape`.
-        shape: The shape of what is drawn.
+        shape: Shape of one draw.
 
     Attributes:
-        name: The statistic's name.
-        low: Lower bounds, of that shape.
-        high: Upper bounds, of that shape.
+        name: Name of the statistic.
+        low: Lower bounds, of shape `shape`.
+        high: Upper bounds, of shape `shape`.
         log: Whether draws are log-uniform.
 
     Raises:
-        ValueError: If `spec` has another form, bounds do not broadcast, are not finite with
-            `low <= high`, or, for a log-uniform range, not of one sign.
+        ValueError: If `spec` has another form, or its bounds do not broadcast or are not finite
+            with `low <= high`. For a log-uniform range, also if they are not of one sign.
     """
 
     name: str
@@ -80,17 +80,17 @@ class Range(eqx.Module):
 class AbstractConstraint(eqx.Module):
     """The set of values that the natural parameter of one statistic may take.
 
-    A constraint also supplies unconstrained coordinates `u` in R^m of that set.
+    A constraint also has unconstrained coordinates `u` in R^m of this set.
 
     Attributes:
-        description: What is expected, in words, for error messages.
+        description: The expected values in words, for error messages.
     """
 
     description: eqx.AbstractVar[str]
 
     @abstractmethod
     def contains(self, value: Array) -> Bool[Array, ""]:
-        """Returns whether `value`, of the statistic's shape, is in the set (NaN never is)."""
+        """Returns whether `value`, of the statistic's shape, is in the set. NaN never is."""
 
     @abstractmethod
     def unconstrained_dim(self, shape: tuple[int, ...]) -> int:
@@ -117,10 +117,10 @@ class AbstractConstraint(eqx.Module):
 
         Args:
             key: PRNG key.
-            name: The statistic's name, for messages.
-            shape: The value's shape.
-            spec: Its range, `(low, high)` or `(low, high, "log")`.
-            dtype: Its floating dtype.
+            name: Name of the statistic, for messages.
+            shape: Shape of the value.
+            spec: Range of the value, `(low, high)` or `(low, high, "log")`.
+            dtype: Floating dtype of the value.
 
         Returns:
             A value in the set and in the range.
@@ -139,23 +139,24 @@ class AbstractConstraint(eqx.Module):
 
         Args:
             value: A valid value.
-            linear: Other natural parameters, free ones.
+            linear: Other natural parameters, without constraints, `(n,)`.
 
         Returns:
-            Squares of `linear` over the distances of `value` to its edge; none where there is no
-            edge, or where the sizes do not match.
+            Squares of `linear` over the distances of `value` to the edge of the set, `(k,)`. k is
+            0 if there is no edge, or if the sizes do not match.
         """
 
 
 @final
 class IntervalConstraint(AbstractConstraint):
-    """Every entry lies in the open interval `(lower, upper)`; either bound may be infinite.
+    """The set of arrays with every entry in the open interval `(lower, upper)`.
 
-    Coordinates: identity; `lower + exp(u)`; `upper - exp(u)`; `lower + (upper - lower) sigmoid(u)`.
+    With finite bounds, an entry is `lower + exp(u)`, `upper - exp(u)` or
+    `lower + (upper - lower) sigmoid(u)`. Without finite bounds, it is u.
 
     Args:
-        lower: The lower bound, below `upper`.
-        upper: The upper bound.
+        lower: Lower bound, below `upper`, possibly infinite.
+        upper: Upper bound, possibly infinite.
 
     Raises:
         ValueError: If a bound is not one concrete number, or the interval is empty.
@@ -172,7 +173,7 @@ class IntervalConstraint(AbstractConstraint):
 
     @property
     def description(self) -> str:
-        """What is expected, in words, for error messages."""
+        """The expected values in words, for error messages."""
         known = {
             (-math.inf, math.inf): "finite",
             (0.0, math.inf): "positive",
@@ -254,8 +255,8 @@ def interval(lower: float, upper: float) -> IntervalConstraint:
     """Returns the constraint that every entry lies in the open interval `(lower, upper)`.
 
     Args:
-        lower: The lower bound, below `upper`; may be infinite.
-        upper: The upper bound; may be infinite.
+        lower: Lower bound, below `upper`, possibly infinite.
+        upper: Upper bound, possibly infinite.
 
     Returns:
         The constraint.

@@ -1,4 +1,4 @@
-"""Families of one count: Conway-Maxwell-Poisson, Poisson and binomial."""
+"""Families of counts: Conway-Maxwell-Poisson, Poisson and binomial."""
 
 from typing import ClassVar, final
 
@@ -22,12 +22,12 @@ class ConwayMaxwellPoisson(ExponentialFamily):
 
         p(x | eta) proportional to exp(eta1 x + eta2 log x!),    eta2 < 0
 
-    Statistics `x` and `log_factorial`; the dispersion is nu = -eta2 and the rate lambda =
-    exp(eta1): lambda^x / (x!)^nu. The dispersion 1 is a Poisson distribution; below 1 the variance
-    exceeds the mean, above 1 it is less. The mode is near lambda^(1 / nu).
+    Statistics `x` and `log_factorial`. With dispersion nu = -eta2 and rate lambda = exp(eta1), the
+    probability is proportional to lambda^x / (x!)^nu. Dispersion 1 is a Poisson distribution. Below
+    1 the variance exceeds the mean, above 1 it is smaller. The mode is near lambda^(1 / nu).
 
-    The sum over counts exists for eta2 < 0, as x! beats all powers. The edge eta2 = 0 (a geometric
-    distribution, where eta1 < 0) is left out, so that the domain is open.
+    The sum over counts exists for eta2 < 0, because x! grows faster than any exponential of x. The
+    edge eta2 = 0, a geometric distribution if eta1 < 0, is excluded, so that the domain is open.
 
     Reference:
         Shmueli, Minka, Kadane, Borle and Boatwright, *A useful distribution for fitting discrete
@@ -47,7 +47,7 @@ class ConwayMaxwellPoisson(ExponentialFamily):
         return {"x": x, "log_factorial": log_factorial(x)}
 
     def to_natural(self, rate: Float[Array, ""], dispersion: Float[Array, ""]) -> Float[Array, "2"]:
-        """Returns the eta of a positive rate lambda and a positive dispersion nu."""
+        """Returns eta for a positive rate lambda and a positive dispersion nu."""
         rate = check_range("rate", rate, 0)
         return self.check_eta(jnp.stack([jnp.log(rate), -jnp.asarray(dispersion, float)]))
 
@@ -58,7 +58,7 @@ class Poisson(AbstractNamedFamily):
 
         p(x | eta) proportional to exp(eta x) / x!
 
-    Statistic `x`; the rate is exp(eta), for all real eta.
+    Statistic `x`. The rate is exp(eta), for all real eta.
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
@@ -92,10 +92,10 @@ class Binomial(AbstractNamedFamily):
 
         p(x | eta) = C(n, x) exp(eta x - A),    A = n log(1 + exp(eta))
 
-    Statistic `x`; the probability of a success is 1 / (1 + exp(-eta)), for all real eta.
+    Statistic `x`. The probability of a success is 1 / (1 + exp(-eta)), for all real eta.
 
     Args:
-        n: The number of trials, at least 1.
+        n: Number of trials, at least 1.
 
     Raises:
         ValueError: If `n < 1`.

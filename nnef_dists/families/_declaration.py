@@ -15,13 +15,14 @@ from nnef_dists.families._support import Support
 
 
 def check_declaration(family: Any) -> None:
-    """Checks the kinds of what a subclass of `ExponentialFamily` declares.
+    """Checks the types of the members that a subclass of `ExponentialFamily` declares.
 
     Args:
         family: The family.
 
     Raises:
-        ValueError: If a field holds an array, or a member is of another kind.
+        ValueError: If a field holds an array, a member has another type, or a discrete support has
+            another shape than x.
     """
     name = type(family).__name__
     for field in dataclasses.fields(family):
@@ -60,13 +61,13 @@ def check_declaration(family: Any) -> None:
 
 @functools.cache
 def find_stat_shapes(family: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Finds names and shapes of statistics, in the order of `compute_stats`.
+    """Returns the names and shapes of the statistics, in the order of `compute_stats`.
 
     Args:
         family: The family.
 
     Returns:
-        Pairs of a name and a shape. (JAX would sort the dict.)
+        Pairs of a name and a shape. (A dict that JAX returns would be sorted by name.)
 
     Raises:
         ValueError: If the statistics are not a dict of floating arrays, or JAX cannot trace them.

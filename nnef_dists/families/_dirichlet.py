@@ -19,18 +19,18 @@ from nnef_dists.families._symmetry import AbstractSymmetry
 
 @final
 class Dirichlet(AbstractNamedFamily):
-    """The Dirichlet distribution on the simplex, by its natural parameters.
+    """The Dirichlet distribution on the simplex, in natural parameters.
 
         p(x | eta) proportional to exp(sum_i eta_i log x_i),    eta_i > -1
 
     with x_i > 0 and sum x_i = 1, as a density of the first k - 1 entries. Statistic `log_x`, shape
-    `(k,)`; concentration alpha = eta + 1. At the face x_i = 0 the density is x_i^eta_i, integrable
-    for exponents above -1 alone; elsewhere it is bounded. The beta distribution is k = 2.
+    `(k,)`. The concentration is alpha = eta + 1. At the face x_i = 0 the density is x_i^eta_i,
+    integrable for exponents above -1. Elsewhere it is bounded. The beta distribution is k = 2.
 
-    In float32, x_i cannot be below 1e-38: HMC needs concentrations above about 0.1.
+    In float32, x_i cannot be below 1e-38, so HMC needs concentrations above about 0.1.
 
     Args:
-        k: The number of entries, at least 2.
+        k: Number of entries, at least 2.
 
     Raises:
         ValueError: If `k < 2`.
@@ -63,7 +63,7 @@ class Dirichlet(AbstractNamedFamily):
         return {"log_x": log_above_zero(x)}
 
     def log_base_measure(self, x: Float[Array, " k"]) -> Float[Array, ""]:
-        """Returns 0, and -inf outside the support."""
+        """Returns 0, or -inf outside the support."""
         return log_indicator(x > 0, x)
 
     @property
@@ -84,5 +84,5 @@ class Dirichlet(AbstractNamedFamily):
         return self.check_eta(eta) + 1
 
     def to_natural(self, alpha: Float[Array, " k"]) -> Float[Array, " k"]:
-        """Returns the eta of given (positive) concentration, `(k,)`."""
+        """Returns eta for a positive concentration, `(k,)`."""
         return self.check_eta(alpha - 1)

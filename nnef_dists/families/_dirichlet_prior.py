@@ -1,4 +1,4 @@
-"""The conjugate prior of a Dirichlet distribution's concentration."""
+"""The conjugate prior of the concentration of a Dirichlet distribution."""
 
 from typing import ClassVar, final
 
@@ -25,33 +25,33 @@ class DirichletPrior(ExponentialFamily):
         log B(alpha) = sum_i log Gamma(alpha_i) - log Gamma(sum_i alpha_i)
 
     Statistics `alpha`, shape `(k,)`, and `log_beta`, log B(alpha). Points x_1, ..., x_n on the
-    simplex add sum_j log x_j to eta and -n to eta_B, so n = -eta_B counts observations and
-    eta_i / n is their mean log x_i. For k = 2 it is the prior of a beta distribution.
+    simplex add sum_j log x_j to eta and -n to eta_B. So n = -eta_B is the number of observations,
+    and eta_i / n is their mean log x_i. For k = 2 this is the prior of a beta distribution.
 
     The natural domain, which couples all parameters, is
 
         n > 0    and    sum_i exp(eta_i / n) < 1.
 
-    Data satisfy it: the geometric means of the entries sum to less than 1, by Jensen's inequality.
+    Data are inside: the geometric means of the entries sum to less than 1, by Jensen's inequality.
 
-    *Proof.* Let s = sum_i alpha_i and p = alpha / s, with entropy H(p). Stirling's bounds,
-    sqrt(2 pi) a^(a - 1/2) e^-a <= Gamma(a) <= the same times e^(1 / 12 a), for all a > 0, give
+    *Proof.* Let s = sum_i alpha_i and p = alpha / s, with entropy H(p). For all a > 0, Gamma(a) is
+    at least sqrt(2 pi) a^(a - 1/2) e^-a, and at most e^(1 / 12 a) times this (Stirling). So
 
         1 / B(alpha) <= C s^((k-1)/2) exp(s H(p))    for s >= 1,
 
     while 1 / B is bounded for s < 1. The exponent is then at most s (eta . p + n H(p)) plus a
-    logarithm of s, and by Gibbs' variational principle the largest value over the simplex is
-    g = n log sum_i exp(eta_i / n), at p_i* proportional to exp(eta_i / n). For g < 0 the integrand
-    decays as exp(-|g| s), uniformly in p. For g >= 0 it is at least a constant times
-    s^(n (k-1)/2) exp(s g) in the tube of width sqrt(s) around the ray of p*, because Stirling's
-    lower bound for 1 / B holds there and the exponent is stationary in p; the integral over that
-    tube is infinite.
+    logarithm of s. By Gibbs' variational principle, the maximum of eta . p + n H(p) on the simplex
+    is g = n log sum_i exp(eta_i / n). It is at p_i* proportional to exp(eta_i / n). For g < 0 the
+    integrand decays as exp(-|g| s), uniformly in p. Now let g >= 0, and consider the tube of width
+    sqrt(s) around the ray of p*. In it, Stirling's lower bound for 1 / B holds and the exponent is
+    stationary in p. So the integrand is at least a constant times s^(n (k-1)/2) exp(s g), and the
+    integral over the tube is infinite.
 
-    (With k >= 2 the integral also exists for -1 < n <= 0 if all eta_i < 0. Such etas count a
-    negative number of observations, and are not in this domain.)
+    (For k >= 2 the integral also exists for -1 < n <= 0 if all eta_i < 0. Such etas correspond to
+    no positive number of observations, and are not in this domain.)
 
     Args:
-        k: The number of entries, at least 2.
+        k: Number of entries, at least 2.
 
     Raises:
         ValueError: If `k < 2`.
@@ -77,7 +77,7 @@ class DirichletPrior(ExponentialFamily):
 
     @property
     def natural_domain(self) -> CoupledDomain:
-        """The domain: `log_beta` is negative, -n say, and sum_i exp(alpha_i / n) < 1."""
+        """The set of eta with n = -eta_B > 0 and sum_i exp(eta_i / n) < 1."""
         return CoupledDomain(
             _GapBelowOne(self.k),
             "with log_beta = -n < 0 and sum_i exp(alpha_i / n) < 1",
@@ -97,13 +97,14 @@ class DirichletPrior(ExponentialFamily):
 def _convex_features(eta: Float[Array, " d"]) -> Float[Array, " k"]:
     """Returns g, -log(-g), n log(n / -g), -log n and eta_i^2 / n.
 
-    g(eta) = n log sum_i exp(eta_i / n) is the perspective of a convex function, so convex; -log(-g)
-    and, at each n, -n log(-g) are convex and increasing functions of it, and n log(n / y) is convex
-    in (n, y). Near the edge A is a constant and n (k-1) / 2 times -log(-g) (the proof above).
+    g(eta) = n log sum_i exp(eta_i / n) is convex, as the perspective of a convex function. So are
+    -log(-g) and, at each n, -n log(-g), which are convex increasing functions of g. n log(n / y) is
+    convex in (n, y). Near the edge, A is about c + n (k-1) / 2 times -log(-g), with a constant c
+    (see the proof above).
     """
     linear, n = eta[:-1], -eta[-1]
-    # With the largest taken out, products of n and of a large ratio don't cancel. g does not depend
-    # on what is taken out, so that its derivatives need none of this.
+    # The largest entry is subtracted, so that products of n and a large ratio do not cancel. g does
+    # not depend on the subtracted number, so the gradient of this number is not needed.
     largest = jax.lax.stop_gradient(jnp.max(linear))
     gap = -largest - n * jnp.log(jnp.sum(jnp.exp((linear - largest) / n)))
     found = jnp.stack([-gap, -jnp.log(gap), n * jnp.log(n / gap), -jnp.log(n)])
@@ -112,12 +113,12 @@ def _convex_features(eta: Float[Array, " d"]) -> Float[Array, " k"]:
 
 @final
 class _GapBelowOne(AbstractBijection):
-    """From R^(k+1) onto the natural domain.
+    """A bijection from R^(k+1) onto the natural domain.
 
-    With n = exp(last coordinate) and g(v) = n log sum_i exp(v_i / n), which is negative in the
-    domain and moves along with a shift of all v_i: the mean of the other coordinates w is the log
-    of -g(eta), and w - log(-g) has the deviations of eta / n from its mean. Both are of order one
-    or logarithmic, so that float32 keeps their digits for large n.
+    Let n = exp(last coordinate) and g(v) = n log sum_i exp(v_i / n), which is negative in the
+    domain. A shift of all v_i shifts g by as much. The mean of the other coordinates w is
+    log(-g(eta)), and w - log(-g) are the deviations of eta / n from their mean. Both are of order
+    one or logarithmic, so that float32 represents them accurately for large n.
     """
 
     k: int = eqx.field(static=True)

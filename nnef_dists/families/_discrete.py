@@ -12,28 +12,28 @@ from jaxtyping import Array, Bool, DTypeLike, Int
 from nnef_dists._checks import as_point
 from nnef_dists._ranges import check_integer
 
-# The median of the counts that `point` spreads over.
+# Median count above the lower bound, of `Counts.point` at normal u.
 _TYPICAL_COUNT = 4.0
 
 
 class AbstractDiscreteSupport(eqx.Module):
-    """A countable set of points x: densities are probabilities, with respect to counting measure.
+    """A countable set of points x, with densities with respect to counting measure.
 
-    The base measure h is relative to it: with h = 1 each point has the weight exp(eta . T(x)).
-    Statistics are functions of one point as everywhere, of a floating array of whole numbers (of
-    an integer array for `Categories`). Samples are integers.
+    Densities are probabilities, and the base measure h is relative to counting measure. With h = 1
+    each point has the weight exp(eta . T(x)). Statistics take one point, as a floating array of
+    whole numbers (an integer array for `Categories`). Samples are integers.
 
-    What differentiates in x refuses a discrete support: Hamiltonian Monte Carlo, Laplace's
+    Methods for continuous x raise for a discrete support: Hamiltonian Monte Carlo, Laplace's
     approximation, quadrature and flows.
 
     Attributes:
         shape: The shape of x.
-        values: The values of each entry of x, in ascending order; None if there is no largest one.
+        values: Values of each entry of x, in ascending order. None if there is no largest value.
     """
 
     shape: eqx.AbstractVar[tuple[int, ...]]
     values: eqx.AbstractVar[range | tuple[int, ...] | None]
-    # What to use in place of what needs a continuous support.
+    # Remedy in error messages: the methods that accept this support.
     _remedy: ClassVar[str]
 
     @property
@@ -43,21 +43,21 @@ class AbstractDiscreteSupport(eqx.Module):
 
     @property
     def log2_states(self) -> float:
-        """The logarithm to base 2 of the number of points; infinite without a largest value."""
+        """The logarithm to base 2 of the number of points, infinite without a largest value."""
         return math.inf if self.values is None else self.sites * math.log2(len(self.values))
 
     @property
     def remedy(self) -> str:
-        """A sentence that says what to use for this support."""
+        """A sentence for error messages, with the methods that accept this support."""
         return self._remedy
 
     def dtype(self, dtype: DTypeLike) -> Any:
-        """Returns the dtype of points for statistics of a floating dtype: the same by default."""
+        """Returns the dtype of points, by default the floating dtype of the statistics."""
         return dtype
 
     @abstractmethod
     def contains(self, x: Array) -> Bool[Array, ""]:
-        """Returns whether x, of the support's shape, is one of its points."""
+        """Returns whether x, of the support's shape, is a point of the support."""
 
     def as_integers(self, x: Array) -> Int[Array, "*shape"]:
         """Returns points as integers."""
@@ -65,10 +65,10 @@ class AbstractDiscreteSupport(eqx.Module):
 
     @abstractmethod
     def point(self, u: Array) -> Array:
-        """Returns the point that belongs to real numbers u, of the support's shape.
+        """Returns the point for real numbers u, of the support's shape.
 
-        Every point belongs to some u. Normal u give points of all kinds: what is checked at random
-        points is checked at these.
+        The map covers all points. Checks at random points use the points of normal u, which are
+        well spread.
         """
 
 
@@ -77,11 +77,11 @@ class Counts(AbstractDiscreteSupport):
     """The whole numbers from `lower` on, or from `lower` to `upper`.
 
     Args:
-        lower: The smallest number, at least 0.
-        upper: The largest number; None for none.
+        lower: Smallest number, at least 0. Defaults to 0.
+        upper: Largest number, above `lower`. Defaults to None, for no upper bound.
 
     Raises:
-        ValueError: If the bounds are no integers, or `upper <= lower`.
+        ValueError: If the bounds are not integers, `lower < 0`, or `upper <= lower`.
     """
 
     shape: ClassVar[tuple[int, ...]] = ()
@@ -95,7 +95,7 @@ class Counts(AbstractDiscreteSupport):
 
     @property
     def values(self) -> range | None:
-        """The numbers; None if there is no largest one."""
+        """The numbers, or None if there is no largest number."""
         return None if self.upper is None else range(self.lower, self.upper + 1)
 
     def contains(self, x: Array) -> Bool[Array, ""]:
@@ -104,13 +104,13 @@ class Counts(AbstractDiscreteSupport):
         return inside if self.upper is None else inside & (x <= self.upper)
 
     def point(self, u: Array) -> Array:
-        """Returns about 4 exp(u) above the lower bound, or the upper bound if this is less."""
+        """Returns about 4 exp(u) above the lower bound, or the upper bound if this is smaller."""
         x = self.lower + jnp.floor(_TYPICAL_COUNT * jnp.exp(u))
         return x if self.upper is None else jnp.minimum(x, self.upper)
 
 
 class AbstractFiniteSupport(AbstractDiscreteSupport):
-    """A discrete support of finitely many points: every entry of x takes the same values."""
+    """A discrete support in which every entry of x has one of finitely many values."""
 
     _remedy: ClassVar[str] = (
         "Use nd.Enumeration(family) for up to 2^24 points, and labels of nd.estimate_moments for "
@@ -123,7 +123,7 @@ class AbstractFiniteSupport(AbstractDiscreteSupport):
         return jnp.all(jnp.any(jnp.asarray(x)[..., None] == values, -1))
 
     def point(self, u: Array) -> Array:
-        """Returns values by their rank: that of the normal distribution function at u."""
+        """Returns the values whose rank is the normal CDF at u times the number of values."""
         values = jnp.asarray(self.values)
         rank = jnp.floor(jax.scipy.special.ndtr(u) * len(values)).astype(int)
         return values[jnp.clip(rank, 0, len(values) - 1)].astype(self.dtype(u.dtype))
@@ -131,10 +131,10 @@ class AbstractFiniteSupport(AbstractDiscreteSupport):
 
 @final
 class Spins(AbstractFiniteSupport):
-    """Entries -1 and 1.
+    """Arrays with entries -1 and 1.
 
     Args:
-        shape: The shape of x; an integer n is `(n,)`.
+        shape: Shape of x. An integer n is `(n,)`. Defaults to `()`.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -146,10 +146,10 @@ class Spins(AbstractFiniteSupport):
 
 @final
 class Bits(AbstractFiniteSupport):
-    """Entries 0 and 1.
+    """Arrays with entries 0 and 1.
 
     Args:
-        shape: The shape of x; an integer n is `(n,)`.
+        shape: Shape of x. An integer n is `(n,)`. Defaults to `()`.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -161,11 +161,11 @@ class Bits(AbstractFiniteSupport):
 
 @final
 class Categories(AbstractFiniteSupport):
-    """Entries 0, ..., k - 1, as integers, so that statistics can use them as indices.
+    """Arrays with entries 0, ..., k - 1, as integers that statistics can use as indices.
 
     Args:
-        k: The number of categories, at least 2.
-        shape: The shape of x.
+        k: Number of categories, at least 2.
+        shape: Shape of x. An integer n is `(n,)`. Defaults to `()`.
 
     Raises:
         ValueError: If `k < 2`.
@@ -194,14 +194,14 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
 
 
 def point_of(family: Any, x: Array) -> Array:
-    """Returns x as one point of a family, with the dtype that its statistics take.
+    """Returns x as one point of a family, with the dtype that the statistics expect.
 
     Args:
         family: The exponential family.
         x: One point, of shape `x_shape`.
 
     Returns:
-        A floating array; integers for `Categories`.
+        A floating array, or an integer array for `Categories`.
 
     Raises:
         ValueError: If `x` has another shape.
@@ -211,15 +211,15 @@ def point_of(family: Any, x: Array) -> Array:
 
 
 def inside_support(family: Any, x: Array) -> tuple[Bool[Array, ""] | None, Array]:
-    """Returns whether x is in a discrete support, and a point where statistics exist.
+    """Returns whether x is in a discrete support, and a point at which statistics exist.
 
     Args:
         family: The exponential family.
         x: One point, of shape `x_shape`.
 
     Returns:
-        None for a continuous support; x itself where it is inside, and a point of the support
-        elsewhere.
+        Whether x is inside, or None for a continuous support. And x, or another point of the
+        support if x is outside.
     """
     support = family.support
     if not isinstance(support, AbstractDiscreteSupport):

@@ -1,4 +1,4 @@
-"""Natural domains: which etas a family accepts, and coordinates in which everything is accepted."""
+"""Natural domains: sets of valid etas, with unconstrained coordinates."""
 
 import math
 from abc import abstractmethod
@@ -25,8 +25,8 @@ def _flat(parts: dict[str, Array]) -> Array:
 class AbstractDomain(eqx.Module):
     """The set of valid etas of a family.
 
-    Here eta is the dict of its parts, one for each statistic; `shapes` are those of the parts, in
-    the order of the flat eta.
+    Methods take eta as a dict `parts`, with one array per statistic. `shapes` are the shapes of
+    the parts, in the order of the flat eta.
     """
 
     @abstractmethod
@@ -35,7 +35,7 @@ class AbstractDomain(eqx.Module):
 
     @abstractmethod
     def expectation(self, name: str) -> str:
-        """Returns what is expected of the part called `name`, in words."""
+        """Returns the requirement on the part named `name`, in words, for error messages."""
 
     @abstractmethod
     def unconstrained_dim(self, shapes: Shapes) -> int:
@@ -70,17 +70,18 @@ class AbstractDomain(eqx.Module):
 
     @abstractmethod
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
-        """Returns convex functions of a valid eta that know the edge of the domain.
+        """Returns convex functions of a valid eta that resemble A near the edge of the domain.
 
-        A log-partition is convex, and infinite beyond the edge; often it is infinite on the edge,
-        too, as a sum of functions such as -log of a distance and squares over distances. Networks
-        of the log-partition take them as inputs.
+        A log-partition is convex, and infinite beyond the edge. Often it diverges toward the edge,
+        as a sum of functions such as -log of a distance and squares over distances. Networks of
+        the log-partition take these functions as inputs.
 
         Args:
             parts: A valid eta, by statistic.
 
         Returns:
-            Finite numbers, `(k,)`, each convex in eta; none where the domain has no edge.
+            Finite numbers, `(k,)`, each convex in eta. k is 0 if no such functions are known, for
+            example if the domain has no edge.
         """
 
     @abstractmethod
@@ -91,18 +92,18 @@ class AbstractDomain(eqx.Module):
             shapes: The shape of every statistic, by name.
 
         Raises:
-            ValueError: If it does not.
+            ValueError: If the domain does not fit.
         """
 
 
 @final
 class ProductDomain(AbstractDomain):
-    """One constraint for each statistic; statistics that are not named take any finite value.
+    """One constraint per statistic. Parameters of unnamed statistics take any finite value.
 
     Attributes:
         constraints: The constraints, by statistic.
-        features: Convex functions of the flat eta to add to those that the constraints supply; None
-            where nothing more is known.
+        features: Convex functions of the flat eta, in addition to the convex features of the
+            constraints. Defaults to None.
     """
 
     constraints: dict[str, AbstractConstraint]
@@ -112,15 +113,15 @@ class ProductDomain(AbstractDomain):
         return self.constraints.get(name, real)
 
     def contains(self, parts: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
-        """Returns the validity of each part, by its name."""
+        """Returns the validity of each part, by name."""
         return {name: self._constraint(name).contains(value) for name, value in parts.items()}
 
     def expectation(self, name: str) -> str:
-        """Returns what is expected of the part called `name`, in words."""
+        """Returns the requirement on the part named `name`, in words, for error messages."""
         return self._constraint(name).description
 
     def unconstrained_dim(self, shapes: Shapes) -> int:
-        """Returns the sum over the parts."""
+        """Returns the sum of the dimensions of the parts."""
         return sum(self._constraint(name).unconstrained_dim(shapes[name]) for name in shapes)
 
     def constrain(self, u: Float[Array, " m"], shapes: Shapes) -> dict[str, Array]:
@@ -142,7 +143,7 @@ class ProductDomain(AbstractDomain):
     def sample(
         self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
     ) -> dict[str, Array]:
-        """Draws each part independently, as its constraint does."""
+        """Draws each part independently, by its constraint."""
         keys = jax.random.split(key, len(shapes))
         return {
             name: self._constraint(name).sample(k, name, shape, ranges[name], dtype)
@@ -150,7 +151,7 @@ class ProductDomain(AbstractDomain):
         }
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
-        """Returns those of each constraint, of each with the free parts, and the declared ones."""
+        """Returns the features of each constraint, also with the free parts, and `features`."""
         free = {name: value for name, value in parts.items() if self._constraint(name) == real}
         bound = {name: value for name, value in parts.items() if name not in free}
         dtype = next(iter(parts.values())).dtype
@@ -180,16 +181,16 @@ class ProductDomain(AbstractDomain):
 
 @final
 class CoupledDomain(AbstractDomain):
-    """Valid etas are the image of R^eta_dim under a bijection, for statistics that couple.
+    """The image of R^eta_dim under a bijection, for natural parameters that are coupled.
 
-    An eta is valid where the bijection's inverse is finite and maps back onto it. `sample` draws
-    from the box of the ranges and keeps what is valid.
+    Eta is valid if the inverse of the bijection is finite and maps back onto eta. `sample` draws
+    from the box of the ranges until eta is valid.
 
     Attributes:
-        bijection: From unconstrained coordinates to flat etas, of shape `(eta_dim,)`.
-        description: What is expected, in words, for error messages.
-        features: What `convex_features` returns, as a function of the flat eta; None where nothing
-            is known.
+        bijection: Bijection from unconstrained coordinates to flat etas, of shape `(eta_dim,)`.
+        description: The expected set in words, for error messages.
+        features: Convex functions of the flat eta, for `convex_features`. Defaults to None, for no
+            functions.
     """
 
     bijection: AbstractBijection
@@ -226,7 +227,7 @@ class CoupledDomain(AbstractDomain):
     def sample(
         self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
     ) -> dict[str, Array]:
-        """Draws from the box until valid; NaN after 1,000 invalid draws in a row."""
+        """Draws from the box until eta is valid, or returns NaN after 1,000 invalid draws."""
         return draw_until_valid(self, key, shapes, ranges, dtype)
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
@@ -247,17 +248,17 @@ class CoupledDomain(AbstractDomain):
 def draw_until_valid(
     domain: AbstractDomain, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
 ) -> dict[str, Array]:
-    """Draws from the box of the ranges until the domain contains eta, 1,000 times at most.
+    """Draws from the box of the ranges until the domain contains eta, at most 1,000 times.
 
     Args:
-        domain: A domain that tests eta as a whole.
+        domain: A domain that tests eta as a whole, under the name `"eta"`.
         key: PRNG key.
         shapes: The shape of every part, by name.
         ranges: By part, `(low, high)` or `(low, high, "log")`.
         dtype: Floating dtype.
 
     Returns:
-        A valid eta, or NaN.
+        A valid eta, or NaN if all draws are invalid.
     """
     box = {name: Range(name, ranges[name], shape) for name, shape in shapes.items()}
 
@@ -286,7 +287,7 @@ def draw_until_valid(
 def domain(**constraints: AbstractConstraint) -> ProductDomain:
     """Declares a natural domain, statistic by statistic: `domain(x4=nd.negative)`.
 
-    Where statistics couple, use `half_space(A, b)` or `CoupledDomain(bijection)`.
+    If the natural parameters are coupled, use `half_space(A, b)` or `CoupledDomain(bijection)`.
 
     Args:
         **constraints: A constraint for each statistic by name: `real`, `positive`, `negative`,
@@ -297,7 +298,7 @@ def domain(**constraints: AbstractConstraint) -> ProductDomain:
         The `ProductDomain`.
 
     Raises:
-        ValueError: If something is no constraint.
+        ValueError: If an argument is not a constraint.
     """
     for name, constraint in constraints.items():
         if not isinstance(constraint, AbstractConstraint):

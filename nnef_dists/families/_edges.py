@@ -14,7 +14,7 @@ from nnef_dists._ranges import check_number
 from nnef_dists.families._constraints import AbstractConstraint
 from nnef_dists.families._domain import AbstractDomain, ProductDomain, Ranges, Shapes
 
-# Part of the way from an edge to the middle of the domain.
+# Fraction of the way from an edge to the middle of the domain, for the test of a declared edge.
 _STEP = 1e-3
 
 
@@ -25,7 +25,7 @@ class Edge(eqx.Module):
     `edge(x4=0.0, x2=nd.negative)` makes one, and `domain | edge` declares it.
 
     Attributes:
-        fixed: Values of the fixed parts, by statistic, for all entries alike.
+        fixed: Values of the fixed parts, by statistic, one number for all entries.
         domain: The constraints on the other parts.
     """
 
@@ -83,10 +83,9 @@ class Edge(eqx.Module):
 class ClosedDomain(AbstractDomain):
     """An open domain with parts of its edge: `domain | edge`.
 
-    Unconstrained coordinates and convex features exist inside the open domain. If eta is on an
-    edge, `unconstrain` and `convex_features` raise, or return NaN inside a compiled program.
-    Networks and flows of natural parameters need both. Samplers, quadrature and closed forms need
-    neither.
+    Unconstrained coordinates and convex features exist only inside the open domain. If eta is on an
+    edge, `unconstrain` and `convex_features` raise, or return NaN under `jax.jit`. Networks and
+    flows of natural parameters need both. Samplers, quadrature and closed forms need neither.
 
     Attributes:
         inside: The open domain.
@@ -101,7 +100,7 @@ class ClosedDomain(AbstractDomain):
         return jnp.any(jnp.stack([edge.contains(parts) for edge in self.edges]))
 
     def contains(self, parts: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
-        """Returns the validity of each part, true for all of them on an edge."""
+        """Returns the validity of each part. On an edge, all parts are valid."""
         on_edge = self.on_edge(parts)
         return {name: valid | on_edge for name, valid in self.inside.contains(parts).items()}
 
@@ -165,14 +164,14 @@ class ClosedDomain(AbstractDomain):
     def _touches(self, edge: Edge, shapes: Shapes) -> bool:
         inner = self.inside.constrain(jnp.zeros(self.inside.unconstrained_dim(shapes)), shapes)
         outer = edge.project(inner)
-        # The domain is convex.
+        # The domain is convex, so a point between the edge and `inner` is inside.
         near = {name: (1 - _STEP) * outer[name] + _STEP * inner[name] for name in shapes}
         is_in = [jnp.all(jnp.stack(list(self.inside.contains(p).values()))) for p in (outer, near)]
         return bool(~is_in[0] & is_in[1])
 
 
 def edge(**parts: Any) -> Edge:
-    """Declares a part of the edge of a natural domain, where the density can be normalized too.
+    """Declares a part of the edge of a natural domain on which densities are normalizable too.
 
     Example:
         `nd.domain(x4=nd.negative) | nd.edge(x4=0.0, x2=nd.negative)`: quartic densities, and the
@@ -180,10 +179,11 @@ def edge(**parts: Any) -> Edge:
 
     Args:
         **parts: By statistic, a number, at which all entries are fixed, or a constraint, such as
-            `negative`. Statistics that are not named are `real`. At least one is a number.
+            `negative`. Statistics that are not named are `real`. At least one part is a number.
 
     Returns:
-        The edge. `domain | edge` is the domain with it. For several, `domain | edge_1 | edge_2`.
+        The edge. `domain | edge` is the domain with this edge. For several edges, use
+        `domain | edge_1 | edge_2`.
 
     Raises:
         ValueError: If no part is a number, or a part is neither a number nor a constraint.
@@ -227,6 +227,6 @@ def unconstrain_etas(family: Any, etas: Float[Array, "n eta_dim"]) -> Float[Arra
     coordinates = jax.vmap(family.unconstrain_eta)(etas)
     finite = jnp.all(jnp.isfinite(coordinates), 1)
     if not isinstance(finite, Tracer) and not finite.all():
-        # Outside of a batch the error names the edge.
+        # Outside of `jax.vmap` the error names the edge.
         family.unconstrain_eta(etas[jnp.argmin(finite)])
     return coordinates

@@ -1,4 +1,4 @@
-"""Distributions of natural parameters: where the etas of labels come from."""
+"""Distributions of natural parameters, from which the etas of labels are drawn."""
 
 import math
 from abc import abstractmethod
@@ -51,7 +51,7 @@ class RangeEtas(AbstractEtaLaw):
     ranges: Mapping[str, tuple]
 
     def sample(self, key: PRNGKeyArray, family: Any, dtype: DTypeLike) -> Float[Array, " eta_dim"]:
-        """Draws one eta; NaN if a coupled domain has none in 1,000 draws."""
+        """Draws one eta, or NaN if 1,000 draws for a coupled domain are invalid."""
         shapes = family.stat_shapes
         if set(self.ranges) != set(shapes):
             raise ValueError(f"Expected ranges for {list(shapes)}; got {list(self.ranges)}")
@@ -64,7 +64,7 @@ class FunctionEtas(AbstractEtaLaw):
     """Etas that a function of a key returns, such as the `sample` of a NumPyro distribution.
 
     Attributes:
-        draw: From a key to a flat eta, `(eta_dim,)`, traceable by JAX.
+        draw: Function from a key to a flat eta, `(eta_dim,)`, traceable by JAX.
     """
 
     draw: Callable[[PRNGKeyArray], Array]
@@ -76,7 +76,7 @@ class FunctionEtas(AbstractEtaLaw):
 
 @final
 class PosteriorEtas(AbstractEtaLaw):
-    """The etas prior + n s of posteriors, with n log-uniform; see `posterior_etas`.
+    """The etas prior + n s of posteriors, with n log-uniform, from `posterior_etas`.
 
     Attributes:
         prior: Natural parameters of the prior, `(eta_dim,)`.
@@ -105,7 +105,7 @@ class PosteriorEtas(AbstractEtaLaw):
 
 @final
 class EllipsoidEtas(AbstractEtaLaw):
-    """Etas uniform inside an ellipsoid; see `ellipsoid_etas`.
+    """Etas uniform inside an ellipsoid, from `ellipsoid_etas`.
 
     Attributes:
         center: The center, `(eta_dim,)`.
@@ -124,7 +124,7 @@ class EllipsoidEtas(AbstractEtaLaw):
 
 @final
 class NearbyEtas(AbstractEtaLaw):
-    """Etas around a guess, normal in unconstrained coordinates; see `nearby_etas`.
+    """Etas around a guess, normal in unconstrained coordinates, from `nearby_etas`.
 
     Attributes:
         eta: The guess, `(eta_dim,)`.
@@ -150,26 +150,26 @@ def posterior_etas(
 
         eta = prior_eta + n s,    log n uniform,    s a random row of `statistics`
 
-    A conjugate posterior adds a row of statistics per observation, so that it has this form, s
-    being the mean over the n observations. n is a real number: eta, A and the moments depend on it
-    smoothly, and a network interpolates.
+    A conjugate posterior has this form, because each observation adds a row of statistics. s is
+    the mean over the n observations. n may be any positive real number: eta, A and the moments are
+    smooth in n, so that a network can interpolate.
 
     Example:
         `etas = family.sample_eta(key, 1024, nd.posterior_etas(eta_0, rows, (1, 1e6)))`
 
     Args:
         prior_eta: Natural parameters of the prior, `(eta_dim,)`.
-        statistics: Mean statistics of data sets, `(k, eta_dim)`, for example of simulated ones; or
+        statistics: Mean statistics of data sets, `(k, eta_dim)`, for example of simulated data, or
             a function from a key to one row, `(eta_dim,)`. The statistics of single observations
-            are a wider choice than their means, which may have no proper posterior.
+            cover a wider range than means, but may have no proper posterior.
         n_range: Smallest and largest number of observations, positive.
 
     Returns:
         The distribution of etas.
 
     Raises:
-        ValueError: If a number is not finite, or `n_range` is no increasing pair of positive
-            numbers.
+        ValueError: If a number is not finite, shapes do not fit, or `n_range` is not a pair of
+            positive numbers in increasing order.
     """
     if len(n_range) != 2 or not 0 < n_range[0] <= n_range[1] < np.inf:
         raise ValueError(f"Expected n_range as (low, high) with 0 < low <= high; got {n_range}")
@@ -192,9 +192,9 @@ def ellipsoid_etas(center: Any, covariance: Any) -> EllipsoidEtas:
 
     Args:
         center: The center, `(eta_dim,)`.
-        covariance: The matrix C, `(eta_dim, eta_dim)`, symmetric and positive semidefinite. With
-            directions of zero size the ellipsoid is flat. 4 times the covariance of some etas
-            gives an ellipsoid of two standard deviations.
+        covariance: The matrix C, `(eta_dim, eta_dim)`, symmetric and positive semidefinite. If C
+            is singular, the ellipsoid is flat. For example, 4 times the covariance of a set of
+            etas gives an ellipsoid of two standard deviations.
 
     Returns:
         The distribution of etas.
@@ -227,7 +227,8 @@ def nearby_etas(eta: Any, scale: Any) -> NearbyEtas:
     Args:
         eta: The guess, valid natural parameters, `(eta_dim,)`.
         scale: Standard deviation of each unconstrained coordinate (`family.unconstrain_eta`), a
-            number or `(unconstrained_dim,)`. For a positive or negative entry it is relative.
+            number or `(unconstrained_dim,)`. For a parameter with a constraint `positive` or
+            `negative`, the scale is relative.
 
     Returns:
         The distribution of etas.
@@ -265,10 +266,11 @@ def as_eta_law(etas: Any) -> AbstractEtaLaw:
 def draw_etas(
     law: AbstractEtaLaw, family: Any, key: PRNGKeyArray, first: Any, n: int, dtype: DTypeLike
 ) -> Float[Array, "n eta_dim"]:
-    """Draws etas number `first` to `first + n`, each by its own key, and checks them.
+    """Draws and checks etas `first` to `first + n - 1`, each with a separate key.
 
     Raises:
-        ValueError: If concrete etas are invalid. The message has their number and the first one.
+        ValueError: If concrete etas are invalid. The message has their number and the first of
+            them.
     """
 
     def one(number):

@@ -17,16 +17,16 @@ class FisherBingham(ExponentialFamily):
 
         p(x | eta) proportional to exp(b . x + x . A x),    |x| = 1
 
-    Densities are with respect to surface measure. On the sphere the products x_i x_j are dependent,
-    since x_0^2 + x_1^2 + x_2^2 = 1: with all of them, the family would be over-complete (the trace
-    of A changes nothing). So the statistics are `x`, shape `(3,)`, and `harmonics`, shape `(5,)`,
-    the spherical harmonics of degree two:
+    Densities are with respect to the surface measure. On the sphere the products x_i x_j are
+    dependent, because x_0^2 + x_1^2 + x_2^2 = 1. With all of them the family would be over-complete
+    (the trace of A has no effect). So the statistics are `x`, shape `(3,)`, and `harmonics`, shape
+    `(5,)`, the spherical harmonics of degree two:
 
         x_0 x_1,  x_1 x_2,  x_0 x_2,  (x_0^2 - x_1^2) / 2,  (3 x_2^2 - 1) / (2 sqrt(3)).
 
-    Under the uniform distribution all eight are uncorrelated with mean zero, those of degree two
-    with variance 1/15. `to_natural` takes b and A. The sphere is compact and T continuous, so that
-    every real eta is valid. The Fisher, Bingham and Kent distributions are special cases.
+    Under the uniform distribution all eight are uncorrelated with mean zero, and the harmonics
+    have variance 1/15. `to_natural` takes b and A. The sphere is compact and T continuous, so every
+    real eta is valid. The Fisher, Bingham and Kent distributions are special cases.
 
     Reference:
         Mardia, *Statistics of directional data*, J. R. Statist. Soc. B 37 (1975), section 3.
@@ -47,11 +47,11 @@ class FisherBingham(ExponentialFamily):
         return {"x": x, "harmonics": jnp.concatenate([products, squares])}
 
     def to_natural(self, b: Float[Array, "3"], matrix: Float[Array, "3 3"]) -> Float[Array, "8"]:
-        """Returns the eta of exp(b . x + x . A x), up to a constant factor of the density.
+        """Returns eta for exp(b . x + x . A x), up to a constant factor of the density.
 
         Args:
-            b: The linear coefficients, `(3,)`.
-            matrix: A, `(3, 3)`; its antisymmetric part and its trace do not matter.
+            b: Linear coefficients, `(3,)`.
+            matrix: Matrix A, `(3, 3)`. The antisymmetric part and the trace have no effect.
 
         Returns:
             The natural parameters, `(8,)`.

@@ -23,15 +23,15 @@ from nnef_dists.families._symmetry import AbstractSymmetry
 
 @final
 class Gamma(AbstractNamedFamily):
-    """The gamma distribution on x > 0, by its natural parameters.
+    """The gamma distribution on x > 0, in natural parameters.
 
         p(x | eta) proportional to exp(eta1 log x + eta2 x),    eta1 > -1, eta2 < 0
 
-    Statistics `log_x` and `x`; shape eta1 + 1, rate -eta2. At 0 the density is x^eta1, which is
-    integrable for eta1 > -1 alone; at infinity the exponential decides unless eta2 = 0, where no
+    Statistics `log_x` and `x`. The shape is eta1 + 1 and the rate -eta2. At 0 the density is
+    x^eta1, integrable for eta1 > -1. At infinity the exponential decides, and for eta2 = 0 no
     power is integrable at both ends. The coordinate is log x, in which a change of rate is a shift.
 
-    In float32, x cannot be below 1e-38: HMC needs a shape above about 0.1.
+    In float32, x cannot be below 1e-38, so HMC needs a shape above about 0.1.
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
@@ -52,7 +52,7 @@ class Gamma(AbstractNamedFamily):
         return {"log_x": log_above_zero(x), "x": x}
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
-        """Returns 0, and -inf outside the support."""
+        """Returns 0, or -inf outside the support."""
         return log_indicator(x > 0, x)
 
     @property
@@ -77,5 +77,5 @@ class Gamma(AbstractNamedFamily):
         return eta1 + 1, -eta2
 
     def to_natural(self, shape: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, "2"]:
-        """Returns the eta of given (positive) shape and rate."""
+        """Returns eta for a positive shape and a positive rate."""
         return self.check_eta(jnp.stack([shape - 1, -rate]))

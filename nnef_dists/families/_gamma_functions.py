@@ -1,7 +1,7 @@
-"""Differences of logarithms of gamma functions that keep their digits for large arguments.
+"""Differences of log-gamma and digamma functions, accurate for large arguments.
 
-log Gamma(a) and digamma(a) are split into elementary terms, which cancel exactly between functions,
-and remainders that vanish at infinity:
+log Gamma(a) and digamma(a) are split into elementary terms, which cancel in differences, and
+remainders that vanish at infinity:
 
     log Gamma(a) = (a - 1/2) log a - a + log(2 pi) / 2 + R(a)
     digamma(a) = log a + D(a)
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
 
-# From here on the series below have the digits of double precision.
+# Smallest argument at which the series below are accurate to double precision.
 _LARGE = 10.0
 _LOG_GAMMA_SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 _DIGAMMA_SERIES = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760, -1 / 12)
@@ -34,10 +34,10 @@ def log_gamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 @jax.jit
 def log_factorial(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Returns log x! = log Gamma(x + 1) for x > -1, to rounding."""
+    """Returns log x! = log Gamma(x + 1) for x > -1, accurate to rounding."""
     a = x + 1
     large = (a - 0.5) * jnp.log(jnp.maximum(a, 1)) - a + HALF_LOG_TWO_PI + log_gamma_remainder(a)
-    # Of small numbers the terms cancel.
+    # For small arguments the terms cancel, and gammaln is accurate.
     return jnp.where(a >= _LARGE, large, gammaln(jnp.minimum(a, _LARGE)))
 
 
@@ -49,7 +49,7 @@ def digamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def log_ratio(a: Float[Array, "*n"], b: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Returns log(a / b) of positive numbers, with all digits where they are nearly equal."""
+    """Returns log(a / b) of positive numbers, accurate also if they are nearly equal."""
     near = jnp.abs(a - b) < b / 2
     change = jnp.where(near, a - b, 0) / b
     return jnp.where(near, jnp.log1p(change), jnp.log(a / b))
@@ -69,7 +69,7 @@ def mean_log_share(alpha: Float[Array, " k"]) -> Float[Array, " k"]:
 
 
 def log_share(alpha: Float[Array, " k"]) -> Float[Array, " k"]:
-    """Returns log(alpha_i / sum_i alpha_i) of positive numbers, with all digits near 0."""
+    """Returns log(alpha_i / sum_i alpha_i) of positive numbers, accurate also near 0."""
     total = jnp.sum(alpha)
     others = jnp.sum(jnp.where(jnp.eye(len(alpha), dtype=bool), 0, alpha), 1)
     near = others < total / 2

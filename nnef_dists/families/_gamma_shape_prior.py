@@ -1,4 +1,4 @@
-"""The conjugate prior of a gamma distribution's shape."""
+"""The conjugate prior of the shape of a gamma distribution."""
 
 from typing import ClassVar, final
 
@@ -11,15 +11,16 @@ from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain
 
-# Beyond this mean log(r y) the exponential is continued by its quadratic.
+# Largest mean log(r y) of the exponential feature. A quadratic continues it beyond.
 _LARGEST_LOG = 12.0
 
 
 def _convex_features(eta: Float[Array, "2"]) -> Float[Array, "1"]:
-    """Returns n exp(eta1 / n), with n = -eta2: the perspective of the exponential, so convex.
+    """Returns n exp(eta1 / n), with n = -eta2, convex as the perspective of the exponential.
 
-    It is the largest part of A where eta1 / n is large: log Gamma(alpha) is about alpha log(alpha)
-    - alpha there, of which exp is the conjugate. Far out the quadratic continuation is finite.
+    This is the leading term of A for large eta1 / n. There, log Gamma(alpha) is about
+    alpha log(alpha) - alpha, with the convex conjugate exp. The quadratic continuation is finite
+    for very large eta1 / n.
     """
     n = -eta[1]
     mean_log = eta[0] / n
@@ -34,14 +35,15 @@ class GammaShapePrior(ExponentialFamily):
 
         p(alpha | eta) proportional to exp(eta1 alpha + eta2 log Gamma(alpha)),    eta2 < 0
 
-    Statistics `alpha` and `log_gamma`. The likelihood of data y_1, ..., y_n with rate r is, as a
-    function of alpha, exp(alpha sum_j log(r y_j) - n log Gamma(alpha)): it adds sum_j log(r y_j) to
-    eta1 and -n to eta2, so -eta2 counts observations and eta1 / -eta2 is their mean log(r y).
+    Statistics `alpha` and `log_gamma`. For data y_1, ..., y_n with rate r, the likelihood of alpha
+    is proportional to exp(alpha sum_j log(r y_j) - n log Gamma(alpha)). So data add
+    sum_j log(r y_j) to eta1 and -n to eta2. -eta2 is the number of observations, and eta1 / -eta2
+    is their mean log(r y).
 
     The integral exists for eta2 < 0 and every eta1. At 0, Gamma(alpha)^eta2 is alpha^-eta2 up to a
-    bounded factor. At infinity log Gamma(alpha) = alpha log(alpha) (1 + o(1)) outgrows eta1 alpha;
-    with eta2 > 0 it makes the integral infinite. On the edge eta2 = 0 the exponential distribution
-    (eta1 < 0) is left out, so that the domain is open and a product.
+    bounded factor. At infinity, log Gamma(alpha) = alpha log(alpha) (1 + o(1)) grows faster than
+    eta1 alpha, so the integral is infinite for eta2 > 0. The edge eta2 = 0, an exponential
+    distribution if eta1 < 0, is excluded. So the domain is open and a product.
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()

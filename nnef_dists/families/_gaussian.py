@@ -15,11 +15,11 @@ from nnef_dists.families._symmetry import AbstractSymmetry
 
 @final
 class GaussianNatural1D(AbstractNamedFamily):
-    """The Gaussian on the real line, by its natural parameters.
+    """The Gaussian on the real line, in natural parameters.
 
         p(x | eta) proportional to exp(eta1 x + eta2 x^2),    eta2 < 0
 
-    Statistics `x` and `x2`; mean -eta1 / (2 eta2), variance -1 / (2 eta2).
+    Statistics `x` and `x2`. The mean is -eta1 / (2 eta2) and the variance -1 / (2 eta2).
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
@@ -51,5 +51,5 @@ class GaussianNatural1D(AbstractNamedFamily):
         return eta1 * variance, variance
 
     def to_natural(self, mean: Float[Array, ""], variance: Float[Array, ""]) -> Float[Array, "2"]:
-        """Returns the eta of given mean and (positive) variance."""
+        """Returns eta for a mean and a positive variance."""
         return self.check_eta(jnp.stack([mean / variance, -1 / (2 * variance)]))

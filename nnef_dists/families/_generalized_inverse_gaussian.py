@@ -33,13 +33,13 @@ class GeneralizedInverseGaussian(AbstractNamedFamily):
         E[x] = sqrt(b / a) K_{p+1}(sqrt(a b)) / K_p(sqrt(a b))
         E[log x] = log(b / a) / 2 + d log K_p(sqrt(a b)) / d p
 
-    The order is any real number: both ends of the half-line are exponentially thin. The inverse
+    The order is any real number, because the density decays exponentially at both ends. The inverse
     Gaussian distribution has p = -1/2. For eta3 -> 0 and p > 0 the limit is a gamma distribution,
     for eta2 -> 0 and p < 0 an inverse gamma distribution.
 
-    The integral representation of K in log x is computed around its mode, to rounding, and so are
-    its derivatives. For sqrt(a b) below 1e-12 (1e-27 in float32) and |p| far below 1, log x has
-    more spread than nodes can cover, and the results are NaN.
+    Quadrature over log x around the mode gives A and its derivatives, accurate to rounding. The
+    results are NaN for sqrt(a b) below 1e-12 (1e-27 in float32) and |p| far below 1. The density of
+    log x is then too wide for the nodes.
 
     Reference:
         Jorgensen, *Statistical Properties of the Generalized Inverse Gaussian Distribution* (1982),
@@ -60,7 +60,7 @@ class GeneralizedInverseGaussian(AbstractNamedFamily):
         return {"log_x": log_above_zero(x), "x": x, "inverse": 1 / above_zero}
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
-        """Returns 0, and -inf outside the support."""
+        """Returns 0, or -inf outside the support."""
         return log_indicator(x > 0, x)
 
     @property
@@ -79,24 +79,24 @@ class GeneralizedInverseGaussian(AbstractNamedFamily):
     def to_natural(
         self, order: Float[Array, ""], a: Float[Array, ""], b: Float[Array, ""]
     ) -> Float[Array, "3"]:
-        """Returns the eta of x^(order - 1) exp(-(a x + b / x) / 2), for positive a and b."""
+        """Returns eta for x^(order - 1) exp(-(a x + b / x) / 2), with positive a and b."""
         return self.check_eta(jnp.stack([order - 1, -a / 2, -b / 2]))
 
 
 def _drop(
     t: Float[Array, "*n"], order: Float[Array, ""], excess: Float[Array, ""]
 ) -> Float[Array, "*n"]:
-    """Returns the log-density of log x at its mode less that at a distance t.
+    """Returns the log-density of log x at the mode minus the log-density at distance t.
 
-    With w = sqrt(a b) this is hypot(p, w) (cosh t - 1) + p (sinh t - t), as a sum of two positive
-    numbers: `excess` is hypot(p, w) - |p|.
+    With w = sqrt(a b) this is hypot(p, w) (cosh t - 1) + p (sinh t - t). It is computed as a sum of
+    two positive numbers, with `excess` equal to hypot(p, w) - |p|.
     """
     toward = jnp.where(order < 0, -t, t)
     return jnp.abs(order) * exp_remainder(toward) + excess * cosh_remainder(t)
 
 
 def _growth(t: Float[Array, ""], *_: Array) -> Float[Array, ""]:
-    """Returns the log of x^4 or x^-4: products of up to four statistics."""
+    """Returns the log of x^4 or x^-4, a bound on products of up to four statistics."""
     return 4 * jnp.abs(t)
 
 

@@ -1,4 +1,4 @@
-"""Natural domains that linear inequalities define."""
+"""Natural domains defined by linear inequalities."""
 
 import functools
 import math
@@ -12,29 +12,30 @@ from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 from nnef_dists.families._domain import AbstractDomain, Ranges, Shapes, draw_until_valid
 
-# Singular values and widths below this, relative to 1, are zero.
+# Relative tolerance: smaller singular values, distances and steps count as zero.
 _ZERO = 1e-9
+# Largest number of Newton steps.
 _STEPS = 200
-# A least distance at which the search for an interior point ends.
+# Distance to all edges at which the search for an interior point ends.
 _ENOUGH = 0.5
-# Part of the way to the edge that one step may go.
+# Largest fraction of the distance to an edge that one Newton step covers.
 _REACH = 0.9
 
 
 @final
 class Polyhedron(AbstractDomain):
-    """The natural parameters with A eta < b, an intersection of open half-spaces.
+    """The set of natural parameters with A eta < b, an intersection of open half-spaces.
 
-    `half_space(A, b)` makes one. Let s_i be the distance of eta to the edge of half-space i, with
+    `half_space(A, b)` returns one. Let s_i be the distance of eta to the edge of half-space i, with
     unit normal a_i. Unconstrained coordinates are
 
         u = -G sum_i a_i log s_i + P eta
 
-    with P the projection onto the directions that no inequality restricts, and G the inverse square
-    root of sum_i a_i a_i^T in the other directions. Up to G this is the gradient of a strictly
-    convex function, and so a smooth bijection onto R^eta_dim. For one entry it is the logarithm of
-    the distance, or the logit. Independent inequalities have a closed-form inverse. Otherwise
-    Newton's method computes it.
+    P is the projection onto the directions that no inequality restricts. G is the inverse square
+    root of sum_i a_i a_i^T in the other directions. Up to G, u is the gradient of a strictly convex
+    function, and so a smooth bijection onto R^eta_dim. For one entry u is the logarithm of the
+    distance, or the logit. Independent inequalities have a closed-form inverse. Otherwise Newton's
+    method computes the inverse.
 
     Args:
         normals: Unit vectors a_i, k tuples of eta_dim numbers.
@@ -42,10 +43,10 @@ class Polyhedron(AbstractDomain):
         description: The expected set in words, for error messages.
 
     Attributes:
-        inner: An eta inside, from which Newton's method starts.
+        inner: Natural parameters inside, from which Newton's method starts.
 
     Raises:
-        ValueError: If no eta is inside.
+        ValueError: If no eta satisfies all inequalities.
     """
 
     normals: tuple[tuple[float, ...], ...] = eqx.field(static=True)
@@ -63,10 +64,10 @@ class Polyhedron(AbstractDomain):
         """Returns the Euclidean distance of eta to the edge of each half-space.
 
         Args:
-            parts: An eta, by statistic.
+            parts: Natural parameters, by statistic.
 
         Returns:
-            The distances, `(k,)`, negative outside. The least one is the distance to the edge of
+            The distances, `(k,)`, negative outside. The smallest is the distance to the edge of
             the domain.
         """
         return self._distances(_flat(parts))
@@ -133,7 +134,7 @@ class Polyhedron(AbstractDomain):
             def newton(carry):
                 eta, _, steps = carry
                 move = jnp.linalg.solve(slope(eta), u - self._unscaled(eta))
-                # Relative to the distances, of which a step takes a part at most.
+                # The step relative to the distances, of which it covers at most a fraction.
                 nearer = normals @ move / self._distances(eta)
                 length = jnp.minimum(1, _REACH / jnp.maximum(jnp.max(nearer), _REACH))
                 along = projection @ move / (1 + jnp.abs(u))
@@ -164,11 +165,11 @@ class Polyhedron(AbstractDomain):
     def sample(
         self, key: PRNGKeyArray, shapes: Shapes, ranges: Ranges, dtype: DTypeLike
     ) -> dict[str, Array]:
-        """Draws from the box until valid; NaN after 1,000 invalid draws in a row."""
+        """Draws from the box until eta is valid, or returns NaN after 1,000 invalid draws."""
         return draw_until_valid(self, key, shapes, ranges, dtype)
 
     def convex_features(self, parts: dict[str, Array]) -> Float[Array, " k"]:
-        """Returns -log of each distance, and squares of unrestricted directions over distances."""
+        """Returns -log of each distance, and squares along free directions over distances."""
         eta = _flat(parts)
         distances = self._distances(eta)
         values, directions = np.linalg.eigh(self._projection())
@@ -196,14 +197,14 @@ def half_space(normal: Any, bound: Any) -> Polyhedron:
     Args:
         normal: Coefficients of the flat eta, `(eta_dim,)` for one inequality, or A,
             `(k, eta_dim)`.
-        bound: The bound, a number, or b, `(k,)`.
+        bound: Bound, a number, or b, `(k,)`.
 
     Returns:
         The domain.
 
     Raises:
         ValueError: If the shapes do not fit, a number is not finite, no inequality restricts eta,
-            or no eta satisfies all.
+            or no eta satisfies all inequalities.
     """
     a, b = np.atleast_2d(np.asarray(normal, np.float64)), np.atleast_1d(np.asarray(bound, float))
     if a.ndim != 2 or 0 in a.shape or b.shape != (len(a),):
@@ -240,7 +241,7 @@ def _interior_point(
 ) -> tuple[float, ...]:
     """Returns natural parameters at least 0.5 from each edge, or nearly as far as possible.
 
-    Newton's method minimizes a smooth maximum of -distances, ever less smooth.
+    Newton's method minimizes a smooth maximum of -distances, with ever less smoothing.
     """
     a, b = np.array(normals), np.array(offsets)
     eta = np.linalg.pinv(a, _ZERO) @ (b - 1)

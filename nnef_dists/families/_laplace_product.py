@@ -23,17 +23,17 @@ class LaplaceProduct(ExponentialFamily):
         p(x | eta) proportional to exp(- sum_i (minus_i |x_i - 1| + plus_i |x_i + 1|))
 
     Statistics `minus`, -|x_i - 1|, and `plus`, -|x_i + 1|, both of shape `(d,)`. Beyond the centers
-    the exponent is linear in x_i: -(minus_i + plus_i) |x_i| plus a constant, with the same slope on
-    either side. So the integral exists if and only if
+    the exponent is linear in x_i: -(minus_i + plus_i) |x_i| plus a constant, with equal slopes on
+    both sides. So the integral exists if and only if
 
         minus_i + plus_i > 0    for every i;
 
-    one of the two may be negative. Each coordinate is piecewise exponential, with kinks at the
-    centers, and independent of the others. The unconstrained coordinates turn its exponential tails
-    into Gaussian ones: x grows as the square of them.
+    one of the two may be negative. The coordinates are independent and piecewise exponential, with
+    kinks at the centers. In the unconstrained coordinates u the exponential tails become Gaussian,
+    because x grows as u^2.
 
     Args:
-        d: The dimension, at least 1.
+        d: Dimension, at least 1.
 
     Raises:
         ValueError: If `d < 1`.
@@ -51,12 +51,12 @@ class LaplaceProduct(ExponentialFamily):
 
     @property
     def support(self) -> AbstractBijection:
-        """The whole space, in coordinates of which x_i grows as the square."""
+        """The whole space, in coordinates u such that x_i grows as u_i^2."""
         return _QuadraticGrowth((self.d,))
 
     @property
     def natural_domain(self) -> CoupledDomain:
-        """The domain: in every coordinate the two parameters have a positive sum."""
+        """The set of eta with a positive sum minus_i + plus_i in every coordinate."""
         return CoupledDomain(
             _SumAndDifference(self.d),
             "of positive sum minus + plus, entry by entry",
@@ -74,18 +74,18 @@ class LaplaceProduct(ExponentialFamily):
         return (Permutation("minus", self.d),) if self.d > 1 else ()
 
     def compute_stats(self, x: Float[Array, " d"]) -> dict[str, Array]:
-        """Returns minus the distances from 1 and from -1."""
+        """Returns the negative distances from 1 and from -1."""
         return {"minus": -jnp.abs(x - 1), "plus": -jnp.abs(x + 1)}
 
 
 def _convex_features(eta: Float[Array, " d"]) -> Float[Array, " k"]:
-    """Returns -log(minus_i + plus_i) for every i: A at the edge, where the tails are long."""
+    """Returns -log(minus_i + plus_i) for every i, the leading terms of A near the edge."""
     return -jnp.log(jnp.sum(eta.reshape(2, -1), axis=0))
 
 
 @final
 class _QuadraticGrowth(AbstractBijection):
-    """x = u sqrt(1 + u^2 / 4), elementwise: u near 0, u |u| / 2 far out."""
+    """The map x = u sqrt(1 + u^2 / 4), elementwise: about u near 0 and u |u| / 2 for large |u|."""
 
     shape: tuple[int, ...]
 
@@ -111,7 +111,7 @@ def _log_slope(u: Array) -> Array:
 
 @final
 class _SumAndDifference(AbstractBijection):
-    """From (log of the sum, difference) to (minus, plus), each of shape `(d,)`, concatenated."""
+    """The bijection from (log of the sum, difference) to (minus, plus), all of shape `(d,)`."""
 
     d: int = eqx.field(static=True)
 

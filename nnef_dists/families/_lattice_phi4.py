@@ -23,25 +23,25 @@ _HIGHEST_POWER = 6
 
 @final
 class LatticePhi4(ExponentialFamily, AbstractSteinFamily, AbstractFlipFamily):
-    """The phi^4 model on an open chain of n sites: four statistics in any dimension.
+    """The phi^4 model on an open chain of n sites, with four statistics for any n.
 
         p(x | eta) proportional to exp(sum_i (eta1 x_i + eta2 x_i^2 + eta4 x_i^4)
                                        + eta_nn sum_{i<n} x_i x_{i+1}),    eta4 < 0
 
-    Statistics `x`, `x2`, `x4` (sums over the sites) and `neighbors` (the sum over the n - 1 bonds
-    of an open chain; the ends are not joined). For eta2 > 0 each site is a double well, and
-    eta_nn > 0 aligns neighbors: modes and long correlations.
+    Statistics `x`, `x2`, `x4` (sums over the sites) and `neighbors` (the sum over the n - 1 bonds,
+    without a bond between the ends). For eta2 > 0 each site has a double well. eta_nn > 0 aligns
+    neighbors, which leads to several modes and long correlations.
 
-    The integral exists for eta4 < 0 and all other values: sum_i x_i^4 >= |x|^4 / n, while all else
-    is at most quadratic in |x|. It is infinite for eta4 > 0. On the edge eta4 = 0 the model is
-    Gaussian, normalizable for some etas; that edge is left out, so that the domain is open and a
-    product.
+    The integral exists for eta4 < 0 and all values of the other parameters. The reason is that
+    sum_i x_i^4 >= |x|^4 / n, and all other terms are at most quadratic in |x|. The integral is
+    infinite for eta4 > 0. On the edge eta4 = 0 the model is Gaussian, and normalizable for some
+    etas. This edge is excluded, so that the domain is open and a product.
 
-    On an open chain the log-partition and all moments are exact by transfer matrices: the sites are
-    integrated out one after another, n - 1 integrals in one dimension.
+    Transfer matrices give the exact log-partition and moments of an open chain. The sites are
+    integrated out one after another, by n - 1 integrals in one dimension.
 
     Args:
-        n: The number of sites, at least 2.
+        n: Number of sites, at least 2.
 
     Raises:
         ValueError: If `n < 2`.
@@ -78,7 +78,7 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily, AbstractFlipFamily):
         }
 
     def stein_functions(self, u: Float[Array, " n"]) -> SteinFunctions:
-        """Returns sums over sites and bonds, and products of the sums that order the chain."""
+        """Returns sums over sites and bonds. Products of the first seven sums are used as well."""
         power = [jnp.ones_like(u)]
         for _ in range(_HIGHEST_POWER):
             power.append(power[-1] * u)
@@ -94,7 +94,7 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily, AbstractFlipFamily):
         return SteinFunctions(*(jnp.stack(column) for column in columns), multiplied=len(both))
 
     def flips(self, x: Float[Array, " n"]) -> tuple[dict[str, Array], ...]:
-        """Returns the changes by the sign of single sites, and of all sites up to or from one."""
+        """Returns the changes by sign flips of single sites, and of all sites up to or from one."""
         left, right = jnp.pad(x, (1, 0))[:-1], jnp.pad(x, (0, 1))[1:]
         up_to = jnp.cumsum(x)
         beyond = up_to[-1] - up_to[:-1]
@@ -108,7 +108,7 @@ class LatticePhi4(ExponentialFamily, AbstractSteinFamily, AbstractFlipFamily):
         )
 
 
-# A function of u: its value, gradient and Laplacian.
+# Value, gradient and Laplacian of a function of u.
 _Function = tuple[Float[Array, ""], Float[Array, " n"], Float[Array, ""]]
 
 
@@ -132,7 +132,7 @@ def _bond_sum(power: list[Array], p: int, q: int, distance: int) -> _Function:
     by_right = left[p] * _slope(right, q) + left[q] * _slope(right, p)
     curvature = _curvature(left, p) * right[q] + _curvature(left, q) * right[p]
     curvature += left[p] * _curvature(right, q) + left[q] * _curvature(right, p)
-    # A chain may be shorter than the distance.
+    # The chain may be shorter than the distance.
     shift = min(distance, len(power[0]))
     gradient = jnp.pad(by_left, (0, shift)) + jnp.pad(by_right, (shift, 0))
     return jnp.sum(value), gradient, jnp.sum(curvature)

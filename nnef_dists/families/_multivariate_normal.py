@@ -17,7 +17,7 @@ from nnef_dists.families._negative_definite import DefiniteConstraint, negative_
 
 
 class _AbstractMultivariateNormal(AbstractNamedFamily):
-    """What both forms share.
+    """The base class of both forms.
 
         p(x | eta) proportional to exp(eta1 . x + x . H x)
 
@@ -75,7 +75,7 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
     def to_natural(
         self, mean: Float[Array, " d"], covariance: Float[Array, "d d"]
     ) -> Float[Array, " eta_dim"]:
-        """Returns the (symmetric) eta of given mean and covariance.
+        """Returns the symmetric eta for a mean and a covariance.
 
         Args:
             mean: The mean of x, `(d,)`.
@@ -85,8 +85,8 @@ class _AbstractMultivariateNormal(AbstractNamedFamily):
             The flat eta, `(eta_dim,)`.
 
         Raises:
-            ValueError: If the covariance is not positive definite. Inside a compiled program eta
-                is NaN.
+            ValueError: If the covariance is not positive definite. Under `jax.jit` eta is NaN
+                instead.
         """
         covariance = guard(
             covariance,
@@ -118,12 +118,13 @@ class MultivariateNormal(_AbstractMultivariateNormal):
 
         p(x | eta) proportional to exp(eta1 . x + sum_ij eta2_ij x_i x_j)
 
-    Statistics `x`, shape `(d,)`, and `xxT`, shape `(d, d)`. The form is over-complete: only the
-    symmetric part of eta2 counts, and has to be negative definite. `to_natural` and `sample_eta`
-    return symmetric ones. For d = 3 there are 12 parameters; `MinimalMultivariateNormal` has 9.
+    Statistics `x`, shape `(d,)`, and `xxT`, shape `(d, d)`. The form is over-complete: the density
+    depends only on the symmetric part of eta2, which must be negative definite. `to_natural` and
+    `sample_eta` return a symmetric eta2. For d = 3 there are 12 parameters, and 9 in
+    `MinimalMultivariateNormal`.
 
     Args:
-        d: The dimension, at least 1.
+        d: Dimension, at least 1.
 
     Raises:
         ValueError: If `d < 1`.
@@ -153,7 +154,7 @@ class MinimalMultivariateNormal(_AbstractMultivariateNormal):
     parameter is twice the entry of the symmetric matrix H = -precision / 2 in x . H x.
 
     Args:
-        d: The dimension, at least 1.
+        d: Dimension, at least 1.
 
     Raises:
         ValueError: If `d < 1`.

@@ -16,11 +16,13 @@ from nnef_dists.families._constraints import AbstractConstraint, Range
 class DefiniteConstraint(AbstractConstraint):
     """A negative definite quadratic form.
 
-    Its parameter is either a matrix E of shape `(d, d)`, of which the symmetric part counts, or the
-    packed lower triangle of shape `(d (d + 1) / 2,)`, row by row, in which an off-diagonal entry is
-    the coefficient of the pair x_i x_j counted once (so the form's matrix holds half of it).
+    The parameter is a matrix of shape `(d, d)` or a packed lower triangle of shape
+    `(d (d + 1) / 2,)`, row by row. Only the symmetric part of a matrix has an effect. In a packed
+    triangle, an off-diagonal entry is the coefficient of the pair x_i x_j, counted once. So the
+    matrix of the form has half of this entry.
 
-    Coordinates: the lower Cholesky factor L of minus the form, its diagonal as logarithms.
+    The unconstrained coordinates are the lower Cholesky factor L of the negated form, with
+    logarithms of the diagonal entries.
     """
 
     description: ClassVar[str] = "negative definite"
@@ -36,7 +38,7 @@ class DefiniteConstraint(AbstractConstraint):
             H, `(d, d)`.
 
         Raises:
-            ValueError: If a packed triangle has no such length.
+            ValueError: If the length of a packed triangle is not d (d + 1) / 2.
         """
         if value.ndim == 2:
             return (value + value.T) / 2
@@ -56,7 +58,7 @@ class DefiniteConstraint(AbstractConstraint):
             The parameter.
 
         Raises:
-            ValueError: If a packed triangle has no such length.
+            ValueError: If the length of a packed triangle is not d (d + 1) / 2.
         """
         if len(shape) == 2:
             return matrix
@@ -93,10 +95,10 @@ class DefiniteConstraint(AbstractConstraint):
         return -2 * jnp.sum(jnp.log(jnp.diag(factor)), keepdims=True)
 
     def quadratic_features(self, value: Array, linear: Float[Array, " n"]) -> Float[Array, " k"]:
-        """Returns `linear . (-H)^-1 linear`, one number, where the sizes match.
+        """Returns `linear . (-H)^-1 linear`, one number, or none if the sizes do not match.
 
         Reference:
-            Boyd and Vandenberghe, *Convex Optimization* (2004), example 3.4, for its convexity.
+            Boyd and Vandenberghe, *Convex Optimization* (2004), example 3.4, for the convexity.
         """
         matrix = -self.matrix(value)
         if len(linear) != len(matrix):
@@ -113,7 +115,7 @@ class DefiniteConstraint(AbstractConstraint):
         spec: Sequence[Any] | float,
         dtype: DTypeLike,
     ) -> Array:
-        """Draws eigenvalues from the range; eigenvectors are uniform over rotations (Haar)."""
+        """Draws eigenvalues from the range, and eigenvectors uniform over rotations (Haar)."""
         d = _side(shape)
         drawn = Range(name, spec, (d,))
         if not (drawn.high < 0).all():

@@ -21,16 +21,16 @@ class Polynomial1D(ExponentialFamily):
 
         p(x | eta) proportional to exp(sum_k eta_k x^k),    k in powers
 
-    The top power is even and its parameter negative, which is necessary and sufficient for the
-    integral to exist for every value of the others (the highest power decides both tails). Powers
-    (1, 2, 4) are the quartic, with double wells where eta of x^2 is positive; there is no closed
-    form. Statistics are named `x`, `x2`, `x4`, ...
+    The top power is even and its parameter negative. This is necessary and sufficient for the
+    integral to exist for all values of the other parameters, because the highest power decides both
+    tails. Powers (1, 2, 4) are the quartic, with double wells if the parameter of x^2 is positive.
+    There is no closed form. Statistics are named `x`, `x2`, `x4`, ...
 
     Args:
-        powers: Increasing positive integers, the last one even.
+        powers: Increasing positive integers, the last one even. Defaults to (1, 2, 4).
 
     Raises:
-        ValueError: For anything else.
+        ValueError: If `powers` are not increasing positive integers, the last one even.
     """
 
     powers: tuple[int, ...] = eqx.field(static=True)
@@ -53,18 +53,18 @@ class Polynomial1D(ExponentialFamily):
 
     @property
     def natural_domain(self) -> ProductDomain:
-        """The domain: the top power's parameter is negative."""
+        """The set of eta with a negative parameter of the top power."""
         return domain(**{_name(self.powers[-1]): negative})
 
     @property
     def symmetries(self) -> tuple[AbstractSymmetry, ...]:
-        """Sign where there are odd powers, and scale, with location if no power is missing."""
+        """Sign if there are odd powers, and scale, with location if no power is missing."""
         top = self.powers[-1]
         if self.powers == tuple(range(1, top + 1)):
             scale: AbstractSymmetry = LocationScale()
         else:
             scale = Scaling(**{_name(top): top})
-        # At a quadratic's canonical eta the linear term is zero.
+        # The canonical eta of a quadratic has no linear term, so a sign flip has no effect on it.
         odd = [power for power in self.powers if power % 2 == 1 and top > 2]
         return (SignFlip(_name(odd[0])), scale) if odd else (scale,)
 

@@ -1,4 +1,4 @@
-"""Symmetric positive definite matrices: the support, and their inverse and determinant."""
+"""Symmetric positive definite matrices: the support, the inverse and the determinant."""
 
 import math
 from typing import Any, ClassVar, final
@@ -21,11 +21,11 @@ class PositiveDefinite(AbstractSupport):
     Densities are with respect to the Lebesgue measure of the lower triangle of X.
 
     If the density has a factor exp(-tr(P X)), the entries of L have Gaussian tails. If it has a
-    factor exp(-tr(P X^-1)) instead, the tails of X are powers. With `inverse`, the coordinates are
-    those of X^-1 = L L^T, in which the tails are Gaussian again.
+    factor exp(-tr(P X^-1)) instead, the tails of X are powers. With `inverse`, L is the factor of
+    X^-1 = L L^T, and the tails are Gaussian again.
 
-    Rounding makes matrices far out singular. So a family has T from `log_det` and `invert`, which
-    are finite for any matrix, and h from `contains`.
+    At large coordinates, rounding makes X singular. So a family should compute T by `log_det` and
+    `invert`, which are finite for any matrix, and h by `contains`.
 
     Example:
         ```python
@@ -43,7 +43,7 @@ class PositiveDefinite(AbstractSupport):
         ```
 
     Args:
-        d: The number of rows, at least 1.
+        d: Number of rows, at least 1.
         inverse: Whether L is the factor of X^-1. Defaults to False.
 
     Raises:
@@ -75,7 +75,7 @@ class PositiveDefinite(AbstractSupport):
         lower, is_diagonal = jnp.stack(rows), np.eye(self.d, dtype=bool)
         logs = jnp.where(is_diagonal, lower, 0)
         factor = jnp.where(is_diagonal, jnp.exp(logs), lower)
-        # The determinant of L -> X is 2^d prod L_ii^(d - i), i from 0 on; L_ii = exp(u_ii) adds 1.
+        # det(L -> X) is 2^d prod L_ii^(d - i), i >= 0. L_ii = exp(u_ii) adds a factor L_ii.
         powers = jnp.arange(self.d + 1, 1, -1, dtype=u.dtype)
         log_det = jnp.sum(powers * jnp.sum(logs, 1)) + self.d * math.log(2)
         matrix = jnp.sum(factor[:, None] * factor[None], -1)
@@ -83,7 +83,7 @@ class PositiveDefinite(AbstractSupport):
             return matrix, log_det
         # The determinant of Y -> Y^-1 is det(Y)^-(d + 1).
         inverse, _, inside = invert_definite(matrix)
-        x = jnp.where(inside, inverse, jnp.inf)  # no matrix, where rounding has made it singular
+        x = jnp.where(inside, inverse, jnp.inf)  # infinite if rounding makes it singular
         return x, log_det - 2 * (self.d + 1) * jnp.sum(logs)
 
     def contains(self, x: Float[Array, "d d"]) -> Bool[Array, ""]:
@@ -91,11 +91,11 @@ class PositiveDefinite(AbstractSupport):
         return invert_definite(x)[2]
 
     def log_det(self, x: Float[Array, "d d"]) -> Float[Array, ""]:
-        """Returns the log-determinant of x, a finite number without a meaning outside."""
+        """Returns the log-determinant of x. It is finite but meaningless outside the support."""
         return invert_definite(x)[1]
 
     def invert(self, x: Float[Array, "d d"]) -> Float[Array, "d d"]:
-        """Returns the inverse of x, finite numbers without a meaning outside."""
+        """Returns the inverse of x. It is finite but meaningless outside the support."""
         return invert_definite(x)[0]
 
 
@@ -105,15 +105,16 @@ def invert_definite(
 ) -> tuple[Float[Array, "d d"], Float[Array, ""], Bool[Array, ""]]:
     """Inverts a positive definite matrix by d sweeps.
 
-    Its operations are elementwise, so that a batch of small matrices is one loop over numbers. A
-    batch of LAPACK calls is ten times slower.
+    All operations are elementwise, so that a batch of small matrices compiles to one loop. A batch
+    of LAPACK calls is ten times slower.
 
     Args:
         matrix: A symmetric matrix, `(d, d)`.
 
     Returns:
         The inverse, `(d, d)`, the log-determinant, and whether the matrix is finite, symmetric and
-        positive definite beyond rounding. If it is not, the other two mean nothing.
+        positive definite beyond rounding. If it is not, the inverse and the log-determinant are
+        meaningless.
 
     Reference:
         Lange, *Numerical Analysis for Statisticians* (2010), section 7.5.
@@ -127,21 +128,21 @@ def invert_definite(
     for k in range(d):
         is_k = np.arange(d) == k
         pivot = swept[k, k]
-        # A pivot is the difference of numbers of the size of the diagonal entry.
+        # A pivot is a difference of numbers as large as the diagonal entry, with their rounding.
         is_positive = pivot > 4 * d * rounding * matrix[k, k]
         inside &= is_positive & (pivot > 0)
         pivot = jnp.where(inside, pivot, 1)
         log_det = log_det + jnp.log(pivot)
         scaled = jnp.where(is_k, -1, swept[:, k]) / jnp.sqrt(pivot)
         others = jnp.where(is_k[:, None] | is_k[None], 0, swept)
-        # The sign of pivots that are still to come does not change.
+        # Later pivots keep their sign.
         swept = others - scaled[:, None] * scaled[None]
     return -swept, log_det, inside
 
 
 @invert_definite.defjvp
 def _invert_definite_jvp(primals: Any, tangents: Any) -> Any:
-    """Derivatives by the inverse: a tenth of the operations of those through the sweeps."""
+    """Returns derivatives by the inverse, ten times cheaper than by differentiating the sweeps."""
     inverse, log_det, inside = invert_definite(*primals)
     half = _product(inverse, (tangents[0] + tangents[0].T) / 2)
     change = -_product(half, inverse), jnp.sum(inverse * tangents[0])
@@ -149,5 +150,5 @@ def _invert_definite_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _product(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """Returns a b, by elementwise operations, which a loop over a batch fuses."""
+    """Returns the product a b by elementwise operations, which fuse in a loop over a batch."""
     return jnp.sum(a[:, :, None] * b[None], 1)

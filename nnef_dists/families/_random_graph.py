@@ -21,12 +21,12 @@ class AbstractRandomGraph(ExponentialFamily):
 
         p(graph | eta) proportional to exp(eta . T(adjacency))
 
-    A point x holds one bit for each pair of nodes i < j, in the order of `numpy.triu_indices(nodes,
-    1)`; `adjacency` and `from_adjacency` convert. A subclass has the statistics, any functions of
-    the adjacency matrix.
+    A point x has one bit per pair of nodes i < j, in the order of `numpy.triu_indices(nodes, 1)`.
+    `adjacency` and `from_adjacency` convert between x and adjacency matrices. A subclass declares
+    the statistics, which may be any functions of the adjacency matrix.
 
     Attributes:
-        nodes: The number of nodes.
+        nodes: Number of nodes.
 
     Example:
         ```python
@@ -55,7 +55,7 @@ class AbstractRandomGraph(ExponentialFamily):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """One bit a pair: `(nodes (nodes - 1) / 2,)`."""
+        """One bit per pair: `(nodes (nodes - 1) / 2,)`."""
         return (math.comb(self.nodes, 2),)
 
     @property
@@ -65,12 +65,12 @@ class AbstractRandomGraph(ExponentialFamily):
 
     @final
     def compute_stats(self, x: Array) -> dict[str, Array]:
-        """Returns the statistics of the graph with the pairs x."""
+        """Returns the statistics of the graph with bits x."""
         return self.graph_statistics(self.adjacency(x))
 
     @final
     def adjacency(self, x: Float[Array, " pairs"]) -> Float[Array, "nodes nodes"]:
-        """Returns the adjacency matrix of pairs x."""
+        """Returns the adjacency matrix of the graph with bits x."""
         x = jnp.asarray(x)
         upper = jnp.zeros((self.nodes, self.nodes), x.dtype)
         upper = upper.at[np.triu_indices(self.nodes, 1)].set(x)
@@ -78,7 +78,7 @@ class AbstractRandomGraph(ExponentialFamily):
 
     @final
     def from_adjacency(self, adjacency: ArrayLike) -> Float[Array, " pairs"]:
-        """Returns the pairs of a graph, from its adjacency matrix, `(nodes, nodes)`.
+        """Returns the bits x of a graph, from its adjacency matrix, `(nodes, nodes)`.
 
         Raises:
             ValueError: If the matrix is not symmetric, of zeros and ones, with a zero diagonal.
@@ -99,7 +99,7 @@ def _edges(adjacency: Array, decay: float) -> Array:
 
 
 def _two_stars(adjacency: Array, decay: float) -> Array:
-    # Affine in each entry: the squares of entries cancel.
+    # The squares of entries cancel, so that this is affine in each entry.
     return (jnp.sum(jnp.sum(adjacency, 0) ** 2) - jnp.sum(adjacency**2)) / 2
 
 
@@ -123,23 +123,23 @@ _STATISTICS: dict[str, Callable[[Array, float], Array]] = {
 
 @final
 class ExponentialRandomGraph(AbstractRandomGraph):
-    """An exponential random graph model with the best-known statistics.
+    """An exponential random graph model with the most common statistics.
 
     - `edges`: the number of edges
     - `two_stars`: pairs of edges that share a node
     - `triangles`: the number of triangles
     - `shared_partners`: geometrically weighted edgewise shared partners (GWESP),
-      e^decay sum over edges of (1 - (1 - e^-decay)^s) with s the common neighbors of both ends
+      e^decay sum over edges of (1 - (1 - e^-decay)^s) with s common neighbors of both ends
 
-    For other statistics subclass `AbstractRandomGraph`.
+    For other statistics, subclass `AbstractRandomGraph`.
 
-    With positive etas of two-stars or triangles the distribution may be degenerate: a mixture of
-    nearly empty and nearly complete graphs. Labels of such etas are refused.
+    If the parameter of two-stars or triangles is positive, the distribution may be degenerate: a
+    mixture of nearly empty and nearly complete graphs. Labels of such etas are rejected.
 
     Args:
-        nodes: The number of nodes, at least 3.
-        statistics: Names of different statistics.
-        decay: Of `shared_partners`, positive.
+        nodes: Number of nodes, at least 3.
+        statistics: Names of different statistics. Defaults to `("edges", "triangles")`.
+        decay: Decay of `shared_partners`, positive. Defaults to 0.5.
 
     Raises:
         ValueError: If `nodes < 3`, a name is unknown or repeated, or the decay is not positive.
@@ -174,5 +174,5 @@ class ExponentialRandomGraph(AbstractRandomGraph):
         self.decay = check_number("decay", decay, 0)
 
     def graph_statistics(self, adjacency: Float[Array, "nodes nodes"]) -> dict[str, Array]:
-        """Returns the statistics by name; see `AbstractRandomGraph`."""
+        """Returns the statistics by name, as in `AbstractRandomGraph`."""
         return {name: _STATISTICS[name](adjacency, self.decay) for name in self.statistics}

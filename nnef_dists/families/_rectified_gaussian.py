@@ -19,26 +19,26 @@ from nnef_dists.families._unimodal_rule import UnimodalRule, exp_remainder, unim
 
 @final
 class RectifiedGaussian(AbstractNamedFamily):
-    """The Gaussian restricted to x >= 0, for non-negative quantities: a truncated normal.
+    """The normal distribution truncated to x >= 0, for non-negative quantities.
 
         p(x | eta) proportional to exp(eta1 x + eta2 x^2) for x >= 0,    eta2 < 0
 
-    Statistics `x` and `x2`. With z = eta1 / sqrt(-2 eta2) and the distribution function Phi,
+    Statistics `x` and `x2`. With z = eta1 / sqrt(-2 eta2), the normal CDF Phi and density phi,
 
         A = log(sqrt(pi / -eta2) Phi(z)) + z^2 / 2
         E[x] = (z + phi(z) / Phi(z)) / sqrt(-2 eta2)
 
-    For eta1 = 0 this is the half-normal distribution. For z to infinity it becomes a Gaussian, for
-    z to minus infinity an exponential distribution with mean -1 / eta1, where z + phi / Phi has no
-    digits left. So A and its derivatives are integrals over log x, computed around the mode, to
+    For eta1 = 0 this is the half-normal distribution. As z -> infinity the limit is a Gaussian. As
+    z -> -infinity it is an exponential distribution with mean -1 / eta1, and z + phi / Phi loses
+    all digits. So quadrature over log x around the mode gives A and its derivatives, accurate to
     rounding in both tails.
 
-    The integrand is bounded at 0, so that its tail decides: the square for eta2 < 0, whatever eta1;
-    nothing helps for eta2 > 0. On the boundary eta2 = 0 the integral still exists for eta1 < 0 (the
-    exponential distribution); that edge is left out, so that the domain is open and a product.
+    The integrand is bounded at 0, so its tail decides. The integral exists for eta2 < 0 and every
+    eta1, and is infinite for eta2 > 0. The edge eta2 = 0, an exponential distribution if eta1 < 0,
+    is excluded, so that the domain is open and a product.
 
-    The coordinate is the inverse of softplus: the density has a Gaussian tail in it on one side, an
-    exponential one on the other.
+    The unconstrained coordinate is the inverse softplus of x. In this coordinate, the density has
+    a Gaussian tail on one side and an exponential tail on the other.
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
@@ -59,7 +59,7 @@ class RectifiedGaussian(AbstractNamedFamily):
         return {"x": x, "x2": x**2}
 
     def log_base_measure(self, x: Array) -> Float[Array, ""]:
-        """Returns 0, and -inf outside the support."""
+        """Returns 0, or -inf outside the support."""
         return log_indicator(x >= 0, x)
 
     @property
@@ -77,12 +77,12 @@ class RectifiedGaussian(AbstractNamedFamily):
 
 
 def _drop(t: Float[Array, "*n"], bend: Float[Array, ""]) -> Float[Array, "*n"]:
-    """Returns the log-density of log x at its mode less that at a distance t."""
+    """Returns the log-density of log x at the mode minus the log-density at distance t."""
     return exp_remainder(t) + bend * jnp.expm1(t) ** 2
 
 
 def _growth(t: Float[Array, ""], _: Array) -> Float[Array, ""]:
-    """Returns the log of x^6, or of 1 near 0: products of up to three statistics."""
+    """Returns the log of x^6, or of 1 near 0, a bound on products of up to three statistics."""
     return 6 * jnp.maximum(t, 0)
 
 

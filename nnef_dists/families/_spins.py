@@ -1,4 +1,4 @@
-"""Families of many interacting binary sites: Ising and pairwise maximum-entropy models."""
+"""Families of interacting binary sites: Ising and pairwise maximum-entropy models."""
 
 from typing import ClassVar, final
 
@@ -19,16 +19,17 @@ class Ising(ExponentialFamily):
 
         p(x | eta) proportional to exp(eta1 sum_i x_i + eta2 sum over bonds of x_i x_j)
 
-    Statistics `x`, the magnetization, and `neighbors`, the sum over bonds; eta1 is the field and
-    eta2 the coupling, in units of the temperature, both real. On the infinite square lattice
-    without a field spins order above eta2 = log(1 + sqrt 2) / 2 = 0.4407 (Onsager 1944).
+    Statistics `x`, the magnetization, and `neighbors`, the sum over bonds. eta1 is the field and
+    eta2 the coupling, both real and in units of the temperature. On the infinite square lattice
+    without a field, spins order above eta2 = log(1 + sqrt 2) / 2 = 0.4407 (Onsager 1944).
 
     Args:
-        shape: The shape of the grid, such as `(10, 10)`.
-        periodic: Whether the last site of each axis is a neighbor of the first.
+        shape: Shape of the grid, such as `(10, 10)`.
+        periodic: Whether the last site of each axis is a neighbor of the first. Defaults to False.
 
     Raises:
-        ValueError: If an axis has fewer than 2 sites, or fewer than 3 on a periodic grid.
+        ValueError: If there is no axis, or an axis has fewer than 2 sites, or fewer than 3 on a
+            periodic grid.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -75,11 +76,11 @@ class PairwiseBinary(ExponentialFamily):
         p(x | eta) proportional to exp(sum_i eta_i x_i + sum_{i<j} eta_ij x_i x_j),    x_i = 0 or 1
 
     Statistics `x`, `(n,)`, and `xx`, the products of all pairs i < j in the order of
-    `numpy.triu_indices(n, 1)`, `(n (n - 1) / 2,)`. Of all distributions with given rates E[x_i] and
-    given E[x_i x_j] it has the largest entropy.
+    `numpy.triu_indices(n, 1)`, `(n (n - 1) / 2,)`. This is the distribution of largest entropy for
+    given rates E[x_i] and given E[x_i x_j].
 
     Args:
-        n: The number of units, at least 2.
+        n: Number of units, at least 2.
 
     Raises:
         ValueError: If `n < 2`.

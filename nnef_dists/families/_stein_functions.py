@@ -1,4 +1,4 @@
-"""Functions of mean zero that a family declares, for control variates."""
+"""Zero-mean functions that a family declares, for control variates."""
 
 from abc import abstractmethod
 from typing import final
@@ -30,15 +30,14 @@ class SteinFunctions(eqx.Module):
         """Returns the Stein transforms, which have mean zero under the density.
 
         The transform of phi is A phi = laplacian + gradient . score. Its mean is zero because it is
-        div(p grad phi) / p, where p grad phi vanishes at infinity. Of a product it is
+        div(p grad phi) / p, and p grad phi vanishes at infinity. The transform of a product is
         A(phi psi) = phi A psi + psi A phi + 2 grad phi . grad psi.
 
         Args:
             score: The gradient of the log-density at u, `(n,)`.
 
         Returns:
-            One number for each function, then for each product phi_i phi_j with
-            i <= j < `multiplied`.
+            One number per function, then one per product phi_i phi_j with i <= j < `multiplied`.
         """
         transforms = self.laplacian + self.gradient @ score
         i, j = np.triu_indices(self.multiplied)
@@ -51,11 +50,11 @@ class SteinFunctions(eqx.Module):
 
 
 class AbstractSteinFamily(eqx.Module):
-    """A family that names the functions of its own control variates.
+    """A mixin for families with custom functions for control variates.
 
-    By default they are found by differentiating the statistics, which costs as many passes as the
-    space has dimensions. A family mixes this class in where it knows better functions, or their
-    derivatives in closed form.
+    By default, the functions come from derivatives of the statistics, which cost one pass per
+    dimension of the space. Use this class if better functions exist, or if their derivatives have
+    a closed form.
     """
 
     @abstractmethod
@@ -63,23 +62,23 @@ class AbstractSteinFamily(eqx.Module):
         """Returns functions of a point in the unconstrained coordinates of the support.
 
         Args:
-            u: One point, `(n,)`: flat, whatever the support's shape.
+            u: One point, `(n,)`, flat for any shape of the support.
 
         Returns:
-            The functions, which with their gradients may grow like any power of |u|. Their scales
-            do not matter. They replace the functions that the library would use: monomials of u,
-            the statistics and their products. Include these if they are useful.
+            The functions. They and their gradients may grow like any power of |u|, and their
+            scales do not matter. They replace the default functions: monomials of u, the
+            statistics and their products. Include these if they are useful.
         """
 
 
 class AbstractFlipFamily(eqx.Module):
-    """A family that names flips, which lead from one mode to another.
+    """A mixin for families with flips, which lead from one mode to another.
 
-    A flip is a map g of the space that is its own inverse and leaves h(x) dx unchanged, such as a
-    change of the sign of some coordinates. It need not leave the density unchanged. With
-    a(x) = p(g x) / (p(x) + p(g x)), which is the logistic function of eta . (T(g x) - T(x)), the
-    mean of a(x) (f(g x) - f(x)) is zero for any f: x and g x contribute the opposite. Control
-    variates of this form correct the weights of modes. Stein functions cannot.
+    A flip is a map g of the space that is its own inverse and leaves h(x) dx unchanged. An example
+    is a sign change of some coordinates. A flip may change the density. Let
+    a(x) = p(g x) / (p(x) + p(g x)), the logistic function of eta . (T(g x) - T(x)). Then the mean
+    of a(x) (f(g x) - f(x)) is zero for any f, because the contributions of x and g x cancel.
+    Control variates of this form correct the weights of modes. Stein functions cannot.
 
     Reference:
         Dellaportas and Kontoyiannis, *Control variates for estimation based on reversible Markov

@@ -1,4 +1,4 @@
-"""What a support is, and those that no bijection of one shape reaches."""
+"""Supports: maps from unconstrained coordinates onto the points x."""
 
 import math
 from abc import abstractmethod
@@ -13,27 +13,27 @@ from jaxtyping import Array, Float
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._discrete import AbstractDiscreteSupport
 
-# The spread of log r, where r is the auxiliary radius: wide enough for HMC to take long steps on
-# the shell of unit radius, narrow enough for the shell to stay clear of the origin.
+# Standard deviation of log r, for the auxiliary radius r. It is wide enough for long HMC steps on
+# the shell of unit radius, and narrow enough to keep the shell away from the origin.
 _LOG_RADIUS_SD = 0.25
 
 
 class AbstractSupport(eqx.Module):
     """A map from unconstrained coordinates u in R^n onto the support of x.
 
-    It serves where a flowjax bijection cannot: x may have another shape than u, and u may hold
-    auxiliary coordinates that x does not depend on. For a density p on the support,
+    Use this class if a flowjax bijection is not possible. x may have another shape than u, and u
+    may have auxiliary coordinates, on which x does not depend. For a density p on the support,
 
         p(x(u)) exp(log_det(u))
 
-    is a density on R^n, with the same integral, under which x(u) has the density p. So `log_det` is
-    the log Jacobian determinant of a map that is one-to-one; with auxiliary coordinates it is that
-    of the completed map plus the log-density of the auxiliary ones.
+    is a density on R^n with an equal integral, under which x(u) has the density p. For a one-to-one
+    map, `log_det` is the log Jacobian determinant. With auxiliary coordinates, it is the log
+    Jacobian determinant of the completed map plus the log-density of the auxiliary coordinates.
 
     Attributes:
         shape: The shape of u.
-        ill_conditioned: Whether x has fewer digits than u, as a nearly singular matrix has: labels
-            are then made in double precision. Defaults to False.
+        ill_conditioned: Whether x has fewer digits than u, for example if x is a nearly singular
+            matrix. Labels are then computed in double precision. Defaults to False.
     """
 
     shape: eqx.AbstractVar[tuple[int, ...]]
@@ -41,30 +41,30 @@ class AbstractSupport(eqx.Module):
 
     @abstractmethod
     def transform_and_log_det(self, u: Float[Array, " n"]) -> tuple[Array, Float[Array, ""]]:
-        """Returns the point x of coordinates u, and the log-weight of u, in nats."""
+        """Returns the point x at coordinates u, and the log-weight of u, in nats."""
 
     @final
     def transform(self, u: Float[Array, " n"]) -> Array:
-        """Returns the point x of coordinates u."""
+        """Returns the point x at coordinates u."""
         return self.transform_and_log_det(u)[0]
 
 
 class AbstractAngularSupport(AbstractSupport):
-    """A support that an angle and numbers cover: quadrature needs no auxiliary coordinate.
+    """A support with an angle as a coordinate, so that quadrature needs no auxiliary coordinate.
 
-    The angle has period 2 pi and is the last coordinate. The other coordinates cover the line.
-    Almost every point of the support has coordinates, unique up to the period. A circle has the
-    angle alone, a sphere or a cylinder one more coordinate.
+    The angle has period 2 pi and is the last coordinate. The other coordinates are real numbers.
+    Almost every point of the support has coordinates, unique up to the period. A circle has only
+    the angle. A sphere or a cylinder has one more coordinate.
 
     Attributes:
-        coordinates: The number of coordinates.
+        coordinates: Number of coordinates.
     """
 
     coordinates: eqx.AbstractVar[int]
 
     @abstractmethod
     def at_angle(self, coordinates: Float[Array, " k"]) -> tuple[Array, Float[Array, ""]]:
-        """Returns the point x of coordinates, the angle last, and its log-weight, in nats."""
+        """Returns the point x at coordinates, the angle last, and its log-weight, in nats."""
 
 
 ContinuousSupport: TypeAlias = AbstractBijection | AbstractSupport
@@ -72,14 +72,14 @@ Support: TypeAlias = ContinuousSupport | AbstractDiscreteSupport
 
 
 def continuous_support(family: Any, user: str) -> ContinuousSupport:
-    """Returns the support of a family for what needs a continuous one.
+    """Returns the support of a family for a method that needs a continuous support.
 
     Args:
         family: The exponential family.
-        user: What needs it, for the message.
+        user: Name of the method, for the message.
 
     Raises:
-        ValueError: If the support is discrete, with what to use instead.
+        ValueError: If the support is discrete. The message has methods to use instead.
     """
     support = family.support
     if isinstance(support, AbstractDiscreteSupport):
@@ -91,7 +91,7 @@ def continuous_support(family: Any, user: str) -> ContinuousSupport:
 
 
 def support_point(family: Any, u: Array) -> Array:
-    """Returns the point of the support, continuous or discrete, that belongs to numbers u."""
+    """Returns the point of a continuous or discrete support for real numbers u."""
     support = family.support
     return (
         support.point(u) if isinstance(support, AbstractDiscreteSupport) else support.transform(u)
@@ -100,10 +100,10 @@ def support_point(family: Any, u: Array) -> Array:
 
 @final
 class CircleProjection(AbstractAngularSupport):
-    """The circle, by its angle in (-pi, pi]: theta = atan2(u1, u0) for u in R^2.
+    """The circle, with angles in (-pi, pi]: theta = atan2(u1, u0) for u in R^2.
 
-    Densities are with respect to d theta. The radius |u| is auxiliary: log |u| is normal, so that
-    the density of u is smooth on the whole plane and the angle has no seam.
+    Densities are with respect to d theta. The radius |u| is auxiliary. log |u| is normal, so that
+    the density of u is smooth on the whole plane, also at angles of +-pi.
     """
 
     shape: ClassVar[tuple[int, ...]] = (2,)
@@ -126,14 +126,15 @@ class CircleProjection(AbstractAngularSupport):
 class SphereProjection(AbstractAngularSupport):
     """The unit sphere in R^n: x = u / |u| for u in R^n.
 
-    Densities are with respect to the surface measure. The radius |u| is auxiliary: log |u| is
+    Densities are with respect to the surface measure. The radius |u| is auxiliary. log |u| is
     normal, so that the density of u is smooth on the whole of R^n.
 
-    Quadrature uses the coordinates of Mercator's map: heights t and an angle. The last
-    entry of x is tanh(t), and the others are a point of the next smaller sphere over cosh(t).
+    Quadrature uses the coordinates of the Mercator projection, heights t and an angle. The last
+    entry of x is tanh(t). The other entries are a point of the sphere of one dimension less,
+    divided by cosh(t).
 
     Args:
-        n: The dimension of the space around the sphere, at least 2.
+        n: Dimension of the space around the sphere, at least 2.
 
     Raises:
         ValueError: If `n < 2`.
@@ -164,7 +165,7 @@ class SphereProjection(AbstractAngularSupport):
     def at_angle(
         self, coordinates: Float[Array, " k"]
     ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-        """Returns the point of heights and an angle, `(n,)`, and their log-weight, in nats."""
+        """Returns the point at heights and an angle, `(n,)`, and their log-weight, in nats."""
         *heights, angle = coordinates
         x = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
         log_det = jnp.zeros_like(angle)
@@ -179,12 +180,12 @@ class SphereProjection(AbstractAngularSupport):
 class AdditiveLogRatio(AbstractSupport):
     """The open simplex in R^k: x = softmax(u1, ..., u_{k-1}, 0) for u in R^(k-1).
 
-    Densities are with respect to the Lebesgue measure of the first k - 1 entries of x, in which
-    the Jacobian determinant is the product of all k entries. Each entry is exact to rounding,
-    however small.
+    Densities are with respect to the Lebesgue measure of the first k - 1 entries of x. The
+    Jacobian determinant of these entries is the product of all k entries. Each entry is accurate
+    to rounding, even if it is tiny.
 
     Args:
-        k: The number of entries, at least 2.
+        k: Number of entries, at least 2.
 
     Raises:
         ValueError: If `k < 2`.
@@ -214,9 +215,9 @@ class AdditiveLogRatio(AbstractSupport):
 def _log_radial_weight(u: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns r = |u| and the log of a weight w with integral of w(r) r^(n-1) dr equal to 1.
 
-    w(r) r^(n-1) is the log-normal density of r. Unlike a normal density around r = 1 it vanishes,
-    with all its derivatives, at r = 0, where the direction is singular; and it is normalized in
-    closed form.
+    w(r) r^(n-1) is the log-normal density of r, which is normalized in closed form. Unlike a normal
+    density around r = 1, it vanishes with all derivatives at r = 0, where the direction is
+    singular.
     """
     square = jnp.sum(u**2)
     square = jnp.maximum(square, jnp.finfo(square.dtype).tiny)  # finite at the origin itself

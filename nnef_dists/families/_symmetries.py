@@ -13,21 +13,22 @@ from nnef_dists.families._symmetry import AbstractSymmetry
 
 @final
 class Scaling(AbstractSymmetry):
-    """x = exp(g) z for a number x, with statistics that are powers, logarithms or products of such.
+    """The scalings x = exp(g) z of a number x.
 
-    The canonical eta has entries of size 1 at the statistics that you name: exactly 1 for one
-    statistic, and with a product of 1 for two of opposite powers.
+    Statistics may be powers, logarithms, and products of these. With one named statistic, the
+    canonical eta has absolute value 1 there. With several, the sum of squares of the log absolute
+    values is minimal. For two of opposite powers, the absolute values are then equal.
 
     Example:
         `Scaling(x=1, inverse=-1)` for the generalized inverse Gaussian, `Scaling(x4=4)` for the
         quartic.
 
     Args:
-        **powers: By scalar statistic, its power of x, not zero. Its natural parameter must not be
-            zero.
+        **powers: Power of x of each named scalar statistic, not zero. The natural parameter of a
+            named statistic must not be zero.
 
     Raises:
-        ValueError: If there is no power, or one is zero or not finite.
+        ValueError: If there is no power, or a power is zero or not finite.
     """
 
     powers: tuple[tuple[str, float], ...] = eqx.field(static=True)
@@ -58,7 +59,7 @@ class Scaling(AbstractSymmetry):
 
 @final
 class LocationScale(AbstractSymmetry):
-    """x = m + exp(s) z for polynomials in x, whose statistics are x, x^2, ..., x^p, p even.
+    """The maps x = m + exp(s) z, for the statistics x, x^2, ..., x^p with p even.
 
     The canonical eta has -1 at x^p and 0 at x^(p - 1). An element g is (m, s).
     """
@@ -72,7 +73,7 @@ class LocationScale(AbstractSymmetry):
         return g[1]
 
     def frame(self, family: Any, eta: Float[Array, " eta_dim"]) -> Any:
-        """Returns the center and the scale of the two highest powers."""
+        """Returns (m, s), from the natural parameters of the two highest powers."""
         p = family.eta_dim
         return jnp.stack([-eta[-2] / (p * eta[-1]), -jnp.log(-eta[-1]) / p])
 
@@ -83,10 +84,12 @@ class LocationScale(AbstractSymmetry):
 
 @final
 class SignFlip(AbstractSymmetry):
-    """x = g z for g = 1 or -1; the natural parameter of the statistic that you name becomes >= 0.
+    """The sign flip x = g z, with g = 1 or -1.
+
+    The canonical eta is >= 0 at the named statistic.
 
     Attributes:
-        odd: The name of a scalar statistic that changes its sign with x.
+        odd: Name of a scalar statistic that changes sign with x.
     """
 
     odd: str = eqx.field(static=True)
@@ -100,7 +103,7 @@ class SignFlip(AbstractSymmetry):
         return jnp.zeros_like(g)
 
     def frame(self, family: Any, eta: Float[Array, " eta_dim"]) -> Any:
-        """Returns the sign of the natural parameter, 1 for zero."""
+        """Returns the sign of the natural parameter, or 1 for zero."""
         value = family.unflatten_stats_or_eta(eta)[self.odd]
         return jnp.where(value < 0, -1, 1).astype(eta.dtype)
 
@@ -113,11 +116,11 @@ class SignFlip(AbstractSymmetry):
 class Permutation(AbstractSymmetry):
     """Permutations of the entries of a vector x.
 
-    The canonical eta is sorted at the statistic that you name, as for `Dirichlet`.
+    The canonical eta is in ascending order at the named statistic, for example in `Dirichlet`.
 
     Args:
-        statistic: The name of a statistic with an entry per entry of x, permuted with x.
-        k: The number of entries, at least 2.
+        statistic: Name of a statistic with one entry per entry of x, permuted with x.
+        k: Number of entries, at least 2.
 
     Raises:
         ValueError: If `k < 2`.

@@ -15,11 +15,11 @@ from nnef_dists._checks import check_instance
 from nnef_dists.families._discrete import AbstractDiscreteSupport
 from nnef_dists.families._support import support_point
 
-# Random elements of the group by which closure is verified.
+# Number of random elements of the group that verify closure.
 _ELEMENTS = 6
 # Largest misfit of a closed group, in standard deviations of the statistics at the probe points.
 _TOLERANCE = 1e-9
-# Effects of this many roundings, relative to the largest, are rounding.
+# Rounding threshold, in units of the rounding error of the largest effect.
 _ROUNDINGS = 256
 
 
@@ -28,9 +28,9 @@ class AbstractSymmetry(eqx.Module):
 
         T(g z) = M(g) T(z) + c(g)
 
-    You declare the action. The library finds M and c by least squares, and verifies that they
-    exist. An element g is an array, or a pytree of arrays. A symmetry is static, like a family: its
-    fields are numbers, strings and tuples.
+    A subclass declares the action. The library finds M and c by least squares, and verifies that
+    they exist. An element g is an array or a pytree of arrays. Like a family, a symmetry is static:
+    its fields are numbers, strings and tuples.
 
     `Scaling`, `LocationScale`, `SignFlip` and `Permutation` are ready-made.
     """
@@ -41,7 +41,7 @@ class AbstractSymmetry(eqx.Module):
 
     @abstractmethod
     def log_det(self, g: Any) -> Float[Array, ""]:
-        """Returns the log absolute Jacobian determinant of z -> g z, which no z may change."""
+        """Returns the log absolute Jacobian determinant of z -> g z, which must not depend on z."""
 
     @abstractmethod
     def frame(self, family: Any, eta: Float[Array, " eta_dim"]) -> Any:
@@ -88,9 +88,9 @@ def transformation(
     z = jnp.asarray(points, dtype)
     moved = jax.vmap(functools.partial(symmetry.act, g))(z)
     stats = jax.vmap(family.sufficient_statistics)(moved)
-    # Highest precision: an accelerator would round the factors to fewer digits.
+    # By default, an accelerator rounds the factors to fewer digits.
     found = jnp.matmul(jnp.asarray(inverse, dtype), stats, precision="highest")
-    # Rounding is not to leak into entries that are zero, as from a large eta into a small one.
+    # Rounding errors must not leak into zero entries, for example from large into small parameters.
     effect = jnp.abs(found) * jnp.asarray(scale, dtype)[:, None]
     rounding = _ROUNDINGS * jnp.finfo(dtype).eps.astype(dtype)
     noticed = effect > rounding * jnp.max(effect, 0)
@@ -140,7 +140,7 @@ def _check(family: Any, symmetry: AbstractSymmetry) -> float:
                     f"Expected a base measure of {family!r} that {symmetry!r} changes by a "
                     f"constant; got changes of log h that differ by {np.ptp(change):.2g} nats"
                 )
-            # On a simplex, for example, the Jacobian in x is singular.
+            # The Jacobian in x is singular on a simplex, for example.
             is_discrete = isinstance(family.support, AbstractDiscreteSupport)
             if family.support.shape == family.x_shape and not is_discrete:
                 _check_log_det(symmetry, g, fresh[0])
@@ -167,8 +167,8 @@ def _check_log_det(symmetry: AbstractSymmetry, g: Any, z: Array) -> None:
 def _probes(family: Any, symmetry: AbstractSymmetry) -> tuple[np.ndarray, ...]:
     """Returns probe points, the least-squares inverse, sizes of T and 1, and the entries used.
 
-    An entry that a few random elements use counts, however small it is for another element. One
-    that they do not use, as with permutations, counts where it is above rounding.
+    An entry of M or c that some of the random elements use is kept, even if it is small for another
+    element. An unused entry, as with permutations, is kept only if it is above rounding.
     """
     with jax.enable_x64(True), eval_context():
         points = _points(family, 0)

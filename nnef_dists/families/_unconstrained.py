@@ -1,4 +1,4 @@
-"""A family in the unconstrained coordinates of its support: what samplers and quadrature see."""
+"""Log-densities in the unconstrained coordinates of the support of a family."""
 
 import math
 

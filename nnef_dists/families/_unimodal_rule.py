@@ -1,8 +1,9 @@
 """The trapezoidal rule for one-dimensional densities whose mode is known.
 
-The rule is exact to rounding: for a function that is analytic in the strip |Im t| < a and falls to
-zero at both ends, its error is exp(-2 pi a / h), where h is the distance of nodes. Logarithms of
-Bessel functions and their derivatives, also with respect to the order, are such integrals.
+The rule is accurate to rounding. Let the function be analytic in the strip |Im t| < a and fall to
+zero at both ends. Then the error is of order exp(-2 pi a / h), where h is the distance of nodes.
+Logarithms of Bessel functions and their derivatives, also with respect to the order, are computed
+from such integrals.
 
 Reference:
     Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review 56 (2014),
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float
 
 # Logarithms of the shortest and the longest distance from the mode to an end of the rule.
 _SHORTEST, _LONGEST = math.log(1e-20), math.log(1e3)
-# Each halves the uncertainty of an end: the last leaves 1%.
+# Number of bisections per end of the rule. They leave an uncertainty of 1% of the distance.
 _BISECTIONS = 13
 _SERIES_TERMS = 14
 
@@ -29,9 +30,10 @@ class UnimodalRule(NamedTuple):
     """Nodes and weights of a density relative to its mode.
 
     Attributes:
-        t: Nodes, `(n,)`; the mode is 0.
+        t: Nodes relative to the mode, `(n,)`.
         roots: Square roots of the probabilities of the nodes, `(n,)`.
-        log_integral: The log of the integral of the density over its value at the mode, in nats.
+        log_integral: Log of the integral of the density, divided by the density at the mode, in
+            nats.
     """
 
     t: Float[Array, " n"]
@@ -44,7 +46,7 @@ class UnimodalRule(NamedTuple):
 
     def covariance(self, values: Float[Array, "k n"]) -> Float[Array, "k k"]:
         """Returns the covariances, `(k, k)`, of functions with these values at the nodes."""
-        # The product of a root and a value does not overflow where that of squares would.
+        # The product of a root and a value does not overflow if a product of squares would.
         scaled = self.roots * (values - self.mean(values)[:, None])
         return jnp.sum(scaled[:, None] * scaled[None], -1)
 
@@ -60,15 +62,16 @@ def unimodal_rule(
     Derivatives of the weights are exact. The nodes count as constants.
 
     Args:
-        drop: The log-density at the mode less that at t: zero at t = 0, increasing on both sides,
-            and analytic. It is called with t, `()` or `(n,)`.
-        growth: The log of a bound of the statistics' products, relative to those near the mode. It
+        drop: Log-density at the mode minus the log-density at t. It is zero at t = 0, increasing on
+            both sides, and analytic, and is called with t, `()` or `(n,)`.
+        growth: Log of a bound on products of statistics, relative to their size near the mode. It
             is called like `drop`.
-        parameters: Numbers that the density depends on.
-        strip: The density is analytic where |Im t| < `strip`.
+        parameters: Parameters of the density.
+        strip: Half-width of a strip |Im t| < `strip` in which the density is analytic.
 
     Returns:
-        The rule. NaN where its nodes are too far apart, because the density falls too slowly.
+        The rule. Its weights are NaN if the nodes are too far apart, because the density falls too
+        slowly.
     """
     dtype = parameters[0].dtype
     digits = -math.log(float(jnp.finfo(dtype).eps))
@@ -93,7 +96,7 @@ def unimodal_rule(
     t = (left + right) * jnp.asarray(np.linspace(0, 1, n), dtype) - left
     step = (left + right) / (n - 1)
     drops = drop(t, *parameters)
-    # With fewer digits than half of all the rule would be misleading.
+    # The bound exp(-2 pi strip / step) of the error must be below the rounding error.
     resolved = step < 2 * math.pi * strip / digits
     integral = jnp.where(resolved, step, jnp.nan) * jnp.sum(jnp.exp(-drops))
     roots = jnp.exp(-drops / 2) * jnp.sqrt(step / integral)
@@ -101,7 +104,7 @@ def unimodal_rule(
 
 
 def exp_remainder(t: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Returns exp(t) - 1 - t, to rounding."""
+    """Returns exp(t) - 1 - t, accurate to rounding."""
     near = jnp.abs(t) < 0.5
     small = jnp.where(near, t, 0)
     total = jnp.ones_like(t)
@@ -111,5 +114,5 @@ def exp_remainder(t: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def cosh_remainder(t: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Returns cosh(t) - 1, to rounding."""
+    """Returns cosh(t) - 1, accurate to rounding."""
     return 2 * jnp.sinh(t / 2) ** 2

@@ -15,31 +15,31 @@ from nnef_dists.families._domain import ProductDomain, domain
 from nnef_dists.families._support import SphereProjection
 from nnef_dists.families._unimodal_rule import UnimodalRule, cosh_remainder, unimodal_rule
 
-# A vector whose length is further from 1 is no point of the sphere.
+# Largest difference between 1 and the length of a point of the sphere.
 _LENGTH_TOLERANCE = 1e-3
 _SERIES_TERMS = 17
 
 
 @final
 class VonMisesFisher(AbstractNamedFamily, AbstractDrawFamily):
-    """The von Mises-Fisher distribution of directions: on the unit sphere in R^d.
+    """The von Mises-Fisher distribution of directions, on the unit sphere in R^d.
 
         p(x | eta) proportional to exp(eta . x),    |x| = 1
 
-    Densities are with respect to surface measure. Statistic `x`, shape `(d,)`. Every eta is valid:
-    its direction is the mean direction, its length kappa the concentration. With the modified
-    Bessel function I of the first kind,
+    Densities are with respect to the surface measure. Statistic `x`, shape `(d,)`. Every eta is
+    valid. The direction of eta is the mean direction, and the length kappa is the concentration.
+    With the modified Bessel function I of the first kind,
 
         A = log((2 pi)^(d/2) I_{d/2-1}(kappa) / kappa^(d/2-1))
         E[x] = (eta / kappa) I_{d/2}(kappa) / I_{d/2-1}(kappa)
 
-    In two dimensions this is the von Mises distribution. The integral representation of I in
-    x . eta is computed around its mode, to rounding, and so are its derivatives, for any
-    concentration, 0 included. The entries of E[x] have relative errors of a few roundings. Beyond
-    concentrations of 1e5, float32 cannot resolve the spread of x along eta, of about d / kappa.
+    In two dimensions this is the von Mises distribution. Quadrature over x . eta around the mode
+    gives A and its derivatives, accurate to rounding for any concentration, including 0. The
+    entries of E[x] have relative errors of a few roundings. Beyond concentrations of 1e5, float32
+    cannot resolve the spread of x along eta, of about d / kappa.
 
     Args:
-        d: The dimension of the space around the sphere, at least 2.
+        d: Dimension of the space around the sphere, at least 2.
 
     Raises:
         ValueError: If `d < 2`.
@@ -71,7 +71,7 @@ class VonMisesFisher(AbstractNamedFamily, AbstractDrawFamily):
         return {"x": x}
 
     def log_base_measure(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """Returns 0, and -inf if the length of x is not 1, up to 0.001."""
+        """Returns 0, or -inf if the length of x differs from 1 by more than 0.001."""
         return log_indicator(jnp.abs(jnp.sum(x**2) - 1) <= 2 * _LENGTH_TOLERANCE, x)
 
     @property
@@ -96,14 +96,14 @@ class VonMisesFisher(AbstractNamedFamily, AbstractDrawFamily):
         normal = jax.random.normal(key_across, (self.d,), eta.dtype)
         first = jnp.arange(self.d) == 0
         axis = jnp.where(kappa > 0, eta / jnp.where(kappa > 0, kappa, 1), first.astype(eta.dtype))
-        # Twice, because one subtraction leaves a rounding error along the axis.
+        # The loop runs twice, because one subtraction leaves a rounding error along the axis.
         for _ in range(2):
             normal = normal - axis * jnp.sum(axis * normal)
         across = normal / _length(normal) * jnp.sqrt(short * (2 - short))
         return axis * (1 - short) + across
 
     def to_natural(self, direction: Float[Array, " d"], kappa: Float[Array, ""]) -> Array:
-        """Returns the eta of a mean direction, of any length but 0, and a concentration."""
+        """Returns eta for a mean direction, of any length but 0, and a concentration."""
         return self.check_eta(direction / _length(direction) * kappa)
 
 
@@ -138,11 +138,11 @@ class _Radial(NamedTuple):
             return q * (_log_remainder(rise + mode * jnp.sinh(t), stretch) + rise / stretch)
 
         def growth(t, mode, short):
-            # Of (s - m)^3, which is not above (1 - m)^3 to the right of the mode.
+            # The log of a bound on |s - m|^3, which is at most (1 - m)^3 right of the mode.
             return 3 * jnp.minimum(2 * jnp.maximum(-t, 0), jnp.log(2 / short))
 
-        # The essential singularities at +-i pi / 2 act from a distance that grows with kappa, from
-        # none to pi / 4. The density is the narrower for it.
+        # The essential singularities at +-i pi / 2 have an effect up to a distance that grows with
+        # kappa, from 0 to pi / 4. As kappa grows, the density also becomes narrower.
         rule = unimodal_rule(drop, growth, (mode, short), 3 * math.pi / 8)
         return cls(mode, slope, _stretch(rule.t, short), rule)
 
@@ -151,7 +151,7 @@ class _Radial(NamedTuple):
         narrow = (d - 1) * self.slope  # 1 - m^2
         beyond = narrow * jnp.sinh(self.rule.t) / self.stretch  # s - m
         length = self.mode + self.rule.mean(beyond[None])[0]
-        # By parts, E[s] / kappa = E[1 - s^2] / (d - 1), which keeps its digits for small kappa.
+        # Integration by parts: E[s] / kappa = E[1 - s^2] / (d - 1), accurate for small kappa.
         by_parts = self.slope * self.rule.mean((1 / self.stretch**2)[None])[0]
         is_large = kappa > d
         ratio = jnp.where(is_large, length / jnp.where(is_large, kappa, 1), by_parts)
@@ -160,15 +160,15 @@ class _Radial(NamedTuple):
 
 
 def _draw_short(key: PRNGKeyArray, kappa: Float[Array, ""], d: int) -> Float[Array, ""]:
-    """Draws 1 - s, which keeps its digits where s is nearly 1."""
+    """Draws 1 - s, which is accurate if s is nearly 1."""
     q = float(d - 1)
     b = q / (2 * kappa + jnp.hypot(2 * kappa, q))
 
     def log_ratio(short):
-        """Returns the log of the density over that of the proposals, up to a constant."""
+        """Returns the log ratio of the density and the proposal density, up to a constant."""
         return -kappa * short + q * jnp.log(2 * b + short * (1 - b))
 
-    # At s0 = (1 - b) / (1 + b) the ratio is largest.
+    # The ratio is largest at s0 = (1 - b) / (1 + b).
     most = log_ratio(2 * b / (1 + b))
 
     def propose(state):
@@ -215,7 +215,7 @@ def _length(eta: Float[Array, " d"]) -> Float[Array, ""]:
 def _log_partition(eta: Float[Array, " d"]) -> Float[Array, ""]:
     d, kappa = len(eta), _length(eta)
     radial = _Radial.of(kappa, d)
-    # The surface of the sphere of one dimension less.
+    # Log of the surface area of the sphere of one dimension less.
     log_surface = math.log(2) + (d - 1) / 2 * math.log(math.pi) - math.lgamma((d - 1) / 2)
     bend = jnp.log1p(kappa * radial.mode / (d - 1))  # -log(1 - m^2)
     at_mode = kappa * radial.mode - (d - 1) / 2 * bend

@@ -18,12 +18,13 @@ class VonMisesHarmonic(ExponentialFamily):
 
         p(theta | eta) proportional to exp(sum_m (cos_m cos(m theta) + sin_m sin(m theta)))
 
-    with m = 1, ..., order. Statistics `cos` and `sin`, both of shape `(order,)`; densities are with
-    respect to d theta. The circle is compact and T continuous, so that every real eta is valid.
-    Order 1 is the von Mises distribution, order 2 the generalized one, with up to two modes.
+    with m = 1, ..., order. Statistics `cos` and `sin`, both of shape `(order,)`. Densities are with
+    respect to d theta. The circle is compact and T continuous, so every real eta is valid. Order 1
+    is the von Mises distribution. Order 2 is the generalized von Mises distribution, with up to two
+    modes.
 
     Args:
-        order: The highest harmonic, at least 1.
+        order: Highest harmonic, at least 1.
 
     Raises:
         ValueError: If `order < 1`.

@@ -27,7 +27,7 @@ from nnef_dists.families._positive_definite import PositiveDefinite, invert_defi
 
 
 class _AbstractWishart(AbstractNamedFamily, AbstractDrawFamily):
-    """What both share: exp(eta1 log det X + tr(H Y)), with Y = X or its inverse."""
+    """The base class of densities exp(eta1 log det X + tr(H Y)), with Y = X or its inverse."""
 
     d: eqx.AbstractVar[int]
 
@@ -37,7 +37,7 @@ class _AbstractWishart(AbstractNamedFamily, AbstractDrawFamily):
         return (self.d, self.d)
 
     def log_base_measure(self, x: Float[Array, "d d"]) -> Float[Array, ""]:
-        """Returns 0, and -inf for matrices that are not symmetric or not positive definite."""
+        """Returns 0, or -inf for matrices that are not symmetric or not positive definite."""
         return log_indicator(invert_definite(x)[2], x)
 
     @property
@@ -59,7 +59,7 @@ class _AbstractWishart(AbstractNamedFamily, AbstractDrawFamily):
         """
         a, form = self._shape_and_form(eta)
         shapes, rates = self._shapes(a), jnp.diag(cholesky(form)) ** 2
-        # Each term is the A of a gamma distribution: one of the chi-squares of Bartlett.
+        # Each term is A of a gamma distribution, one chi-square of the Bartlett decomposition.
         terms = shapes * (log_ratio(shapes, rates) - 1) - jnp.log(shapes) / 2
         terms = terms + log_gamma_remainder(shapes) - (a - shapes) * jnp.log(rates)
         return jnp.sum(terms) + self.d * HALF_LOG_TWO_PI + self._log_pi
@@ -104,16 +104,16 @@ class Wishart(_AbstractWishart):
 
         p(X | eta) proportional to exp(eta1 log det X + tr(H X)),    eta1 > -1
 
-    Statistics `log_det` and `x`, `(d, d)`; H is the symmetric part of the eta of `x`, negative
-    definite. The degrees of freedom are 2 eta1 + d + 1 > d - 1 and the scale matrix (-2 H)^-1. In
-    one dimension it is a gamma distribution.
+    Statistics `log_det` and `x`, `(d, d)`. H is the symmetric part of the parameter of `x`,
+    negative definite. The degrees of freedom are 2 eta1 + d + 1 > d - 1 and the scale matrix is
+    (-2 H)^-1. In one dimension this is a gamma distribution.
 
-    With few degrees of freedom, eta1 < 0, some matrices are singular to rounding: the share
-    eps^(eta1 + 1) or so. They have density 0, HMC rejects them and `draw` returns NaN. Labels are
-    made in double precision.
+    With few degrees of freedom (eta1 < 0), a fraction of about eps^(eta1 + 1) of the matrices is
+    singular to rounding. They have density 0, HMC rejects them, and `draw` returns NaN. Labels are
+    computed in double precision.
 
     Args:
-        d: The number of rows, at least 1.
+        d: Number of rows, at least 1.
 
     Raises:
         ValueError: If `d < 1`.
@@ -143,7 +143,7 @@ class Wishart(_AbstractWishart):
         return self.flatten_stats_or_eta({"log_det": log_det, "x": mean})
 
     def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Float[Array, "d d"]:
-        """Draws one matrix, by the decomposition of Bartlett; NaN if it is singular to rounding."""
+        """Draws one matrix by the Bartlett decomposition, or NaN if it is singular to rounding."""
         form, factor = self._draw_factors(key, eta)
         root = solve_triangular(form, factor, trans=1, lower=True)
         return _square(root)
@@ -161,12 +161,13 @@ class InverseWishart(_AbstractWishart):
 
         p(X | eta) proportional to exp(eta1 log det X + tr(H X^-1)),    eta1 < -d
 
-    Statistics `log_det` and `inverse`, `(d, d)`; H is the symmetric part of the eta of `inverse`,
-    negative definite. The degrees of freedom are -2 eta1 - d - 1 > d - 1 and the scale matrix -2 H.
-    With few of them some matrices are singular to rounding, as for `Wishart`.
+    Statistics `log_det` and `inverse`, `(d, d)`. H is the symmetric part of the parameter of
+    `inverse`, negative definite. The degrees of freedom are -2 eta1 - d - 1 > d - 1 and the scale
+    matrix is -2 H. With few degrees of freedom, some matrices are singular to rounding, as for
+    `Wishart`.
 
     Args:
-        d: The number of rows, at least 1.
+        d: Number of rows, at least 1.
 
     Raises:
         ValueError: If `d < 1`.
@@ -179,12 +180,12 @@ class InverseWishart(_AbstractWishart):
 
     @property
     def natural_domain(self) -> ProductDomain:
-        """eta1 < -d, and a negative definite H."""
+        """The set of eta with eta1 < -d and a negative definite H."""
         return domain(log_det=interval(-math.inf, -float(self.d)), inverse=negative_definite)
 
     @property
     def support(self) -> PositiveDefinite:
-        """Positive definite matrices, by the factors of their inverses."""
+        """Positive definite matrices, with coordinates from the factors of their inverses."""
         return PositiveDefinite(self.d, inverse=True)
 
     def compute_stats(self, x: Float[Array, "d d"]) -> dict[str, Array]:
@@ -198,7 +199,7 @@ class InverseWishart(_AbstractWishart):
         return self.flatten_stats_or_eta({"log_det": -log_det, "inverse": mean})
 
     def draw(self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"]) -> Float[Array, "d d"]:
-        """Draws one matrix, the inverse of a Wishart matrix; NaN if it is singular to rounding."""
+        """Draws the inverse of a Wishart matrix, or NaN if it is singular to rounding."""
         form, factor = self._draw_factors(key, eta)
         root = solve_triangular(factor, form.T, lower=True)  # transposed
         return _square(root.T)

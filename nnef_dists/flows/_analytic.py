@@ -1,4 +1,4 @@
-"""What smooth bijections of the line with closed-form inverses have in common."""
+"""The base class of smooth bijections of the line with closed-form inverses."""
 
 import math
 from abc import abstractmethod
@@ -12,26 +12,25 @@ from jaxtyping import Array, ArrayLike, Float
 
 from nnef_dists._ranges import check_number, check_range
 
-# An array, or a paramax wrapper that methods find unwrapped.
+# An array, or a paramax wrapper, which is unwrapped before a method runs.
 Wrapped: TypeAlias = Any
 
 
 class AbstractAnalyticBijection(AbstractBijection):
-    """A smooth increasing map of the line, moved and stretched to act around a location.
+    """A smooth increasing map of the line, shifted and scaled to act around a location.
 
         y = x + scale * delta(z),    z = (x - loc) / scale
 
-    A subclass gives the displacement delta, which moves points near z = 0 and leaves those far away
-    where they are (or moves them all by the same), and the inverse's displacement, both in closed
-    form. Displacements rather than values are added up, so that a deep stack does not collect
-    rounding errors.
+    A subclass has closed forms of the displacement delta and of the displacement of the inverse.
+    The displacement moves points near z = 0. For distant points it tends to zero or to a constant.
+    The sum of x and a displacement avoids rounding errors, also in a deep stack.
 
-    It is a flowjax bijection of shape `()`: `Scan` stacks it, `Vmap` maps it over coordinates, and
-    `Coupling` and `MaskedAutoregressive` take it as `transformer`.
+    It is a flowjax bijection of shape `()`. `Scan` stacks it, `Vmap` maps it over coordinates, and
+    `Coupling` and `MaskedAutoregressive` accept it as `transformer`.
 
     Attributes:
-        loc: Where it acts, `()`.
-        scale: Over what width, `()`, a `BoundedScale` as a rule.
+        loc: Location around which the map acts, `()`.
+        scale: Width of the map, `()`, usually a `BoundedScale`.
     """
 
     shape: ClassVar[tuple[int, ...]] = ()
@@ -49,7 +48,7 @@ class AbstractAnalyticBijection(AbstractBijection):
     def inverse_displacement_and_log_slope(
         self, z: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Returns what takes z + delta(z) back to z, and the log-slope of the inverse there."""
+        """Returns f^-1(z) - z for f(z) = z + delta(z), and the log-slope of f^-1 at z."""
 
     @final
     def transform_and_log_det(self, x: Any, condition: Any = None):
@@ -71,10 +70,10 @@ class BoundedScale(paramax.AbstractUnwrappable[Array]):
         value = exp(b tanh(raw / b)),    b = log(bound)
 
     Args:
-        value: The parameter at the start, of any shape, in (1 / bound, bound). A traced value out
-            of this range becomes NaN.
-        bound: Its largest value, above 1; the smallest is the reciprocal. The default keeps all
-            powers of z = (x - loc) / scale that the bijections take within float32 for |x| <= 1e4.
+        value: Initial value, of any shape, in (1 / bound, bound). A traced value out of this range
+            becomes NaN.
+        bound: Largest value, above 1. The smallest is 1 / bound. Defaults to 20, so that all powers
+            of z = (x - loc) / scale in the bijections are within float32 for |x| <= 1e4.
         name: Name of the parameter in error messages. Defaults to "value".
 
     Attributes:
@@ -82,8 +81,8 @@ class BoundedScale(paramax.AbstractUnwrappable[Array]):
         bound: The largest value.
 
     Raises:
-        ValueError: If a concrete value, or an entry of it, is out of bounds or NaN; if `bound` is
-            not above 1.
+        ValueError: If a concrete entry of `value` is out of bounds or NaN, or `bound` is not above
+            1.
     """
 
     raw: Float[Array, "..."]

@@ -1,4 +1,4 @@
-"""One flow that samples a whole exponential family."""
+"""A normalizing flow for a whole exponential family."""
 
 import math
 from typing import final
@@ -19,36 +19,38 @@ _USER = "a flow"
 
 @final
 class ConditionalFlow(eqx.Module):
-    """A normalizing flow conditioned on eta: draws from, and densities of, p(x | eta) for all etas.
+    """A normalizing flow conditioned on eta, which approximates p(x | eta) for all etas in a box.
 
         z ~ N(0, I),    u = f(z; c(eta)),    x = support(u)
 
-    where f is a conditional flowjax bijection onto the unconstrained coordinates u of the family's
-    support, so that no draw leaves the support, and c(eta) are the unconstrained coordinates of
-    eta, moved and scaled to [-1, 1] over the etas that the flow is made for. No data are needed:
-    `free_energy` is the loss.
+    f is a conditional flowjax bijection onto the unconstrained coordinates u of the family's
+    support, so that no draw leaves the support. c(eta) are the unconstrained coordinates of eta,
+    shifted and scaled to [-1, 1] over the training etas. Training needs no data, because the loss
+    is `free_energy`.
 
     Every draw has a weight, log w = eta . T(x) + log h(x) - log q(x), with E[w] = exp(A(eta)). So
-    the mean of log w bounds A(eta) from below, and the mean of w estimates it (`importance`).
+    the mean of log w is a lower bound of A(eta), and the log of the mean of w estimates A(eta)
+    (`importance`).
 
-    Methods take one eta and are batched by `jax.vmap`. The bijection may hold foreign leaves:
-    use `equinox.filter_jit`, or partition it as `eqx.partition(flow, eqx.is_inexact_array)`.
+    Methods take one eta. Use `jax.vmap` for a batch. The bijection may have leaves that are not
+    arrays, so use `equinox.filter_jit`, or `eqx.partition(flow, eqx.is_inexact_array)`.
 
     Args:
         family: The exponential family.
-        bijection: A conditional flowjax bijection from z to u, of shape `family.support.shape`,
-            or of the flat shape `(n,)` of that, with `cond_shape (family.unconstrained_dim,)`.
-        etas: Natural parameters that the flow is made for, `(m, eta_dim)`: their ranges, in
-            unconstrained coordinates, make the box that conditions are scaled by.
+        bijection: Conditional flowjax bijection from z to u, of shape `family.support.shape` or
+            of the flattened shape `(n,)`, with `cond_shape (family.unconstrained_dim,)`.
+        etas: Training etas, `(m, eta_dim)`, at least two. Their ranges in unconstrained
+            coordinates define the box that scales the conditions.
 
     Attributes:
         family: The exponential family.
         bijection: The bijection.
-        low: Lower edge of the box, a buffer.
-        high: Upper edge of the box, a buffer.
+        low: Lower edge of the box, not trainable.
+        high: Upper edge of the box, not trainable.
 
     Raises:
-        ValueError: If the bijection's shapes are not those of the family, or etas are invalid.
+        ValueError: If the shapes of the bijection do not fit the family, the support is discrete,
+            or `etas` are invalid.
 
     Reference:
         Rezende and Mohamed, *Variational inference with normalizing flows* (2015).
@@ -84,7 +86,7 @@ class ConditionalFlow(eqx.Module):
         self.high = paramax.NonTrainable(jnp.max(coordinates, 0))
 
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether a valid eta lies in the box that the flow is made for, widened by 2 %."""
+        """Returns whether a valid eta is in the training box, widened by 2%."""
         return jnp.all(jnp.abs(self._condition(eta)) <= 1.02)
 
     def sample_and_log_weight(
@@ -92,7 +94,7 @@ class ConditionalFlow(eqx.Module):
     ) -> tuple[Float[Array, "*x_shape"], Float[Array, ""]]:
         """Draws one point and its log-weight, log p(x | eta) + A(eta) - log q(x | eta), in nats.
 
-        Differentiable in the flow's parameters and in eta: the draw is reparameterized.
+        The draw is reparameterized, so both are differentiable in the flow's parameters and in eta.
 
         Args:
             key: PRNG key.
@@ -112,7 +114,7 @@ class ConditionalFlow(eqx.Module):
         Args:
             key: PRNG key.
             eta: Valid natural parameters, `(eta_dim,)`.
-            n: How many, at least 1.
+            n: Number of draws, at least 1.
 
         Returns:
             The draws, `(n, *x_shape)`.
@@ -135,8 +137,8 @@ class ConditionalFlow(eqx.Module):
             A scalar.
 
         Raises:
-            ValueError: If the support has no inverse: the circle and the sphere, whose coordinates
-                hold an auxiliary one, and the simplex.
+            ValueError: If the support has no inverse, because it is not a flowjax bijection, for
+                example on the circle, the sphere and the simplex.
         """
         support = self.family.support
         if not isinstance(support, AbstractBijection):
@@ -152,12 +154,12 @@ class ConditionalFlow(eqx.Module):
     def importance(
         self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int = 1024
     ) -> ImportanceEstimate:
-        """Estimates A(eta) and E[T | eta] from n weighted draws, and says how far to trust them.
+        """Estimates A(eta) and E[T | eta] from n weighted draws, with diagnostics.
 
         Args:
             key: PRNG key.
             eta: Valid natural parameters, `(eta_dim,)`.
-            n: How many draws, at least 2.
+            n: Number of draws, at least 2. Defaults to 1024.
 
         Returns:
             The estimates, a lower bound of A, the effective sample fraction, and Pareto's k.
@@ -172,12 +174,12 @@ class ConditionalFlow(eqx.Module):
     def draw_with_log_weights(
         self, key: PRNGKeyArray, eta: Float[Array, " eta_dim"], n: int
     ) -> tuple[Float[Array, "n *x_shape"], Float[Array, " n"]]:
-        """Draws n independent points and their log-weights; see `sample_and_log_weight`.
+        """Draws n independent points and their log-weights, as in `sample_and_log_weight`.
 
         Args:
             key: PRNG key.
             eta: Valid natural parameters, `(eta_dim,)`.
-            n: How many, at least 1.
+            n: Number of draws, at least 1.
 
         Returns:
             The points, `(n, *x_shape)`, and log-weights, `(n,)`, in nats.
@@ -187,12 +189,12 @@ class ConditionalFlow(eqx.Module):
         """
         n = check_integer("n", n, 1)
         eta = self.family.check_eta(eta)
-        # Draws along the last axis: several times faster where there are few coordinates.
+        # Draws are along the last axis, which is several times faster for few coordinates.
         z = jax.random.normal(key, (*self.bijection.shape, n), eta.dtype)
         return jax.vmap(self._push, (-1, None))(z, eta)
 
     def _push(self, z, eta):
-        """The point that z is moved to, and its log-weight."""
+        """Returns the point to which z is moved, and its log-weight."""
         u, log_det = self.bijection.transform_and_log_det(z, self._condition(eta))
         x, target = self._target(eta, u)
         return x, target - _standard_normal(z) + log_det
@@ -203,7 +205,7 @@ class ConditionalFlow(eqx.Module):
         return (2 * self.family.unconstrain_eta(eta) - low - high) / width
 
     def _target(self, eta, u):
-        """The point x at u, and the unnormalized log-density of u."""
+        """Returns the point x at u, and the unnormalized log-density of u."""
         support = continuous_support(self.family, _USER)
         x, log_det = support.transform_and_log_det(u.reshape(support.shape))
         return x, self.family.unnormalized_logdensity(eta, x) + log_det.astype(eta.dtype)
@@ -212,18 +214,18 @@ class ConditionalFlow(eqx.Module):
 def free_energy(
     flow: ConditionalFlow, etas: Float[Array, "b eta_dim"], key: PRNGKeyArray, n: int = 1
 ) -> Float[Array, ""]:
-    """Returns an estimate of the mean of KL(q || p) - A(eta) over etas, in nats: a loss.
+    """Returns an estimate of the mean of KL(q || p) - A(eta) over etas, in nats, as a loss.
 
         E_q[log q(x | eta) - eta . T(x) - log h(x)],    x ~ q(. | eta)
 
-    Without any data: the flow's own draws are reparameterized. Its minimum is the mean of -A(eta),
-    reached where q is p.
+    No data are needed, because the draws are reparameterized draws of the flow. The minimum is the
+    mean of -A(eta), which is reached if q equals p.
 
     Args:
         flow: The flow.
         etas: A batch of natural parameters, `(b, eta_dim)`.
         key: PRNG key, for the draws.
-        n: Draws for each eta, at least 1.
+        n: Number of draws per eta, at least 1. Defaults to 1.
 
     Returns:
         A scalar.

@@ -1,4 +1,4 @@
-"""Bijections whose parameters follow a condition."""
+"""Bijections whose parameters depend on a condition."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -20,18 +20,19 @@ Conditioner = Callable[[Float[Array, " inputs"]], Float[Array, " k"]]
 
 @final
 class ConditionedBijection(AbstractBijection):
-    """Any bijection, its parameters moved by a function of a condition.
+    """A bijection whose parameters are shifted by a function of a condition.
 
         y = f(x; parameters + conditioner(condition))
 
     Args:
-        bijection: An unconditional bijection; a deep one is `flowjax.bijections.Scan` of a stack.
-        conditioner: From the condition, `(cond_dim,)`, to offsets of the parameters,
+        bijection: Unconditional bijection. For a deep one, use `flowjax.bijections.Scan` of a
+            stack.
+        conditioner: Function from the condition, `(cond_dim,)`, to offsets of the parameters,
             `(conditioner_size(bijection),)`.
-        cond_dim: The size of the condition, at least 1.
+        cond_dim: Size of the condition, at least 1.
 
     Attributes:
-        parameters: Those that the bijection was made with, flat; trainable.
+        parameters: Flat parameters of `bijection`, trainable.
         conditioner: The function of the condition.
 
     Raises:
@@ -64,16 +65,16 @@ class ConditionedBijection(AbstractBijection):
 
 
 def conditioner_size(bijection: AbstractBijection) -> int:
-    """Returns how many numbers a conditioner gives for a bijection: the size of its parameters.
+    """Returns the number of outputs of a conditioner: the number of parameters of the bijection.
 
-    They are its floating arrays, as flowjax counts them; what is in `paramax.NonTrainable` is left
-    out.
+    The parameters are the entries of floating arrays, as flowjax counts them. Arrays in
+    `paramax.NonTrainable` are excluded.
     """
     return split_parameters(bijection)[0].size
 
 
 def split_parameters(bijection: AbstractBijection) -> tuple[Float[Array, " k"], Constructor]:
-    """Returns a bijection's flat parameters, and the function that puts others in their place.
+    """Returns the flat parameters of a bijection, and a function that rebuilds it from parameters.
 
     Raises:
         ValueError: If the bijection is conditional.
@@ -84,8 +85,8 @@ def split_parameters(bijection: AbstractBijection) -> tuple[Float[Array, " k"], 
         )
     trainable, fixed = eqx.partition(bijection, eqx.is_inexact_array, is_leaf=_is_buffer)
     parameters, _ = ravel_pytree(trainable)
-    # flowjax's constructor adds to the parameters it was made with: here to zeros, so that these
-    # are a field, and trained.
+    # The constructor of flowjax adds its argument to the parameters of a bijection. Here these are
+    # zeros, so that the actual parameters are a trainable field.
     zeros = eqx.combine(jax.tree.map(jnp.zeros_like, trainable), fixed, is_leaf=_is_buffer)
     constructor, _ = get_ravelled_pytree_constructor(
         zeros, filter_spec=eqx.is_inexact_array, is_leaf=_is_buffer
@@ -94,7 +95,7 @@ def split_parameters(bijection: AbstractBijection) -> tuple[Float[Array, " k"], 
 
 
 def check_conditioner(conditioner: Conditioner, size: int, parameters: Float[Array, " k"]) -> None:
-    """Refuses a conditioner whose output is not of the size of the parameters."""
+    """Raises if the output of a conditioner has another size than the parameters."""
     inputs = jax.ShapeDtypeStruct((size,), parameters.dtype)
     # Dropout without a key raises in training mode, and does not change the shape.
     tested = eqx.nn.inference_mode(paramax.unwrap(conditioner))

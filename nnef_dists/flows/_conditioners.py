@@ -15,14 +15,14 @@ _Flow = TypeVar("_Flow")
 
 @final
 class FourierFeatures(eqx.Module):
-    """The first terms of a Fourier series of an angle, high frequencies damped.
+    """The first terms of a Fourier series of an angle, with damped high frequencies.
 
         1, cos(k t) / k, sin(k t) / k    for k = 1, ..., (count - 1) / 2
 
-    of u = (cos t, sin t). Without trigonometry, as powers of u_0 + i u_1: smooth in u.
+    of u = (cos t, sin t). They are computed as powers of u_0 + i u_1, and so are smooth in u.
 
     Args:
-        count: How many features, an odd number.
+        count: Number of features, odd and positive.
 
     Raises:
         ValueError: If the count is even, or not positive.
@@ -51,18 +51,19 @@ class FourierFeatures(eqx.Module):
 
 @final
 class DirectionConditioner(eqx.Module):
-    """Parameters that are linear in features of a direction, or have one hidden layer between.
+    """A conditioner that is linear in features of a direction, or has one hidden layer.
 
         offsets = W features(u)    or    W tanh(V features(u))
 
-    In the plane `FourierFeatures` are the features; in other dimensions any function of the unit
-    vector may be, or an `equinox.nn.MLP` stands in for the whole conditioner.
+    In the plane, use `FourierFeatures`. In other dimensions, use any function of the unit vector
+    that has an attribute `count`, or replace the whole conditioner by an `equinox.nn.MLP`.
 
     Args:
-        features: From the unit vector to features, such as `FourierFeatures`.
-        out_size: How many parameters: `conditioner_size(bijection)`.
-        width: Units of the hidden layer; None is without.
-        key: PRNG key for the weights, of spread 0.01 at the start.
+        features: Function from the unit vector to `features.count` features, such as
+            `FourierFeatures`.
+        out_size: Number of parameters, `conditioner_size(bijection)`.
+        width: Number of hidden units. Defaults to None, for no hidden layer.
+        key: PRNG key for the weights. The initial standard deviation of W is 0.01.
 
     Raises:
         ValueError: If a size is below 1.
@@ -97,14 +98,14 @@ class DirectionConditioner(eqx.Module):
 class DropoutConditioner(eqx.Module):
     """A multilayer perceptron whose hidden units are dropped at random during training.
 
-    The layers are those of an `equinox.nn.MLP`, with `equinox.nn.Dropout` after each hidden
+    It has the layers of an `equinox.nn.MLP`, with `equinox.nn.Dropout` after each hidden
     activation. Masked weights stay masked, so the conditioner of a flowjax
     `MaskedAutoregressive` can be wrapped too.
 
     A flowjax bijection passes no key to its conditioner. `draw_dropout(flow, key)` therefore
     returns a flow with one set of dropped units. Density, draws and inverse of this flow agree.
-    `equinox.nn.inference_mode(flow)` switches dropout off. In training mode without drawn units
-    the call raises, as that of `equinox.nn.Dropout`.
+    `equinox.nn.inference_mode(flow)` switches dropout off. In training mode, a call without drawn
+    units raises, like `equinox.nn.Dropout` without a key.
 
     Example:
         ```python
@@ -139,7 +140,7 @@ class DropoutConditioner(eqx.Module):
         if mlp.scan:
             raise ValueError("Expected an MLP with scan=False; got one with scan=True")
         self.mlp, self.dropout = mlp, eqx.nn.Dropout(p, inference)
-        # An array from the start, so that a stack of conditioners has a stack of keys.
+        # The key is an array from the start, so that a stack of conditioners has a stack of keys.
         self.key, self.is_drawn = jax.random.key(0), False
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
@@ -165,10 +166,10 @@ class DropoutConditioner(eqx.Module):
 
 
 def draw_dropout(flow: _Flow, key: PRNGKeyArray) -> _Flow:
-    """Draws the dropped units of all dropout conditioners of a flow: its training mode.
+    """Draws the dropped units of all dropout conditioners of a flow, for training.
 
-    The density, the draws and the inverse of the result use these units. For units of their own
-    per point, map the call:
+    The density, the draws and the inverse of the result use these units. For separate units per
+    point, map the call:
 
         jax.vmap(lambda x, key: draw_dropout(flow, key).log_prob(x))(xs, keys)
 

@@ -12,21 +12,21 @@ from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale, 
 
 @final
 class CubicConjugation(AbstractAnalyticBijection):
-    """Moves points near a location to one side, and those far away hardly at all.
+    """A bijection that moves points near a location to one side, and distant points hardly at all.
 
         f(z) = g^-1(g(z) + shift),    g(z) = z + z^3,    z = (x - loc) / scale
 
-    The displacement is about `shift` at z = 0 and falls as shift / (3 z^2). The inverse is the same
-    map with the opposite shift; g is inverted in closed form, by the hyperbolic solution of the
-    cubic, without cancellation.
+    The displacement is about `shift` at z = 0 and falls as shift / (3 z^2). The inverse is this map
+    with the opposite shift. g is inverted in closed form, by the hyperbolic solution of the cubic,
+    without cancellation.
 
     Args:
-        loc: Where it acts.
-        scale: Over what width, between 1/20 and 20.
-        shift: How far it moves g(z); 0 is the identity.
+        loc: Location around which the map acts. Defaults to 0.
+        scale: Width of the map, between 1/20 and 20. Defaults to 1.
+        shift: Shift of g(z). Defaults to 0, the identity.
 
     Raises:
-        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
+        ValueError: If a concrete parameter is out of bounds or NaN. If traced, the result is NaN.
     """
 
     loc: Float[Array, ""]
@@ -46,9 +46,9 @@ class CubicConjugation(AbstractAnalyticBijection):
 
         Args:
             key: PRNG key.
-            depth: Number of layers of the stack, at least 1. Shifts have a spread of
-                1 / sqrt(depth).
-            spread: Standard deviation of the location, not negative.
+            depth: Number of layers of the stack, at least 1. Defaults to 1. Shifts have a standard
+                deviation of 1 / sqrt(depth).
+            spread: Standard deviation of the location, not negative. Defaults to 1.
 
         Returns:
             A bijection of scale 1/2.
@@ -66,7 +66,7 @@ class CubicConjugation(AbstractAnalyticBijection):
         return _displacement_and_log_slope(z, self.shift)
 
     def inverse_displacement_and_log_slope(self, z):
-        """Returns g^-1(g(z) - shift) - z, and the log-slope of that."""
+        """Returns f^-1(z) - z = g^-1(g(z) - shift) - z, and the log-slope of f^-1."""
         return _displacement_and_log_slope(z, -self.shift)
 
 
@@ -79,12 +79,12 @@ def _displacement_and_log_slope(z, shift):
 def _displacement(z, shift):
     w = z + z**3 + shift
     # The real root of moved + moved^3 = w is 2 / sqrt(3) sinh(t) with sinh(3 t) = a, up to its
-    # sign; here as a quotient by sinh(3 t) = sinh(t) (exp(2 t) + 1 + exp(-2 t)).
+    # sign. It is a quotient here, by sinh(3 t) = sinh(t) (exp(2 t) + 1 + exp(-2 t)).
     a = 3 * 3**0.5 / 2 * jnp.abs(w)
     u = jnp.exp(jnp.log(a + jnp.sqrt(1 + a**2)) * (2 / 3))
     moved = 3 * w / (u + 1 + 1 / u)
-    # g(z + delta) - g(z) = shift has the factor delta: no cancellation far out. Newton's
-    # method, one step, takes away what rounding is left of exp and log.
+    # g(z + delta) - g(z) = shift has the factor delta, so nothing cancels for large z. One step of
+    # Newton's method removes the rounding errors of exp and log.
     delta = shift / (1 + z**2 + z * moved + moved**2)
     residual = delta * (1 + 3 * z**2 + 3 * z * delta + delta**2) - shift
     return delta - residual / (1 + 3 * (z + delta) ** 2)

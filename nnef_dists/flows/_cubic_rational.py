@@ -12,20 +12,20 @@ from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale, 
 
 @final
 class CubicRational(AbstractAnalyticBijection):
-    """Spreads out the points around a location, or draws them together.
+    """A bijection that spreads the points around a location, or contracts them.
 
         f(z) = z + (slope - 1) z / (1 + z^2),    z = (x - loc) / scale
 
-    It is increasing for 0 < slope < 9. The inverse is the real root of
+    f is increasing for 0 < slope < 9. The inverse is the real root of
     z^3 - y z^2 + slope z - y.
 
     Args:
-        loc: Where it acts.
-        scale: Over what width, between 1/20 and 20.
-        slope: The slope at the location, between 1/9 and 9; 1 is the identity.
+        loc: Location around which the map acts. Defaults to 0.
+        scale: Width of the map, between 1/20 and 20. Defaults to 1.
+        slope: Slope at the location, between 1/9 and 9. Defaults to 1, the identity.
 
     Raises:
-        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
+        ValueError: If a concrete parameter is out of bounds or NaN. If traced, the result is NaN.
     """
 
     loc: Float[Array, ""]
@@ -43,9 +43,9 @@ class CubicRational(AbstractAnalyticBijection):
 
         Args:
             key: PRNG key.
-            depth: Number of layers of the stack, at least 1; logs of slopes have a
-                spread of 1 / sqrt(depth), and are within -2 and 2.
-            spread: Standard deviation of the location, not negative.
+            depth: Number of layers of the stack, at least 1. Defaults to 1. Logs of slopes have a
+                standard deviation of 1 / sqrt(depth), and are clipped to [-2, 2].
+            spread: Standard deviation of the location, not negative. Defaults to 1.
 
         Returns:
             A bijection of scale 1/2.
@@ -56,7 +56,7 @@ class CubicRational(AbstractAnalyticBijection):
         depth = check_integer("depth", depth, 1)
         spread = check_range("spread", spread, 0.0, closed="low")
         loc, log_slope = jax.random.normal(key, (2,)) * jnp.array([spread, depth**-0.5])
-        # One normal draw in 36 is a slope out of bounds.
+        # Without clipping, one slope in 36 is out of bounds at depth 1.
         return cls(loc, 0.5, jnp.exp(jnp.clip(log_slope, -2.0, 2.0)))
 
     def displacement_and_log_slope(self, z):
@@ -64,7 +64,7 @@ class CubicRational(AbstractAnalyticBijection):
         return _displacement(z, self.slope), _log_slope(z, self.slope)
 
     def inverse_displacement_and_log_slope(self, z):
-        """Returns f^-1(z) - z, and the log-slope of that."""
+        """Returns f^-1(z) - z, and the log-slope of f^-1."""
         x = _preimage(z, self.slope)
         return -_displacement(x, self.slope), -_log_slope(x, self.slope)
 
@@ -80,9 +80,9 @@ def _log_slope(z, c):
 
 @jax.custom_jvp
 def _preimage(y, c):
-    # z = t + y / 3 with t^3 + p t + q = 0, by Cardano. 108 times the discriminant
-    # q^2 / 4 + p^3 / 27 is 4 y^4 - b y^2 + 4 c^3: a sum of positive terms for c < 1 as it stands,
-    # and for c > 1 with the square completed.
+    # By Cardano's formula, z = t + y / 3 with t^3 + p t + q = 0. 108 times the discriminant
+    # q^2 / 4 + p^3 / 27 is 4 y^4 - b y^2 + 4 c^3. All of its terms are positive for c < 1. For
+    # c > 1 the square is completed, so that they are positive too.
     square = y**2
     p = c - square / 3
     q = y * (c / 3 - 1 - 2 * square / 27)
@@ -94,7 +94,7 @@ def _preimage(y, c):
     # u - v without cancellation, by u^3 - v^3 = |q|.
     t = jnp.where(p > 0, jnp.abs(q) / (u**2 + u * v + v**2), u - v)
     z = y / 3 - jnp.sign(q) * t
-    # Where the map is flat rounding shows: one step of Newton's method takes it away.
+    # One step of Newton's method removes rounding errors, which are large if the map is flat.
     return z - (z + _displacement(z, c) - y) / jnp.exp(_log_slope(z, c))
 
 

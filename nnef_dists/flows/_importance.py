@@ -1,4 +1,4 @@
-"""What weighted draws say of an exponential family."""
+"""Importance sampling estimates of A(eta) and E[T | eta] from weighted draws."""
 
 from typing import NamedTuple
 
@@ -13,15 +13,15 @@ class ImportanceEstimate(NamedTuple):
     """A(eta) and E[T | eta] by importance sampling, for one eta.
 
     Attributes:
-        log_partition: log of the mean weight: A(eta), in nats.
-        log_partition_error: Its standard error, in nats.
-        bound: The mean log-weight, a lower bound of A(eta) but for its standard error; the gap to
-            A(eta) is the KL divergence of the flow from the family, in nats.
-        bound_error: The bound's standard error, in nats.
-        mean: Self-normalized E[T | eta], `(eta_dim,)`.
-        mean_error: Its standard error, `(eta_dim,)`, in units of T.
-        efficiency: The effective sample size 1 / sum(w^2), of normalized weights, over n.
-        pareto_k: Shape of the weights' tail: above 0.7 estimates and errors are not to be trusted.
+        log_partition: Log of the mean weight, an estimate of A(eta), in nats.
+        log_partition_error: Standard error of `log_partition`, in nats.
+        bound: Mean log-weight, in nats, an estimate of a lower bound of A(eta). The gap between the
+            bound and A(eta) is KL(q || p), for the flow q and the family p.
+        bound_error: Standard error of `bound`, in nats.
+        mean: Self-normalized estimate of E[T | eta], `(eta_dim,)`.
+        mean_error: Standard error of `mean`, `(eta_dim,)`, in units of T.
+        efficiency: Effective sample size 1 / sum(w^2), of normalized weights w, divided by n.
+        pareto_k: Tail shape of the weights. Above 0.7, estimates and errors are unreliable.
     """
 
     log_partition: Float[Array, ""]
@@ -37,11 +37,11 @@ class ImportanceEstimate(NamedTuple):
 def importance_estimate(
     log_weights: Float[Array, " n"], stats: Float[Array, "n eta_dim"]
 ) -> ImportanceEstimate:
-    """Returns the estimates that n weighted draws give.
+    """Returns importance sampling estimates from n weighted draws.
 
     Args:
         log_weights: log p(x) + A - log q(x) of the draws, `(n,)`, in nats.
-        stats: Their statistics, `(n, eta_dim)`.
+        stats: Statistics of the draws, `(n, eta_dim)`.
 
     Returns:
         An `ImportanceEstimate`.

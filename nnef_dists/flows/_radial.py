@@ -17,28 +17,27 @@ from nnef_dists.flows._conditioned import (
 )
 from nnef_dists.flows._ray import RayTransform
 
-# The largest scale; the smallest is its reciprocal.
+# Largest scale. The smallest is its reciprocal.
 _LARGEST_SCALE = 20.0
 
 
 @final
 class Radial(AbstractBijection):
-    """Moves points along rays from a center, all directions alike.
+    """A bijection that moves points along rays from a center, equally in all directions.
 
         y = center + scale * v T(|v|) / |v|,    v = (x - center) / scale
         log |det| = log T'(r) + (d - 1) log(T(r) / r),    r = |v|
 
-    with T(r) = f(r) - f(0) of a bijection f of the line.
+    with T(r) = f(r) - f(0) for a bijection f of the line.
 
     Args:
-        bijection: The increasing bijection f, of shape `()`.
-        center: Where the rays start, `(d,)`, d >= 1; trainable.
-        scale: The length that is 1 in the units of f, `()` or `(d,)`, within 1/20 and 20;
-            trainable.
+        bijection: Increasing bijection f, of shape `()`.
+        center: Start of the rays, `(d,)`, d >= 1, trainable.
+        scale: Unit of length of f, `()` or `(d,)`, between 1/20 and 20, trainable. Defaults to 1.
 
     Raises:
-        ValueError: If the bijection has another shape or is conditional, if center or scale has
-            another shape, or if a concrete entry of them is out of bounds. A traced one gives NaN.
+        ValueError: If `bijection` is conditional, an argument has another shape, or a concrete
+            entry of `center` or `scale` is out of bounds. If traced, the result is NaN.
 
     Reference:
         Rezende and Mohamed, Variational inference with normalizing flows (2015), section 4.1, for
@@ -78,29 +77,28 @@ class Radial(AbstractBijection):
 
 @final
 class RadialConditional(AbstractBijection):
-    """Moves points along rays from a center, each direction in its own way.
+    """A bijection that moves points along rays from a center, differently in each direction.
 
         y = center + scale * v T(r; u) / r,    v = (x - center) / scale,  r = |v|,  u = v / r
         log |det| = log T'(r; u) + (d - 1) log(T(r; u) / r)
 
-    with T(r; u) = f(r) - f(0) of a bijection f of the line whose parameters are those that it was
-    made with (trainable) plus what a conditioner says of the direction. The direction itself stays,
-    so the determinant is that of `Radial`.
+    with T(r; u) = f(r) - f(0) for a bijection f of the line. The parameters of f are trainable
+    parameters plus the output of a conditioner, which is a function of the direction u. The
+    direction itself does not change, so the determinant has the form of `Radial`.
 
     Args:
-        bijection: The increasing bijection f, of shape `()`; a deep one is
+        bijection: Increasing bijection f, of shape `()`. For a deep one, use
             `flowjax.bijections.Scan` of a stack.
-        conditioner: From the unit vector u, `(d,)`, followed by the condition if there is one, to
+        conditioner: Function from the unit vector u, `(d,)`, followed by the condition if any, to
             offsets of the parameters, `(conditioner_size(bijection),)`. At the center u is 0.
-        center: Where the rays start, `(d,)`, d >= 1; trainable.
-        scale: The length that is 1 in the units of f, `()` or `(d,)`, within 1/20 and 20;
-            trainable.
-        cond_dim: The size of a condition; None is without.
+        center: Start of the rays, `(d,)`, d >= 1, trainable.
+        scale: Unit of length of f, `()` or `(d,)`, between 1/20 and 20, trainable. Defaults to 1.
+        cond_dim: Size of the condition, at least 1. Defaults to None, for no condition.
 
     Raises:
-        ValueError: If f is conditional or of another shape, if center or scale has another shape or
-            a concrete entry out of bounds (a traced one gives NaN), if `cond_dim` is below 1, or if
-            the conditioner's output has another size.
+        ValueError: If `bijection` is conditional, an argument or the output of `conditioner` has
+            another shape, or `cond_dim` is below 1. Also if a concrete entry of `center` or
+            `scale` is out of bounds. If traced, the result is NaN.
 
     Example:
         ```python
@@ -158,7 +156,7 @@ class RadialConditional(AbstractBijection):
 
 
 def _center_and_scale(center: ArrayLike, scale: ArrayLike) -> tuple[Array, BoundedScale]:
-    # Checked before they are arrays, which may be traced where the numbers are not.
+    # The arguments are checked before the conversion to arrays, which may be traced.
     center = jnp.asarray(check_range("center", center), float)
     if center.ndim != 1 or center.size == 0:
         raise ValueError(f"Expected center of shape (d,), d >= 1; got {center.shape}")
@@ -170,14 +168,14 @@ def _center_and_scale(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Bound
 
 
 def _radius(v: Float[Array, " d"]) -> Float[Array, ""]:
-    """Returns |v|, at the center a number so small that it does not matter: finite gradients."""
+    """Returns |v|, or a negligible positive number at the center, for finite gradients."""
     square = jnp.sum(v**2)
-    # Its reciprocal can be squared.
+    # The square of the reciprocal does not overflow.
     return jnp.sqrt(jnp.maximum(square, float(jnp.finfo(v.dtype).tiny) ** 0.5))
 
 
 def _along_ray(ray, v: Float[Array, " d"], r: Float[Array, ""]):
-    """Returns v T(r) / r and the log-determinant, for T and its log-slope as `ray` gives them."""
+    """Returns v T(r) / r and the log-determinant, with T and its log-slope from `ray`."""
     moved, log_slope = ray(r)
     ratio = moved / r
     return v * ratio, log_slope + (v.size - 1) * jnp.log(ratio)

@@ -1,4 +1,4 @@
-"""Bijections of the half-line, made of those of the line."""
+"""Bijections of the half-line, made of bijections of the line."""
 
 from typing import Any, final
 
@@ -10,11 +10,11 @@ from flowjax.bijections import AbstractBijection
 
 @final
 class RayTransform(AbstractBijection):
-    """An increasing bijection of the line, moved so that it keeps the origin.
+    """An increasing bijection of the line, shifted so that the origin is a fixed point.
 
         T(r) = f(r) - f(0)
 
-    So r >= 0 stays r >= 0, and a radius stays one.
+    So T maps r >= 0 onto r >= 0, and can act on a radius.
 
     Args:
         bijection: An increasing bijection of shape `()`.
@@ -47,7 +47,7 @@ class RayTransform(AbstractBijection):
 
 
 def _keep_digits(moved, x, log_slope, log_slope_at_origin):
-    """Returns `moved`; close to the origin, where differences cancel, x times the mean slope."""
+    """Returns `moved`, or x times the mean slope near the origin, where differences cancel."""
     slope = (jnp.exp(log_slope) + jnp.exp(log_slope_at_origin)) / 2
     near = jnp.abs(x) < jnp.cbrt(jnp.finfo(x.dtype).eps).astype(x.dtype)
     return jnp.where(near, x * slope, moved)

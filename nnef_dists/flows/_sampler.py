@@ -1,4 +1,4 @@
-"""A flow in the place of HMC."""
+"""A sampler that uses a trained flow instead of HMC."""
 
 from typing import final
 
@@ -16,12 +16,13 @@ from nnef_dists.sampling import AbstractSampler
 class FlowSampler(AbstractSampler):
     """Draws by a trained flow, for any tractable family: `ClosedForm(..., sampler=FlowSampler(f))`.
 
-    With `resample` above 1 that many times n points are drawn, and n of these chosen with
-    probabilities in proportion to their weights: what the flow gets wrong shrinks with its number.
+    If `resample` is above 1, `resample` times n points are drawn. n of these are chosen with
+    replacement, with probabilities in proportion to their weights. The error of the flow then
+    shrinks as `resample` grows.
 
     Args:
         flow: A trained `ConditionalFlow`.
-        resample: Points drawn for one that is kept, at least 1.
+        resample: Number of points drawn per point kept, at least 1. Defaults to 1.
 
     Raises:
         ValueError: If `resample < 1`.
@@ -39,10 +40,10 @@ class FlowSampler(AbstractSampler):
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
-        """Draws n points; see `AbstractSampler`.
+        """Draws n points, as in `AbstractSampler`.
 
         Raises:
-            ValueError: If the family is not the flow's, or n < 1.
+            ValueError: If `family` is not the family of the flow, or n < 1.
         """
         if family != self.flow.family:
             raise ValueError(f"Expected the flow's family, {self.flow.family!r}; got {family!r}")

@@ -12,22 +12,23 @@ from nnef_dists.flows._analytic import AbstractAnalyticBijection, BoundedScale, 
 
 @final
 class SinhConjugation(AbstractAnalyticBijection):
-    """Stretches, shifts and stretches again what the hyperbolic sine makes of the line.
+    """A bijection that stretches, shifts and stretches again, conjugated by the hyperbolic sine.
 
         f(z) = asinh(outer (inner sinh(z) + shift)),    z = (x - loc) / scale
 
-    Far from the location points move by log(inner outer) scale, outwards; the shift's effect falls
-    as exp(-|z|). The inverse has the same form, with the reciprocals of outer and inner.
+    Far from the location, points move outward by scale * log(inner outer). The effect of the shift
+    falls as exp(-|z|). The inverse also has this form, with -shift and the reciprocals of outer and
+    inner.
 
     Args:
-        loc: Where it acts.
-        scale: Over what width, between 1/20 and 20.
-        shift: How far sinh(z) is moved; without stretches, 0 is the identity.
-        inner: The stretch before the shift, between 1/2 and 2.
-        outer: The stretch after it, between 1/2 and 2.
+        loc: Location around which the map acts. Defaults to 0.
+        scale: Width of the map, between 1/20 and 20. Defaults to 1.
+        shift: Shift of sinh(z). Defaults to 0, the identity if both stretches are 1.
+        inner: Stretch before the shift, between 1/2 and 2. Defaults to 1.
+        outer: Stretch after the shift, between 1/2 and 2. Defaults to 1.
 
     Raises:
-        ValueError: If a concrete parameter is out of bounds or NaN. A traced one gives NaN.
+        ValueError: If a concrete parameter is out of bounds or NaN. If traced, the result is NaN.
 
     Reference:
         Jones and Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009), for the conjugation.
@@ -59,9 +60,9 @@ class SinhConjugation(AbstractAnalyticBijection):
 
         Args:
             key: PRNG key.
-            depth: Number of layers of the stack, at least 1. Shifts have a spread of
-                1 / sqrt(depth).
-            spread: Standard deviation of the location, not negative.
+            depth: Number of layers of the stack, at least 1. Defaults to 1. Shifts have a standard
+                deviation of 1 / sqrt(depth).
+            spread: Standard deviation of the location, not negative. Defaults to 1.
 
         Returns:
             A bijection of scale 1/2 that does not stretch.
@@ -79,7 +80,7 @@ class SinhConjugation(AbstractAnalyticBijection):
         return _displacement_and_log_slope(z, self.shift, self.inner, self.outer)
 
     def inverse_displacement_and_log_slope(self, z):
-        """Returns f^-1(z) - z, and the log-slope of that."""
+        """Returns f^-1(z) - z, and the log-slope of f^-1."""
         return _displacement_and_log_slope(z, -self.shift, 1 / self.outer, 1 / self.inner)
 
 
@@ -95,7 +96,7 @@ def _displacement_and_log_slope(z, shift, inner, outer):
 def _displacement(z, shift, inner, outer):
     w = outer * (inner * jnp.sinh(z) + shift)
     moved = jnp.arcsinh(w)
-    # One step of Newton's method, since asinh is some roundings off in float32.
+    # One step of Newton's method, because asinh has an error of a few roundings in float32.
     return moved - (jnp.sinh(moved) - w) / jnp.cosh(moved) - z
 
 
