@@ -2,7 +2,7 @@
 
 The members of an ensemble are trained together, as one program over stacked weights. Each member
 keeps the weights with the lowest loss on validation simulations. The average over members is the
-best regularization if there are few simulations.
+most effective regularization if there are few simulations.
 """
 
 import equinox as eqx

@@ -70,7 +70,7 @@ class TransferMatrix(AbstractTractableFamily):
             return logs, jnp.maximum(logs[0], logs[-1]) - jnp.max(logs)
 
         logs, ends = jax.lax.scan(absorb, site[0], (site[1:], eta[3 * n :]))
-        # The sum converges if the density vanishes at its ends. Else, derivatives are NaN as well.
+        # The sum converges if the density vanishes at its ends. If not, derivatives are NaN, too.
         known = jnp.where(jnp.max(ends) < -20, 1.0, jnp.nan)
         return known * (jax.nn.logsumexp(logs) + n * math.log(GRID[1] - GRID[0]))
 

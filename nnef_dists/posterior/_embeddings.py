@@ -24,7 +24,7 @@ from nnef_dists.bayes import (
 )
 from nnef_dists.posterior._mask import check_mask, split_mask
 
-# Number of inputs of a masked embedding that depend on the number n of observed rows.
+# Number of inputs of a masked embedding that are functions of the number of observed rows.
 _COUNTS = 2
 
 

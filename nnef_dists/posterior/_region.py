@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists.posterior._mask import summarize, summary_fill
 
-# Largest number of rows in the fit: `_ROWS`, or more with up to `_VALUES` values.
+# Largest number of rows in the fit: `_ROWS`, or more if they hold at most `_VALUES` values.
 _ROWS, _VALUES = 2048, 2**22
 # Largest numbers of entries of x in the distance, of examples, and of values in the examples.
 _ENTRIES, _EXAMPLES, _STORED = 1024, 512, 2**17
