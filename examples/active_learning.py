@@ -4,10 +4,10 @@
     python examples/active_learning.py [--seed 0] [--repeats 3] [--out FOLDER] [--etas 512]
 
 Labels dominate the cost. Both strategies start with the same 32 labeled etas. The active strategy
-then labels the candidates of largest joint predictive variance (`nd.distributions.acquire`), and as
-many random candidates. The other strategy labels random candidates only. Both networks are trained
-again. Errors are relative to quadrature, at held-out etas. `--etas` is the final number of labels.
-`--steps` scales the number of training steps.
+then labels the candidates with the largest joint predictive variance (`nd.distributions.acquire`),
+and as many random candidates. The other strategy labels random candidates only. Both networks are
+trained again. Errors are relative to quadrature, at held-out etas. `--etas` is the final number of
+labels. `--steps` scales the number of training steps.
 """
 
 # %%
@@ -32,7 +32,7 @@ RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 FIRST = 32
 CANDIDATES = 4096
 HELD_OUT = 1024
-VALIDATION = 128  # of them are labeled, too
+VALIDATION = 128  # number of held-out etas with labels
 WAYS = ("chosen", "random")
 
 
@@ -70,7 +70,7 @@ def main():
                 print(f"repeat {repeat}, {way}, {sizes[number]:4d} labels: rms {rms:.4f}")
                 labeled[way] = np.asarray(etas)
                 networks[way], last = q.network, q
-            # Of the last network, by labels as a user without exact moments has them.
+            # Validates the last network with labels, as a user without exact moments would.
             fresh = nd.estimate_moments(FAMILY, held_out[:VALIDATION], jax.random.fold_in(key, 1))
             if last is not None:
                 print(f"repeat {repeat}, {way}: {nd.validate(last, fresh)}")
@@ -86,17 +86,17 @@ def main():
 # %% [markdown]
 # ## Strategies
 #
-# `nd.distributions.acquire` chooses candidates, or chance does.
+# Candidates come from `nd.distributions.acquire`, or at random.
 
 
 # %%
 def rounds(way, sizes, candidates, learn, key, seconds):
-    """Labels more and more candidates, chosen one way, and yields what is learned from them."""
+    """Labels more and more candidates by one strategy. Yields the distribution of each round."""
     rows, data, q = np.arange(0), [], None
     for size, k_round in zip(sizes, jax.random.split(key, len(sizes)), strict=True):
         k_choice, k_labels, k_fit = jax.random.split(k_round, 3)
         free = np.setdiff1d(np.arange(CANDIDATES), rows)
-        # Candidates are in random order: the first ones are a random choice.
+        # Candidates are in random order, so the first ones are a random choice.
         new = free[: size - len(rows)]
         if q is not None and way == "chosen":
             with training.phase(seconds, "choice"):
@@ -118,9 +118,9 @@ def rounds(way, sizes, candidates, learn, key, seconds):
 
 # %%
 def learner(most, steps):
-    """Returns a function from labels to an `AmortizedFamily`, compiled once for all their numbers.
+    """Returns a function from labels to an `AmortizedFamily`, compiled once for all sizes.
 
-    The etas of a batch are drawn from the first ones of an array that has room for all.
+    A batch is drawn from the first n rows of an array of fixed length.
     """
 
     def batch_of(rest, key, size):
@@ -158,7 +158,7 @@ def learner(most, steps):
 # %% [markdown]
 # ## Reference moments
 #
-# In one dimension, quadrature is exact.
+# In one dimension, quadrature converges.
 
 
 # %%
@@ -169,7 +169,7 @@ def quadrature(etas):
 
 
 def exact_moments(etas):
-    """E[T | eta] and sd(T | eta)."""
+    """Returns E[T | eta] and sd(T | eta) by quadrature."""
     found = quadrature(etas)
     variances = np.diagonal(np.asarray(found.covariance), axis1=1, axis2=2)
     return np.asarray(found.mean), np.sqrt(variances)
@@ -181,13 +181,13 @@ def exact_moments(etas):
 
 # %%
 def report(sizes, errors, seconds):
-    """The medians over repeats, printed and returned; and how many labels random choice needs."""
+    """Prints and returns medians over repeats, and numbers of random labels of equal error."""
     medians = np.median(errors, 1)
     print(f"\n{'labels':>8}" + "".join(f"{name:>10}" for name in WAYS) + "   rms error, z units")
     for number, size in enumerate(sizes):
         print(f"{size:8d}" + "".join(f"{row[number]:10.4f}" for row in medians))
     chosen, random = np.minimum.accumulate(medians, 1)
-    # On the random choice's curve, where it first is as good.
+    # Interpolates the number of random labels with an equal error.
     needed = np.exp(np.interp(-np.log(chosen), -np.log(random), np.log(sizes), right=np.nan))
     for size, number in zip(sizes[1:], needed[1:], strict=True):
         many = f"{number:.0f}" if np.isfinite(number) else f"more than {sizes[-1]}"
@@ -202,7 +202,7 @@ def report(sizes, errors, seconds):
 
 
 def draw(history):
-    """Error against the number of labels, and where the labels are."""
+    """Plots the error by number of labels, and the etas of the labels."""
     figure = Figure(figsize=(8.4, 3.5), dpi=160, layout="constrained")
     left, *maps = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     colors = {"chosen": "#D55E00", "random": "#0072B2"}

@@ -3,10 +3,10 @@
 
     python examples/amortized_sampler.py [--family quartic] [--seed 0] [--steps 1.0] [--out DIR]
 
-A flow conditioned on eta is trained by reverse KL over a range of etas. Its draws have weights, so
-it says itself how good it is: by a lower bound on A(eta), an importance estimate of it, and how
-many of its draws count. A network that learned A(eta) from labels comes to the same numbers, or one
-of the two is wrong. `--family` is `quartic` or `lattice`.
+A flow conditioned on eta is trained by reverse KL over a range of etas. Importance weights of its
+draws give a lower bound on A(eta), an estimate of A(eta) and an effective sample size. A network
+learns A(eta) independently, from labels. If both disagree, one of them is wrong. `--family` is
+`quartic` or `lattice`.
 """
 
 # %%
@@ -48,14 +48,14 @@ JOBS = {
 
 # %%
 def layers(depth, key):
-    """A stack of bijections between two affine maps."""
-    # Of the analytic bijections the one that takes least to draw by: a quotient for each layer.
+    """Returns a stack of bijections between two affine maps."""
+    # Draws take one quotient per layer, the least of all analytic bijections.
     make = eqx.filter_vmap(lambda key: nd.flows.CubicRational.random(key, depth=depth))
     return Chain([Affine(), Scan(make(jax.random.split(key, depth))), Affine()])
 
 
 def blocks(n, count, key):
-    """Triangular matrices and elementwise stacks by turns, the order of coordinates reversed."""
+    """Alternates triangular matrices, elementwise stacks and reversals of the coordinates."""
     parts = []
     for block_key in jax.random.split(key, count):
         mixing = TriangularAffine(jnp.zeros(n), jnp.eye(n))
@@ -64,14 +64,14 @@ def blocks(n, count, key):
 
 
 def make_flow(family, etas, key):
-    """A bijection whose parameters follow eta: a network's one call serves all draws of an eta."""
+    """Returns a bijection conditioned on eta by a network, called once for all draws at an eta."""
     bijection_key, net_key = jax.random.split(key)
     cond_dim, shape = family.unconstrained_dim, family.support.shape
     bijection = layers(8, bijection_key) if shape == () else blocks(shape[0], 2, bijection_key)
     net = eqx.nn.MLP(
         cond_dim, nd.flows.conditioner_size(bijection), 64, 2, activation=jax.nn.silu, key=net_key
     )
-    # Near the bijection itself at the start, whatever eta is.
+    # Small initial weights: at the start, the bijection hardly depends on eta.
     last = lambda net: (net.layers[-1].weight, net.layers[-1].bias)  # noqa: E731
     net = eqx.tree_at(last, net, replace_fn=lambda array: 0.1 * array)
     return nd.flows.ConditionalFlow(
@@ -87,7 +87,7 @@ def make_flow(family, etas, key):
 
 # %%
 def train(family, ranges, key, *, steps=4000, batch=512, learning_rate=2e-3):
-    """Minimizes reverse KL over fresh etas in the ranges; the flow and the losses in nats."""
+    """Minimizes reverse KL over new etas in the ranges. Returns the flow and losses, in nats."""
     eta_key, flow_key, run_key = jax.random.split(key, 3)
     flow = make_flow(family, family.sample_eta(eta_key, 4096, ranges), flow_key)
     dynamic, static = nd.partition_trainable(flow)
@@ -111,13 +111,13 @@ def train(family, ranges, key, *, steps=4000, batch=512, learning_rate=2e-3):
 # %%
 @eqx.filter_jit
 def weigh(flow, etas, key, n):
-    """What n weighted draws of the flow say at each eta."""
+    """Returns the importance estimates from n draws of the flow at each eta."""
     keys = jax.random.split(key, len(etas))
     return jax.lax.map(lambda both: flow.importance(*both, n), (keys, etas))
 
 
 def learned_family(family, ranges, flow, key, *, labels, steps):
-    """The family with a learned A(eta), which draws by the flow, validated on other labels."""
+    """Returns the family with a learned A(eta) and the flow as sampler, validated on new labels."""
     eta_key, label_key, net_key, fit_key, anchor_key = jax.random.split(key, 5)
     etas = family.sample_eta(eta_key, labels, ranges)
     data = nd.estimate_moments(family, etas, label_key, progress=True)
@@ -205,7 +205,7 @@ def main():
 
 # %%
 def rates(q, eta, key, n=10_000):
-    """Draws a second: of the flow, and effective ones of HMC, both compiled before."""
+    """Returns draws per second of the flow, and effective draws per second of compiled HMC."""
     draw = eqx.filter_jit(lambda q, key: q.sample(key, eta, n))
     jax.block_until_ready(draw(q, key))
     start = time.perf_counter()
@@ -224,7 +224,7 @@ def rates(q, eta, key, n=10_000):
 
 # %%
 def draw_samples(q, etas, key):
-    """Histograms of the flow's draws over exact densities; over HMC's draws in many dimensions."""
+    """Plots the flow's draws with the learned density, or with HMC in many dimensions."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 5), layout="constrained")
     for axis, eta, eta_key in zip(axes.flat, etas, jax.random.split(key, len(etas)), strict=True):
         flow_key, hmc_key = jax.random.split(eta_key)
@@ -247,7 +247,7 @@ def draw_samples(q, etas, key):
 
 
 def draw_consistency(found, learned, losses):
-    """Training, the gap between A(eta) and the bound, and how many draws count."""
+    """Plots the losses, the gap between A(eta) and the bound, and the efficiency of the draws."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     window = max(1, len(losses) // 40)
     smooth = np.convolve(losses, np.ones(window) / window, "valid")

@@ -3,9 +3,10 @@
 
     python examples/analytic_bijections.py [--bijection cubic] [--seed 0] [--steps 1.0] [--out DIR]
 
-On the line, 64 scanned layers are fitted to an unnormalized density by reverse KL, without data: as
-the exact constant is known, the loss says how good the fit is. In the plane, a radial flow moves
-points along rays, each direction in its own way, and is fitted to a spiral by maximum likelihood.
+On the line, 64 scanned layers are fitted to an unnormalized density by reverse KL, without data.
+The normalizer is known, so the loss measures the remaining KL divergence. In the plane, a radial
+flow moves points along rays, depending on the direction. It is fitted to a spiral by maximum
+likelihood.
 `--bijection` is `cubic`, `sinh` or `rational`.
 """
 
@@ -39,13 +40,13 @@ TURNS, SPIRAL_NOISE = 2.5, 0.02
 
 
 def comb(x):
-    """An unnormalized log-density on the line: a quartic well with many teeth."""
+    """Returns an unnormalized log-density on the line, a quartic well with many modes."""
     wave = jnp.sin(5 * x) * jnp.exp(-5 * x**2)
     return wave + 2 * jnp.cos(10 * x) - 0.2 * x**4
 
 
 def comb_log_partition():
-    """The log of the comb's integral, by the trapezoidal rule, which is exact to rounding here."""
+    """Returns the log of the comb's integral, by a trapezoidal rule that is converged here."""
     x = np.linspace(-8, 8, 100_001)
     wave = np.sin(5 * x) * np.exp(-5 * x**2)
     density = np.exp(wave + 2 * np.cos(10 * x) - 0.2 * x**4)
@@ -53,7 +54,7 @@ def comb_log_partition():
 
 
 def spiral(key, n):
-    """Points of a noisy spiral, `(n, 2)`."""
+    """Returns points of a noisy spiral, `(n, 2)`."""
     along_key, noise_key = jax.random.split(key)
     t = jax.random.uniform(along_key, (n,)) * TURNS * 2 * jnp.pi
     points = jnp.stack([t * jnp.cos(t), t * jnp.sin(t)], 1) / 20
@@ -66,20 +67,20 @@ def spiral(key, n):
 
 # %%
 def stack(make, key, depth=DEPTH, spread=1.0):
-    """Many layers of a scalar bijection, as one."""
+    """Returns a scan over many layers of a scalar bijection."""
     layers = eqx.filter_vmap(lambda key: make.random(key, depth=depth, spread=spread))
     return Scan(layers(jax.random.split(key, depth)))
 
 
 def line_flow(make, key):
-    """A normal variable, moved by a stack of bijections that act where the teeth are."""
+    """Returns a normal distribution, transformed by a stack that acts near the modes."""
     return Transformed(Normal(), stack(make, key, spread=1.5))
 
 
 def spiral_flow(make, key, center=(0.0, 0.0), features=7):
-    """Two normal variables, moved along rays by a stack whose parameters follow the direction.
+    """Returns a normal distribution, moved along rays by a stack conditioned on the direction.
 
-    Both ways have closed forms. Likelihoods take the shorter one, from data to normal variables.
+    Both directions have closed forms. Likelihoods use the faster one, from data to normal samples.
     """
     stack_key, conditioner_key = jax.random.split(key)
     layers = stack(make, stack_key)
@@ -97,18 +98,18 @@ def spiral_flow(make, key, center=(0.0, 0.0), features=7):
 
 # %%
 def free_energy(flow, key, batch=256):
-    """KL(q || p) - log Z of the comb, in nats."""
+    """Returns KL(q || p) - log Z of the comb, in nats."""
     x, log_q = flow.sample_and_log_prob(key, (batch,))
     return jnp.mean(log_q - comb(x))
 
 
 def negative_log_likelihood(flow, points):
-    """In nats a point."""
+    """Returns the negative log-likelihood, in nats per point."""
     return -jnp.mean(flow.log_prob(points))
 
 
 def fit(flow, loss, key, *, steps, learning_rate, description):
-    """Minimizes `loss(flow, key)`; the flow and the losses."""
+    """Minimizes `loss(flow, key)`. Returns the flow and the losses."""
     dynamic, static = nd.partition_trainable(flow)
     run = training.minimizer(
         lambda dynamic, rest, key: loss(nd.unfreeze_all(dynamic, static), key),
@@ -174,7 +175,7 @@ def main():
 
 # %%
 def draw_comb(start, flow, losses, exact):
-    """The learned density over the exact one, and the loss."""
+    """Plots the learned and exact densities, and the loss."""
     x = jnp.linspace(-3.5, 3.5, 1501)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10, 3.4), width_ratios=(2, 1), layout="constrained"
@@ -192,7 +193,7 @@ def draw_comb(start, flow, losses, exact):
 
 
 def draw_spiral(flow, nll, key):
-    """Data, the learned density and draws from it."""
+    """Plots data, the learned density and samples from it."""
     data_key, draw_key = jax.random.split(key)
     side = jnp.linspace(-1.0, 1.0, 300)
     grid = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)

@@ -3,12 +3,12 @@
 
     python examples/bayesian_ode.py [--seed 0] [--steps 1.0] [--out DIR] [--plot-only]
 
-Predators and prey are counted with noise for some time; a neural vector field is to explain the
-counts and to say what comes next. `bayesianize` makes an ordinary diffrax vector field Bayesian.
-Weights are drawn once for a trajectory and stay fixed while it is integrated; gradients flow back
-through the solver to means and widths. MAP comes first, then variational inference of both. The
-script prints how often the true trajectory lies in the 90 % band of 100 posterior trajectories,
-and how the band widens after the data end.
+Noisy counts of predators and prey end at some time. A neural vector field fits the counts and
+forecasts later ones. `bayesianize` makes an ordinary diffrax vector field Bayesian. Weights are
+drawn once per trajectory. Gradients flow through the solver to the means and standard deviations of
+the weights. MAP comes first, then variational inference of both. The script prints the coverage of
+the true trajectory by the 90% band of 100 posterior trajectories, and the widening of the band
+after the data end.
 """
 
 # %%
@@ -57,7 +57,7 @@ PRIOR = GaussianParameter.from_stdv(0.0, 1.0)
 
 
 class LotkaVolterra(eqx.Module):
-    """The truth, for logarithms of prey and predators: `d log u = 1 - v`, `d log v = u - 0.7`."""
+    """The true field of log prey u and log predators v: `d log u = 1 - v`, `d log v = u - 0.7`."""
 
     def __call__(self, t: Any, y: Float[Array, "2"], args: Any) -> Float[Array, "2"]:
         """Returns the time derivative of the logarithms."""
@@ -66,7 +66,7 @@ class LotkaVolterra(eqx.Module):
 
 
 class NeuralField(eqx.Module):
-    """What is fitted: an ordinary vector field, of Equinox's own layers."""
+    """The fitted vector field, a network of Equinox layers."""
 
     layers: list[eqx.nn.Linear]
 
@@ -91,7 +91,7 @@ class NeuralField(eqx.Module):
 # %%
 @jax.jit
 def integrate(field: Any, times: Float[Array, " n"]) -> Float[Array, "n 2"]:
-    """Solves the equation from the known start; returns the states at `times`."""
+    """Solves the equation from the known initial state. Returns the states at `times`."""
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         diffrax.Tsit5(),
@@ -122,7 +122,7 @@ def make_data(key: PRNGKeyArray) -> tuple[Array, Array]:
 def fit(
     times: Array, counts: Array, *, key: PRNGKeyArray, scale: float, samples: int = 4
 ) -> tuple[Bayesianized, dict[str, np.ndarray]]:
-    """Runs the stages; returns the field and each stage's losses (negative log densities)."""
+    """Runs the stages. Returns the field and the losses (negative log-densities) by stage."""
     init_key, *stage_keys = jax.random.split(key, 4)
     field = bayesianize(NeuralField(init_key))
 
@@ -146,7 +146,7 @@ def fit(
         return training.minimizer(loss, steps=max(round(steps * scale), 1), learning_rate=rate)
 
     run_map = minimizer(map_loss, 1250, 1e-2)
-    # The beginning is learned first: whole trajectories of an untrained field lead nowhere.
+    # First only early times: whole trajectories of an untrained field are uninformative.
     stages = (
         ("MAP, first quarter", freeze_stdvs, run_map, OBSERVED / 4),
         ("MAP", freeze_stdvs, run_map, OBSERVED),
@@ -169,7 +169,7 @@ def fit(
 def posterior_trajectories(
     field: Bayesianized, times: Array, key: PRNGKeyArray, n: int = 100
 ) -> Float[Array, "n times 2"]:
-    """Integrates `n` draws of the field, each with its weights fixed along the way."""
+    """Integrates `n` draws of the field. The weights are fixed along each trajectory."""
 
     def trajectory(key: PRNGKeyArray) -> Array:
         return integrate(sample_all_parameters(field, key), times)
@@ -180,7 +180,7 @@ def posterior_trajectories(
 def report(
     trajectories: Array, truth: Array, times: Array
 ) -> tuple[dict[str, float], tuple[Array, Array]]:
-    """Prints and returns the figures, and the 90 % band."""
+    """Prints the coverage and width of the 90% band, and returns them with the band."""
     lower, upper = central_interval(trajectories, 0.9)
     seen = times <= OBSERVED
     width = upper - lower
@@ -206,7 +206,7 @@ def report(
 def draw(
     trajectories: Array, band: Any, truth: Array, times: Array, data: Any
 ) -> dict[str, plt.Figure]:
-    """Returns the pictures, by name."""
+    """Returns the figures, by name."""
     figure, axes = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
     seen_times, counts = data
     for i, (axis, name) in enumerate(zip(axes, ("prey", "predators"), strict=True)):
@@ -227,7 +227,7 @@ def draw(
             lw=1.5,
             label="posterior median",
         )
-        axis.plot(times, np.exp(truth[:, i]), "k--", lw=1.2, label="truth")
+        axis.plot(times, np.exp(truth[:, i]), "k--", lw=1.2, label="true trajectory")
         axis.plot(seen_times, np.exp(counts[:, i]), "k.", ms=4, label="data")
         axis.axvline(OBSERVED, color="0.4", lw=0.8, ls=":")
         axis.set_ylabel(name)

@@ -1,6 +1,6 @@
-"""Jobs whose family has a closed form: what is learned from samples is compared with it.
+"""Training jobs for families with a closed form, and comparison with it.
 
-A job is a file of `examples/configs`: family, etas, sampling and optimization.
+A job is a file of `examples/configs` with the family, etas, sampling and optimization.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def main(description, family, draw, *, config, out):
-    """Runs a job as the command line says, and draws its pictures.
+    """Runs a job with the options of the command line, and draws its figures.
 
     Args:
-        description: The script's docstring.
-        family: A `AbstractNamedFamily`.
-        draw: All pictures by name, from the arrays of a run.
-        config: The name of the job's files, such as `gaussian_1d`.
-        out: The folder of results.
+        description: Docstring of the script.
+        family: An `AbstractNamedFamily`.
+        draw: Function from the arrays of a run to figures by name.
+        config: Name of the files of the job, for example `gaussian_1d`.
+        out: Folder of the results.
     """
     args = cells.parse(parser(description, config, out))
     if args.plot_only:
@@ -39,7 +39,7 @@ def main(description, family, draw, *, config, out):
 
 
 def parser(description, config, out):
-    """The options of these jobs."""
+    """Returns the parser of the options."""
     options = training.parser(description, out)
     options.set_defaults(seed=None)
     options.add_argument("--preset", choices=["small", "large"], default="large", help="size")
@@ -48,18 +48,18 @@ def parser(description, config, out):
         "--data", type=Path, help="folder of `python -m nnef_dists generate`; none: labels are made"
     )
     options.add_argument(
-        "--plot-only", action="store_true", help="redraw the pictures of an earlier run"
+        "--plot-only", action="store_true", help="redraw the figures of an earlier run"
     )
     options.set_defaults(configs=config)
     return options
 
 
 def labels_of(args, family):
-    """The job, the labels to train on and to judge by, and the seconds that they took.
+    """Returns the job, training and validation labels, and the seconds of both.
 
     Args:
-        args: What `parser` parsed.
-        family: What the job's has to be.
+        args: Options from `parser`.
+        family: Expected family of the job.
 
     Returns:
         The job, two `MomentDataset`s, and a dict of seconds.
@@ -86,17 +86,17 @@ def labels_of(args, family):
 
 
 def learn(args, job, data, unseen, seconds):
-    """Trains a network, judges it by the closed form, and writes what came out.
+    """Trains a network, compares it with the closed form, and saves the results.
 
     Args:
-        args: What `parser` parsed.
+        args: Options from `parser`.
         job: The job.
-        data: Labels to train on.
-        unseen: Labels to judge the uncertainty by.
-        seconds: What was spent so far, by phase.
+        data: Training labels.
+        unseen: Labels for the calibration of the uncertainty.
+        seconds: Seconds so far, by phase.
 
     Returns:
-        The arrays of the run, by name: what the pictures need.
+        The arrays of the run, by name, for the figures.
     """
     print(data)
     family, labels = job.family, data.only_ok()
@@ -123,7 +123,7 @@ def learn(args, job, data, unseen, seconds):
 
 
 def closed_form_moments(family, etas):
-    """E[T | eta] and sd(T | eta) of many etas."""
+    """Returns E[T | eta] and sd(T | eta) of many etas."""
 
     @jax.jit
     @jax.vmap

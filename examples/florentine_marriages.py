@@ -8,11 +8,11 @@
 Sixteen families, 20 marriages and 3 triangles (Padgett and Ansell, *Robust action and the rise of
 the Medici*, Am. J. Sociol. 98 (1993)). The normalizer is a sum over 2^120 graphs.
 
-The maximum of the pseudolikelihood, a logistic regression of edges on what they change, is the
-first guess. Maximum likelihood is where E[T] is the observed T: Newton's method, with E[T] and its
-covariance from labels of many independent runs. The inverse covariance has the standard errors, and
-the scatter of the runs what sampling adds. At the end graphs are drawn at the estimate, and their
-degrees and shared partners compared with the data.
+The initial guess is the maximum of the pseudolikelihood, a logistic regression of edges on their
+changes of T. At the maximum of the likelihood, E[T] is the observed T. Newton's method finds it,
+with E[T] and Cov[T] from labels of many independent runs. The inverse covariance gives the standard
+errors, and the scatter of the runs gives the sampling error. Finally, the degrees and shared
+partners of graphs at the estimate are compared with the data.
 """
 
 # %%
@@ -40,13 +40,13 @@ MARRIAGES = (
     (4, 14), (6, 7), (6, 15), (8, 12), (8, 13), (8, 15), (9, 13), (10, 14), (12, 14), (12, 15),
 )  # fmt: skip
 FAMILY = nd.families.ExponentialRandomGraph(NODES, ("edges", "triangles"))
-# One sweep over all pairs an iteration.
+# One sweep over all pairs per iteration.
 CONFIG = nd.HMCConfig(leapfrog_steps=1)
 QUICK = nd.HMCConfig(leapfrog_steps=1, chains=8, warmup=60, draws=120, tile=16, min_ess=100.0)
 
 
 def observed_graph():
-    """The marriages as a point x of the family."""
+    """Returns the marriages as a point x of the family."""
     adjacency = np.zeros((NODES, NODES))
     for i, j in MARRIAGES:
         adjacency[i, j] = adjacency[j, i] = 1
@@ -56,12 +56,12 @@ def observed_graph():
 # %% [markdown]
 # ## Estimation
 #
-# The maximum of the pseudolikelihood is the start of Newton's method.
+# Newton's method starts at the maximum of the pseudolikelihood.
 
 
 # %%
 def pseudolikelihood(x):
-    """Its maximum."""
+    """Returns the eta that maximizes the pseudolikelihood."""
     stats = FAMILY.sufficient_statistics
 
     def change(pair):
@@ -79,7 +79,7 @@ def pseudolikelihood(x):
 
 
 def correct(eta, target, config, runs, seed):
-    """One Newton step from long runs at eta, and the standard error that sampling leaves."""
+    """Returns eta after a Newton step, standard errors, and the sampling errors of the runs."""
     found = nd.estimate_moments(
         FAMILY, jnp.tile(eta, (runs, 1)), jax.random.key(seed), config
     ).only_ok()
@@ -96,7 +96,7 @@ def correct(eta, target, config, runs, seed):
 
 # %%
 def graph_counts(x):
-    """Numbers of nodes by degree, and of edges by the number of shared partners."""
+    """Returns the numbers of nodes by degree, and of edges by number of shared partners."""
     adjacency = FAMILY.adjacency(x.astype(float))
     degree = jnp.sum(adjacency, 0)
     partners = (adjacency @ adjacency)[np.triu_indices(FAMILY.nodes, 1)]
@@ -106,7 +106,7 @@ def graph_counts(x):
 
 
 def draw(x, drawn):
-    """Goodness of fit by graphs drawn at the estimate."""
+    """Plots the goodness of fit of graphs drawn at the estimate."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     panels = figure.subplots(1, 2)
     observed = [np.asarray(part) for part in graph_counts(x)]
@@ -126,7 +126,7 @@ def draw(x, drawn):
 
 # %%
 def main():
-    """Fits the model, and checks the fit."""
+    """Fits the model and checks the fit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="short runs")
     parser.add_argument("--seed", type=int, default=0)

@@ -5,14 +5,14 @@
 
     p(eta | graph) proportional to exp(eta . T(graph) - A(eta)) p(eta)
 
-Such posteriors are called doubly intractable: A is a sum over 2^120 graphs. Here a network learns
-A from labels of E[T], once. After that each posterior of such a graph costs evaluations of the
-network, for any data and prior whose etas are in the training region.
+Such posteriors are called doubly intractable, because A is a sum over 2^120 graphs. Here a network
+learns A once, from labels of E[T]. Each posterior then takes only evaluations of the network, for
+data and priors with etas in the training region.
 
-The etas of the labels are drawn below a line. Beyond it the complete graph alone has more weight
-than all graphs of independent edges together: the model is degenerate, and the likelihood of
-sparse data zero. No label is left out by hand. Up to the line the network learns A of sparse
-graphs, to which the posterior adds the weight of nearly complete ones, so that it ends there.
+The etas of the labels are drawn below a line. Beyond this line the complete graph has more weight
+than all graphs of independent edges together. The model is degenerate there, and the likelihood of
+sparse data is almost zero. No label is excluded by hand. Below the line the network learns A of
+sparse graphs. The posterior adds the weight of nearly complete graphs, and so ends at the line.
 """
 
 # %%
@@ -33,7 +33,7 @@ import nnef_dists as nd
 # %% [markdown]
 # ## Training region and prior
 #
-# Labels end at a line. Beyond it the model is degenerate.
+# Labels end at a line, because the model is degenerate beyond it.
 
 # %%
 PAIRS, TRIPLES = NODES * (NODES - 1) // 2, NODES * (NODES - 1) * (NODES - 2) // 6
@@ -41,7 +41,7 @@ PRIOR_SD = 2.0
 
 
 def degenerate_triangles(edges):
-    """The eta of triangles at which complete and independent graphs have the same weight.
+    """Returns the eta of triangles with equal weights of complete and independent graphs.
 
     120 eta1 + 560 eta2 = 120 log(1 + exp(eta1))
     """
@@ -49,16 +49,16 @@ def degenerate_triangles(edges):
 
 
 def below_degeneracy(key):
-    """One eta below the line, more often close to it."""
+    """Draws one eta below the line, often close to the line."""
     key_edges, key_gap = jax.random.split(key)
     edges = jax.random.uniform(key_edges, minval=-3.3, maxval=-0.2)
-    # Closer the complete graph is a part of the distribution, and no short run finds how large.
+    # With a smaller gap the complete graph has some mass, which short runs do not estimate.
     gap = 0.015 + 3 * jax.random.uniform(key_gap) ** 1.5
     return jnp.stack([edges, degenerate_triangles(edges) - gap])
 
 
 def log_prior(eta):
-    """Independent normal distributions."""
+    """Returns the log-density of independent normal distributions, up to a constant."""
     return -jnp.sum(eta**2) / (2 * PRIOR_SD**2)
 
 
@@ -68,20 +68,20 @@ def log_prior(eta):
 
 # %%
 def log_share_of_others(q, eta):
-    """The log-probability of graphs that are not nearly complete.
+    """Returns the log-probability of graphs that are not nearly complete.
 
-    Labels are made where these are all that counts. Nearly complete graphs are the complete one
-    without some edges, independent of each other.
+    At the etas of the labels, only these graphs matter. Nearly complete graphs lack some edges of
+    the complete graph, independently of each other.
     """
     each_edge = eta[0] + (NODES - 2) * eta[1]
     nearly_complete = PAIRS * eta[0] + TRIPLES * eta[1] + PAIRS * jax.nn.softplus(-each_edge)
-    # Edges that are not likely are not a few that miss. Such etas are far below the line.
+    # If edges are not likely, the graph is not nearly complete. Such etas are far below.
     nearly_complete = jnp.where(each_edge > 1, nearly_complete, -jnp.inf)
     return -jax.nn.softplus(nearly_complete - q.log_partition(eta))
 
 
 def sample_posterior(q, total, estimate, key, **options):
-    """Draws eta. The learned A is that of sparse graphs, and the prior has the factor of others."""
+    """Draws eta. The learned A is for sparse graphs, and the weights account for the others."""
 
     def log_weight(eta):
         return log_prior(eta) + log_share_of_others(q, eta)
@@ -95,7 +95,7 @@ def sample_posterior(q, total, estimate, key, **options):
 
 # %%
 def learn(labels, steps, seed):
-    """The family with a learned A, from labels below the line."""
+    """Returns the family with A learned from labels below the line."""
     etas = FAMILY.sample_eta(jax.random.key(seed), labels, below_degeneracy)
     data = nd.estimate_moments(FAMILY, etas, jax.random.key(seed + 1), QUICK, progress=True)
     print(data)
@@ -105,7 +105,7 @@ def learn(labels, steps, seed):
 
 
 def anchored(network):
-    """The family, with A(eta1, 0) = 120 log(1 + exp(eta1)) of independent edges as its constant."""
+    """Returns the family, anchored at A(eta1, 0) = 120 log(1 + exp(eta1)) for independent edges."""
     eta = jnp.array([-1.6, 0.0])
     anchor = nd.moments.LogPartitionEstimate(
         eta, PAIRS * jax.nn.softplus(eta[0]), jnp.zeros(()), "closed form"
@@ -119,7 +119,7 @@ def anchored(network):
 
 # %%
 def draw(eta, estimate, covariance):
-    """Draws of the posterior, the estimate with its ellipse of two standard errors, the line."""
+    """Plots posterior draws, the estimate with an ellipse of two standard errors, and the line."""
     figure = Figure(figsize=(5.2, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(*eta[:3000].T, ".", markersize=2, color="#0072B2", alpha=0.4, label="posterior")
@@ -142,7 +142,7 @@ def draw(eta, estimate, covariance):
 
 # %%
 def main():
-    """Learns A, and draws the posterior of the marriages."""
+    """Learns A and samples the posterior of the marriages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--labels", type=int, default=512)
     parser.add_argument("--steps", type=int, default=12000)

@@ -4,10 +4,10 @@
     python examples/gaussian_1d.py [--preset small|large] [--plot-only] [--out FOLDER] [--seed 0]
     python examples/gaussian_1d.py --config JOB.yaml --data data/JOB
 
-Natural parameters eta1 in [-20, 20] and eta2 in [-40, -1]; statistics x and x^2. The job is
-`configs/gaussian_1d_large.yaml` unless said otherwise; with `--data` the labels are those that
-`python -m nnef_dists generate` made. History, numbers, learned parameters and pictures go to the
-folder, `artifacts/gaussian_1d` unless said otherwise; `--plot-only` redraws the pictures from the
+The natural parameters are eta1 in [-20, 20] and eta2 in [-40, -1], and the statistics are x and
+x^2. The job defaults to `configs/gaussian_1d_large.yaml`. With `--data`, labels come from
+`python -m nnef_dists generate`. The history, numbers, learned parameters and figures go to the
+folder `--out`, by default `artifacts/gaussian_1d`. `--plot-only` redraws the figures from the
 history.
 """
 
@@ -22,14 +22,14 @@ from nnef_dists import plotting
 # %% [markdown]
 # ## Family and figures
 #
-# `closed_form.py` holds the rest of the program.
+# `closed_form.py` contains the rest of the program.
 
 # %%
 FAMILY = nd.GaussianNatural1D()
 
 
 def draw(history):
-    """All pictures, by name."""
+    """Returns all figures, by name."""
     exact, predicted, scale = history["exact"], history["predicted"], history["scale"]
     uncertainty, names = history["uncertainty"], FAMILY.stat_names
     shown = np.argsort(history["eta"][:, 1])[:: -(len(exact) // 4)][:4]

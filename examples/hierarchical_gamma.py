@@ -9,13 +9,13 @@ Observations x of group i are gamma distributed with shape alpha_i and mean 1 / 
     p(alpha_i) and p(a) proportional to exp(g - alpha_i / 2) and exp(g - a / 2)
 
 with g(a) = a log a - a - log Gamma(a). Given the mean, the shape has the sufficient statistics a
-and g, an exponential family without a name.
+and g, a custom exponential family.
 
-`mean field` has one factor for each variable, and takes A from `nd.Quadrature`. `pair` has one
-factor for both variables of a group, and sums on grids as sources of A. Its shared a and u are
-still independent, and too narrow. Linear response, the derivative of their means at the fixed
-point, corrects their standard deviations. The script compares all with brute-force integration over
-(a, u) and each alpha_i.
+`mean field` has one factor per variable, and takes A from `nd.Quadrature`. `pair` has one factor
+for both variables of a group, and computes A by sums on grids. Its shared factors a and u are still
+independent, and their standard deviations are too small. Linear response, the derivative of their
+means at the fixed point, corrects them. The script compares all methods with brute-force
+integration over (a, u) and each alpha_i.
 
 Reference: Giordano, Broderick and Jordan, *Covariances, robustness, and variational Bayes*, JMLR 19
 (2018), for linear response.
@@ -44,20 +44,20 @@ from nnef_dists.sampling import AbstractSampler
 # %% [markdown]
 # ## Families
 #
-# One family for the shape alone, and one for the shape and the inverse mean of a group.
+# One family is for the shape alone, and one for the shape and the inverse mean of a group.
 
 # %%
-# With more nodes the error bound is that of single precision: g is a difference of large terms.
+# Number of quadrature nodes. With more, rounding of g, a difference of large terms, dominates.
 POINTS = 17
-# The logarithms of shapes over which sums replace integrals.
+# Range of the logarithm of a shape in the sums on grids.
 LOG_SHAPES = (-14.0, 6.0)
 
 
 class GammaShape(nd.ExponentialFamily):
     """The shape of a gamma distribution of known mean: exp(eta1 a + eta2 g(a)) on a > 0.
 
-    Near 0, g is log a, and at infinity it is log(a) / 2. So the integral exists for eta2 > -1 and
-    eta1 < 0.
+    Near 0, g is about log a, and at infinity about log(a) / 2. The integral is finite for
+    eta2 > -1 and eta1 < 0.
     """
 
     x_shape: ClassVar[tuple[int, ...]] = ()
@@ -76,19 +76,19 @@ class GammaShape(nd.ExponentialFamily):
 
 
 class PairEdge(AbstractBijection):
-    """Positive numbers (gap, g, log_w, w, c, d) to the eta of `ShapeAndMean`."""
+    """The map from positive numbers (gap, g, log_w, w, c, d) to the eta of `ShapeAndMean`."""
 
     shape: tuple[int, ...] = (6,)
     cond_shape: None = None
 
     def transform_and_log_det(self, x, condition=None):
-        """Returns eta; the volume is not used."""
+        """Returns eta. The log-determinant is not used."""
         gap, g, log_w, w, c, d = jnp.asarray(x)
         edge = c * (1 - jnp.log(c / d))
         return jnp.stack([edge - gap, g - 1, log_w - 1, -w, c, -d]), jnp.zeros(())
 
     def inverse_and_log_det(self, y, condition=None):
-        """Returns the positive numbers; the volume is not used."""
+        """Returns the positive numbers. The log-determinant is not used."""
         alpha, g, log_w, w, c, d = jnp.asarray(y)
         edge = c * (1 - jnp.log(-c / d))
         return jnp.stack([edge - alpha, g + 1, log_w + 1, -w, c, -d]), jnp.zeros(())
@@ -109,7 +109,7 @@ class ShapeAndMean(nd.ExponentialFamily):
         return Exp((2,))
 
     def compute_stats(self, x):
-        """Returns the statistics of alpha, those of w, and their products."""
+        """Returns the statistics of alpha and w, and their products."""
         alpha, w = x
         log_w = jnp.log(w)
         g = GammaShape().compute_stats(alpha)["g"]
@@ -126,14 +126,14 @@ class ShapeAndMean(nd.ExponentialFamily):
 # %% [markdown]
 # ## Log-partitions as sums on grids
 #
-# You can write a source of A and E[T] yourself.
+# A custom source of A and E[T] needs two methods.
 
 
 # %%
 def log_sum(log_density, points):
-    """Log of an integral over log alpha by equal steps; NaN if they are too few, or end too early.
+    """Returns the log of an integral over log alpha by equal steps, or NaN if it is not converged.
 
-    It is right to rounding if nothing is left at the ends, and the peak is wider than a step.
+    The sum converges if the density vanishes at both ends and the peak is wider than a step.
     """
     low, high = LOG_SHAPES
     y, step = jnp.linspace(low, high, points), (high - low) / (points - 1)
@@ -141,13 +141,13 @@ def log_sum(log_density, points):
     top = jax.lax.stop_gradient(logs)
     is_held = jnp.maximum(top[0], top[-1]) < jnp.max(top) - 20
     curvature = -jnp.diff(top, 2)[jnp.argmax(top[1:-1])]
-    # As a factor, NaN is in the derivatives, too.
+    # A NaN factor makes the derivatives NaN as well.
     known = jnp.where(is_held & (curvature < 1), 1.0, jnp.nan)
     return known * (jax.nn.logsumexp(logs) + math.log(step))
 
 
 class SummedShape(AbstractTractableFamily):
-    """A and mu of `GammaShape` by a sum: a source of A of a user's own, with two methods."""
+    """A custom source of A and mu for `GammaShape`, by a sum, with two methods."""
 
     family: nd.ExponentialFamily = eqx.field(static=True, default_factory=GammaShape)
     points: int = eqx.field(static=True, default=40_001)
@@ -165,9 +165,9 @@ class SummedShape(AbstractTractableFamily):
 
 
 class Collapsed(AbstractTractableFamily):
-    """A and mu of `ShapeAndMean`. Given alpha, w is gamma distributed, and its integral a formula.
+    """A and mu of `ShapeAndMean`, by a closed-form integral over w and a sum over alpha.
 
-    The rest is a sum over alpha.
+    Given alpha, w is gamma distributed.
     """
 
     family: nd.ExponentialFamily = eqx.field(static=True, default_factory=ShapeAndMean)
@@ -196,10 +196,10 @@ class Collapsed(AbstractTractableFamily):
 
 # %%
 def make_nodes(groups):
-    """Returns nodes by name, in the order of updates; two in each group and two that are shared.
+    """Returns nodes by name, in the order of updates: two per group, and two shared nodes.
 
-    Integrals are the slow part. In this order each is computed once per sweep, because the shapes
-    take messages from w and u alone.
+    Integrals dominate the cost. In this order each is computed once per sweep, because the shapes
+    receive messages only from w and u.
     """
     shape, gamma = nd.Quadrature(GammaShape(), points=POINTS), nd.ClosedForm(nd.Gamma())
     return {
@@ -220,7 +220,7 @@ def make_pair_nodes(groups):
 
 
 def energy(t, total, total_log, n):
-    """The log joint density in statistics, without the constant -sum of log x."""
+    """Returns the log joint density in statistics, without the constant -sum of log x."""
     alpha, w, a, u = t["alpha"], t["w"], t["a"], t["u"]
     likelihood = n * alpha["g"] + alpha["alpha"] * (n + n * w["log_x"] + total_log - w["x"] * total)
     means = a["g"] + a["alpha"] * (1 + u["log_x"] + w["log_x"] - u["x"] * w["x"]) - w["log_x"]
@@ -229,9 +229,9 @@ def energy(t, total, total_log, n):
 
 
 def pair_energy(t, total, total_log, n, scale=1.0):
-    """The same energy with the statistics of pairs.
+    """Returns the energy in the statistics of pairs.
 
-    With a minibatch of the groups, `scale` multiplies their terms.
+    For a minibatch of groups, `scale` multiplies their terms.
     """
     pair, a, u = t["pair"], t["a"], t["u"]
     likelihood = n * (pair["g"] + pair["alpha_log_w"]) + pair["alpha"] * (n + total_log)
@@ -243,7 +243,7 @@ def pair_energy(t, total, total_log, n, scale=1.0):
 
 
 def log_joint(x, total, total_log, n):
-    """The same density by textbook formulas, for `check_energy`."""
+    """Returns the log joint density by textbook formulas, for `check_energy`."""
 
     def log_gamma_density(shape, rate, log_x, x):
         normalizer = shape * jnp.log(rate) - jax.scipy.special.gammaln(shape)
@@ -261,7 +261,7 @@ def log_joint(x, total, total_log, n):
 
 
 def pair_log_joint(x, *data):
-    """The same density of pairs, for `check_energy`."""
+    """Returns the log joint density of pairs, for `check_energy`."""
     alpha, w = x["pair"].T
     return log_joint({"alpha": alpha, "w": w, "a": x["a"], "u": x["u"]}, *data)
 
@@ -272,21 +272,21 @@ def pair_log_joint(x, *data):
 
 # %%
 def start(groups):
-    """Natural parameters to start from."""
+    """Returns the initial natural parameters."""
     first = {"w": (1.0, -1.0), "alpha": (-1.0, 1.0), "a": (-1.0, 1.0), "u": (1.0, -1.0)}
     plates = {"w": (groups,), "alpha": (groups,), "a": (), "u": ()}
     return {name: jnp.broadcast_to(jnp.array(first[name]), (*plates[name], 2)) for name in first}
 
 
 def start_pairs(groups):
-    """The same for pairs."""
+    """Returns the initial natural parameters with pairs."""
     eta = start(groups)
     pair = jnp.broadcast_to(jnp.array([-1.0, 1.0, 1.0, -1.0, 1.0, -1.0]), (groups, 6))
     return {"pair": pair, "a": eta["a"], "u": eta["u"]}
 
 
 def infer(nodes, eta, data, sweeps):
-    """Coordinate ascent; returns natural parameters and the ELBO after each sweep."""
+    """Runs coordinate ascent. Returns natural parameters, and the ELBO after each sweep."""
     energy_of = pair_energy if "pair" in nodes else energy
 
     def sweep(eta, _):
@@ -298,10 +298,10 @@ def infer(nodes, eta, data, sweeps):
 
 
 def linear_response(nodes, eta, data):
-    """Covariance of the statistics of a and u, (alpha, g, log_x, x), at a fixed point of pairs.
+    """Returns the covariance of the statistics (alpha, g, log_x, x) of a and u by linear response.
 
-    With V the covariance of the factors, and M the derivative of the messages to a and u in their
-    means, after an update of all pairs, it is (1 - V M)^-1 V.
+    At a fixed point of pairs it is (1 - V M)^-1 V, where V is the covariance of the factors. M is
+    the derivative of the messages to a and u in their means, after an update of all pairs.
     """
     stats = nd.inference.expected_statistics(nodes, eta)
 
@@ -330,7 +330,7 @@ def linear_response(nodes, eta, data):
 
 # %%
 def simulate(groups, n, seed):
-    """Sums of x and of log x for each group."""
+    """Returns the sums of x and log x of each group, and n."""
     rng = np.random.default_rng(seed)
     w = rng.gamma(4.0, 1 / (4.0 * 1.5), groups)
     alpha = rng.gamma(4.0, 0.75, groups)
@@ -339,7 +339,7 @@ def simulate(groups, n, seed):
 
 
 def posterior_moments(nodes, eta):
-    """Means and standard deviations of the shapes alpha and a, and of u, by node."""
+    """Returns means and standard deviations of alpha, a and u, by node."""
     found = {}
     groups = "pair" if "pair" in nodes else "alpha"
     for name, of, statistic in (("alpha", groups, 0), ("a", "a", 0), ("u", "u", 1)):
@@ -349,7 +349,7 @@ def posterior_moments(nodes, eta):
             mean = q.mean(eta)
             return mean, mean
 
-        # The derivative of the mean is the covariance: one program has both.
+        # The derivative of the mean is the covariance, so one program computes both.
         one = jax.jacfwd(both, has_aux=True)
         covariance, mean = jax.jit(jax.vmap(one) if plate else one)(eta[of])
         sd = jnp.sqrt(covariance[..., statistic, statistic])
@@ -363,15 +363,15 @@ def posterior_moments(nodes, eta):
 
 # %%
 def brute_force(total, total_log, n, around, size=32, points=160):
-    """The same moments by integration, with w in closed form, in double precision.
+    """Returns the posterior moments by integration in double precision, with w in closed form.
 
     Given a and u, groups are independent, and the integral over w is a gamma function. The grids
-    cover 7 standard deviations of `around`, the moments of a first guess.
+    run from 7 standard deviations below the means of `around` (at least mean / 50) to 9 above.
     """
     total, total_log = (np.asarray(part, np.float64)[:, None] for part in (total, total_log))
 
     def grid(moments, size):
-        """Gauss-Legendre points and log-weights between the ends, in the logarithm."""
+        """Returns Gauss-Legendre points and log-weights, in the logarithm."""
         mean, sd = moments
         t, weights = np.polynomial.legendre.leggauss(size)
         low, high = np.log(np.maximum(mean - 7 * sd, mean / 50)), np.log(mean + 9 * sd)
@@ -418,7 +418,7 @@ def brute_force(total, total_log, n, around, size=32, points=160):
 
 # %%
 def draw(log_evidence, bounds, found, exact):
-    """The ELBO by sweeps, and the groups' shapes beside the exact ones."""
+    """Plots the ELBO by sweep, and the shapes of the groups with exact moments."""
     figure = Figure(figsize=(9, 3.6), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     for (name, values), style in zip(bounds.items(), ("-", "--"), strict=True):
@@ -441,7 +441,7 @@ def draw(log_evidence, bounds, found, exact):
 
 
 def print_errors(name, found, exact):
-    """Prints errors of means, and ratios of standard deviations, to the exact ones."""
+    """Prints errors of means and ratios of standard deviations, relative to exact moments."""
     for variable, (mean, sd) in found.items():
         z = np.abs(mean - exact[variable][0]) / exact[variable][1]
         ratio = sd / exact[variable][1]
@@ -452,8 +452,8 @@ def print_errors(name, found, exact):
 
 
 def fit(name, nodes, eta, data, sweeps):
-    """Runs coordinate ascent; returns natural parameters and bounds, and prints seconds."""
-    # With data as constants the compiler finds more common terms of the steps.
+    """Runs coordinate ascent and prints seconds. Returns natural parameters and bounds."""
+    # With data as constants, the compiler eliminates more common subexpressions.
     run = jax.jit(lambda eta: infer(nodes, eta, data, sweeps))
     clock = time.perf_counter()
     compiled = run.lower(eta).compile()

@@ -7,8 +7,8 @@ The flow consists of flowjax's masked autoregressive layers, with the order of t
 reversed between them, a standard normal base and a condition c. The layers are affine or take an
 analytic bijection of nnef_dists as transformer. Two flows learn from few points:
 
-- With dropout in the conditioners. `draw_dropout` is the training mode: it drops hidden units, here
-  anew for each point and step. `equinox.nn.inference_mode` is the test mode, without dropout.
+- With dropout in the conditioners. `draw_dropout` is the training mode. It drops hidden units,
+  here independently for each point and step. `equinox.nn.inference_mode` disables dropout.
 - With random weights. `bayesianize` makes the weights of a trained flow random. A training step
   draws them. A test takes their means or averages over draws.
 """
@@ -37,7 +37,7 @@ PRIOR = nd.GaussianParameter.from_stdv(0.0, 1.0)
 
 
 def pinwheel(key, n, arms=5):
-    """Points of a pinwheel and the condition, how far its arms are bent: `(n, 2)` and `(n, 1)`."""
+    """Returns points of a pinwheel, `(n, 2)`, and the bend of its arms, `(n, 1)`, the condition."""
     arm_key, bend_key, noise_key = jax.random.split(key, 3)
     bend = jax.random.uniform(bend_key, (n,), minval=-1.0, maxval=1.0)
     noise = jax.random.normal(noise_key, (n, 2)) * jnp.array([0.3, 0.08])
@@ -55,7 +55,7 @@ def pinwheel(key, n, arms=5):
 
 # %%
 def make_flow(transformer, key, dropout=None):
-    """Autoregressive layers with reversals between them, over a unit normal."""
+    """Returns autoregressive layers with reversals between them, on a standard normal base."""
     layers = []
     for layer_key in jax.random.split(key, LAYERS):
         layer = MaskedAutoregressive(
@@ -74,12 +74,12 @@ def make_flow(transformer, key, dropout=None):
                 replace_fn=lambda mlp: nd.flows.DropoutConditioner(mlp, dropout),
             )
         layers += [layer, Flip((2,))]
-    # Likelihoods take one pass through each layer, draws one for each variable.
+    # A likelihood takes one pass through each layer, and a draw one pass per variable.
     return Transformed(StandardNormal((2,)), Invert(Chain(layers)))
 
 
 def transformers(key):
-    """The affine map, and a stack of analytic bijections between two affine maps."""
+    """Returns the affine map, and a stack of analytic bijections between two affine maps."""
     make = eqx.filter_vmap(lambda key: nd.flows.CubicConjugation.random(key, depth=8))
     stack = make(jax.random.split(key, 8))
     return {"affine": Affine(), "analytic": Chain([Affine(), Scan(stack), Affine()])}
@@ -93,12 +93,12 @@ def transformers(key):
 
 # %%
 def negative_log_likelihood(flow, points, condition):
-    """In nats a point."""
+    """Returns the negative log-likelihood, in nats per point."""
     return -jnp.mean(flow.log_prob(points, condition))
 
 
 def fit(flow, key, *, steps):
-    """Maximum likelihood; the flow and the losses."""
+    """Fits by maximum likelihood. Returns the flow and the losses."""
     dynamic, static = nd.partition_trainable(flow)
 
     def loss(dynamic, rest, key):
@@ -110,7 +110,7 @@ def fit(flow, key, *, steps):
 
 
 def fit_with_dropout(flow, data, key, *, steps):
-    """Maximum likelihood on `data` in training mode; the flow is returned in test mode."""
+    """Fits `data` by maximum likelihood with dropout. Returns the flow without dropout."""
     dynamic, static = nd.partition_trainable(flow)
     points, condition = data
 
@@ -119,7 +119,7 @@ def fit_with_dropout(flow, data, key, *, steps):
         rows = jax.random.randint(row_key, (256,), 0, len(points))
         flow = nd.unfreeze_all(dynamic, static)
 
-        def log_prob(key, point, condition):  # each point drops units of its own
+        def log_prob(key, point, condition):  # independent dropout for each point
             return nd.flows.draw_dropout(flow, key).log_prob(point, condition)
 
         keys = jax.random.split(drop_key, len(rows))
@@ -131,7 +131,7 @@ def fit_with_dropout(flow, data, key, *, steps):
 
 
 def fit_uncertain(flow, data, key, *, steps):
-    """Variational inference of all weights from `data`, started at a trained flow."""
+    """Runs variational inference of all weights from `data`, started at a trained flow."""
     model = nd.bayesianize(flow, init_raw_stdv=0.1)
     dynamic, static = nd.partition_trainable(model)
     points, condition = data
@@ -140,7 +140,7 @@ def fit_uncertain(flow, data, key, *, steps):
         row_key, weight_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (256,), 0, len(points))
         model = nd.unfreeze_all(dynamic, static)
-        drawn = model.realize(key=weight_key)  # one set of weights a step: training mode
+        drawn = model.realize(key=weight_key)  # one set of weights per step
         misfit = negative_log_likelihood(drawn, points[rows], condition[rows])
         return misfit + nd.kl_divergence(model, PRIOR) / len(points)
 
@@ -206,7 +206,7 @@ def main():
 
 # %%
 def draw_pinwheel(flow, key):
-    """Data above, draws below, for three values of the condition."""
+    """Plots data above and draws below, for three values of the condition."""
     figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
     data_key, draw_key = jax.random.split(key)
     points, condition = pinwheel(data_key, 60_000)

@@ -4,11 +4,11 @@
     python examples/multivariate_normal_3d.py [--preset small|large] [--plot-only] [--out FOLDER]
     python examples/multivariate_normal_3d.py --config JOB.yaml --data data/JOB
 
-Natural parameters eta1 in [-4, 4]^3 and eta2 negative definite with eigenvalues in [-4, -0.04], in
-the full form: 12 numbers, of which 9 are independent. Statistics x and x x^T. The job is
-`configs/multivariate_3d_large.yaml` unless said otherwise; with `--data` the labels are those that
-`python -m nnef_dists generate` made. History, numbers, learned parameters and pictures go to the
-folder, `artifacts/multivariate_normal_3d` unless said otherwise; `--plot-only` redraws the pictures
+The natural parameters are eta1 in [-4, 4]^3 and a negative definite eta2 with eigenvalues in
+[-4, -0.04], in the full form: 12 numbers, 9 of them independent. The statistics are x and x x^T.
+The job defaults to `configs/multivariate_3d_large.yaml`. With `--data`, labels come from
+`python -m nnef_dists generate`. The history, numbers, learned parameters and figures go to the
+folder `--out`, by default `artifacts/multivariate_normal_3d`. `--plot-only` redraws the figures
 from the history.
 """
 
@@ -24,14 +24,14 @@ from nnef_dists import plotting
 # %% [markdown]
 # ## Family and figures
 #
-# `closed_form.py` holds the rest of the program.
+# `closed_form.py` contains the rest of the program.
 
 # %%
 FAMILY = nd.MultivariateNormal(3)
 
 
 def draw(history):
-    """All pictures, by name."""
+    """Returns all figures, by name."""
     eta, exact, predicted = history["eta"], history["exact"], history["predicted"]
     scale, uncertainty, names = history["scale"], history["uncertainty"], FAMILY.stat_names
     linear = slice(0, 3)
@@ -46,7 +46,7 @@ def draw(history):
             names=np.asarray(names)[entries].tolist(),
         )
 
-    # A narrow, a typical and a wide one of the held-out normals.
+    # A narrow, a typical and a wide held-out distribution.
     _, covariance = jax.vmap(FAMILY.to_mean_covariance)(eta)
     by_width = np.argsort(np.linalg.det(covariance))
     shown = by_width[[int(share * len(by_width)) for share in (0.05, 0.5, 0.95)]]
@@ -65,7 +65,7 @@ def draw(history):
 
 
 def covariance_of(moments):
-    """Cov[x] = E[x x^T] - E[x] E[x]^T, symmetrized since the twelve moments are learned freely."""
+    """Returns E[x x^T] - E[x] E[x]^T, symmetrized because the 12 moments are learned freely."""
     mean, second = moments[:, :3], moments[:, 3:].reshape(-1, 3, 3)
     second = (second + second.transpose(0, 2, 1)) / 2
     return second - mean[:, :, None] * mean[:, None, :]

@@ -5,20 +5,20 @@
 
     p(x | eta) proportional to exp(sum_i eta_i x_i + sum_{i<j} eta_ij x_i x_j),    x_i = 0 or 1
 
-A word x says which of 20 neurons fire in a bin of 20 ms; 180,000 words are an hour. Neurons share
-two inputs z, and fire where their input passes a threshold: a dichotomized Gaussian (Macke et al.
-2009), which has correlations of all orders. It is not a pairwise model, as no cortex is. Given z
-neurons are independent, so that the probabilities of all 2^20 words are integrals over the plane.
+A word x is the set of neurons, out of 20, that fire in a bin of 20 ms. 180,000 words are an hour.
+Neurons share two inputs z, and fire if their input exceeds a threshold. This dichotomized Gaussian
+(Macke et al. 2009) has correlations of all orders and is not a pairwise model. Given z, neurons are
+independent, so the probabilities of all 2^20 words are integrals over the plane.
 
-The model with the rates and pairs of the data is fitted by its 210 moments, and the question of
-Schneidman et al. is answered: which part of the multi-information, the entropy that independent
-neurons have in excess, is that of pairs, (S1 - S2) / (S1 - SN)? Beside it are approximations
-without a sum over words: independent neurons, and couplings from the inverse covariance (mean
-field), with Onsager's term (TAP), and of small correlations (Sessak and Monasson).
+The model is fitted to 210 moments, the rates and pairs of the data. Its entropy S2 answers a
+question of Schneidman et al.: the fraction (S1 - S2) / (S1 - SN) of the multi-information, the
+excess entropy of independent neurons, that pairs explain. Approximations without a sum over words
+are independent neurons and three kinds of couplings: from the inverse covariance (mean field), with
+Onsager's term (TAP), and for small correlations (Sessak and Monasson).
 
-References: Schneidman, Berry, Segev and Bialek, Nature 440 (2006); Macke, Berens, Ecker, Tolias and
-Bethge, Neural Comput. 21 (2009); Macke, Opper and Bethge, Phys. Rev. Lett. 106 (2011); Sessak and
-Monasson, J. Phys. A 42 (2009); Roudi, Aurell and Hertz, Front. Comput. Neurosci. 3 (2009).
+References: Schneidman, Berry, Segev and Bialek, Nature 440 (2006). Macke, Berens, Ecker, Tolias and
+Bethge, Neural Comput. 21 (2009). Macke, Opper and Bethge, Phys. Rev. Lett. 106 (2011). Sessak and
+Monasson, J. Phys. A 42 (2009). Roudi, Aurell and Hertz, Front. Comput. Neurosci. 3 (2009).
 """
 
 # %%
@@ -40,17 +40,17 @@ import nnef_dists as nd
 # ## Simulated neurons
 
 # %%
-# Nodes of the quadrature for each of the two inputs, and Newton steps to the exact moments.
+# Number of quadrature nodes per input, and number of Newton steps to the exact moments.
 NODES, STEPS = 40, 4
 TRUTH, PAIRS, ALONE = "#222222", "#0072B2", "#D55E00"
 
 
 class CommonInput:
-    """Neurons that fire if loadings . z + noise > threshold, with unit variance in all.
+    """Neurons that fire if loadings . z + noise > threshold. The input has unit variance.
 
     Args:
-        n: The number of neurons.
-        seed: Of rates and loadings.
+        n: Number of neurons.
+        seed: Seed of the rates and loadings.
     """
 
     def __init__(self, n, seed):
@@ -61,7 +61,7 @@ class CommonInput:
         self.threshold = -ndtri(rates)
 
     def probabilities(self, nodes=NODES):
-        """The probabilities of all words, `(2^n,)`; neuron i is bit i of the number of a word."""
+        """Returns the probabilities of all words, `(2^n,)`. Neuron i is bit i of the index."""
         points, weights = np.polynomial.hermite_e.hermegauss(nodes)
         z = np.stack(np.meshgrid(points, points), -1).reshape(-1, 2)
         weights = np.outer(weights, weights).ravel() / np.sum(weights) ** 2
@@ -77,7 +77,7 @@ class CommonInput:
         return ((given(range(n // 2, n)) * weights) @ given(range(n // 2)).T).ravel()
 
     def draw(self, rng, words):
-        """Words of independent bins, `(words, n)`."""
+        """Draws words of independent bins, `(words, n)`."""
         noise = rng.normal(size=(words, len(self.threshold))) * self.noise
         return rng.normal(size=(words, 2)) @ self.loadings.T + noise > self.threshold
 
@@ -88,12 +88,12 @@ class CommonInput:
 
 # %%
 def word_bits(n):
-    """All words in order, `(2^n, n)`."""
+    """Returns all words in order, `(2^n, n)`."""
     return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
 
 
 def products(p):
-    """E of the product of the bits in each set of neurons, `(2^n,)`: sums over supersets."""
+    """Returns E of the product of bits for each set of neurons, `(2^n,)`, by superset sums."""
     found = np.array(p)
     for i in range(len(p).bit_length() - 1):
         halves = found.reshape(-1, 2, 2**i)
@@ -102,13 +102,13 @@ def products(p):
 
 
 def pair_moments(moments, n):
-    """The statistics of the family among the expected products."""
+    """Returns the moments of the family from the expected products."""
     pairs = np.sum(2 ** np.stack(np.triu_indices(n, 1)), 0)
     return np.concatenate([moments[2 ** np.arange(n)], moments[pairs]])
 
 
 def triplet_correlations(moments, n):
-    """E[(x_i - m_i)(x_j - m_j)(x_k - m_k)] of all triplets."""
+    """Returns E[(x_i - m_i)(x_j - m_j)(x_k - m_k)] of all triplets."""
     i, j, k = np.array([(i, j, k) for i in range(n) for j in range(i) for k in range(j)]).T
     a, b, c = 2**i, 2**j, 2**k
     pairs = sum(moments[x] * moments[y + z] for x, y, z in ((a, b, c), (b, a, c), (c, a, b)))
@@ -116,7 +116,7 @@ def triplet_correlations(moments, n):
 
 
 def bits_of(p):
-    """The entropy of probabilities, in bits."""
+    """Returns the entropy of probabilities, in bits."""
     p = p[p > 0]
     return -np.sum(p * np.log2(p))
 
@@ -127,7 +127,7 @@ def bits_of(p):
 
 # %%
 def approximations(mu, n):
-    """Natural parameters without sums over words, by name."""
+    """Returns approximate natural parameters without sums over words, by name."""
     first, second = np.triu_indices(n, 1)
     m, both = mu[:n], mu[n:]
     variance, covariance = m * (1 - m), both - m[first] * m[second]
@@ -141,7 +141,7 @@ def approximations(mu, n):
     couplings = {
         "independent": np.zeros_like(both),
         "mean field": -inverse,
-        # The root of inverse + J + skew J^2 / 2 = 0 that is small with the inverse.
+        # The root of inverse + J + skew J^2 / 2 = 0 that vanishes with the inverse.
         "TAP": -2 * inverse / (1 + np.sqrt(np.maximum(1 - 2 * skew * inverse, 0))),
         "Sessak-Monasson": np.log(odds) - inverse - loop,
     }
@@ -158,7 +158,7 @@ def approximations(mu, n):
 
 
 def standard_errors(covariance, words, n):
-    """Standard errors of the fit: of a pairwise world, and of any (the sandwich)."""
+    """Returns standard errors of the fit, if the model is correct, and by the sandwich formula."""
     first, second = np.triu_indices(n, 1)
     stats = np.concatenate([words, words[:, first] & words[:, second]], 1).astype(np.float32)
     stats -= stats.mean(0)
@@ -173,7 +173,7 @@ def standard_errors(covariance, words, n):
 
 # %%
 def draw(n, counts, probabilities, fits):
-    """Simultaneous spikes, rates of words, triplets and couplings."""
+    """Plots simultaneous spikes, rates of words, triplets and couplings."""
     figure = Figure(figsize=(9, 7.4), dpi=120, layout="constrained")
     (left, right), (below, last) = figure.subplots(2, 2)
     styles = {"simulated": TRUTH, "pairwise": PAIRS, "independent": ALONE}
@@ -214,7 +214,7 @@ def draw(n, counts, probabilities, fits):
 # %%
 @contextmanager
 def phase(name):
-    """Prints the seconds that a phase takes."""
+    """Prints the seconds of a phase."""
     clock, processor = time.perf_counter(), time.process_time()
     yield
     clock, processor = time.perf_counter() - clock, time.process_time() - processor
@@ -222,7 +222,7 @@ def phase(name):
 
 
 def analyze(options):
-    """Simulates, fits, and compares; returns the arguments of the picture."""
+    """Simulates, fits and compares. Returns the arguments of `report`."""
     n, rng = options.neurons, np.random.default_rng(options.seed + 1)
     with phase("simulation and the probabilities of all words"):
         world = CommonInput(n, options.seed)
@@ -267,7 +267,7 @@ def analyze(options):
 
 
 def report(q, truth, counts, population, fits, entropy, exact):
-    """Prints entropies and divergences; returns the probabilities of models."""
+    """Prints entropies and divergences. Returns the probabilities of the models."""
     n, total, bit = q.family.n, counts.sum(), np.log(2)
     eta, alone = fits["pairwise"], fits["independent"]
     points = jnp.asarray(word_bits(n), jnp.int8)
@@ -337,7 +337,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/neurons"))
     options = cells.parse(parser)
-    # The probabilities of rare pairs have few digits in single precision.
+    # Double precision, because rare pairs lose digits in single precision.
     with jax.enable_x64(True):
         found = analyze(options)
         models = report(*found)

@@ -1,8 +1,8 @@
-"""What the examples of posterior estimation share: how heads are trained.
+"""Training of posterior heads, shared by the examples of posterior estimation.
 
-Members of an ensemble are trained at once, as one program over stacked weights. Each keeps the
-weights of its lowest loss on simulations that it was not trained on; the average over members is
-what regularizes best where simulations are few.
+The members of an ensemble are trained together, as one program over stacked weights. Each member
+keeps the weights with the lowest loss on validation simulations. The average over members is the
+most effective regularization if there are few simulations.
 """
 
 import equinox as eqx
@@ -26,7 +26,7 @@ def fit_posterior(
     validation=0.1,
     every=50,
 ):
-    """Stage 1, MAP: an ensemble of heads `make(key)`, by maximum likelihood and early stopping.
+    """Fits heads `make(key)` by maximum likelihood with early stopping (stage 1, MAP).
 
     Returns:
         An `nd.posterior.EnsemblePosterior`, and the losses on training and validation simulations
@@ -49,7 +49,7 @@ def fit_posterior(
 def fit_widths(
     ensemble, data, key, *, steps=500, batch_size=128, learning_rate=1e-2, temperature=0.1
 ):
-    """Stage 2, VI: the widths of all weights, by the tempered evidence bound; means stay.
+    """Fits the standard deviations of all weights by the tempered ELBO (stage 2, VI).
 
     Returns:
         The ensemble, and the losses, in nats.
@@ -69,13 +69,13 @@ def fit_widths(
 
 
 def batch_of(data):
-    """All simulations as JAX arrays."""
+    """Returns all simulations as JAX arrays."""
     return jax.tree.map(jnp.asarray, data.arrays())
 
 
 @eqx.filter_jit
 def mean_nll(head, batch):
-    """The mean negative log-likelihood, in nats, a thousand pairs at a time."""
+    """Returns the mean negative log-likelihood, in nats, in batches of 1,000 pairs."""
     each = jax.lax.map(lambda pair: head.log_prob(*pair), tuple(batch), batch_size=1000)
     return -jnp.mean(each)
 
@@ -90,7 +90,7 @@ def _bound(head, batch, key, *, total, temperature):
 
 @eqx.filter_jit
 def _descend(parts, loss, batches, keys, how, keep_best=True):
-    """Adam on one member after the other's pattern, all at once, along a cosine to zero."""
+    """Runs Adam with cosine decay on all members, as one vectorized program."""
     dynamic, static = parts
     train, held = batches
     steps, every, batch_size, learning_rate = how
@@ -133,5 +133,5 @@ def _descend(parts, loss, batches, keys, how, keep_best=True):
 
 
 def smooth(history):
-    """Means over members of the losses on training and validation simulations."""
+    """Returns training and validation losses, averaged over members."""
     return [np.asarray(values).mean(0) for values in history]

@@ -3,10 +3,10 @@
 
     python examples/npe_from_scratch.py [--seed 0] [--out FOLDER] [--simulations 1000] [--steps 1.0]
 
-The simulator is x = theta + 0.3 sin(2 pi theta) + 0.05 noise, theta uniform on [0, 1]. A network
-that predicts x from theta learns its mean. The inverse is ambiguous: three thetas give x = 0.5.
-So a network predicts the parameters of a distribution: of a normal, of a mixture, of a flow, and of
-an exponential family without a name, whose log-partition was learned.
+The simulator is x = theta + 0.3 sin(2 pi theta) + 0.05 noise, with theta uniform on [0, 1]. A
+network that predicts x from theta learns the mean of x. The inverse is ambiguous: three thetas give
+x = 0.5. A network therefore predicts the parameters of a distribution: a normal distribution, a
+mixture, a flow, or a custom exponential family with a learned log-partition.
 
 `--steps` scales the number of training steps.
 """
@@ -45,7 +45,7 @@ COLORS = {
 
 
 def mean_of_x(theta):
-    """The simulator without its noise."""
+    """Returns the output of the simulator without noise."""
     return theta + 0.3 * jnp.sin(2 * jnp.pi * theta)
 
 
@@ -55,7 +55,7 @@ def simulator(key, theta):
 
 @jax.jit
 def exact_log_prob(theta, x):
-    """The posterior's log-density of many pairs, by quadrature of the evidence."""
+    """Returns the exact posterior log-density of many pairs, by quadrature of the evidence."""
     nodes = (jnp.arange(4096) + 0.5) / 4096
 
     def one(pair):
@@ -69,7 +69,7 @@ def exact_log_prob(theta, x):
 
 @eqx.filter_jit
 def mass(posterior, x):
-    """Integrals of q(theta | x) over theta, for many x."""
+    """Returns the integrals of q(theta | x) over theta, for many x."""
     theta = (jnp.arange(4000)[:, None] + 0.5) / 4000
 
     def one(x):
@@ -81,7 +81,7 @@ def mass(posterior, x):
 # %% [markdown]
 # ## Main program
 #
-# It goes from regression to posterior heads, step by step.
+# The steps lead from regression to posterior heads.
 
 
 # %%
@@ -99,19 +99,19 @@ def main():
         )
     )
 
-    # 1. Simulations, and more of them that nothing learns from.
+    # 1. Training simulations, and held-out simulations.
     data = nd.simulate(simulator, PRIOR, keys["simulate"], args.simulations)
     held_out = npe.batch_of(nd.simulate(simulator, PRIOR, keys["held_out"], 20_000, progress=False))
     exact = -float(jnp.mean(exact_log_prob(*held_out)))
 
-    # 2. Regression learns a mean: of x given theta; and of theta given x, which may be unlikely.
+    # 2. Regression learns means: of x given theta, and of theta given x, which may be unlikely.
     with training.phase(seconds, "regression"):
         steps = round(2000 * args.steps)
         forward, losses = regress(data.theta, data.x, keys["forward"], steps)
         inverse, _ = regress(data.x, data.theta, keys["inverse"], steps)
 
-    # 3. Heads of a distribution, each an ensemble. The family's log-partition comes first, and
-    #    serves every simulator.
+    # 3. Posterior heads, each an ensemble. The log-partition of the family is learned first, and
+    #    is independent of the simulator.
     with training.phase(seconds, "family"):
         q = learn_family(args.etas or 1024, args.steps, keys["family"])
     heads = {
@@ -135,12 +135,12 @@ def main():
                 steps=max(50, round(2000 * args.steps / 50) * 50),
             )
         curves[name] = npe.smooth(history)
-        # A learned log-partition is not exact: what a density integrates to is divided out.
+        # A learned log-partition has an error, so the density is divided by its integral.
         total = np.asarray(mass(posteriors[name], held_out.x[:500]))
         nll[name] = float(npe.mean_nll(posteriors[name], held_out) + np.mean(np.log(total)))
         print(f"{name}: integrates to {total.min():.4f} ... {total.max():.4f}")
 
-    # 4. What was learned, beside the truth.
+    # 4. Comparison with the exact posterior.
     print(f"\n{'negative log-likelihood, nats':<34}{'held out':>9}{'excess':>9}")
     print(f"  {'exact posterior':<32}{exact:9.3f}")
     for name, value in nll.items():
@@ -168,7 +168,7 @@ def main():
 
 # %%
 def regress(inputs, targets, key, steps):
-    """A network that learns the mean of targets given inputs, by least squares."""
+    """Fits a network of the mean of targets given inputs, by least squares."""
     k_net, k_run = jax.random.split(key)
     inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     net = nd.BayesianMLP(1, 1, 32, 2, bayesian=False, bayesian_bias=False, key=k_net)
@@ -181,7 +181,7 @@ def regress(inputs, targets, key, steps):
 
 
 def learn_family(n, steps, key):
-    """The quartic family's log-partition, learned from labels by HMC: two modes, or one."""
+    """Learns the log-partition of the quartic family, with one or two modes, from HMC labels."""
     k_etas, k_labels, k_net, k_fit = jax.random.split(key, 4)
     etas = FAMILY.sample_eta(k_etas, n, RANGES)
     data = nd.estimate_moments(FAMILY, etas, k_labels, progress=True)
@@ -195,7 +195,7 @@ def learn_family(n, steps, key):
 
 
 def print_parameters(posterior):
-    """The mean and the standard deviation of u that the first member gives some observations."""
+    """Prints the mean and standard deviation of u at some observations, by the first member."""
     print("\nthe Gaussian head's parameters, in coordinates u with theta = Phi(u)")
     for x in (0.2, 0.5, 0.8, 1.1):
         law = posterior.parameters(jnp.array([x]))
@@ -214,7 +214,7 @@ def panels(*shape, size=(3.4, 2.9)):
 
 
 def draw_simulations(data):
-    """The pairs, theta to the right."""
+    """Plots the pairs, with theta on the horizontal axis."""
     figure, ((axes,),) = panels(1, 1, size=(5, 3.6))
     axes.scatter(data.theta, data.x, s=5, color="#555555", alpha=0.5, linewidths=0)
     axes.set(xlabel="θ (parameter)", ylabel="x (observation)", title=f"{len(data)} simulations")
@@ -222,7 +222,7 @@ def draw_simulations(data):
 
 
 def draw_regression(data, forward, losses):
-    """What least squares learns of x given theta, and how."""
+    """Plots the regression of x on theta, and its losses."""
     figure, ((left, right),) = panels(1, 2, size=(4.2, 3.4))
     theta = jnp.linspace(0, 1, 200)
     left.plot(losses, color="#0072B2", linewidth=0.7)
@@ -238,7 +238,7 @@ def draw_regression(data, forward, losses):
 
 
 def draw_inverse(data, inverse):
-    """Both directions; what least squares makes of the ambiguous one."""
+    """Plots the simulations, and the least-squares fit of the ambiguous inverse."""
     figure, ((left, right),) = panels(1, 2, size=(4.2, 3.4))
     left.scatter(data.theta, data.x, s=5, color="#999999", alpha=0.4, linewidths=0)
     left.set(xlabel="θ (parameter)", ylabel="x (observation)", title="forward: what is x?")
@@ -252,7 +252,7 @@ def draw_inverse(data, inverse):
 
 
 def draw_training(curves, exact):
-    """Losses on simulations that the heads were not trained on, means over members."""
+    """Plots training and validation losses, averaged over members."""
     figure, ((axes,),) = panels(1, 1, size=(5.6, 3.4))
     for name, (train, held) in curves.items():
         steps = 50 * (1 + np.arange(len(held)))
@@ -268,19 +268,19 @@ def draw_training(curves, exact):
 
 @eqx.filter_jit
 def densities(posterior, theta, x):
-    """q(theta | x) on a grid of theta, for several x."""
+    """Returns q(theta | x) on a grid of theta, for several x."""
     by_theta = jax.vmap(posterior.log_prob, (0, None))
     return jnp.exp(jax.vmap(by_theta, (None, 0))(theta, x))
 
 
 def exact_densities(theta, x):
-    """The exact posterior on a grid of theta, for several x."""
+    """Returns the exact posterior on a grid of theta, for several x."""
     pairs = jnp.tile(theta, (len(x), 1)), jnp.repeat(x, len(theta), 0)
     return np.exp(np.asarray(exact_log_prob(*pairs))).reshape(len(x), -1)
 
 
 def draw_posteriors(posteriors):
-    """Every head's posterior at three observations, and the exact one."""
+    """Plots the posteriors of all heads at three observations, and the exact posterior."""
     figure, rows = panels(len(posteriors), len(SHOWN), size=(3.1, 1.9))
     theta = (jnp.arange(500)[:, None] + 0.5) / 500
     x = jnp.array(SHOWN)[:, None]
@@ -306,7 +306,7 @@ def draw_posteriors(posteriors):
 
 
 def draw_overlay(data, posteriors):
-    """Posteriors at five observations over the simulations, for every head."""
+    """Plots the posteriors of all heads at five observations over the simulations."""
     figure, (row,) = panels(1, len(posteriors), size=(3.1, 3.4))
     theta = (jnp.arange(400)[:, None] + 0.5) / 400
     at = np.array([0.2, 0.4, 0.6, 0.8, 1.0])

@@ -7,10 +7,10 @@ The simulator solves the Lotka-Volterra equations
 
     d prey / dt = a prey - b prey predator,    d predator / dt = -c predator + d prey predator
 
-and looks at both populations at 20 times, with log-normal noise. Rates have a log-uniform prior. A
-mixture head with an embedding of the series by convolutions learns all posteriors at once; one
-truncated round sharpens that of the observation. The likelihood is known here, so that weights
-correct what is left, and say how much that was.
+and observes both populations at 20 times, with log-normal noise. Rates have a log-uniform prior. A
+mixture head with a convolutional embedding of the series learns all posteriors. One truncated round
+refines the posterior of the observation. The likelihood is known here, so importance weights
+correct and measure the remaining error.
 """
 
 # %%
@@ -42,7 +42,7 @@ NOISE = 0.15
 
 
 def log_populations(theta):
-    """Logarithms of prey and predator at all times, `(20, 2)`: their equations do not overflow."""
+    """Returns log prey and log predators at all times, `(20, 2)`. Logarithms avoid overflow."""
 
     def slope(t, y, rates):
         a, b, c, d = rates
@@ -70,7 +70,7 @@ def simulator(key, theta):
 
 
 def log_target(theta, x):
-    """Log-prior plus log-likelihood."""
+    """Returns log-prior plus log-likelihood."""
     return PRIOR.log_prob(theta) + jnp.sum(norm.logpdf(x, log_populations(theta), NOISE))
 
 
@@ -97,8 +97,8 @@ def main():
     with training.phase(seconds, "training"):
         posterior = learn(data, k_fit, args.steps)
 
-    # 2. One more round, where the posterior of this observation has its mass. With all simulations
-    #    from one region the loss is the same, and needs no correction.
+    # 2. One more round, in the region with the mass of this posterior. The loss needs no
+    #    correction if all simulations are from this region.
     truncated = nd.posterior.truncate_prior(PRIOR, posterior, observed, k_cut, n=2000)
     print(f"the truncated prior keeps {float(truncated.acceptance):.2%} of the prior")
     with training.phase(seconds, "simulations"):
@@ -106,7 +106,7 @@ def main():
     with training.phase(seconds, "training"):
         sharper = learn(more, k_again, args.steps)
 
-    # 3. How far both are from the exact posterior, by weights that correct them.
+    # 3. The distance of both from the exact posterior, by importance weights.
     report, draws = {}, {}
     for name, head in (("first round", posterior), ("truncated round", sharper)):
         with training.phase(seconds, "draws"):
@@ -136,7 +136,7 @@ def main():
 
 # %%
 def learn(data, key, steps):
-    """An ensemble of mixture heads, with an embedding of the series."""
+    """Returns an ensemble of mixture heads, with an embedding of the series."""
 
     def make(key):
         k_embedding, k_head = jax.random.split(key)
@@ -151,7 +151,7 @@ def learn(data, key, steps):
 
 
 def corrected(head, observed, key, n):
-    """Draws of the posterior, and the weights that make them draws of the exact one."""
+    """Returns draws of the head, and their importance weights for the exact posterior."""
 
     @jax.jit
     def run(head):
@@ -169,7 +169,7 @@ def corrected(head, observed, key, n):
 
 # %%
 def draw_marginals(draws, exact):
-    """Each rate's marginal in both rounds, and corrected by weights."""
+    """Plots the marginals of each rate in both rounds, and corrected by weights."""
     figure = Figure(figsize=(10, 2.8), dpi=160, layout="constrained")
     colors = {"first round": "#0072B2", "truncated round": "#D55E00"}
     panels = figure.subplots(1, 4)
@@ -182,7 +182,7 @@ def draw_marginals(draws, exact):
                       label=name)  # fmt: skip
         axes.hist(last, bins, weights=exact, density=True, histtype="stepfilled", color="#BBBBBB",
                   alpha=0.6, label="corrected by weights")  # fmt: skip
-        axes.axvline(float(TRUTH[i]), color="black", linestyle=":", label="truth")
+        axes.axvline(float(TRUTH[i]), color="black", linestyle=":", label="true parameter")
         axes.set(xlabel=NAMES[i], yticks=[])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4,
                   frameon=False)  # fmt: skip
@@ -190,7 +190,7 @@ def draw_marginals(draws, exact):
 
 
 def draw_predictions(theta, exact, observed):
-    """Populations that draws of the posterior predict, around the observation."""
+    """Plots the populations predicted by posterior draws, and the observation."""
     rows = np.random.default_rng(0).choice(len(theta), 200, p=exact / exact.sum())
     curves = np.exp(np.asarray(jax.jit(jax.vmap(log_populations))(jnp.asarray(theta[rows]))))
     figure = Figure(figsize=(7, 3.2), dpi=160, layout="constrained")

@@ -27,13 +27,13 @@ from nnef_dists import plotting
 
 # %%
 class Quartic(nd.ExponentialFamily):
-    """exp(eta1 x + eta2 x^2 + eta4 x^4) on the real line; eta4 < 0."""
+    """exp(eta1 x + eta2 x^2 + eta4 x^4) on the real line, with eta4 < 0."""
 
     x_shape = ()
     natural_domain = nd.domain(x4=nd.negative)
 
     def compute_stats(self, x):
-        """x, x^2 and x^4."""
+        """Returns x, x^2 and x^4."""
         return {"x": x, "x2": x**2, "x4": x**4}
 
 
@@ -43,15 +43,15 @@ class Quartic(nd.ExponentialFamily):
 # %%
 RANGES = {"x": (-2, 2), "x2": (-2, 2), "x4": (-2, -0.1, "log")}
 HELD_OUT = 512
-VALIDATION = 128  # of them are labeled, too
+VALIDATION = 128  # number of held-out etas with labels
 CALIBRATION = 256
-LONGER = nd.HMCConfig(draws=2000)  # less noise in the labels that the uncertainty is judged by
+LONGER = nd.HMCConfig(draws=2000)  # less noise in the calibration and validation labels
 
 
 # %% [markdown]
 # ## Main program
 #
-# Labels, training, the distribution, and its errors.
+# The steps are labels, training, the distribution, and its errors.
 
 
 # %%
@@ -63,7 +63,7 @@ def main():
     k_net, k_map, k_vi, k_q, k_draws = jax.random.split(k_learning, 5)
     seconds = {}
 
-    # 1. Moments of some etas, by HMC.
+    # 1. Moments at some etas, by HMC.
     family = Quartic()  # pyright: ignore[reportCallIssue]
     etas = family.sample_eta(k_train, n, RANGES)
     calibration_etas = family.sample_eta(k_calibrate, min(n, CALIBRATION), RANGES)
@@ -87,8 +87,8 @@ def main():
             network, data, calibration, k_vi, steps=round(1500 * args.steps)
         )
 
-    # 3. A distribution: everything follows from the log-partition and its gradient. Labels of other
-    # etas show how accurate it is; where it is worse than they allow, there is a warning.
+    # 3. The distribution, which follows from the log-partition and its gradient. Validation on
+    # labels of other etas estimates its error, and warns if the error is too large.
     held_out = family.sample_eta(k_held, HELD_OUT, RANGES)
     with training.phase(seconds, "validation"):
         fresh = held_out[: min(n, VALIDATION)]
@@ -104,7 +104,7 @@ def main():
     print(f"  KL        {q.kl(narrow, wide):.4f} nats, from eta = {narrow}")
     print(f"  and the eta of these moments is {q.natural_parameters(q.mean(wide))}")
 
-    # 4. The truth, by quadrature: for etas that nothing has seen, and for the labels.
+    # 4. Reference moments by quadrature, for held-out etas and for the labels.
     with training.phase(seconds, "evaluation"):
         exact, covariance = exact_moments(family, held_out)
         label_exact, label_covariance = exact_moments(family, data.only_ok().eta)
@@ -131,13 +131,13 @@ def main():
 
 # %%
 def exact_moments(family, etas):
-    """E[T | eta] and Cov[T | eta] by quadrature."""
+    """Returns E[T | eta] and Cov[T | eta] by quadrature."""
     quadrature = jax.lax.map(lambda eta: nd.quadrature_moments(family, eta), etas, batch_size=64)
     return np.asarray(quadrature.mean), np.asarray(quadrature.covariance)
 
 
 def sd_of(covariance):
-    """sd(T | eta) of many covariances."""
+    """Returns sd(T | eta) of many covariances."""
     return np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
 
 
@@ -147,7 +147,7 @@ def sd_of(covariance):
 
 # %%
 def draw(q, history):
-    """All pictures, by name."""
+    """Returns all figures, by name."""
     predicted, uncertainty = history["predicted"], history["uncertainty"]
     scale = history["scale"]
     shown = four_etas(history["eta"])
@@ -173,9 +173,9 @@ def draw(q, history):
 
 
 def four_etas(etas):
-    """Four telling ones: a skewed and an even double well, a broad and a narrow single one."""
+    """Returns the rows of a skewed and an even double well, a broad and a narrow single well."""
     eta1, eta2, eta4 = etas.T
-    depth = np.where(eta2 > 0, eta2**2 / (-4 * eta4), 0.0)  # of the even part's wells, in nats
+    depth = np.where(eta2 > 0, eta2**2 / (-4 * eta4), 0.0)  # well depth in nats
     rows = [
         np.argmin(np.abs(depth - 3) + 3 * np.abs(eta1)),
         np.argmin(np.abs(depth - 3) + 3 * np.abs(np.abs(eta1) - 0.35)),

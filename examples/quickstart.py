@@ -8,10 +8,10 @@ along the places. Their posterior is in the family
 
     p(u | eta) proportional to exp(c . u - e . exp(u) - r sum_i (u_(i+1) - u_i)^2)
 
-with the natural parameters eta = (c, -e, -r) and no closed form. The script declares the family,
-samples labels (estimates of E[T] at some eta), trains a Bayesian network on them, and validates it
-on other labels. Then it compares the network with sums over a grid of 48^3 points and with
-Laplace's approximation, in accuracy and in time. It prints the seconds of each phase.
+with the natural parameters eta = (c, -e, -r) and no closed form. The script declares the family
+and samples labels (estimates of E[T] at some eta). It trains a Bayesian network on them, and
+validates it on other labels. Then it compares the network with sums over a grid of 48^3 points and
+with Laplace's approximation, in accuracy and in time. It prints the seconds of each phase.
 """
 
 # %%
@@ -37,27 +37,27 @@ import nnef_dists as nd
 
 # %%
 class LogRates(nd.ExponentialFamily):
-    """exp(c . u - e . exp(u) - r sum_i (u_(i+1) - u_i)^2) on R^3; c, e and r are positive."""
+    """exp(c . u - e . exp(u) - r sum_i (u_(i+1) - u_i)^2) on R^3, with positive c, e and r."""
 
     x_shape = (3,)
     natural_domain = nd.domain(u=nd.positive, rate=nd.negative, rough=nd.negative)
 
     def compute_stats(self, x):
-        """Log-rates, rates and the roughness."""
+        """Returns the log-rates, the rates and the roughness."""
         return {"u": x, "rate": jnp.exp(x), "rough": jnp.sum(jnp.diff(x) ** 2)}
 
 
-# Fewer draws than by default: these labels are more accurate than the network needs.
+# Fewer draws than by default, because these labels are already accurate enough.
 QUICK = nd.HMCConfig(warmup=120, draws=80)
 RANGES = {"u": (0.5, 10.0, "log"), "rate": (-3.0, -0.5), "rough": (-3.0, -0.3)}
 
 # %% [markdown]
-# ## Training: a loop of your own
+# ## A custom training loop
 
 
 # %%
 def train(network, labels, freeze, loss, key, *, steps, learning_rate):
-    """Adam on the parameters that `freeze` leaves free, with minibatches of labels."""
+    """Runs Adam on the parameters that `freeze` keeps trainable, with minibatches of labels."""
     dynamic, static = freeze(network)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
@@ -77,7 +77,7 @@ def train(network, labels, freeze, loss, key, *, steps, learning_rate):
 
 
 def predictive_loss(total, network, batch, key):
-    """Stage 2 fits the standard deviations of the weights to the labels and their errors."""
+    """Returns the loss of stage 2, which fits the standard deviations of the weights."""
     return nd.negative_log_predictive(network, batch, key, total=total, samples=4)
 
 
@@ -96,7 +96,7 @@ def calibrate(network, labels, key):
 
 # %%
 def by_grid(family, eta, points=48):
-    """E[T] and sd(T) by sums over a grid around the mode, in the coordinates of its curvature."""
+    """Returns E[T] and sd(T) by sums over a grid around the mode, scaled by the curvature."""
     log_density = family.logdensity_fn(eta)
     mode, factor = laplace(family, eta)
     line = jnp.linspace(-8.0, 8.0, points)
@@ -109,7 +109,7 @@ def by_grid(family, eta, points=48):
 
 
 def laplace(family, eta):
-    """The mode by Newton's method, and a factor of the inverse of the curvature there."""
+    """Returns the mode by Newton's method, and a Cholesky factor of the inverse curvature."""
     log_density = family.logdensity_fn(eta)
 
     def newton(u, _):
@@ -120,9 +120,9 @@ def laplace(family, eta):
 
 
 def by_laplace(family, eta):
-    """E[T] to second order under the normal density at the mode.
+    """Returns E[T] to second order under the normal density at the mode.
 
-    `nd.networks.LaplaceBase`, which the network corrects, has the next order of A as well.
+    `nd.networks.LaplaceBase`, which the network corrects, includes the next order of A.
     """
     mode, factor = laplace(family, eta)
     curvature = jax.hessian(family.sufficient_statistics)(mode)
@@ -133,7 +133,7 @@ def by_laplace(family, eta):
 
 
 def measure(function, etas):
-    """The results for all etas, and microseconds per eta after compilation."""
+    """Returns the results for all etas, and microseconds per eta after compilation."""
     program = jax.jit(lambda etas: jax.lax.map(function, etas, batch_size=16)).lower(etas).compile()
     jax.block_until_ready(program(etas))
     start = time.perf_counter()
@@ -147,7 +147,7 @@ def measure(function, etas):
 
 # %%
 def draw(errors, deviations):
-    """Errors of three methods, and those of the network beside their standard deviations."""
+    """Plots errors of three methods, and errors of the network by standard deviation."""
     figure = Figure(figsize=(9, 3.4), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, z in errors.items():
@@ -167,7 +167,7 @@ def draw(errors, deviations):
 
 
 # %% [markdown]
-# ## The whole job
+# ## Main program
 
 
 # %%
@@ -224,7 +224,7 @@ def main():
     print(q)
     phase("validation on 64 other labels")
 
-    # Posteriors at new eta, and first that of 3, 7 and 2 counts with exposures 1, 2 and 1.
+    # Posteriors at new eta. The first one is for counts 3, 7 and 2 with exposures 1, 2 and 1.
     new = family.sample_eta(keys[8], 256, RANGES)
     new = new.at[0].set(jnp.array([3.0, 7.0, 2.0, -1.0, -2.0, -1.0, -1.5]))
     mean, deviations = jax.vmap(q.predictive, (0, None))(new, keys[7])

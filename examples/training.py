@@ -1,8 +1,8 @@
-"""What the examples share, written as a user of nnef_dists would write it.
+"""Training, evaluation and options, shared by the examples, in user code.
 
-Training has two stages. MAP: the means of all weights are fitted to the labels by least squares in
-z units. VI: the means stay, and the widths are fitted to the predictive density of the labels, so
-that they account for the network's errors.
+Training has two stages. MAP fits the means of all weights to the labels by least squares in z
+units. VI keeps the means and fits the standard deviations of the weights to the predictive density
+of the labels. The standard deviations then account for the errors of the network.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from nnef_dists import plotting
 
 
 def minimizer(loss, *, steps, learning_rate):
-    """Adam on `loss(dynamic, rest, key)`; the learning rate falls to zero along a cosine.
+    """Returns a function that minimizes `loss(dynamic, rest, key)` by Adam with cosine decay.
 
-    Steps run in compiled chunks, between which the progress bar moves. The loop is compiled once,
-    however often it is called.
+    Steps run in compiled chunks. The progress bar moves after each chunk. The loop is compiled
+    once for all calls.
 
     Returns:
         `run(dynamic, rest, key, description) -> (dynamic, losses)`.
@@ -63,26 +63,26 @@ def minimizer(loss, *, steps, learning_rate):
 
 
 def minibatch(labels, size, key):
-    """Labels drawn at random, with replacement."""
+    """Draws labels at random, with replacement."""
     return labels[jax.random.randint(key, (size,), 0, len(labels))]
 
 
 def map_loss(network, batch, key):
-    """The squared error in z units; of a log-partition's curvature too, for labels have it."""
+    """Returns the squared error in z units, including covariances for log-partition networks."""
     if isinstance(network, nd.networks.AbstractLogPartitionNetwork):
         return nd.sobolev_loss(network, batch, key)
     return nd.moment_loss(network, batch)
 
 
 def map_loss_of_entropy(network, batch, key):
-    """The same, and the squared error of eta . mu: for when entropies are to be exact."""
+    """Returns `map_loss` plus the squared error of eta . mu, for accurate entropies."""
     return map_loss(network, batch, key) + nd.networks.entropy_loss(network, batch)
 
 
 def fit_means(
     network, data, key, *, loss=map_loss, steps=24000, batch_size=256, learning_rate=3e-3
 ):
-    """Stage 1, MAP: all means, by least squares. Returns the network and losses."""
+    """Fits all means by least squares (stage 1, MAP). Returns the network and losses."""
     labels = network.batch(data)
     dynamic, static = nd.freeze_stdvs(network)
 
@@ -98,16 +98,15 @@ def fit_means(
 
 
 def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, learning_rate=1e-2):
-    """Stage 2, VI: all widths, by the predictive density of the labels.
+    """Fits the standard deviations of all weights by the predictive density (stage 2, VI).
 
-    The means stay as they are, so that the evidence bound would train widths to say how well labels
-    determine the weights. Labels that are more exact than the network leave next to nothing there;
-    what it cannot represent is what users have to know, and the predictive density counts it.
-    Errors on labels that it was not trained on are a little larger: their calibration ratio scales
-    all widths in the end.
+    The means stay fixed. The ELBO would fit the posterior of the weights given the labels, which
+    is very narrow if the labels are more accurate than the network. The predictive density also
+    includes the approximation error of the network. Errors on unseen labels are a little larger,
+    so their calibration ratio scales all standard deviations at the end.
 
     Returns:
-        The network, and the losses in nats for each label.
+        The network, and the losses in nats per label.
     """
     labels = network.batch(data)
     unseen = network.batch(calibration)
@@ -129,28 +128,28 @@ def fit_widths(network, data, calibration, key, *, steps=1500, batch_size=128, l
     ratio = jax.jit(nd.networks.calibration_ratio)(
         nd.unfreeze_all(dynamic, static), unseen, key_ratio
     )
-    # At its lower end the labels' noise explains all errors, so that they cannot tell.
+    # At the lower end the noise of the labels explains all errors, and the ratio is unknown.
     ratio = jnp.where(ratio > 1e-3, ratio, 1.0)
     print(f"variances times {float(ratio):.2f}, by errors on unseen labels")
-    # A standard deviation is the square of its raw width, but for a floor.
+    # A standard deviation is the square of its raw parameter, up to a floor.
     dynamic = jax.tree.map(lambda raw: raw * ratio**0.25, dynamic)
     return nd.unfreeze_all(dynamic, static), losses
 
 
 def estimate(request, family):
-    """Labels in memory of what a job asks for."""
+    """Returns the labels of a request of a job, in memory."""
     etas = family.sample_eta(request.etas.key, request.etas.n, request.etas.ranges)
     return nd.estimate_moments(family, etas, request.key, request.config, progress=True)
 
 
 @runtime_checkable
 class NetworkFactory(Protocol):
-    """Makes a network: the class of one, or a `functools.partial` of that."""
+    """A function that returns a network: a network class, or a `functools.partial` of it."""
 
     def __call__(
         self, family: nd.ExponentialFamily, data: nd.MomentDataset, *, key: jax.Array
     ) -> nd.networks.AbstractMomentNetwork:
-        """Returns a network of the family: coordinates from the data, weights from the key."""
+        """Returns a network of the family, with coordinates from `data` and weights from `key`."""
         ...
 
 
@@ -159,14 +158,14 @@ class Optimization:
     """The optimization section of a job: `nd.generation.read_job(path, overrides, Optimization)`.
 
     Attributes:
-        network: Makes the network: `how.network(family, data, key=key)`. In YAML the class of
-            nnef_dists by its name, or one's own by its import path, with its arguments.
-        epochs: Passes over the training labels, for the means of the weights.
-        batch_size: Labels in a batch.
-        learning_rate: Of the means.
-        variational_epochs: Passes over the training labels, for the widths of the weights.
-        variational_learning_rate: Of the widths.
-        seed: Of initial weights, batches and draws.
+        network: Factory of the network, `how.network(family, data, key=key)`. In YAML, the name
+            of a class of nnef_dists, or the import path of a custom class, with its arguments.
+        epochs: Number of passes over the labels for the means of the weights.
+        batch_size: Number of labels per batch.
+        learning_rate: Learning rate of the means.
+        variational_epochs: Number of passes over the labels for the standard deviations.
+        variational_learning_rate: Learning rate of the standard deviations.
+        seed: Seed of initial weights, batches and draws.
     """
 
     network: NetworkFactory = nd.LogPartitionNetwork
@@ -187,7 +186,7 @@ class Optimization:
 
 
 def fit_job(job, data, unseen, key, seconds, *, scale=1.0):
-    """Both stages as the optimization section of a job says; `scale` is for all numbers of steps.
+    """Runs both stages of the optimization section of a job. `scale` multiplies the steps.
 
     Returns:
         The network, and the losses of both stages.
@@ -225,16 +224,16 @@ def fit_job(job, data, unseen, key, seconds, *, scale=1.0):
 
 
 def z_errors(predicted, exact, scale):
-    """Errors of moments in units of sd(T | eta)."""
+    """Returns errors of moments in units of sd(T | eta)."""
     return (np.asarray(predicted) - np.asarray(exact)) / np.asarray(scale)
 
 
 def predict(network, etas, exact, key, *, draws=256):
-    """Moments at the weights' means, their uncertainty, and how often intervals hold the truth.
+    """Returns moments at the means of the weights, their uncertainty, and interval coverage.
 
     Returns:
         A dict of arrays: `predicted` and `uncertainty` (predictive standard deviation) of shape
-        `(n, eta_dim)`, and the `coverage` of the 50 % and of the 90 % interval.
+        `(n, eta_dim)`, and the `coverage` of the 50% and 90% intervals.
     """
 
     @jax.jit
@@ -257,7 +256,7 @@ def predict(network, etas, exact, key, *, draws=256):
 
 
 def summarize(history, seconds):
-    """The numbers of a run, for people (printed) and for programs (returned)."""
+    """Prints and returns the numbers of a run."""
     network_z = z_errors(history["predicted"], history["exact"], history["scale"])
     sizes = {"label": history["label_z"], "network": network_z}
     mse = float(np.mean((history["predicted"] - history["exact"]) ** 2))
@@ -291,7 +290,7 @@ def summarize(history, seconds):
 
 @contextlib.contextmanager
 def phase(seconds, name):
-    """Adds the time that a block takes to `seconds[name]`."""
+    """Adds the seconds of a block to `seconds[name]`."""
     start = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
@@ -301,25 +300,25 @@ def phase(seconds, name):
 
 
 def parser(description, out):
-    """The options that all examples have."""
+    """Returns a parser of the options that all examples share."""
     first_line = (description or "").partition("\n")[0]
     options = argparse.ArgumentParser(description=first_line)
     options.add_argument("--seed", type=int, default=0, help="of all random numbers")
     options.add_argument("--out", type=Path, default=Path(out), help=f"folder (default {out})")
-    options.add_argument("--etas", type=int, help="how many etas to train on")
+    options.add_argument("--etas", type=int, help="number of training etas")
     options.add_argument("--steps", type=float, default=1.0, help="scales all numbers of steps")
     return options
 
 
 def save(out, network, history, summary):
-    """Writes the learned parameters, the arrays of a run and its numbers."""
+    """Saves the learned parameters, the arrays and the numbers of a run."""
     nd.save(out / "network.safetensors", network)
     np.savez_compressed(out / "history.npz", **history)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def load_history(out):
-    """The arrays of an earlier run; ends the program where there are none."""
+    """Returns the arrays of an earlier run. If there are none, the program ends."""
     path = out / "history.npz"
     if not path.exists():
         raise SystemExit(f"No history in {path}: run once without --plot-only")
@@ -333,16 +332,16 @@ def save_figures(out, figures):
         cells.save(figure, out / f"{name}.png")
 
 
-# ------------------------------------------------------------------------------------- pictures
+# -------------------------------------------------------------------------------------- figures
 
 
 def draw_learning_curves(history):
-    """Both stages' losses, and the error that the labels themselves have."""
+    """Plots the losses of both stages, and the error of the labels."""
     floor = float(np.sqrt(np.mean(history["noise"] ** 2)))
     return plotting.plot_learning_curves(history["map_loss"], history["vi_loss"], noise_floor=floor)
 
 
 def draw_errors(history):
-    """The labels' errors and the network's."""
+    """Plots the errors of the labels and the network."""
     network_z = z_errors(history["predicted"], history["exact"], history["scale"])
     return plotting.plot_error_distribution({"labels": history["label_z"], "network": network_z})

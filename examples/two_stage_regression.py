@@ -3,11 +3,10 @@
 
     python examples/two_stage_regression.py [--seed 0] [--steps 1.0] [--out DIR] [--plot-only]
 
-A curve is a sum of Legendre polynomials with unknown weights; the noise is known and the prior
-Gaussian, so that the posterior of the weights is Gaussian in closed form. Three stages train a
-mean-field law on minibatches: the means (MAP), the widths, and both. The script prints how far
-means and widths are from the exact posterior and from the best that a mean field can do, runs
-NUTS for comparison, and draws all three.
+A curve is a sum of Legendre polynomials with unknown weights. The noise is known and the prior is
+Gaussian, so the posterior of the weights is Gaussian in closed form. Three stages fit a mean-field
+distribution on minibatches: the means (MAP), the standard deviations, and both. The script compares
+them with the exact posterior, with the optimal mean field and with NUTS.
 """
 
 # %%
@@ -53,7 +52,7 @@ BATCH = 40
 
 
 class Series(Module):
-    """`f(x) = sum_k w_k P_k(x)` with Legendre polynomials P_k and uncertain weights w."""
+    """`f(x) = sum_k w_k P_k(x)` with Legendre polynomials P_k and random weights w."""
 
     w: AbstractParameter
 
@@ -86,7 +85,7 @@ def legendre(x: Float[Array, " n"]) -> Float[Array, "n terms"]:
 
 # %%
 def make_data(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
-    """Draws weights from the prior, and data on the left part of [-1, 1] only."""
+    """Draws weights from the prior, and data with x below 0.5."""
     weight_key, x_key, noise_key = jax.random.split(key, 3)
     w = jax.random.normal(weight_key, (DEGREE + 1,)) / math.sqrt(2)
     x = jnp.sort(jax.random.uniform(x_key, (POINTS,), minval=-1.0, maxval=0.5))
@@ -95,7 +94,7 @@ def make_data(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
 
 
 def exact_posterior(x: Array, y: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and precision of the weights; the prior's log density is `-|w|^2`."""
+    """Returns mean and precision of the weights. The log-density of the prior is `-|w|^2`."""
     features = np.asarray(legendre(x), np.float64)
     precision = features.T @ features / NOISE**2 + 2 * np.eye(DEGREE + 1)
     return np.linalg.solve(precision, features.T @ np.asarray(y) / NOISE**2), precision
@@ -104,17 +103,17 @@ def exact_posterior(x: Array, y: Array) -> tuple[np.ndarray, np.ndarray]:
 # %% [markdown]
 # ## Training
 #
-# Three stages: means, scales, and both.
+# The three stages train means, standard deviations, and both.
 
 
 # %%
 def fit(
     x: Array, y: Array, *, key: PRNGKeyArray, steps: int, samples: int = 16
 ) -> tuple[Series, dict[str, np.ndarray]]:
-    """Runs the three stages; returns the model and each stage's losses.
+    """Runs the three stages. Returns the model and the losses by stage.
 
-    With `prior_weight = 2 noise^2 / points`, the objective of every stage is the negative
-    evidence bound times that weight.
+    The objective of each stage is the negative ELBO times `prior_weight = 2 noise^2 / points`, up
+    to a constant.
     """
     prior_weight = 2 * NOISE**2 / POINTS
 
@@ -164,7 +163,7 @@ def fit(
 
 # %%
 def run_nuts(x: Array, y: Array, key: PRNGKeyArray, draws: int) -> np.ndarray:
-    """Draws the weights by NUTS, after a window adaptation as long as a third of the draws."""
+    """Draws the weights by NUTS. The window adaptation takes a third of the number of draws."""
     features = legendre(x)
 
     def log_density(w: Array) -> Array:
@@ -191,7 +190,7 @@ def run_nuts(x: Array, y: Array, key: PRNGKeyArray, draws: int) -> np.ndarray:
 
 # %%
 def report(model: Series, nuts: np.ndarray, x: Array, y: Array) -> dict[str, float]:
-    """Prints and returns how the law compares with the exact posterior."""
+    """Prints and returns the comparison with the exact posterior."""
     mean, precision = exact_posterior(x, y)
     exact_stdv = np.sqrt(np.diag(np.linalg.inv(precision)))
     mean_field = 1 / np.sqrt(np.diag(precision))
@@ -218,7 +217,7 @@ def report(model: Series, nuts: np.ndarray, x: Array, y: Array) -> dict[str, flo
 def draw(
     model: Series, nuts: np.ndarray, history: dict[str, np.ndarray], data: Any, out: Path
 ) -> None:
-    """Writes the pictures."""
+    """Saves the figures."""
     x, y, w = data
     mean, precision = exact_posterior(x, y)
     covariance = np.linalg.inv(precision)
@@ -241,7 +240,7 @@ def draw(
             left.fill_between(grid, center - 2 * stdv, center + 2 * stdv, color=color, alpha=0.15)
         left.plot(grid, center - 2 * stdv, line, color=color, lw=1.2)
         left.plot(grid, center + 2 * stdv, line, color=color, lw=1.2, label=f"{name}: mean ± 2 sd")
-    left.plot(grid, features @ np.asarray(w), "k:", lw=1.2, label="truth")
+    left.plot(grid, features @ np.asarray(w), "k:", lw=1.2, label="true curve")
     left.plot(x, y, "k.", ms=3, alpha=0.5)
     left.set(xlabel="x", ylabel="f(x)", title="The curve, given data for x < 0.5")
     low, high = bands["exact"][0] - 3 * bands["exact"][1], bands["exact"][0] + 3 * bands["exact"][1]

@@ -3,11 +3,11 @@
 
     python examples/zoo.py [NAME ...] [--out artifacts/zoo] [--etas N] [--steps 1.0]
 
-A NAME is a file of `configs/zoo`, such as `lattice_phi4`; without one, all are learned. Each leaves
-`NAME.safetensors`, an `AmortizedFamily` that `nd.load` opens without any other file, numbers and
-pictures; `table.md` compares them. What is there already is not learned again, so that an
-interrupted run goes on where it was; results of other options or configurations are refused. Errors
-are against labels of other etas, eight times as long.
+A NAME is a file of `configs/zoo`, such as `lattice_phi4`. By default, all families are learned. For
+each, the script saves numbers, figures and `NAME.safetensors`, an `AmortizedFamily` that `nd.load`
+opens without any other file. `table.md` compares all families. Existing results are kept, so an
+interrupted run resumes. Results of other options or configurations are an error. Errors are
+relative to labels of other etas, with eight times the number of draws.
 """
 
 # %%
@@ -26,7 +26,7 @@ from nnef_dists import plotting
 # %% [markdown]
 # ## Main program
 #
-# Each YAML file of `configs/zoo` is one family.
+# Each YAML file of `configs/zoo` is for one family.
 
 # %%
 CONFIGS = Path(training.__file__).parent / "configs" / "zoo"
@@ -61,7 +61,7 @@ def main():
 
 # %%
 def results(args):
-    """The numbers of what is there, by name; ends the program where they are of other options."""
+    """Returns existing results by name. With results of other options, the program ends."""
     found = {}
     for name in NAMES:
         path = args.out / f"{name}.json"
@@ -76,13 +76,13 @@ def results(args):
 
 
 def identity(name, args):
-    """A hash of what results follow from: the configuration and the options."""
+    """Returns a hash of the configuration and the options."""
     told = (CONFIGS / f"{name}.yaml").read_text(), overrides(args), args.steps
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def overrides(args):
-    """What the options change in a job."""
+    """Returns the overrides of a job from the options."""
     changed = [f"--optimization.seed={args.seed}", f"--sampling.seed={args.seed}"]
     if args.etas is not None:
         changed += [f"--grid.{part}.n={args.etas}" for part in ("training", "validation")]
@@ -95,12 +95,12 @@ def overrides(args):
 
 # %%
 def learn(name, args):
-    """Learns one family, and writes what comes out."""
+    """Learns one family, and saves the results."""
     job = nd.generation.read_job(CONFIGS / f"{name}.yaml", overrides(args), training.Optimization)
     family, seconds = job.family, {}
     with training.phase(seconds, "moments"):
         data = training.estimate(job.training, family)
-        # One half calibrates the widths, the other judges.
+        # One half is for calibration, the other for validation.
         unseen = training.estimate(job.validation, family).only_ok()
     print(data)
     calibration, judge = unseen[::2], unseen[1::2]
@@ -128,7 +128,7 @@ def learn(name, args):
     }
     z = training.z_errors(history["predicted"], judge.mean, scale)
     label_z = labels.z_error
-    # The judging labels have errors too, which may be as large as the network's.
+    # The errors of the validation labels may be as large as the errors of the network.
     doubt = np.sqrt(history["uncertainty"] ** 2 + judge.standard_error**2)
     within = np.abs(history["predicted"] - judge.mean) <= 1.645 * doubt
     row = (
@@ -157,7 +157,7 @@ def learn(name, args):
         figures["densities"] = plotting.plot_densities(family, etas[:4], log_prob=q.log_prob)
     training.save_figures(args.out, {f"{name}_{kind}": each for kind, each in figures.items()})
     nd.save(args.out / f"{name}.safetensors", q)
-    # Last: it says that all the rest is there.
+    # Written last: this file marks the results as complete.
     numbers = {"identity": identity(name, args), **dict(zip(COLUMNS, row, strict=True))}
     (args.out / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
 

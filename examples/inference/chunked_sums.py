@@ -4,13 +4,13 @@
     pip install ".[dask]"
     python examples/inference/chunked_sums.py [--chunks 100] [--rows 1000000] [--workers 2]
 
-Rows are gamma variables with a known rate, and their shape is to be inferred. A chunk of rows needs
-one pass, on any worker of a Dask cluster, and leaves two numbers. Chunks come in any order, and are
-added in their own order by a compensated sum, so that the posterior has the same bits. The script
-shows it by two runs: one as it is, and one in which a worker is killed on the way.
+Rows are gamma variables with a known rate and an unknown shape. A chunk of rows takes one pass, on
+any worker of a Dask cluster, and returns two numbers. Chunks arrive in any order. A compensated sum
+adds them in a fixed order, so that the posterior is bitwise identical. Two runs show this: a normal
+run, and a run in which a worker is killed.
 
-Here each worker draws the rows of a chunk by the chunk's own seed. With your data it would open the
-chunk's file instead, a part of a Zarr array or of a Parquet table.
+Here each worker draws the rows of a chunk from a seed. With your data it would open the file of the
+chunk instead, for example a part of a Zarr array or a Parquet table.
 """
 
 # %%
@@ -38,7 +38,7 @@ import cells
 # %% [markdown]
 # ## Sums of chunks
 #
-# Workers need no JAX. A chunk leaves two numbers.
+# Workers need no JAX. A chunk gives two numbers.
 
 # %%
 SHAPE, RATE = 2.7, 2.0
@@ -46,13 +46,13 @@ PRIOR = (-1.0, -0.5)
 
 
 def sum_chunk(chunk, rows):
-    """Returns the sum of a chunk's statistics of (a, log Gamma(a)), and who made it."""
+    """Returns the sum of a chunk's statistics of (a, log Gamma(a)), and the process id."""
     x = np.random.default_rng((1, chunk)).gamma(SHAPE, 1 / RATE, rows)
     return np.array([rows * math.log(RATE) + np.log(x).sum(), -rows]), os.getpid()
 
 
 def gather(options, kill):
-    """Returns the sums of all chunks, the order in which they came, and rows per second."""
+    """Returns the sums of all chunks, their order of arrival, and rows per second."""
     sums, order = np.zeros((options.chunks, 2)), []
     cluster = LocalCluster(
         n_workers=options.workers,
@@ -63,7 +63,7 @@ def gather(options, kill):
     with cluster, Client(cluster) as client:
         client.run(os.getpid)
         start = time.perf_counter()
-        # The last chunk first: any order will do.
+        # The order does not matter. Here the last chunk is first.
         futures = {
             client.submit(sum_chunk, chunk, options.rows, key=f"sum {chunk}"): chunk
             for chunk in reversed(range(options.chunks))
@@ -100,7 +100,7 @@ def running_sums(sums):
 
 # %%
 def draw(rows, mean, sd):
-    """The posterior of the shape by the number of rows."""
+    """Plots the posterior of the shape by the number of rows."""
     figure = Figure(figsize=(6, 3.4), dpi=160, layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.6", linewidth=1, label="true shape")
@@ -116,7 +116,7 @@ def draw(rows, mean, sd):
 
 # %%
 def main():
-    """Runs both ways and prints the posterior."""
+    """Runs with and without a killed worker, and prints the posterior."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chunks", type=int, default=100)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of each chunk")

@@ -3,14 +3,15 @@
 
     python examples/inference/conflicting_sensors.py
 
-The sensors report the positions -3 and 3.5 with Student's t noise of four degrees of freedom and
-the scale 0.3; the prior is Normal(0, 5^2). Where Gaussian noise would put the posterior in between,
-t noise has one mode at each sensor. The script fits a member q of three families to it in two ways:
+The sensors report the positions -3 and 3.5, with Student's t noise of four degrees of freedom and
+scale 0.3. The prior is Normal(0, 5^2). With Gaussian noise the posterior would lie between the
+sensors. With t noise it has one mode at each sensor. The script fits a member q of each of three
+families to it in two ways:
 
-- `project` matches moments and so minimizes KL(p to q), as in expectation propagation;
+- `project` matches moments and so minimizes KL(p to q), as in expectation propagation.
 - `cvi_message` minimizes KL(q to p), by damped natural-gradient steps.
 
-Both divergences of each q are by a grid in double precision.
+Both divergences of each q are computed on a grid in double precision.
 """
 
 # %%
@@ -46,7 +47,7 @@ FAMILIES = {
 
 
 def log_posterior(x):
-    """The log-density of the position, up to a constant."""
+    """Returns the log-density of the position, up to a constant."""
     logs = [jax.scipy.stats.t.logpdf(x, DEGREES, sensor, SCALE) for sensor in SENSORS]
     return sum(logs) - x**2 / (2 * PRIOR_SD**2)
 
@@ -54,12 +55,12 @@ def log_posterior(x):
 # %% [markdown]
 # ## Reverse KL
 #
-# Natural-gradient descent with draws at equal distances in probability.
+# Natural-gradient descent uses draws at equal distances in probability.
 
 
 # %%
 def minimize_reverse(q, eta, steps=400, rho=0.05):
-    """Steps of natural-gradient descent of KL(q to p), from eta."""
+    """Minimizes KL(q to p) by natural-gradient descent from eta."""
     grid, levels = jnp.asarray(GRID, eta.dtype), jnp.asarray(LEVELS, eta.dtype)
 
     def step(eta, _):
@@ -77,19 +78,19 @@ def minimize_reverse(q, eta, steps=400, rho=0.05):
 
 # %%
 def on_grid(logs):
-    """The logarithm of a density on the grid, normalized."""
+    """Returns the logarithm of the normalized density on the grid."""
     logs = np.asarray(logs, np.float64)
     logs = logs - logs.max()
     return logs - np.log(np.exp(logs).sum() * (GRID[1] - GRID[0]))
 
 
 def divergence(log_p, log_q):
-    """KL(p to q) in nats."""
+    """Returns KL(p to q) in nats."""
     return np.sum(np.exp(log_p) * (log_p - log_q)) * (GRID[1] - GRID[0])
 
 
 def draw(log_p, found):
-    """The posterior and the families' members by both directions of KL."""
+    """Plots the posterior and the fitted members, for both directions of KL."""
     figure = Figure(figsize=(9, 3.4), dpi=160, layout="constrained")
     for axes, (title, log_qs) in zip(
         figure.subplots(1, 2, sharey=True), found.items(), strict=True
@@ -123,7 +124,7 @@ def main():
     found = {"project": {}, "cvi_message": {}}
     for name, q in families.items():
         projection = nd.inference.project(q, log_posterior)
-        # The Gaussian has a minimum of KL(q to p) at each sensor, the lowest at the first.
+        # For the Gaussian, KL(q to p) has a minimum at each sensor. The first is the lowest.
         at_sensor = jnp.asarray([SENSORS[0], -0.5]) / SCALE**2
         start = at_sensor if name == "Gaussian" else projection.eta
         etas = {"project": projection.eta, "cvi_message": minimize_reverse(q, start)}

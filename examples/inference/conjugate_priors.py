@@ -4,14 +4,14 @@
     python examples/inference/conjugate_priors.py [--quick]
 
 The parameters of gamma, beta, Dirichlet and von Mises distributions have conjugate priors whose
-normalizers are integrals. Each is a family of a few lines here, or one of the package. A posterior
-is a sum, and the evidence a difference of two log-partitions. The script compares quadrature (in
-three dimensions importance sampling) and Laplace's Gaussian approximation with a fine grid.
+normalizers are integrals. Each prior is a short custom family, or one of the package. Posteriors
+are sums. The evidence is a difference of two log-partitions. A fine grid is the reference for
+quadrature (in three dimensions importance sampling) and Laplace's Gaussian approximation.
 
-Data: hours between failures of the air conditioning of an aircraft (Proschan, Technometrics 1963);
-batting averages of 18 players in the rest of the season 1970 (Efron and Morris, JASA 1975);
+Data: hours between failures of the air conditioning of an aircraft (Proschan, Technometrics 1963),
+batting averages of 18 players in the rest of the season 1970 (Efron and Morris, JASA 1975), doubled
 directions of 76 turtles after laying eggs (Stephens 1969, in Fisher, Statistical Analysis of
-Circular Data, 1993), doubled, since they lie along an axis. Other data are simulated.
+Circular Data, 1993), which lie along an axis. Other data are simulated.
 """
 
 # %%
@@ -57,7 +57,7 @@ TURTLES = np.array([8, 9, 13, 13, 14, 18, 22, 27, 30, 34, 38, 38, 40, 44, 45, 47
 
 # %%
 class GammaPrior(nd.ExponentialFamily):
-    """Of the shape and the rate of a gamma distribution."""
+    """The conjugate prior of the shape and the rate of a gamma distribution."""
 
     x_shape: ClassVar[tuple[int, ...]] = (2,)
     natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(n=nd.positive, rate=nd.negative)
@@ -75,7 +75,7 @@ class GammaPrior(nd.ExponentialFamily):
 
 
 class VonMisesPrior(nd.ExponentialFamily):
-    """Of the vector k (cos m, sin m) with the concentration k and the mean direction m."""
+    """The conjugate prior of k (cos m, sin m), with concentration k and mean direction m."""
 
     x_shape: ClassVar[tuple[int, ...]] = (2,)
     natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(log_bessel=nd.negative)
@@ -92,7 +92,7 @@ class VonMisesPrior(nd.ExponentialFamily):
 
 # %%
 class Problem(NamedTuple):
-    """A family with a prior's eta, and what observations y add to it."""
+    """A family, the eta of a prior, and the update of eta by observations y."""
 
     family: nd.ExponentialFamily
     prior: list[float]
@@ -166,7 +166,7 @@ class Moments(NamedTuple):
 
 
 def weigh(logs, values):
-    """Moments by a sum over points, with log-weights."""
+    """Returns moments by a sum over points with log-weights."""
     highest = logs.max()
     total = highest + np.log(np.exp(logs - highest).sum())
     weights = np.exp(logs - total)
@@ -175,7 +175,7 @@ def weigh(logs, values):
 
 
 def grid(problem, eta):
-    """The truth: the trapezoidal rule on the box that matters, of log x if x is positive."""
+    """Returns reference moments, by a trapezoidal rule on a box around the mass."""
     (dim,) = problem.family.x_shape or (1,)
 
     def box(low, high, size):
@@ -194,7 +194,7 @@ def grid(problem, eta):
 
 
 def quadrature(problem, etas):
-    """Moments of all etas, from one compiled program."""
+    """Returns moments of all etas, from one compiled program."""
 
     @jax.jit
     def run(etas):
@@ -206,9 +206,9 @@ def quadrature(problem, etas):
 
 
 def laplace(problem, etas, points=2**17):
-    """Moments of the Gaussian approximation at the mode, and by importance sampling around it.
+    """Returns moments by the Gaussian approximation at the mode, and by importance sampling.
 
-    Both are in unconstrained coordinates u, and draws are of a Student's t distribution.
+    Both use unconstrained coordinates u. The proposal is a Student's t distribution.
     """
     family, size = problem.family, int(np.prod(problem.family.x_shape, dtype=int))
 
@@ -265,7 +265,7 @@ def compare(problem, sizes, seed):
     exact = [grid(problem, eta) for eta in etas]
     rows = []
     for i, y in enumerate(samples, 1):
-        # As nd.inference.evidence does.
+        # The same difference as in `nd.inference.evidence`.
         logs = [part[i].log_partition - part[0].log_partition for part in (exact, ours, gaussians)]
         errors = [
             (
@@ -285,7 +285,7 @@ def compare(problem, sizes, seed):
 
 # %%
 def draw(found):
-    """Errors by the number of observations, from 1e-9 nats on, and two posteriors."""
+    """Plots errors by number of observations, at least 1e-9 nats, and two posteriors."""
     figure = Figure(figsize=(10, 3.4), dpi=160, layout="constrained")
     shown = [posterior for posterior in POSTERIORS if posterior[0] in found]
     left, *others = figure.subplots(1, 1 + len(shown))

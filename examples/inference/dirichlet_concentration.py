@@ -7,20 +7,20 @@ Group i has shares p_i ~ Dirichlet(alpha) of three categories, and counts of 20 
 
     n_i ~ Multinomial(20, p_i),    p(alpha) proportional to exp(eta . alpha - log B(alpha))
 
-The conjugate prior of alpha, `nd.DirichletPrior(3)`, has no name. A network on its Laplace base,
-fitted to a few labels and not trained, has its log-partition. The mean field q(alpha) prod q(p_i)
-is then a conjugate model, but alpha and the 500 groups are correlated, and q(alpha) is too narrow.
+The conjugate prior of alpha is `nd.DirichletPrior(3)`. A network on its Laplace base, fitted to a
+few labels without training, gives its log-partition. The mean field q(alpha) prod q(p_i) is then a
+conjugate model. Alpha and the 500 groups are correlated, so q(alpha) is too narrow.
 
 The structured posterior q(alpha) prod p(p_i | alpha, n_i) has no such error. Without the shares,
 
     log p(n | alpha) = sum over i of (log B(alpha + n_i) - log B(alpha)),
 
 up to a constant. `cvi_message` regresses it, and the prior, on the statistics of a normal
-distribution of log alpha. `nd.DirichletPrior(3)` would not do here: it has one number, -eta_B, for
-the widths of all entries of alpha, and the posterior has three. The script prints the sd ratios of
-its member closest to the posterior, where both are nearly normal.
+distribution of log alpha. `nd.DirichletPrior(3)` is not suitable here: one number, -eta_B, sets the
+standard deviations of all three entries of alpha. The script prints the sd ratios of its member
+closest to the posterior, in a normal approximation of both.
 
-The truth is importance sampling of the three entries of alpha, in double precision.
+The reference is importance sampling of the three entries of alpha, in double precision.
 """
 
 # %%
@@ -61,7 +61,7 @@ class Result(NamedTuple):
 
 
 def simulate(groups, seed):
-    """Counts, `(groups, 3)`."""
+    """Returns counts, `(groups, 3)`."""
     rng = np.random.default_rng(seed)
     return np.array([rng.multinomial(DRAWS, p) for p in rng.dirichlet(TRUE, groups)])
 
@@ -72,19 +72,19 @@ def simulate(groups, seed):
 
 # %%
 def log_b(alpha):
-    """The logarithm of the beta function."""
+    """Returns the logarithm of the beta function."""
     return jnp.sum(gammaln(alpha), -1) - gammaln(jnp.sum(alpha, -1))
 
 
 def log_collapsed(u, n):
-    """The log-density of u = log alpha and the counts, without the normalizer of the prior."""
+    """Returns the log-density of u = log alpha and the counts, with an unnormalized prior."""
     alpha = jnp.exp(u)
     prior = alpha @ PRIOR[:3] + PRIOR[3] * log_b(alpha)
     return prior + jnp.sum(u) + jnp.sum(log_b(alpha + n) - log_b(alpha))
 
 
 def energy(t, n):
-    """The log joint density of the mean field, in statistics."""
+    """Returns the log joint density of the mean field, in statistics."""
     alpha, p = t["alpha"], t["p"]
     shares = jnp.sum(p["log_x"] * (n + alpha["alpha"] - 1)) - len(n) * alpha["log_beta"]
     return shares + alpha["alpha"] @ PRIOR[:3] + PRIOR[3] * alpha["log_beta"]
@@ -96,7 +96,7 @@ def energy(t, n):
 
 # %%
 def learn(labels, seed):
-    """The family of alpha, by a network on its Laplace base: labels are posteriors of n points."""
+    """Returns the family of alpha, by a network on its Laplace base and labels at posteriors."""
     family, rng = nd.DirichletPrior(3), np.random.default_rng(seed)
     etas = []
     for _ in range(labels):
@@ -109,7 +109,7 @@ def learn(labels, seed):
 
 
 def mean_field(q, n, sweeps):
-    """The factorized posterior of alpha and all shares."""
+    """Returns the factorized posterior of alpha and all shares."""
     nodes = {
         "p": nd.inference.Node(nd.ClosedForm(nd.Dirichlet(3)), (len(n),)),
         "alpha": nd.inference.Node(q),
@@ -137,14 +137,14 @@ def mean_field(q, n, sweeps):
 
 # %%
 def log_normal(mean, covariance, log_evidence):
-    """Moments of alpha for a normal distribution of log alpha."""
+    """Returns moments of alpha for a normal distribution of log alpha."""
     variance = np.diag(covariance)
     first = np.exp(mean + variance / 2)
     return Result(first, first * np.sqrt(np.expm1(variance)), float(log_evidence))
 
 
 def laplace(n):
-    """The mode of log alpha and its curvature."""
+    """Returns the mode of log alpha, its Laplace covariance and the Laplace log-evidence."""
     value = jax.jit(jax.value_and_grad(log_collapsed))
     curvature = jax.jit(jax.hessian(log_collapsed))
     mode = jnp.zeros(3)
@@ -157,7 +157,7 @@ def laplace(n):
 
 
 def collapsed(n, mode, covariance, points=512):
-    """The structured posterior, and its mean, covariance and ELBO in log alpha."""
+    """Returns the structured posterior, and its mean, covariance and ELBO in log alpha."""
     q = nd.ClosedForm(nd.MultivariateNormal(3))
     nodes = {"u": nd.inference.Node(q)}
     z = norm.ppf(qmc.Sobol(3, rng=np.random.default_rng(0)).random(points))
@@ -196,7 +196,7 @@ def collapsed(n, mode, covariance, points=512):
 
 # %%
 def importance(n, mode, covariance, log_points=14):
-    """The truth, with the standard error of the evidence, and weighted points of alpha."""
+    """Returns reference moments, the standard error of the evidence, and weighted points."""
     t = qmc.Sobol(4, rng=np.random.default_rng(1)).random_base2(log_points)
     t = norm.ppf(t[:, :3]) / np.sqrt(chi2.ppf(t[:, 3:], 7) / 7)
     factor = np.linalg.cholesky(covariance)
@@ -214,10 +214,10 @@ def importance(n, mode, covariance, log_points=14):
 
 
 def closest_member(exact, points):
-    """Standard deviations of the member of `nd.DirichletPrior(3)` with the least KL(q to p).
+    """Returns the sd of the member of `nd.DirichletPrior(3)` with the least KL(q to p).
 
-    Both densities count as normal at the exact mean: the member's precision is a multiple of the
-    second derivatives of log B there.
+    Both densities are approximated as normal at the exact mean. The precision of the member is a
+    multiple of the second derivatives of log B there.
     """
     alpha, weights = points
     precision = np.linalg.inv((alpha - exact.mean).T * weights @ (alpha - exact.mean))
@@ -231,7 +231,7 @@ def closest_member(exact, points):
 
 # %%
 def draw(found, exact, points):
-    """Marginal densities of alpha beside the exact ones."""
+    """Plots approximate and exact marginal densities of alpha."""
     figure = Figure(figsize=(9, 3.0), dpi=160, layout="constrained")
     alpha, weights = points
     for k, axes in enumerate(figure.subplots(1, 3)):

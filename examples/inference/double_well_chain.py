@@ -5,16 +5,16 @@
 
     log p(x) = sum_i (h_i x_i + 2 a x_i^2 - a x_i^4) + J sum_i x_i x_(i+1) + constant
 
-with a = 1, J = 0.8 and a random field h. A site is in the quartic family (x, x^2, x^3, x^4). If the
-messages into site i have the natural parameters of this family, their sum with the site's is eta,
-and the sum-product message to the next site y is
+with a = 1, J = 0.8 and a random field h. A site is in the quartic family (x, x^2, x^3, x^4). With
+eta the sum of the natural parameters of site i and of the messages into it, the sum-product message
+to the next site y is
 
     log m(y) = log integral exp(eta . T(x) + J x y) dx = A(eta + J y e_1)
 
-the log-partition of the family along one coordinate. Expectation propagation projects its product
-with all that is known of y back onto the family (`project`), forwards and backwards, until nothing
-changes. Mean field is coordinate ascent by `step` on even and odd sites in turn. The truth is a
-transfer matrix: sums over a grid of each site.
+the log-partition of the family along one coordinate. Expectation propagation projects the product
+of this message and the other factors of y back onto the family (`project`), forwards and backwards,
+until convergence. Mean field is coordinate ascent by `step` on even and odd sites in turn. The
+reference is a transfer matrix, which sums over a grid of each site.
 """
 
 # %%
@@ -45,7 +45,7 @@ Q = nd.Quadrature(nd.Polynomial1D((1, 2, 3, 4)))
 
 
 def make_sites(n, seed):
-    """Natural parameters of the sites, `(n, 4)`."""
+    """Returns natural parameters of the sites, `(n, 4)`."""
     field = np.random.default_rng(seed).normal(0, 0.3, n)
     one = np.ones(n)
     return np.stack([field, 2 * WELL * one, 0 * one, -WELL * one], 1)
@@ -59,16 +59,16 @@ def make_sites(n, seed):
 
 # %%
 def log_message(eta, y):
-    """A(eta + J y e_1), by a sum over the grid."""
+    """Returns A(eta + J y e_1), by a sum over the grid."""
     x = jnp.asarray(GRID)
     logs = jnp.stack([x, x**2, x**3, x**4], 1) @ eta + COUPLING * x * y
     return jax.nn.logsumexp(logs) + jnp.log(x[1] - x[0])
 
 
 def pass_messages(log_message, sites, onward, back):
-    """Renews the messages from each site to the next, given those in the other direction.
+    """Updates the messages from each site to the next, given the messages in the other direction.
 
-    Returns them, the natural parameters that each site gets from the site before it, `(n, 4)`, and
+    Returns the natural parameters that each site receives from the site before it, `(n, 4)`, and
     the log-integrals over pairs of sites, `(n - 1,)`.
     """
 
@@ -88,10 +88,10 @@ def pass_messages(log_message, sites, onward, back):
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def propagate(sites, sweeps, log_message=log_message):
-    """Expectation propagation from flat messages: marginals, evidence, and changes by sweep."""
+    """Runs expectation propagation. Returns marginals, the evidence, and changes by sweep."""
 
     def half_sweep(messages, _):
-        """Renews the messages in one direction, and turns the chain round."""
+        """Updates the messages in one direction, and reverses the chain."""
         sites, onward, back = messages
         renewed, log_pairs = pass_messages(log_message, sites, onward, back)
         change = jnp.max(jnp.abs(renewed - onward))
@@ -112,7 +112,7 @@ def propagate(sites, sweeps, log_message=log_message):
 
 # %%
 def mean_field(sites, sweeps):
-    """Coordinate ascent on even and odd sites in turn: marginals and the ELBO."""
+    """Runs coordinate ascent on even and odd sites in turn. Returns marginals and the ELBO."""
     node = nd.inference.Node(Q, (len(sites) // 2,))
     nodes = {"even": node, "odd": node}
     sites = jnp.asarray(sites)
@@ -143,7 +143,7 @@ def mean_field(sites, sweeps):
 
 # %%
 def transfer(sites):
-    """Exact marginals on the grid, `(n, points)`, and the evidence."""
+    """Returns exact marginals on the grid, `(n, points)`, and the evidence."""
     log_dx = np.log(GRID[1] - GRID[0])
     logs = sites @ np.stack([GRID**k for k in range(1, 5)])
     bond = COUPLING * GRID[:, None] * GRID
@@ -157,14 +157,14 @@ def transfer(sites):
 
 
 def moments(density):
-    """Means and standard deviations of densities on the grid."""
+    """Returns means and standard deviations of densities on the grid."""
     weights = density / density.sum(1, keepdims=True)
     mean = weights @ GRID
     return mean, np.sqrt(weights @ GRID**2 - mean**2)
 
 
 def density_of(eta):
-    """Densities of the family on the grid."""
+    """Returns densities of the family on the grid."""
     logs = np.asarray(eta) @ np.stack([GRID**k for k in range(1, 5)])
     density = np.exp(logs - logs.max(1, keepdims=True))
     return density / (density.sum(1, keepdims=True) * (GRID[1] - GRID[0]))
@@ -176,7 +176,7 @@ def density_of(eta):
 
 # %%
 def draw(densities):
-    """Means of all sites, and the density of one."""
+    """Plots the means of all sites, and the density of one site."""
     figure = Figure(figsize=(9, 3.4), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     site = len(densities["exact"]) // 2

@@ -5,12 +5,13 @@
 
     J ~ Normal(0.3, 0.2),  x | J ~ exp(J bonds(x) - A(J)) on a 4 x 4 grid,  y_i ~ Normal(x_i, 1)
 
-Given J and y the spins are an Ising model with a field at each site, a family of 17 statistics: an
-enumeration of 2^16 points. The log joint density is linear in J and A(J), so that the factor of J
-is a family with these statistics and J^2, in one dimension: quadrature. Its statistic A(J) is the
-log-partition of the Ising model, itself a sum.
+Given J and y, the spins are an Ising model with a field at each site. This family has 17 statistics
+and takes an enumeration of 2^16 points. The log joint density is linear in J and A(J), so the
+factor of J is a family with these statistics and J^2. It takes quadrature in one dimension. Its
+statistic A(J) is the log-partition of the Ising model, which is a sum.
 
-The truth is a grid of J, with the spins summed at each. Mean field of the spins is beside it.
+The reference is a grid of J, with a sum over the spins at each J. The script also compares a mean
+field of the spins.
 """
 
 # %%
@@ -42,12 +43,12 @@ GRID = nd.Enumeration(nd.families.Ising((SIZE, SIZE)))
 
 
 def log_normalizer(coupling):
-    """A(J) of the grid without a field."""
+    """Returns A(J) of the grid without a field."""
     return GRID.log_partition(jnp.stack([jnp.zeros_like(coupling), coupling]))
 
 
 class Coupling(nd.ExponentialFamily):
-    """exp(eta1 J + eta2 J^2 + eta3 A(J)): conjugate to the coupling of an Ising model."""
+    """exp(eta1 J + eta2 J^2 + eta3 A(J)), the conjugate prior of the coupling of an Ising model."""
 
     x_shape: ClassVar[tuple[int, ...]] = ()
     natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(square=nd.negative)
@@ -79,7 +80,7 @@ class FieldAtEachSite(nd.ExponentialFamily):
 
 # %%
 def energy(t, y):
-    """The log joint density in statistics, up to the constants of its normal distributions."""
+    """Returns the log joint density in statistics, up to constants of normal distributions."""
     coupling, spins = t["coupling"], t["spins"]
     model = coupling["x"] * spins["bonds"] - coupling["log_normalizer"]
     prior = (PRIOR_MEAN * coupling["x"] - coupling["square"] / 2) / PRIOR_SD**2
@@ -87,7 +88,7 @@ def energy(t, y):
 
 
 def mean_field_energy(t, y):
-    """The same for independent spins: a bond is a product of means."""
+    """Returns the energy for independent spins, in which a bond is a product of means."""
     x = t["spins"]["is"].reshape(SIZE, SIZE) * -2 + 1
     bonds = jnp.sum(x[1:] * x[:-1]) + jnp.sum(x[:, 1:] * x[:, :-1])
     coupling = t["coupling"]
@@ -102,7 +103,7 @@ def mean_field_energy(t, y):
 
 # %%
 def coordinate_ascent(energy, nodes, eta, y, order, sweeps):
-    """Expected statistics, and the bound, after some sweeps."""
+    """Returns expected statistics after all sweeps, and the ELBO after each sweep."""
 
     @jax.jit
     def run(eta):
@@ -118,7 +119,7 @@ def coordinate_ascent(energy, nodes, eta, y, order, sweeps):
 
 
 def infer(y, sweeps=25):
-    """Mean and standard deviation of J, E[x] and the bound, by structured factors."""
+    """Returns mean and standard deviation of J, E[x] and the ELBO, by structured factors."""
     nodes = {
         "coupling": nd.inference.Node(nd.Quadrature(Coupling())),
         "spins": nd.inference.Node(nd.Enumeration(FieldAtEachSite())),
@@ -130,7 +131,7 @@ def infer(y, sweeps=25):
 
 
 def infer_mean_field(y, sweeps=25):
-    """The same with independent spins, updated one color of the grid after the other."""
+    """Returns these results for independent spins, updated by colors of a checkerboard."""
     nodes = {
         "coupling": nd.inference.Node(nd.Quadrature(Coupling())),
         "spins": nd.inference.Node(nd.ClosedForm(nd.families.Categorical(2)), (SIZE**2,)),
@@ -166,7 +167,7 @@ def summarize(stats, spins, bounds):
 
 
 def integrate(y):
-    """The same by a grid of J and sums over the spins; the evidence in place of the bound."""
+    """Returns reference results by a grid of J and sums over spins, with the evidence."""
     sites = nd.Enumeration(FieldAtEachSite())
     couplings = jnp.linspace(PRIOR_MEAN - 8 * PRIOR_SD, PRIOR_MEAN + 8 * PRIOR_SD, 401)
     field = jnp.ravel(y) / NOISE**2
@@ -193,7 +194,7 @@ def integrate(y):
 
 # %%
 def simulate(seed, coupling=0.45):
-    """A picture, and its noisy observation."""
+    """Draws a picture of spins and its noisy observation."""
     eta = jnp.array([0.0, coupling])
     x = GRID.sample(jax.random.key(seed), eta, 1)[0]
     noise = np.random.default_rng(seed).normal(0, NOISE, x.shape)
@@ -201,7 +202,7 @@ def simulate(seed, coupling=0.45):
 
 
 def draw(x, y, results):
-    """The picture, its observation, and E[x] by all methods."""
+    """Plots the picture, its observation, and E[x] by all methods."""
     figure = Figure(figsize=(10, 2.6), layout="constrained")
     pictures = {"spins": x, "observed": y} | {name: found[2] for name, found in results.items()}
     panels = figure.subplots(1, len(pictures))
@@ -219,7 +220,7 @@ def draw(x, y, results):
 
 # %%
 def main():
-    """Compares both factorizations with the truth."""
+    """Compares both factorizations with the reference."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/ising_coupling"))

@@ -7,20 +7,20 @@
 
 with J = 0.25, a random field h and open edges. Four approximations:
 
-- mean field: one factor for each site.
-- rows: one factor for each row of sites with the bonds in it (`lattice_rows.py`).
-- EP of rows: the same rows, and a Gaussian message to each site from the rows beside its own.
-- loopy EP: messages between neighbors are as in `double_well_chain.py`, and run along all edges at
-  once, in both directions and damped, from flat ones. Its evidence is Bethe's.
+- mean field: one factor per site.
+- rows: one factor per row of sites, including the bonds in the row (`lattice_rows.py`).
+- EP of rows: the same rows, with a Gaussian message to each site from the neighboring rows.
+- loopy EP: messages between neighbors as in `double_well_chain.py`, damped, along all edges at once
+  in both directions, from flat initial messages. Its evidence is the Bethe approximation.
 
-The evidence by mean field and by rows is a lower bound, that by EP is not. Neither EP has the paths
-around a plaquette of four sites in E[x y], which is most of its error. Linear response has them.
+Mean field and rows give a lower bound of the evidence, but EP does not. E[x y] by EP lacks the
+paths around a plaquette of four sites, the main part of its error. Linear response includes them.
 
 With independent factors E[x y] is a product of means. Linear response takes covariances, and so
-E[x^2] and E[x y], from the derivatives of the means in the fields. The truth is Hamiltonian Monte
-Carlo with its standard error (`lattice_truth.py`).
+E[x^2] and E[x y], from the derivatives of the means in the fields. The reference is Hamiltonian
+Monte Carlo with its standard error (`lattice_truth.py`).
 
-Reference: Minka, *Expectation propagation for approximate Bayesian inference*, UAI 2001; Yedidia,
+Reference: Minka, *Expectation propagation for approximate Bayesian inference*, UAI 2001. Yedidia,
 Freeman and Weiss, *Constructing free-energy approximations and generalized belief propagation
 algorithms*, IEEE Trans. Inf. Theory 51 (2005).
 """
@@ -64,19 +64,19 @@ COLORS = {
 
 
 class Found(NamedTuple):
-    """Moments by an approximation: the arrays of `NAMES`, and its evidence in nats."""
+    """Moments of an approximation, the arrays of `NAMES`, and its evidence in nats."""
 
     parts: list[np.ndarray]
     log_evidence: float
 
 
 def make_field(size, seed):
-    """The field, `(size, size)`."""
+    """Draws the field, `(size, size)`."""
     return np.random.default_rng(seed).normal(0.1, 0.3, (size, size))
 
 
 def make_edges(size):
-    """Directed edges: source, target and the number of the reverse edge; across, then down."""
+    """Returns source, target and reverse edge of all directed edges, across and then down."""
     site = np.arange(size**2).reshape(size, size)
     first = np.concatenate([site[:, :-1].ravel(), site[:-1].ravel()])
     second = np.concatenate([site[:, 1:].ravel(), site[1:].ravel()])
@@ -86,7 +86,7 @@ def make_edges(size):
 
 
 def by_direction(pairs):
-    """E[x y] of all edges, across and down."""
+    """Splits E[x y] of all edges into across and down."""
     return [pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]]
 
 
@@ -96,13 +96,13 @@ def by_direction(pairs):
 
 # %%
 def log_message(eta, y):
-    """A(eta + J y e_1), by a sum over the grid."""
+    """Returns A(eta + J y e_1), by a sum over the grid."""
     x = jnp.asarray(GRID, eta.dtype)
     return jax.nn.logsumexp(jnp.stack([x, x**2, x**3, x**4], 1) @ eta + COUPLING * x * y)
 
 
 def propagate(field, edges, sweeps, rho=0.9):
-    """Natural parameters of marginals, both cavities of each edge, and changes by sweep."""
+    """Returns eta of the marginals, both cavities of each edge, and changes by sweep."""
     zero = np.zeros(field.size)
     sites = jnp.asarray(np.stack([field.ravel(), zero, zero, zero - 0.25], 1), float)
     source, target, reverse = edges
@@ -136,7 +136,7 @@ def propagate(field, edges, sweeps, rho=0.9):
 
 # %%
 def normalized(logs):
-    """Probabilities on the grid, and the logarithm of the sum."""
+    """Returns probabilities on the grid, and the logarithm of the sum."""
     top = logs.max(-1, keepdims=True)
     p = np.exp(logs - top)
     total = p.sum(-1, keepdims=True)
@@ -144,7 +144,7 @@ def normalized(logs):
 
 
 def summarize(edges, eta, sending, receiving):
-    """Moments by marginals and by pairs, and Bethe's evidence."""
+    """Returns moments from marginals and pairs, and the Bethe evidence."""
     powers, log_step = np.stack([GRID**k for k in range(1, 5)]), np.log(GRID[1] - GRID[0])
     p, log_sites = normalized(np.asarray(eta, np.float64) @ powers)
     pairs, evidence = [], np.sum(log_sites + log_step)
@@ -164,7 +164,7 @@ def summarize(edges, eta, sending, receiving):
 
 # %%
 def mean_field(field, edges, sweeps=300):
-    """Coordinate ascent with exact moments on the grid; products of means, and linear response."""
+    """Runs coordinate ascent on the grid. Returns moments with and without linear response."""
     source, target, _ = edges
     even = np.indices(field.shape).sum(0).ravel() % 2 == 0
     mean = np.zeros(field.size)
@@ -198,7 +198,7 @@ def mean_field(field, edges, sweeps=300):
 
 # %%
 def structured(field):
-    """Moments by rows, and the last rise of the ELBO and the last change of a message of EP."""
+    """Returns moments by rows, the last increase of the ELBO and the last change by EP."""
     size = len(field)
     eta, bounds = rows.infer(field)
     mean, covariance, _ = rows.moments(eta)
@@ -226,7 +226,7 @@ def structured(field):
 
 # %%
 def draw(truth, found):
-    """Errors of moments beside the sampled ones."""
+    """Plots errors of moments by sampled moment."""
     figure = Figure(figsize=(14, 3.8), dpi=160, layout="constrained")
     panels = figure.subplots(1, 4)
     for i, (axes, name) in enumerate(zip(panels, NAMES, strict=True)):

@@ -3,16 +3,16 @@
 `lattice.py` imports this module, and compares it with other approximations.
 
 A row of n sites is an open chain. Its statistics are x_j, x_j^2, x_j^4 of each site and the product
-of each bond, so that sites have fields of their own. With equal parameters at all sites it is
-`nd.LatticePhi4(n)`, whose statistics are the sums. That family cannot hold the messages of a random
-field, nor those to the sites of an open row, whose means differ.
+of each bond, so that each site has a field. With equal parameters at all sites it is
+`nd.LatticePhi4(n)`, whose statistics are the sums. That family does not contain the messages of a
+random field, or the messages to the sites of an open row, because their means differ.
 
 Structured mean field couples rows by means. Structured EP approximates the coupling by a Gaussian
-message to each site, (x, x^2), such that the rows and a Gaussian with the true coupling agree on
-E[x] and E[x^2] of all sites.
+message to each site, (x, x^2). At convergence, the rows and a Gaussian with the true coupling agree
+on E[x] and E[x^2] of all sites.
 
 Reference: Saul and Jordan, *Exploiting tractable substructures in intractable networks*, NIPS
-1995; Opper and Winther, *Expectation consistent approximate inference*, JMLR 6 (2005); Giordano,
+1995. Opper and Winther, *Expectation consistent approximate inference*, JMLR 6 (2005). Giordano,
 Broderick and Jordan, *Covariances, robustness, and variational Bayes*, JMLR 19 (2018), for linear
 response.
 """
@@ -35,7 +35,7 @@ GRID = np.linspace(-5, 5, 121)
 
 
 class Row(nd.ExponentialFamily):
-    """An open chain of sites: x, x^2 and x^4 of each, and products of neighbors."""
+    """An open chain of sites, with x, x^2 and x^4 of each site and products of neighbors."""
 
     sites: int = eqx.field(static=True)
     natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(x4=nd.negative)
@@ -45,7 +45,7 @@ class Row(nd.ExponentialFamily):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """One value for each site."""
+        """The shape of x, one value per site."""
         return (self.sites,)
 
     def compute_stats(self, x):
@@ -54,7 +54,7 @@ class Row(nd.ExponentialFamily):
 
 
 class TransferMatrix(AbstractTractableFamily):
-    """A and mu of `Row`: sites are summed over a grid, one after another."""
+    """A and mu of `Row`, by successive sums over a grid of each site."""
 
     family: Row
     sampler: AbstractSampler = eqx.field(default_factory=HMCSampler)
@@ -70,7 +70,7 @@ class TransferMatrix(AbstractTractableFamily):
             return logs, jnp.maximum(logs[0], logs[-1]) - jnp.max(logs)
 
         logs, ends = jax.lax.scan(absorb, site[0], (site[1:], eta[3 * n :]))
-        # The sum is right to rounding if nothing is left at its ends. NaN is in derivatives, too.
+        # The sum converges if the density vanishes at its ends. If not, derivatives are NaN, too.
         known = jnp.where(jnp.max(ends) < -20, 1.0, jnp.nan)
         return known * (jax.nn.logsumexp(logs) + n * math.log(GRID[1] - GRID[0]))
 
@@ -79,41 +79,41 @@ class TransferMatrix(AbstractTractableFamily):
 
 
 def make_nodes(size):
-    """Even and odd rows: a row takes messages from the other kind alone."""
+    """Returns nodes of even and odd rows. Each row takes messages from the other kind only."""
     q = TransferMatrix(Row(size))
     even, odd = (size + 1) // 2, size // 2
     return {"even": nd.inference.Node(q, (even,)), "odd": nd.inference.Node(q, (odd,))}
 
 
 def in_order(even, odd):
-    """Rows of the lattice, from those of both kinds."""
+    """Returns the rows of the lattice in order, from even and odd rows."""
     rows = jnp.zeros((len(even) + len(odd), *even.shape[1:]), even.dtype)
     return rows.at[0::2].set(even).at[1::2].set(odd)
 
 
 def energy(t, field, down=COUPLING):
-    """The log joint density in statistics: `down` couples rows."""
+    """Returns the log joint density in statistics. `down` couples rows."""
     x, x4, bonds = (in_order(t["even"][name], t["odd"][name]) for name in ("x", "x4", "bonds"))
     rows = jnp.sum(field * x) - jnp.sum(x4) / 4 + COUPLING * jnp.sum(bonds)
     return rows + down * jnp.sum(x[1:] * x[:-1])
 
 
 def log_joint(x, field, down=COUPLING):
-    """The same density, for `check_energy`."""
+    """Returns the log joint density in values, for `check_energy`."""
     x = in_order(x["even"], x["odd"])
     across = COUPLING * jnp.sum(x[:, 1:] * x[:, :-1])
     return jnp.sum(field * x - x**4 / 4) + across + down * jnp.sum(x[1:] * x[:-1])
 
 
 def uncoupled(field):
-    """Natural parameters of rows without coupling."""
+    """Returns natural parameters of rows without coupling."""
     field = jnp.asarray(field, float)
     bonds = jnp.full_like(field[:, 1:], COUPLING)
     return jnp.concatenate([field, jnp.zeros_like(field), jnp.full_like(field, -0.25), bonds], 1)
 
 
 def infer(field, sweeps=40):
-    """Coordinate ascent; returns natural parameters of rows in order, and the ELBO by sweep."""
+    """Runs coordinate ascent. Returns eta of the rows in order, and the ELBO by sweep."""
     field, own = jnp.asarray(field, float), uncoupled(field)
     nodes = make_nodes(len(field))
 
@@ -128,7 +128,7 @@ def infer(field, sweeps=40):
 
 
 def moments(eta):
-    """E[T] of rows, `(rows, eta_dim)`, the covariance of their sites, `(rows, n, n)`, and A."""
+    """Returns E[T] of rows, `(rows, eta_dim)`, covariances of sites, `(rows, n, n)`, and A."""
     size = len(eta)
     q = TransferMatrix(Row(size))
     mean = jax.jit(jax.vmap(q.mean))(eta)
@@ -138,7 +138,7 @@ def moments(eta):
 
 
 def make_couplings(size):
-    """Couplings of all sites with those in the rows above and below, `(size^2, size^2)`."""
+    """Returns couplings of all sites with the rows above and below, `(size^2, size^2)`."""
     couplings = np.zeros((size, size, size, size))
     for row in range(size - 1):
         couplings[row, :, row + 1] = couplings[row + 1, :, row] = COUPLING * np.eye(size)
@@ -151,8 +151,8 @@ class Consistent(NamedTuple):
     Attributes:
         eta: Natural parameters of rows, `(rows, eta_dim)`.
         covariance: Covariance of all sites under the Gaussian with the true coupling.
-        log_evidence: The approximate evidence, in nats, which is no bound.
-        change: What is to be added to the messages to rows, `(2, sites)`.
+        log_evidence: Approximate evidence, in nats, not a bound.
+        change: Change of the messages to rows without damping, `(2, sites)`.
     """
 
     eta: Array
@@ -162,7 +162,7 @@ class Consistent(NamedTuple):
 
 
 def propagate(field, sweeps=20, rho=0.9):
-    """Gaussian messages to sites, between rows and a Gaussian with the coupling of rows.
+    """Runs structured EP, between rows and a Gaussian with the coupling of rows.
 
     Returns:
         The last sweep, and the messages to rows: linear terms and precisions, `(2, sites)`.
@@ -172,7 +172,7 @@ def propagate(field, sweeps=20, rho=0.9):
 
     def exchange(to_rows):
         linear, precision = to_rows.reshape(2, size, size)
-        # In the order of the family: x, then x^2.
+        # The order of the family is x, then x^2.
         eta = own.at[:, :size].add(linear).at[:, size : 2 * size].add(-precision / 2)
         log_rows, mean = (np.asarray(part, np.float64) for part in both(eta))
         x, square = mean[:, :size].ravel(), mean[:, size : 2 * size].ravel()
@@ -195,17 +195,18 @@ def propagate(field, sweeps=20, rho=0.9):
 
 
 def linear_response(own, couplings):
-    """Covariance of all sites, `(n, n)`, if factors with covariance V have linear terms J E[x].
+    """Returns the covariance of all sites, `(n, n)`, by linear response.
 
-    The derivative of a factor's mean in its field is V, so that of all means at the fixed point in
-    all fields, which is their covariance, is (V^-1 - J)^-1. The linear terms of structured EP are
-    (J + L) E[x], with the precisions L of its messages, which are kept fixed.
+    The factors have covariance V and linear terms J E[x]. The derivative of their means in their
+    fields is V. At the fixed point, the derivative of all means in all fields is (V^-1 - J)^-1, the
+    covariance. In structured EP the linear terms are (J + L) E[x], with fixed precisions L of its
+    messages.
     """
     return np.linalg.inv(np.linalg.inv(own) - couplings)
 
 
 def of_all_sites(by_row):
-    """Covariance of all sites, `(size^2, size^2)`, of independent rows."""
+    """Returns the covariance of all sites, `(size^2, size^2)`, for independent rows."""
     size = len(by_row)
     own = np.zeros((size, size, size, size))
     for row in range(size):
@@ -214,7 +215,7 @@ def of_all_sites(by_row):
 
 
 def with_response(mean, covariance):
-    """Moments by means of sites, `(size, size)`, and the covariance of all sites."""
+    """Returns moments from means of sites, `(size, size)`, and the covariance of all sites."""
     size = len(mean)
     second = mean.ravel() * mean.ravel()[:, None] + covariance
     site = np.arange(size**2).reshape(size, size)

@@ -1,13 +1,12 @@
 """Hamiltonian Monte Carlo for a lattice field, with standard errors and R-hat.
 
-`lattice.py` imports this module. Given its neighbors, a site has one dimension. The averages over
-draws are those of conditional moments, E[x | neighbors], which vary much less than x. Gradients of
-the log-density have mean 0, and are control variates: what a regression on them explains is no
-error. The evidence is thermodynamic integration from rows without coupling, whose log-partition is
-known.
+`lattice.py` imports this module. Given its neighbors, a site has one dimension. The estimates are
+averages of conditional moments, E[x | neighbors], which vary much less than x. Gradients of the
+log-density have mean 0 and serve as control variates: a regression on them reduces the error. The
+evidence comes from thermodynamic integration from rows without coupling, with known log-partition.
 
 Reference: Mira, Solgi and Imparato, *Zero variance Markov chain Monte Carlo for Bayesian
-estimators*, Statistics and Computing 23 (2013); Gelman and Meng, *Simulating normalizing
+estimators*, Statistics and Computing 23 (2013). Gelman and Meng, *Simulating normalizing
 constants*, Statistical Science 13 (1998).
 """
 
@@ -21,12 +20,12 @@ from lattice_rows import COUPLING, GRID
 
 import nnef_dists as nd
 
-# Forces between which conditional moments are interpolated.
+# Grid of forces for the interpolation of conditional moments.
 FORCES = np.linspace(-12, 12, 6_001)
 
 
 class Lattice(nd.ExponentialFamily):
-    """A field on a square with open edges: x of each site, and sums of x^4 and of bonds."""
+    """A field on a square with open edges, with x of each site and sums of x^4 and bonds."""
 
     size: int = eqx.field(static=True)
     natural_domain: ClassVar[nd.families.ProductDomain] = nd.domain(x4=nd.negative)
@@ -36,7 +35,7 @@ class Lattice(nd.ExponentialFamily):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
+        """The shape of x, rows and columns."""
         return (self.size, self.size)
 
     def compute_stats(self, x):
@@ -46,13 +45,13 @@ class Lattice(nd.ExponentialFamily):
 
 
 class Sampled(NamedTuple):
-    """Moments by draws: E[x], E[x^2] by site and E[x y] across and down, each a flat array.
+    """Moments from draws: E[x] and E[x^2] by site, and E[x y] across and down, as flat arrays.
 
     Attributes:
-        mean: The four arrays.
-        error: Their standard errors, from the scatter of chains.
-        rhat: The largest split R-hat of all statistics of `Lattice` in all runs.
-        total: The sum of E[x y] down, and its standard error.
+        mean: Four arrays of moments.
+        error: Standard errors of `mean`, from the scatter of chains.
+        rhat: Largest split R-hat of all statistics of `Lattice` in all runs.
+        total: Sum of E[x y] down, and its standard error.
     """
 
     mean: list[np.ndarray]
@@ -62,7 +61,7 @@ class Sampled(NamedTuple):
 
 
 def conditional_moments(force):
-    """E[x] and E[x^2] of a site under a force."""
+    """Returns E[x] and E[x^2] of a site under a force."""
     logs = FORCES[:, None] * GRID - GRID**4 / 4
     p = np.exp(logs - logs.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
@@ -70,7 +69,7 @@ def conditional_moments(force):
 
 
 def observe(x, field, down):
-    """Conditional moments at draws, `(draws, parts)`, and gradients, `(draws, sites)`."""
+    """Returns conditional moments at draws, `(draws, parts)`, and gradients, `(draws, sites)`."""
     force = np.broadcast_to(field, x.shape).copy()
     force[:, :, 1:] += COUPLING * x[:, :, :-1]
     force[:, :, :-1] += COUPLING * x[:, :, 1:]
@@ -84,7 +83,7 @@ def observe(x, field, down):
 
 
 def sample(field, down, key, runs, draws, chains=64):
-    """Averages over runs of many chains; `down` couples rows."""
+    """Returns averages over runs of many chains. `down` couples rows."""
     size = len(field)
     eta = jnp.asarray(np.concatenate([field.ravel(), [-0.25, COUPLING, down]]), float)
     config = nd.HMCConfig(chains=chains, warmup=240, global_moves=False, target_acceptance=0.8)
@@ -97,7 +96,7 @@ def sample(field, down, key, runs, draws, chains=64):
         gram, cross = gram + gradient.T @ gradient, cross + gradient.T @ (parts - parts.mean(0))
         values.append(parts.reshape(chains, draws, -1).mean(1))
         slopes.append(gradient.reshape(chains, draws, -1).mean(1))
-    # Of each chain, without what gradients explain.
+    # Averages of each chain, less the regression on the gradients.
     values = np.concatenate(values) - np.concatenate(slopes) @ np.linalg.solve(gram, cross)
     n, ends = len(values), np.cumsum([size**2, size**2, size * (size - 1)])
     mean, error = values.mean(0), values.std(0, ddof=1) / np.sqrt(n)
@@ -107,14 +106,14 @@ def sample(field, down, key, runs, draws, chains=64):
 
 
 def log_evidence(field, log_partition, key, draws, nodes=4):
-    """The log-evidence and its standard error, in nats.
+    """Returns the log-evidence and its standard error, in nats.
 
     Args:
-        field: The field, `(size, size)`.
-        log_partition: The sum of A over rows without coupling.
-        key: For the draws.
-        draws: Draws of each of 64 chains at each node.
-        nodes: Nodes of a Gauss-Legendre rule for the coupling of rows.
+        field: Field, `(size, size)`.
+        log_partition: Sum of A over rows without coupling.
+        key: PRNG key for the draws.
+        draws: Number of draws of each of 64 chains at each node.
+        nodes: Number of Gauss-Legendre nodes for the coupling of rows. Defaults to 4.
     """
     node, weight = np.polynomial.legendre.leggauss(nodes)
     node, weight = COUPLING * (node + 1) / 2, COUPLING * weight / 2

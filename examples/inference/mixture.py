@@ -6,9 +6,9 @@
     weights ~ Dirichlet(1, 1),  mean_k ~ Normal(-1 or 1, 1)
     z_n ~ weights,  y_n ~ Normal(mean_z, 1)
 
-The energy is linear in the statistics of each node, so that messages are its gradients, also those
-to the indicators z_n, a plate of `Categorical(2)`. With few observations the truth is a sum over
-all 2^n assignments, given each of which means and weights are conjugate.
+The energy is linear in the statistics of each node, so messages are its gradients. This includes
+the messages to the indicators z_n, a plate of `Categorical(2)`. With few observations, the
+reference is a sum over all 2^n assignments. Given an assignment, means and weights are conjugate.
 """
 
 # %%
@@ -39,13 +39,13 @@ SWEEPS = 200
 
 
 def simulate(n, seed):
-    """Observations."""
+    """Draws observations."""
     rng = np.random.default_rng(seed)
     return rng.normal(np.where(rng.random(n) < 0.35, -1.2, 1.4), 1.0)
 
 
 def make_nodes(n):
-    """Indicators, means and weights."""
+    """Returns the nodes of indicators, means and weights."""
     return {
         "z": nd.inference.Node(nd.ClosedForm(nd.families.Categorical(2)), (n,)),
         "mean": nd.inference.Node(nd.ClosedForm(nd.GaussianNatural1D()), (2,)),
@@ -56,12 +56,12 @@ def make_nodes(n):
 # %% [markdown]
 # ## Energy
 #
-# Its gradient with respect to the mean parameters of a node is the message to the node.
+# The gradient with respect to the mean parameters of a node is the message to the node.
 
 
 # %%
 def energy(t, y):
-    """The log joint density in statistics, up to the constants of its normal distributions."""
+    """Returns the log joint density in statistics, up to constants of normal distributions."""
     first = t["z"]["is"]
     z = jnp.concatenate([first, 1 - first], 1)
     mean, square, log_weights = t["mean"]["x"], t["mean"]["x2"], t["weights"]["log_x"]
@@ -70,7 +70,7 @@ def energy(t, y):
 
 
 def log_joint(x, y):
-    """The same in values, for `check_energy`."""
+    """Returns the log joint density in values, for `check_energy`."""
     z, mean, weights = x["z"], x["mean"], x["weights"]
     return (
         jnp.sum(jnp.log(weights)[z] - (y - mean[z]) ** 2 / 2)
@@ -86,7 +86,7 @@ def log_joint(x, y):
 # %%
 @functools.partial(jax.jit, static_argnums=0)
 def infer(n, y):
-    """Natural parameters, and the evidence lower bound after each sweep."""
+    """Returns expected statistics, and the ELBO after each sweep."""
     nodes = make_nodes(n)
     eta = {
         "z": jnp.zeros((n, 1)),
@@ -109,13 +109,13 @@ def infer(n, y):
 
 # %%
 def enumerate_assignments(y):
-    """E[z], E[mean], E[mean^2] and the evidence, up to the constants of the energy."""
+    """Returns E[z], E[mean], E[mean^2] and the evidence, up to the constants of the energy."""
     z = np.array(list(itertools.product((0, 1), repeat=len(y))))
     counts = np.stack([(z == k).sum(1) for k in (0, 1)], 1)
     sums = np.stack([(z == k) @ y for k in (0, 1)], 1)
     variance = 1 / (1 + counts)
     mean = variance * (PRIOR + sums)
-    # Integrals over both means, and over the weights: a ratio of beta functions.
+    # Integrals over both means, and over the weights (a ratio of beta functions).
     logs = np.sum(mean**2 / variance / 2 + np.log(2 * np.pi * variance) / 2, 1) - y @ y / 2
     logs = logs + gammaln(counts + 1.0).sum(1) - gammaln(len(y) + 2.0)
     p = np.exp(logs - logsumexp(logs))
@@ -128,7 +128,7 @@ def enumerate_assignments(y):
 
 # %%
 def draw(y, found, truth):
-    """Probabilities of the first component, by observation."""
+    """Plots probabilities of the first component, by observation."""
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
     order = np.argsort(y)
@@ -146,7 +146,7 @@ def draw(y, found, truth):
 
 # %%
 def main():
-    """Compares message passing with the truth."""
+    """Compares message passing with the reference."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--observations", type=int, default=12, help="at most 20")
     parser.add_argument("--seed", type=int, default=0)

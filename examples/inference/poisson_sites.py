@@ -5,14 +5,14 @@
 
 A site has a count y ~ Poisson(exp(x)) and a log-rate x ~ Normal(1, 1). The Gaussian prior is linear
 in the statistics of a quartic family (x, x^2, x^3, x^4), and so is part of the energy. The
-likelihood is not: `cvi_message` regresses it on the statistics over draws. The family is closed
-under shifts and scalings, so each site has its own coordinate z = (x - mode) / scale, in which
-float32 has digits enough. A fixed grid in z gives draws at equal distances in probability.
+likelihood is not linear, and `cvi_message` regresses it on the statistics over draws. The family is
+closed under shifts and scalings. Each site has a coordinate z = (x - mode) / scale, so float32 is
+accurate enough. A fixed grid in z gives draws at equal distances in probability.
 
 Another grid, in double precision, gives KL(q to p) of the quartic and of the best Gaussian. The
-logarithm of a logistic likelihood has a positive fourth derivative, so that messages leave the
-natural domain of the quartic: these sites are NaN. Use a Gaussian, the edge of this domain, there.
-(`retreat=True` is no cure: near the edge a quartic with a cubic term has its mass far away.)
+logarithm of a logistic likelihood has a positive fourth derivative. Messages then leave the natural
+domain of the quartic, and these sites are NaN. Use a Gaussian, the edge of this domain, for them.
+`retreat=True` does not help: near the edge a quartic with a cubic term has its mass far away.
 """
 
 # %%
@@ -38,19 +38,19 @@ import cells
 # ## Likelihoods
 
 # %%
-MEAN, SD = 1.0, 1.0  # of the prior
-# With 64 levels the divergence of the Gaussian is 3 % above the smallest, that of the quartic 90 %.
+MEAN, SD = 1.0, 1.0  # mean and standard deviation of the prior
+# With 64 levels, KL(q to p) of the Gaussian is 3% above its minimum, and of the quartic 90%.
 GRID = jnp.linspace(-9.0, 9.0, 257)
 LEVELS = (jnp.arange(64) + 0.5) / 64
 
 
 def log_poisson(x, y):
-    """The log-likelihood of a log-rate, up to a constant."""
+    """Returns the log-likelihood of a log-rate, up to a constant."""
     return y * x - jnp.exp(x)
 
 
 def log_logistic(x, y):
-    """The log-likelihood of a log-odds."""
+    """Returns the log-likelihood of a log-odds."""
     return -jnp.log1p(jnp.exp(-jnp.where(y > 0, x, -x)))
 
 
@@ -60,7 +60,7 @@ def log_logistic(x, y):
 
 # %%
 def find_modes(log_likelihood, y):
-    """Modes and scales of all sites, by Newton's method."""
+    """Returns modes and scales of all sites, by Newton's method."""
 
     def slope(x, y):
         return jax.grad(log_likelihood)(x, y) - (x - MEAN) / SD**2
@@ -74,7 +74,7 @@ def find_modes(log_likelihood, y):
 
 
 def energy(t, mode, scale):
-    """The log prior in statistics of z, without a constant."""
+    """Returns the log prior in statistics of z, up to a constant."""
     z = t["z"]
     linear = 2 * scale * (mode - MEAN) * z["x"]
     return -jnp.sum(linear + scale**2 * z["x2"]) / (2 * SD**2)
@@ -86,14 +86,14 @@ def energy(t, mode, scale):
 
 # %%
 def draws_of(q, eta):
-    """The points of q with the probabilities LEVELS below them."""
+    """Returns the quantiles of q at the probabilities `LEVELS`."""
     logs = jax.vmap(q.family.sufficient_statistics)(GRID) @ eta
     cumulative = jnp.cumsum(jax.nn.softmax(logs))
     return jnp.interp(LEVELS, cumulative, GRID + (GRID[1] - GRID[0]) / 2)
 
 
 def make_update(q, log_likelihood, y, rho):
-    """Returns the nodes and an update of all sites at once."""
+    """Returns a compiled update of all sites, initial eta, modes and scales."""
     nodes = {"z": nd.inference.Node(q, (len(y),))}
     mode, scale = jax.jit(lambda y: find_modes(log_likelihood, y))(y)
 
@@ -113,7 +113,7 @@ def make_update(q, log_likelihood, y, rho):
 
 
 def fit(q, log_likelihood, y, updates=25, rho=0.5):
-    """Natural parameters after some updates, with modes, scales and milliseconds per update."""
+    """Returns eta after all updates, modes, scales and milliseconds per update."""
     update, eta, mode, scale = make_update(q, log_likelihood, y, rho)
     eta = jax.block_until_ready(update(eta))
     times = []
@@ -130,7 +130,7 @@ def fit(q, log_likelihood, y, updates=25, rho=0.5):
 
 # %%
 def log_densities(log_likelihood, eta, mode, scale, y, z):
-    """Logarithms of q and of the posterior at z, normalized on the grid, by site."""
+    """Returns log q and the log posterior at z, normalized on the grid, by site."""
     x = mode[:, None] + scale[:, None] * z
     with jax.enable_x64(True):
         log_p = np.asarray(log_likelihood(jnp.asarray(x), jnp.asarray(y)[:, None]))
@@ -145,7 +145,7 @@ def log_densities(log_likelihood, eta, mode, scale, y, z):
 
 
 def divergence(log_likelihood, eta, mode, scale, y):
-    """KL(q to p) of each site, in nats, in double precision; NaN where eta is."""
+    """Returns KL(q to p) of each site in nats, in double precision. NaN if eta is NaN."""
     z = np.linspace(-12, 12, 1201)
     found = []
     for rows in np.array_split(np.arange(len(y)), max(len(y) // 500, 1)):
@@ -156,7 +156,7 @@ def divergence(log_likelihood, eta, mode, scale, y):
 
 
 def compare_log_partitions(eta):
-    """The largest difference of log-partitions by adaptive quadrature and on the grid."""
+    """Returns the largest difference of log-partitions by adaptive quadrature and the grid."""
     family, z = nd.Polynomial1D((1, 2, 3, 4)), np.linspace(-12, 12, 1201)
     batch = jax.vmap(lambda eta: nd.quadrature_moments(family, eta).log_partition)
     found = np.asarray(jax.jit(batch)(jnp.asarray(eta, float)))
@@ -171,7 +171,7 @@ def compare_log_partitions(eta):
 
 # %%
 def draw(fits, kls, y):
-    """The posterior of a site without counts, and all divergences."""
+    """Plots the posterior of a site with the smallest count, and all divergences."""
     figure = Figure(figsize=(8.5, 3.4), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2)
     site, z = int(np.argmin(y)), np.linspace(-5, 4, 400)

@@ -5,8 +5,8 @@
 
 The groups of `examples/hierarchical_gamma.py` and the sites of `poisson_sites.py` are placed on
 devices by `jax.device_put` with a `NamedSharding`. `jax.jit` does the rest. The script prints the
-largest difference from one device, relative to the largest eta of the node and coordinate, and the
-collectives of the compiled program by their size. Sums over a plate are an all-reduce of a few
+largest difference from one device, relative to the largest eta of the node and coordinate. It also
+prints the collectives of the compiled program by size. Sums over a plate are an all-reduce of a few
 numbers. An all-gather of a whole plate would be listed too.
 """
 
@@ -17,7 +17,7 @@ import re
 import sys
 from pathlib import Path
 
-# Before JAX starts: four devices on a machine without accelerators, and double precision.
+# Set before JAX starts: four devices on a machine without accelerators, and double precision.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_ENABLE_X64", "true")
 
@@ -59,7 +59,7 @@ def collectives(compiled):
 
 # %%
 def compare(name, update, arguments, plate, devices):
-    """Runs an update on one device and on all, with arrays of the plate split; prints both."""
+    """Runs an update on one device and on all, with sharded plates. Prints the comparison."""
     mesh = jax.make_mesh((devices,), ("plate",), axis_types=(AxisType.Auto,))
 
     def place(leaf):

@@ -3,17 +3,16 @@
 
     python examples/inference/stochastic_groups.py [--groups 100000] [--minibatch 200] [--steps 300]
 
-The model is that of `examples/hierarchical_gamma.py`: one node `pair` for the shape and the inverse
-mean of each group, and two that all groups share, a and u. A full sweep integrates over each group.
-A stochastic step takes a minibatch of B groups of N, and updates these alone, with `scale=1`. The
-shared nodes then take a step with `scale=N / B` and
+The model is from `examples/hierarchical_gamma.py`. One node `pair` is for the shape and the inverse
+mean of each group, and all groups share two nodes, a and u. A full sweep integrates over each
+group. A stochastic step updates a minibatch of B of the N groups, with `scale=1`. The shared nodes
+then take a step with `scale=N / B` and
 
     rho_t = (t + tau)^-kappa,
 
-so that the noise of the minibatches averages out. A few full sweeps end the run. The reference is
-coordinate ascent with full sweeps alone, which is the sceptic's baseline too. Distances are those
-of the means of a and u, in standard deviations of the reference. In this unit the noise of one
-minibatch is about sqrt(N / B).
+so that the noise of the minibatches averages out. A few full sweeps end the run. The reference and
+baseline is coordinate ascent with full sweeps only. Distances are between the means of a and u, in
+standard deviations of the reference. In this unit the noise of one minibatch is about sqrt(N / B).
 """
 
 # %%
@@ -40,11 +39,11 @@ from hierarchical_gamma import make_pair_nodes, pair_energy, simulate, start_pai
 # %%
 OBSERVATIONS = 20
 TAU, KAPPA = 1.0, 0.8
-SHARED = {"a": 0, "u": 1}  # node and statistic
+SHARED = {"a": 0, "u": 1}  # index of the statistic of each shared node
 
 
 def make_full_sweep(groups, data):
-    """A sweep over all groups, then over the shared nodes."""
+    """Returns a sweep over all groups, and then over the shared nodes."""
     nodes = make_pair_nodes(groups)
 
     def sweep(eta, total, total_log):
@@ -57,7 +56,7 @@ def make_full_sweep(groups, data):
 
 
 def make_stochastic_steps(groups, minibatch, data):
-    """Several steps in one program, from `(shared, t)` and the groups of each step."""
+    """Returns a program of several steps, from `(shared, t)` and the groups of each step."""
     nodes, n, first = make_pair_nodes(minibatch), data[2], start_pairs(minibatch)
 
     def one(carry, rows):
@@ -81,7 +80,7 @@ def make_stochastic_steps(groups, minibatch, data):
 
 # %%
 def shared_means(etas):
-    """Means and standard deviations of a and u, `(n, 2)`, for etas with a leading axis."""
+    """Returns means and standard deviations of a and u, `(n, 2)`, for stacked etas."""
     nodes = make_pair_nodes(1)
 
     def both(eta, name):
@@ -97,7 +96,7 @@ def shared_means(etas):
 
 
 def stack(etas):
-    """Shared natural parameters of a list, with a leading axis."""
+    """Stacks the shared natural parameters of a list of etas."""
     return {name: jnp.stack([eta[name] for eta in etas]) for name in SHARED}
 
 
@@ -107,7 +106,7 @@ def stack(etas):
 
 # %%
 def draw(curves, minibatch, groups):
-    """Distances to the reference by the number of integrals."""
+    """Plots distances to the reference by the number of integrals."""
     figure = Figure(figsize=(6, 3.6), dpi=160, layout="constrained")
     axes = figure.subplots()
     for (name, (work, distance)), style in zip(curves.items(), ("o-", "-", "o--"), strict=True):
@@ -128,7 +127,7 @@ def draw(curves, minibatch, groups):
 
 # %%
 def run(options):
-    """Runs both ascents, and returns the picture."""
+    """Runs both methods, and returns the figure."""
     groups, minibatch = options.groups, options.minibatch
     data = simulate(groups, OBSERVATIONS, options.seed)
     sweep = make_full_sweep(groups, data)
@@ -172,7 +171,7 @@ def run(options):
 
 
 def main():
-    """Parses the options, and saves the picture."""
+    """Parses the options, and saves the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--groups", type=int, default=100_000)
     parser.add_argument("--minibatch", type=int, default=200)

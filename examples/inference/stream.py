@@ -4,15 +4,15 @@
     python examples/inference/stream.py [--observations 1000000] [--chunk 10000]
 
 Observations are y ~ Gamma(shape a, rate 1), and p(a) is proportional to exp(-log Gamma(a)). The
-conjugate prior of a shape, `nd.GammaShapePrior()`, has no name; its moments are integrals. Each
-observation adds (log y, -1) to its natural parameters, so that the state of the stream is one
-`StatisticsSum`. After each observation the program predicts the next, with
+conjugate prior of a shape is `nd.GammaShapePrior()`, whose moments are integrals. Each observation
+adds (log y, -1) to its natural parameters, so the state of the stream is one `StatisticsSum`. After
+each observation the program predicts the next, with
 
     E[y | data] = E[a],    Var[y | data] = E[a] + Var[a].
 
-One compiled `jax.lax.scan` handles a chunk and returns the state. So time per observation and
-memory do not grow. The predictions are compared with a fine grid, and their errors in the stream
-with the predicted variance. A sceptic's baseline is the running mean of y.
+One compiled `jax.lax.scan` handles a chunk and returns the state. The time per observation and the
+memory are therefore constant. The predictions are compared with a fine grid, and their errors in
+the stream with the predicted variance. The baseline is the running mean of y.
 """
 
 # %%
@@ -47,7 +47,7 @@ Q = nd.Quadrature(nd.GammaShapePrior())
 
 @jax.jit
 def advance(total, y):
-    """The state after a chunk of observations, and means and variances of the shape after each."""
+    """Returns the state after a chunk, and the mean and variance of the shape by observation."""
 
     def observe(total, y):
         total = total.add(jnp.stack([jnp.log(y), -jnp.ones_like(y)]))
@@ -69,9 +69,9 @@ def advance(total, y):
 
 # %%
 def grid(log_sum, n, points=20_001):
-    """Mean and variance of the shape by the trapezoidal rule around the mode of log a."""
+    """Returns mean and variance of the shape, by a trapezoidal rule around the mode of log a."""
     u = np.linspace(-12.0, 6.0, points)
-    for _ in range(3):  # each time on the part that matters
+    for _ in range(3):  # each time restricted to the region with mass
         a = np.exp(u)
         logs = a * (PRIOR[0] + log_sum) + (PRIOR[1] - n) * gammaln(a) + u
         matters = u[logs > logs.max() - 60]
@@ -90,13 +90,13 @@ def grid(log_sum, n, points=20_001):
 
 # %%
 def peak_memory():
-    """The largest memory that the process has had, in MB."""
+    """Returns the peak memory of the process, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def draw(costs, memory, chunk, y, means, variances):
-    """Time and memory by position in the stream, and the errors of the estimate."""
+    """Plots time and memory by position in the stream, and the errors of the estimate."""
     figure = Figure(figsize=(10, 3.0), dpi=160, layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     positions = chunk * np.arange(1, len(costs) + 1)
@@ -159,7 +159,7 @@ def run(options):
 
 
 def main():
-    """Parses the options, and saves the picture."""
+    """Parses the options, and saves the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--observations", type=int, default=1_000_000)
     parser.add_argument("--chunk", type=int, default=10_000, help="observations in one call")

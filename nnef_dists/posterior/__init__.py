@@ -1,4 +1,4 @@
-"""Neural posterior estimation: simulations, posterior heads and what to do with them."""
+"""Neural posterior estimation: simulations, posterior heads and losses."""
 
 from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior
 from nnef_dists.posterior._box import BoxSupport

@@ -17,9 +17,9 @@ Vector = Float[Array, " theta_dim"]
 
 
 class AbstractLaw(eqx.Module):
-    """A distribution of vectors z, as a value: the result of a head for one observation.
+    """A distribution of vectors z: the result of a head for one observation.
 
-    A subclass is a pytree of arrays, without a batch axis. `jax.vmap` batches.
+    A subclass is a pytree of arrays, without a batch axis. Use `jax.vmap` for a batch.
     """
 
     @abstractmethod
@@ -36,22 +36,23 @@ class AbstractLaw(eqx.Module):
 
 
 class AbstractPosterior(Module):
-    """A learned posterior: for every observation x a distribution q(theta | x), sampled at will.
+    """A learned posterior: a distribution q(theta | x) for each observation x.
 
         log q(theta | x) = log q(z(theta) | x) + log |d z / d theta|
 
-    with z the standardized unconstrained coordinates of theta, see `PosteriorCoordinates`. So no
-    mass is outside of its support. A subclass returns the distribution of z by `law_at`.
+    where z are the standardized unconstrained coordinates of theta, see `PosteriorCoordinates`. No
+    mass is outside the support of theta. A subclass implements `law_at`, the distribution of z.
 
-    An observation x that is not finite raises, and gives NaN under a transformation. One that is
-    unlike the simulated observations issues an `ExtrapolationWarning`, but not under a
-    transformation: use `is_inside` there.
+    An observation x that is not finite raises. An x unlike the simulated observations issues an
+    `ExtrapolationWarning`. Under transformations such as `jax.jit`, a non-finite x gives NaN and
+    there is no warning. Use `is_inside` there.
 
-    Methods take one theta and one x; `jax.vmap` batches. A `key` draws one set of weights, without
-    one the means are used; `nd.sample_all_parameters(head, key)` is a head with drawn weights.
+    Each method takes one theta and one x. Use `jax.vmap` for a batch. A `key` draws one set of
+    weights. Without a key the means are used. `nd.sample_all_parameters(head, key)` returns a head
+    with drawn weights.
 
     Attributes:
-        coordinates: Those of theta and of x, set from simulations.
+        coordinates: Coordinates of theta and x, set from simulations.
     """
 
     coordinates: eqx.AbstractVar[PosteriorCoordinates]
@@ -65,19 +66,19 @@ class AbstractPosterior(Module):
     ) -> Any:
         """Returns the parameters of the distribution of u at one observation.
 
-        The unconstrained coordinates u are those of `support`. Without a support, u is theta.
+        The bijection `support` maps unconstrained coordinates u to theta. By default, u is theta.
 
         Args:
             x: One observation, of the simulations' shape.
-            key: Draws the weights; without a key the means are used.
-            sample: True insists on a draw, False on the means.
+            key: PRNG key for one draw of the weights. By default, the means are used.
+            sample: Whether to draw the weights. By default, this depends on `key`.
 
         Returns:
-            A pytree of arrays; see the class of the head.
+            A pytree of arrays, documented in the class of the head.
 
         Raises:
-            ValueError: If x has another shape or is not finite, or `sample=True` comes without a
-                key.
+            ValueError: If x has another shape or is not finite, or `sample` is True without a
+                `key`.
         """
         law, finite = self._law(x, key, sample)
         parameters = law.parameters(*self.coordinates.shift_and_scale)
@@ -96,15 +97,15 @@ class AbstractPosterior(Module):
         Args:
             theta: Parameters, `(theta_dim,)`.
             x: One observation, of the simulations' shape.
-            key: Draws the weights; without a key the means are used.
-            sample: True insists on a draw, False on the means.
+            key: PRNG key for one draw of the weights. By default, the means are used.
+            sample: Whether to draw the weights. By default, this depends on `key`.
 
         Returns:
-            A scalar; minus infinity outside the support.
+            A scalar. Minus infinity outside the support.
 
         Raises:
-            ValueError: If a shape is another, x is not finite, or `sample=True` comes without a
-                key.
+            ValueError: If theta or x has another shape, x is not finite, or `sample` is True
+                without a `key`.
         """
         z, log_det, inside = self.coordinates.unconstrain(theta)
         law, finite = self._law(x, key, sample)
@@ -119,7 +120,7 @@ class AbstractPosterior(Module):
         Args:
             key: PRNG key for the draws.
             x: One observation, of the simulations' shape.
-            n: How many draws, at least 1.
+            n: Number of draws, at least 1.
 
         Returns:
             The draws, `(n, theta_dim)`, all inside the support.
@@ -133,9 +134,9 @@ class AbstractPosterior(Module):
         return jnp.where(finite, theta, jnp.nan)
 
     def is_inside(self, x: Float[Array, "*x_shape"]) -> Bool[Array, ""]:
-        """Returns whether an observation is like the simulated ones; see `ObservationRegion`.
+        """Returns whether an observation is like the simulated ones, see `ObservationRegion`.
 
-        Methods warn of a concrete observation that is not. Under a transformation they cannot.
+        Otherwise, the other methods issue a warning if the observation is concrete.
 
         Args:
             x: One observation, of the simulations' shape.
@@ -145,11 +146,11 @@ class AbstractPosterior(Module):
     def _law(
         self, x: Float[Array, "*x_shape"], key: PRNGKeyArray | None, sample: bool | None
     ) -> tuple[AbstractLaw, Bool[Array, ""]]:
-        """Returns the distribution of z, and whether x is finite: results at others are NaN."""
+        """Returns the distribution of z, and whether x is finite. If not, results are NaN."""
         head = draw_or_mean(self, key=key, sample=sample)
         inputs = head.coordinates.inputs(x)
         finite = jnp.all(jnp.isfinite(inputs))
-        # The network and the distribution are evaluated at a finite point, whose mask is valid.
+        # A non-finite x is replaced by ones: finite, and a valid mask.
         return head.law_at(jnp.where(finite, inputs, 1)), finite
 
     @abstractmethod
@@ -157,5 +158,5 @@ class AbstractPosterior(Module):
         """Returns the distribution of z.
 
         Args:
-            inputs: One standardized observation; with the context of the `Trunk`, a pair.
+            inputs: One standardized observation. If the `Trunk` has a context, a pair of both.
         """

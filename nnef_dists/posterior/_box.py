@@ -1,4 +1,4 @@
-"""Boxes as the support of parameters: by other coordinates, or by truncated distributions."""
+"""Boxes as the support of parameters, by a bijection or by truncated distributions."""
 
 from typing import Any, ClassVar, final
 
@@ -28,27 +28,27 @@ class _AbstractBox(AbstractBijection):
         return paramax.unwrap(self.low).shape
 
     def ends(self, dtype: Any) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-        """Returns the ends as arrays of a dtype."""
+        """Returns the lower and upper ends as arrays of a dtype."""
         low, high = paramax.unwrap((self.low, self.high))
         return low.astype(dtype), high.astype(dtype)
 
 
 @final
 class BoxSupport(_AbstractBox):
-    """The box [low, high], reached from R^d by the normal distribution function.
+    """The box [low, high], the image of R^d under the normal CDF.
 
         theta = low + (high - low) Phi(u)
 
-    A uniform distribution on the box is a standard normal one of u, and densities that do not
-    vanish at an edge have tails in u as light as a normal's: logits would have exponential tails.
+    A uniform distribution on the box is a standard normal distribution of u. A density that does
+    not vanish at an edge has Gaussian tails in u. With logits, its tails would be exponential.
 
     Args:
         low: Lower ends, `(d,)`.
-        high: Upper ends, `(d,)`, each above the lower one.
+        high: Upper ends, `(d,)`, each above the lower end.
 
     Raises:
-        ValueError: If shapes differ, or a concrete end is not finite, or low is not below high.
-            Traced ends that are out of range give NaN.
+        ValueError: If the shapes differ, a concrete end is not finite, or `low` is not below
+            `high`. Traced ends that are out of range give NaN.
     """
 
     low: paramax.NonTrainable[Array]
@@ -61,7 +61,7 @@ class BoxSupport(_AbstractBox):
     def transform_and_log_det(
         self, x: ArrayLike, condition: ArrayLike | None = None
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-        """Returns theta of unconstrained coordinates, and the log Jacobian determinant, in nats."""
+        """Returns theta at unconstrained coordinates, and the log Jacobian determinant, in nats."""
         x = jnp.asarray(x)
         low, high = self.ends(x.dtype)
         theta = jnp.clip(low + (high - low) * ndtr(x), low, high)
@@ -72,7 +72,8 @@ class BoxSupport(_AbstractBox):
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """Returns the unconstrained coordinates of theta, and the log Jacobian determinant.
 
-        The ends themselves belong to the next floating number inside; outside all is NaN.
+        At the ends, u is finite: the relative position is clipped to the open interval (0, 1). An
+        entry outside the box is NaN, and so is the determinant.
         """
         y = jnp.asarray(y)
         low, high = self.ends(y.dtype)
@@ -85,17 +86,17 @@ class BoxSupport(_AbstractBox):
 
 @final
 class TruncationBox(_AbstractBox):
-    """The box [low, high] in its own coordinates: the identity inside, NaN outside.
+    """The box [low, high] without a change of coordinates: the identity inside, NaN outside.
 
-    Heads with `bounds` have it as their support. Their distributions are truncated to the box, so
-    theta needs no other coordinates.
+    Heads with `bounds` use this support. Their distributions are truncated to the box, so theta
+    needs no bijection.
 
     Args:
-        low: Lower ends, `(d,)`. Minus infinity is no bound.
-        high: Upper ends, `(d,)`, each above the lower one. Infinity is no bound.
+        low: Lower ends, `(d,)`. Minus infinity means no bound.
+        high: Upper ends, `(d,)`, each above the lower end. Infinity means no bound.
 
     Raises:
-        ValueError: If shapes differ, or a concrete end is NaN, or low is not below high.
+        ValueError: If the shapes differ, a concrete end is NaN, or `low` is not below `high`.
     """
 
     low: paramax.NonTrainable[Array]
@@ -109,12 +110,12 @@ class TruncationBox(_AbstractBox):
         self.low, self.high = paramax.NonTrainable(low), paramax.NonTrainable(high)
 
     def transform_and_log_det(self, x: Any, condition: Any = None):
-        """Returns the point itself, moved into the box if rounding has left it outside, and 0."""
+        """Returns the point, clipped to the box against rounding, and 0."""
         low, high = self.ends(x.dtype)
         return jnp.clip(x, low, high), jnp.zeros((), x.dtype)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None):
-        """Returns the point itself, NaN outside of the box, and 0."""
+        """Returns the point, or NaN outside the box, and 0."""
         low, high = self.ends(y.dtype)
         return jnp.where((y >= low) & (y <= high), y, jnp.nan), jnp.zeros((), y.dtype)
 
@@ -141,10 +142,10 @@ def bounded_support(
 def box_ends(low: Any, high: Any) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """Returns the ends of a box as arrays of one floating dtype.
 
-    Traced ends that are not in order are NaN.
+    Traced ends with low >= high are NaN.
 
     Raises:
-        ValueError: If shapes differ, or concrete ends are not in order.
+        ValueError: If the shapes differ, or `low` is not below `high` for concrete ends.
     """
     ends = [jnp.asarray(end, float) for end in (low, high)]
     if ends[0].ndim != 1 or ends[0].shape != ends[1].shape:

@@ -1,4 +1,4 @@
-"""The head of discrete parameters."""
+"""The head for discrete parameters."""
 
 import math
 from collections.abc import Sequence
@@ -19,40 +19,40 @@ from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._trunk import Trunk, check_head, make_coordinates
 
-# Points of which a table of probabilities is made, at most.
+# Largest number of points in a table of probabilities.
 _MOST_POINTS = 2**16
 
 
 @final
 class CategoricalPosterior(AbstractPosterior):
-    """A posterior of discrete parameters, entry by entry, given the entries before.
+    """An autoregressive posterior of discrete parameters.
 
         q(theta | x) = prod_j q(theta_j | theta_1, ..., theta_{j-1}, x)
 
     Entry j takes the values 0, ..., k_j - 1, as whole numbers of a floating dtype. The network of
-    each entry gives k_j logits from features of x and the entries before, so dependent entries are
-    learned too. `log_prob` is the logarithm of a probability, minus infinity for other values.
-    `parameters(x)` is the table of the probabilities of all points, `(k_1, ..., k_d)`.
+    each entry maps features of x and the earlier entries to k_j logits, so that entries can depend
+    on each other. `log_prob` returns the logarithm of a probability, minus infinity for other
+    values. `parameters(x)` returns the probabilities of all points, `(k_1, ..., k_d)`.
 
     Args:
-        data: Simulations, whose theta are whole numbers.
-        values: How many values an entry takes, at least 2: one number for all entries, or one for
-            each.
-        features: How many numbers the trunk gives to the networks of the entries.
-        embedding: A network from one observation to a vector; None flattens it.
-        key: PRNG key for the weights' means.
-        **trunk: `width`, `depth`, `activation` and `param_type` of the `Trunk`; the networks of the
-            entries have the same, with one hidden layer.
+        data: Simulations. Each theta contains whole numbers.
+        values: Number of values of an entry, at least 2: one number for all entries, or one per
+            entry.
+        features: Number of outputs of the trunk. Defaults to 32.
+        embedding: Network from one observation to a vector. By default, x is flattened.
+        key: PRNG key for the initial means of the weights.
+        **trunk: `width`, `depth`, `activation` and `param_type` of the `Trunk`. The networks of the
+            entries take them too, but have one hidden layer.
 
     Attributes:
-        coordinates: Those of theta, which are theta itself, and of x.
+        coordinates: Coordinates of theta, which are theta itself, and of x.
         trunk: The network from x to features.
         entries: The networks from features and earlier entries to the logits of each entry.
-        values: How many values each entry takes.
+        values: Number of values of each entry.
 
     Raises:
-        ValueError: If some theta is no whole number in 0, ..., k_j - 1; if `values` has another
-            length than theta; what `PosteriorCoordinates` and `Trunk` raise.
+        ValueError: If an entry of theta is not a whole number in 0, ..., k_j - 1, or `values` has
+            another length than theta, or `PosteriorCoordinates` or `Trunk` raises.
 
     Reference:
         Bengio and Bengio, *Modeling high-dimensional discrete data with multi-layer neural
@@ -100,7 +100,7 @@ class CategoricalPosterior(AbstractPosterior):
 
 @final
 class CategoricalLaw(AbstractLaw):
-    """The distribution of whole numbers z, entry by entry."""
+    """The autoregressive distribution of whole numbers z."""
 
     entries: tuple[BayesianMLP, ...]
     features: Float[Array, "*k features"]

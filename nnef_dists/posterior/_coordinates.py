@@ -19,53 +19,55 @@ from nnef_dists.posterior._mask import check_mask, check_masks, split_mask
 from nnef_dists.posterior._region import ObservationRegion
 from nnef_dists.posterior._simulations import Simulations
 
-# Thetas whose distinct values are counted, and the share of them that one value may have.
+# Number of thetas whose distinct values are counted, and largest share of one value.
 _COUNTED, _ATOM = 2**16, 0.01
-# Whose frames lie between a warning and the code that caused it.
+# Packages whose frames lie between a warning and the code that caused it.
 _LIBRARIES = {"nnef_dists", "equinox", "jaxtyping", "beartype", "jax"}
 
 
 @final
 class PosteriorCoordinates(eqx.Module):
-    """Unconstrained coordinates of theta, and standardized observations; never trained.
+    """Unconstrained coordinates of theta, and standardized observations, without training.
 
         theta = support(u),    u = shift + scale z,    inputs(x) = (x - x_shift) / x_scale
 
-    Shifts and scales are means and standard deviations over the simulations: of each entry of x, or
-    with `by_channel` of each channel, its last axis, which an embedding may rely on. If x is masked
-    they are those of the observed values, and a missing value is 0 whatever it contains.
+    Shifts and scales are means and standard deviations over the simulations. By default, each entry
+    of x has its own. With `by_channel` all entries of a channel (the last axis of x) share them. If
+    x is masked, only observed values count, and a missing value becomes 0.
 
-    An observation that is not finite raises. One unlike the simulated ones issues an
-    `ExtrapolationWarning`, see `ObservationRegion`. Under a transformation a value that is not
-    finite gives NaN and there is no warning: use `region.is_inside(x)`.
+    An observation that is not finite raises. An observation unlike the simulated ones issues an
+    `ExtrapolationWarning`, see `ObservationRegion`. Under transformations such as `jax.jit`, a
+    non-finite x gives NaN and there is no warning. Use `region.is_inside(x)` there.
 
     Args:
         data: Simulations.
-        support: A flowjax bijection from R^d onto the support of theta; None is R^d itself.
-        by_channel: Whether all entries of x in one channel share shift and scale.
-        exchangeable: Whether the order of the rows of x has no meaning.
-        standardized: Whether z has shift and scale. Otherwise, z is u.
-        masked: Whether the last axis of x holds values and mask; see `masked_observation`. Rows,
-            the first of three axes or more, may then be any number.
-        discrete: Whether theta is of whole numbers, whose distribution has no density.
+        support: Flowjax bijection from R^d onto the support of theta. By default, the support is
+            R^d.
+        by_channel: Whether all entries of x in one channel share shift and scale. Defaults to
+            False.
+        exchangeable: Whether the rows of x are exchangeable. Defaults to False.
+        standardized: Whether z is standardized. Otherwise, z is u. Defaults to True.
+        masked: Whether the last axis of x holds values and mask, from `masked_observation`. The
+            first of three or more axes may then have any length. Defaults to False.
+        discrete: Whether theta has whole numbers, and no density. Defaults to False.
 
     Attributes:
-        support: The bijection, with non-trainable arrays; None is R^d itself.
+        support: The bijection, with non-trainable arrays. None if the support is R^d.
         shift: Means of u, `(theta_dim,)`.
         scale: Standard deviations of u, `(theta_dim,)`.
         x_shift: Means of x.
         x_scale: Standard deviations of x.
         x_shape: The shape of one observation.
-        region: Where the simulated observations are.
+        region: Region of the simulated observations.
         masked: Whether the last axis of x holds values and mask.
 
     Warns:
-        UserWarning: If an entry of theta takes few distinct values. A density of it is unbounded.
+        UserWarning: If an entry of theta takes few distinct values. Its density is unbounded.
 
     Raises:
-        ValueError: If there are fewer than two simulations, the support has another shape or is
-            conditional, or some theta lies outside of it; if an entry of theta takes few values,
-            all of them whole numbers, and is not declared discrete; if a mask is not valid.
+        ValueError: If there are fewer than two simulations, or a mask is not valid. If `support`
+            has another shape, is conditional, or does not contain each theta. If an entry of
+            theta takes few values, all of them whole numbers, and `discrete` is False.
     """
 
     support: AbstractBijection | None
@@ -103,7 +105,7 @@ class PosteriorCoordinates(eqx.Module):
         self.support = None if support is None else paramax.non_trainable(support)
         u = data.theta
         if self.support is not None:
-            # A head may be made inside a compiled program; its data are known all the same.
+            # The data are concrete, even if the head is built under `jax.jit`.
             with jax.ensure_compile_time_eval():
                 found = _inverse(self.support, jnp.asarray(u))
             u, log_det = (np.asarray(array) for array in found)
@@ -123,7 +125,7 @@ class PosteriorCoordinates(eqx.Module):
         axes = tuple(range(values.ndim - 1)) if by_channel and values.ndim > 1 else 0
         self.x_shift, self.x_scale = to_buffers(_moments(values, axes, observed))
         self.x_shape, self.masked = data.x_shape, masked
-        # A compiled program may be making the head.
+        # The data are concrete, even if the head is built under `jax.jit`.
         with jax.ensure_compile_time_eval():
             self.region = ObservationRegion(data.x, exchangeable=exchangeable, masked=masked)
 
@@ -139,8 +141,8 @@ class PosteriorCoordinates(eqx.Module):
             ExtrapolationWarning: If a concrete x is unlike the simulated observations.
 
         Raises:
-            ValueError: If x has another shape, or a concrete one is not finite. A traced one with
-                NaN or infinity gives NaN in all entries.
+            ValueError: If x has another shape, or is concrete and not finite. A traced x that is
+                not finite gives NaN in all entries.
         """
         any_rows = self.masked and len(self.x_shape) > 2
         if jnp.ndim(x) != len(self.x_shape) or (jnp.shape(x)[any_rows:] != self.x_shape[any_rows:]):
@@ -199,7 +201,7 @@ class PosteriorCoordinates(eqx.Module):
 
     @property
     def bounds(self) -> tuple[Float[Array, " theta_dim"], Float[Array, " theta_dim"]] | None:
-        """The ends in z of the box to which distributions are truncated, if there is one."""
+        """The ends, in z, of the box that truncates the distributions. None without a box."""
         if not isinstance(self.support, TruncationBox):
             return None
         shift, scale = self.shift_and_scale
@@ -211,7 +213,7 @@ class PosteriorCoordinates(eqx.Module):
     ) -> tuple[Float[Array, " theta_dim"], Float[Array, ""], Bool[Array, ""]]:
         """Returns z, log |d z / d theta| in nats, and whether theta is inside the support.
 
-        Outside, z is zero, so that no NaN meets a gradient.
+        Outside the support z is zero, so that gradients are not NaN.
 
         Raises:
             ValueError: If theta has another shape.
@@ -231,7 +233,7 @@ class PosteriorCoordinates(eqx.Module):
         return (u - shift) / scale, log_det - jnp.sum(jnp.log(scale)), inside
 
     def constrain(self, z: Float[Array, " theta_dim"]) -> Float[Array, " theta_dim"]:
-        """Returns the theta of coordinates z."""
+        """Returns theta at coordinates z."""
         shift, scale = self.shift_and_scale
         u = shift + scale * z
         return u if self.support is None else self.support.transform(u)
@@ -240,7 +242,7 @@ class PosteriorCoordinates(eqx.Module):
 def _moments(
     values: np.ndarray, axes: int | tuple[int, ...], observed: Any = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns means and standard deviations. That of a constant is one."""
+    """Returns means and standard deviations. A constant has scale one."""
     values = np.asarray(values, np.float64)
     observed = np.broadcast_to(observed, values.shape)
     count = np.maximum(observed.sum(axes), 1)
@@ -255,7 +257,7 @@ def _inverse(support: AbstractBijection, theta: Float[Array, "n d"]) -> tuple[Ar
 
 
 def _check_values(theta: np.ndarray) -> None:
-    """Refuses discrete entries of theta, and warns of others without a density.
+    """Rejects discrete entries of theta, and warns about other entries without a density.
 
     Raises:
         ValueError: If an entry takes few values, all of them whole numbers.
@@ -290,7 +292,7 @@ def _check_values(theta: np.ndarray) -> None:
 
 
 def _warn(message: str, category: type[Warning]) -> None:
-    """Issues a warning at the first frame that is not the library's own."""
+    """Issues a warning at the first frame outside `_LIBRARIES`."""
     frame, level = sys._getframe(), 1
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
         frame, level = frame.f_back, level + 1

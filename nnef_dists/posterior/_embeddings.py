@@ -1,4 +1,4 @@
-"""Networks that make a vector of a set, of a time series or of a vector with missing entries."""
+"""Embedding networks for sets, time series and vectors with missing entries."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -24,21 +24,21 @@ from nnef_dists.bayes import (
 )
 from nnef_dists.posterior._mask import check_mask, split_mask
 
-# Functions of the number of observed rows that a masked embedding sees.
+# Number of inputs of a masked embedding that are functions of the number of observed rows.
 _COUNTS = 2
 
 
 class AbstractEmbedding(Module):
-    """A network from one standardized observation to a vector, at the means of its weights.
+    """A network from one standardized observation to a vector, at the means of the weights.
 
-    If it is masked, x is made by `masked_observation`: its last axis holds values and mask. Missing
-    values are then 0 in heads. An x of three axes or more may come with any number of rows, and
-    rows that are missing should not change the result.
+    If `masked` is True, x comes from `masked_observation`: its last axis holds values and mask.
+    Heads set missing values to 0. An x with three or more axes may have any number of rows. Missing
+    rows should not change the result.
 
     Attributes:
-        x_shape: The shape of an observation; its last axis, or the one before values and mask, are
-            channels.
-        features: The length of the vector.
+        x_shape: Shape of an observation. Channels are its last axis, or the axis before values and
+            mask.
+        features: Length of the vector.
         masked: Whether observations have a mask. Defaults to False.
         exchangeable: Whether the order of the rows of an observation has no meaning. Defaults to
             False.
@@ -56,29 +56,29 @@ class AbstractEmbedding(Module):
 
 @final
 class SetEmbedding(AbstractEmbedding):
-    """A function of a set: the order of the observation's rows does not matter.
+    """A function of a set, invariant to the order of the observation's rows.
 
         f(x) = rho(mean over rows i of phi(x_i))
 
-    If x is masked, the mean is over the n rows with an observed entry, phi sees the mask of each
-    channel, and rho also sees the means of x_i and mask_i, and n, so that the posterior can narrow
-    with it:
+    If x is masked, the mean is over the n rows with an observed entry. The mask of each channel is
+    an input of phi. The means of x_i and mask_i, log n and 1 / sqrt(n) are inputs of rho, so that
+    the posterior can narrow with n:
 
         f(x) = rho(mean over observed rows i of (x_i, mask_i, phi(x_i, mask_i)), log n, 1 / sqrt(n))
 
     Args:
-        x_shape: The shape of an observation, `(rows, channels)`; `(rows, channels, 2)` if masked.
-        features: The length of the vector.
-        masked: Whether x has a mask: it is made by `masked_observation`.
-        width: Units of a hidden layer, and of what is averaged.
-        depth: Hidden layers of phi and of rho.
-        activation: The activation.
-        param_type: The law of weights and biases.
-        dtype: Floating dtype; None is JAX's default.
-        key: PRNG key for the weights' means.
+        x_shape: Shape of an observation, `(rows, channels)`, or `(rows, channels, 2)` if masked.
+        features: Length of the vector. Defaults to 32.
+        masked: Whether x has a mask, from `masked_observation`. Defaults to False.
+        width: Number of units of each hidden layer, and of outputs of phi. Defaults to 64.
+        depth: Number of hidden layers of phi and of rho. Defaults to 1.
+        activation: Activation function. Defaults to SiLU.
+        param_type: Class of the weights and biases. Defaults to `GaussianParameter`.
+        dtype: Floating dtype. Defaults to JAX's default.
+        key: PRNG key for the initial means of the weights.
 
     Raises:
-        ValueError: If x has another number of axes, or a size is below 1.
+        ValueError: If `x_shape` has another number of axes, or a size is below 1.
 
     Reference:
         Zaheer et al., *Deep sets*, NeurIPS (2017), theorem 2.
@@ -117,7 +117,7 @@ class SetEmbedding(AbstractEmbedding):
         self.x_shape, self.features, self.masked = tuple(x_shape), features, masked
 
     def __call__(self, x: Float[Array, "rows channels *mask"]) -> Float[Array, " features"]:
-        """Returns the vector of one set, `(rows, channels)`; `(rows, channels, 2)` if masked."""
+        """Returns the vector of one set, `(rows, channels)`, or `(rows, channels, 2)` if masked."""
         if not self.masked:
             return self.rho(jnp.mean(self.phi(x), 0))
         channels, present = _with_mask(x)
@@ -127,27 +127,27 @@ class SetEmbedding(AbstractEmbedding):
 
 @final
 class SeriesEmbedding(AbstractEmbedding):
-    """A function of a time series: convolutions in time, each of which halves its length.
+    """A function of a time series: convolutions in time that each halve its length.
 
-    A linear layer on all times that are left makes the vector. If x is masked, the convolutions
-    also see the mask of each channel and the time, in units of the length in `x_shape`. The linear
-    layer is then on the mean over observed times and on functions of their number n, log n and
-    1 / sqrt(n), so that series of any length have a vector.
+    A linear layer maps all remaining times to the vector. If x is masked, the mask of each channel
+    and the time, in units of the length in `x_shape`, are inputs of the convolutions. The inputs of
+    the linear layer are then the mean over the observed times, log n and 1 / sqrt(n), for n
+    observed times. Series of any length therefore have a vector.
 
     Args:
-        x_shape: The shape of an observation, `(times, channels)`; `(times, channels, 2)` if masked.
-        features: The length of the vector.
-        masked: Whether x has a mask: it is made by `masked_observation`.
-        width: Channels after each convolution.
-        depth: Number of convolutions.
-        window: How many times a convolution sees at once.
-        activation: The activation.
-        param_type: The law of weights and biases.
-        dtype: Floating dtype; None is JAX's default.
-        key: PRNG key for the weights' means.
+        x_shape: Shape of an observation, `(times, channels)`, or `(times, channels, 2)` if masked.
+        features: Length of the vector. Defaults to 32.
+        masked: Whether x has a mask, from `masked_observation`. Defaults to False.
+        width: Number of channels after each convolution. Defaults to 32.
+        depth: Number of convolutions. Defaults to 2.
+        window: Number of times in the window of a convolution. Defaults to 5.
+        activation: Activation function. Defaults to SiLU.
+        param_type: Class of the weights and biases. Defaults to `GaussianParameter`.
+        dtype: Floating dtype. Defaults to JAX's default.
+        key: PRNG key for the initial means of the weights.
 
     Raises:
-        ValueError: If x has another number of axes, or a size is below 1.
+        ValueError: If `x_shape` has another number of axes, or a size is below 1.
     """
 
     kernels: tuple[AbstractParameter, ...]
@@ -194,7 +194,7 @@ class SeriesEmbedding(AbstractEmbedding):
         self.activation = activation
 
     def __call__(self, x: Float[Array, "times channels *mask"]) -> Float[Array, " features"]:
-        """Returns the vector of one series, of the shape of `x_shape` but for masked times."""
+        """Returns the vector of one series of shape `x_shape`. If masked, any number of times."""
         if self.masked:
             return self._of_masked(x)
         h = x.T[None]
@@ -209,8 +209,8 @@ class SeriesEmbedding(AbstractEmbedding):
         h = jnp.concatenate([h, jnp.where(present[:, None], time, 0)], 1)
         count = jnp.sum(present)
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            # Window j is around time 2 j, whatever the length of the padding. Products of matrices
-            # are faster than convolutions on CPUs.
+            # Window j is around time 2 j for any length of the padding. Matrix products are faster
+            # than convolutions on CPUs.
             weights, half = paramax.unwrap(kernel), -(-len(h) // 2)
             beside = weights.shape[-1] - 1
             h = jnp.pad(h, ((beside // 2, beside - beside // 2 + 1), (0, 0)))
@@ -223,15 +223,15 @@ class SeriesEmbedding(AbstractEmbedding):
 
 @final
 class MaskedVectorEmbedding(AbstractEmbedding):
-    """The entries of a vector and its mask, side by side, for a vector x with missing entries.
+    """The concatenated values and mask of a vector x with missing entries.
 
-    It has no weights. A missing entry is at its mean over the simulations in which it is observed.
+    It has no weights. In heads, a missing entry has its mean over the simulations that observe it.
 
     Args:
-        x_shape: The shape of an observation, `(d, 2)`, from `masked_observation`.
+        x_shape: Shape of an observation, `(d, 2)`, from `masked_observation`.
 
     Raises:
-        ValueError: If x has another number of axes, or no mask.
+        ValueError: If `x_shape` has another number of axes, or no mask.
     """
 
     x_shape: tuple[int, ...] = eqx.field(static=True)
@@ -248,15 +248,15 @@ class MaskedVectorEmbedding(AbstractEmbedding):
 
 
 def _with_mask(x: Float[Array, "*rows channels 2"]) -> tuple[Array, Bool[Array, "*rows"]]:
-    """Returns values and mask as channels, and which rows have an observed entry.
+    """Returns values and mask as channels, and whether each row has an observed entry.
 
-    An invalid mask raises; a traced one gives NaN.
+    An invalid mask raises. An invalid traced mask gives NaN.
     """
     if not isinstance(x, Tracer):
         check_mask(np.asarray(x))
     values, observed, valid = split_mask(jnp, x)
     channels = jnp.concatenate([values, observed.astype(x.dtype)], -1)
-    # All rows of an invalid mask are present, so that NaN reaches the result.
+    # If the mask is invalid, all rows count as present, so that NaN reaches the result.
     return jnp.where(valid, channels, jnp.nan), jnp.any(observed, -1) | ~valid
 
 
@@ -265,7 +265,7 @@ def _mean_and_count(
     present: Bool[Array, " rows"],
     count: Int[Array, ""] | None = None,
 ) -> Float[Array, " width_and_counts"]:
-    """Returns the mean over the rows that are present, log n and 1 / sqrt(n); n is their number."""
+    """Returns the mean over the present rows, log n and 1 / sqrt(n), for n observed rows."""
     rows = jnp.maximum(jnp.sum(present), 1).astype(h.dtype)
     mean = jnp.sum(jnp.where(present[:, None], h, 0), 0) / rows
     n = rows if count is None else jnp.maximum(count, 1).astype(h.dtype)

@@ -1,4 +1,4 @@
-"""The average of several heads: of an ensemble, or of draws of the weights."""
+"""The average of several heads, from an ensemble or from draws of the weights."""
 
 from typing import Any, final
 
@@ -17,22 +17,22 @@ from nnef_dists.posterior._coordinates import PosteriorCoordinates
 
 @final
 class EnsemblePosterior(AbstractPosterior):
-    """The average of several posteriors: what is known, given that weights are not.
+    """The average of several posteriors, which includes the uncertainty of the weights.
 
         q(theta | x) = mean over members m of q_m(theta | x)
 
-    Members are heads trained apart, or draws of one head's weights: the predictive posterior.
-    `parameters(x)` are those of all members, with a leading axis.
+    Members are independently trained heads, or draws of the weights of one head (the predictive
+    posterior). `parameters(x)` returns the parameters of all members, with a leading axis.
 
     Args:
-        members: One head with a leading axis on every array: made by `eqx.filter_vmap` over keys,
-            or stacked. All have the coordinates of the same simulations.
+        members: One head with a leading axis on each array, from `eqx.filter_vmap` over keys or
+            from stacking. All members must have equal coordinates.
 
     Attributes:
         members: The stacked heads.
 
     Raises:
-        ValueError: If leading axes differ, or coordinates do.
+        ValueError: If the leading axes or the coordinates differ.
     """
 
     members: AbstractPosterior
@@ -55,9 +55,9 @@ class EnsemblePosterior(AbstractPosterior):
         """Averages over n draws of the weights of a head.
 
         Args:
-            head: A head with uncertain weights.
+            head: A head with random weights.
             key: PRNG key for the weights.
-            n: How many draws, at least 1.
+            n: Number of draws, at least 1.
 
         Returns:
             The predictive posterior.
@@ -77,12 +77,12 @@ class EnsemblePosterior(AbstractPosterior):
 
     @property
     def n_members(self) -> int:
-        """How many heads are averaged."""
+        """Number of heads in the average."""
         return _leading_axis(self.members)
 
     @property
     def coordinates(self) -> PosteriorCoordinates:
-        """Those of the first member."""
+        """Coordinates of theta and x, from the first member."""
         arrays, rest = eqx.partition(self.members, eqx.is_array)
         return eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), rest).coordinates
 
@@ -93,7 +93,7 @@ class EnsemblePosterior(AbstractPosterior):
 
 @final
 class _AverageLaw(AbstractLaw):
-    """The mixture of distributions with equal weights, which are stacked."""
+    """The mixture of stacked distributions with equal weights."""
 
     members: AbstractLaw
 
@@ -102,14 +102,14 @@ class _AverageLaw(AbstractLaw):
         return jax.nn.logsumexp(each) - jnp.log(jnp.asarray(each.size, each.dtype))
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
-        """Draws as many points of each member, up to one, with the members in random order."""
+        """Draws equal numbers of points, up to one, from all members in a random order."""
         key_draws, key_order = jax.random.split(key)
         members = _leading_axis(self.members)
         keys = jax.random.split(key_draws, members)
         draws = eqx.filter_vmap(lambda law, key: law.sample(key, -(-n // members)))(
             self.members, keys
         )
-        # Every point is of each member with equal probability.
+        # Each point comes from each member with equal probability.
         draws = jnp.swapaxes(jax.random.permutation(key_order, draws), 0, 1)
         return draws.reshape(-1, draws.shape[-1])[:n]
 

@@ -1,4 +1,4 @@
-"""The head whose posterior is any exponential family with a learned log-partition."""
+"""The head for posteriors in an exponential family with a known log-partition."""
 
 import math
 from typing import Any, NamedTuple, final
@@ -18,12 +18,12 @@ from nnef_dists.posterior._embeddings import AbstractEmbedding
 from nnef_dists.posterior._simulations import Simulations
 from nnef_dists.posterior._trunk import Trunk, check_head, make_coordinates
 
-# Scales are within e^-8 and e^8 of those of the simulations.
+# Largest absolute log of the scale, relative to the scale of the simulations.
 _MOST_LOG_SCALE = 8.0
 
 
 class NaturalLaw(NamedTuple):
-    """A member of an exponential family, moved and scaled: u = location + scale y, y ~ p(y | eta).
+    """A shifted and scaled member of a family: u = location + scale y, y ~ p(y | eta).
 
     Attributes:
         eta: Natural parameters, `(eta_dim,)`.
@@ -38,35 +38,36 @@ class NaturalLaw(NamedTuple):
 
 @final
 class ExponentialFamilyPosterior(AbstractPosterior):
-    """A posterior of any exponential family: a network gives its natural parameters.
+    """A posterior in an exponential family, whose natural parameters come from a network.
 
         log q(u | x) = eta(x) . T(y) + log h(y) - A(eta(x)) - log |scale(x)|,
         y = (u - location(x)) / scale(x)
 
-    The log-partition A is that of a tractable family, such as `Quadrature`, or an `AmortizedFamily`
-    that is learned once for all simulators. The network gives the coordinates of `q.eta_at`, so
-    that a learned A is never extrapolated. `parameters(x)` is a `NaturalLaw`.
+    The log-partition A comes from a tractable family, such as `Quadrature`, or an `AmortizedFamily`
+    that is learned once for all simulators. The method `q.eta_at` maps the output of the network to
+    eta, so that a learned A is evaluated only in its training box. `parameters(x)` returns a
+    `NaturalLaw`.
 
     Args:
-        q: The family with its log-partition. A network in it is trained before, and never here.
-        data: Simulations, from which coordinates are set.
-        affine: Whether the network gives location and scale too. Without, y is u itself: for a
-            family whose support is that of theta.
-        support: A flowjax bijection from R^d onto the support of theta, such as `BoxSupport`; None
-            is R^d itself.
-        embedding: A network from one observation to a vector; None flattens it.
-        key: PRNG key for the weights' means.
+        q: The family with its log-partition. A network in it must already be trained.
+        data: Simulations, which set the coordinates.
+        affine: Whether the network also predicts location and scale. If False, y is u, for a
+            family with the support of theta. Defaults to True.
+        support: Flowjax bijection from R^d onto the support of theta, such as `BoxSupport`. By
+            default, the support is R^d.
+        embedding: Network from one observation to a vector. By default, x is flattened.
+        key: PRNG key for the initial means of the weights.
         **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
-        coordinates: Those of theta and of x.
+        coordinates: Coordinates of theta and x.
         trunk: The network.
-        q: The family, a buffer whose uncertain weights are at their means.
-        affine: Whether the network gives location and scale too.
+        q: The family, not trainable, with the weights of its network at their means.
+        affine: Whether the network also predicts location and scale.
 
     Raises:
-        ValueError: If the family's points have another size than theta, or it has no log-partition;
-            what `PosteriorCoordinates` and `Trunk` raise.
+        ValueError: If the points of the family have another size than theta, `q` has no
+            log-partition, or `PosteriorCoordinates` or `Trunk` raises.
     """
 
     coordinates: PosteriorCoordinates
@@ -92,9 +93,9 @@ class ExponentialFamilyPosterior(AbstractPosterior):
                 f"Expected a family of points of size theta_dim = {d}; got {q.family!r} with x of "
                 f"shape {q.family.x_shape}"
             )
-        # Refused here, and not at the first call, where there is none.
+        # If q has no log-partition, this raises before the first call.
         jax.eval_shape(q.log_partition, jax.ShapeDtypeStruct((q.family.eta_dim,), data.theta.dtype))
-        # Its weights are not the head's: no draw changes them, and no entropy counts them.
+        # Draws and the entropy of the head's weights exclude the weights of q.
         q = jax.tree.map(
             lambda node: DeterministicParameter(node.mean) if is_parameter(node) else node,
             q,
@@ -123,7 +124,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
 
 @final
 class _FamilyLaw(AbstractLaw):
-    """The distribution of z = location + scale y, with y a member of a family."""
+    """The distribution of z = location + scale y, for y from a member of a family."""
 
     q: AbstractTractableFamily
     natural: NaturalLaw

@@ -1,4 +1,4 @@
-"""The head whose posterior is a conditional normalizing flow."""
+"""The head for posteriors from a conditional normalizing flow."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -23,30 +23,30 @@ class FlowPosterior(AbstractPosterior):
 
         q(z | x) = flow(z | trunk(x))
 
-    `parameters(x)` are the features that the flow is conditioned on. Weights of the trunk are
-    uncertain; those of the flow are what the flow was made of, so `nd.bayesianize(flow).module`
-    makes them uncertain too.
+    `parameters(x)` returns the features that condition the flow. The weights of the trunk are
+    random. The weights of `flow` are used as given. For random weights, pass
+    `nd.bayesianize(flow).module`.
 
-    A flow may hold functions and integers beside its weights, as flowjax's own do: then use
+    A flow may contain functions and integers besides its weights, as in flowjax. Then use
     `eqx.filter_jit` and `eqx.filter_grad`.
 
     Args:
-        data: Simulations, from which coordinates are set.
-        flow: A distribution of shape `(theta_dim,)` with `cond_shape` `(features,)`; or a bijection
-            of these shapes, which then transforms a standard normal distribution.
-        support: A flowjax bijection from R^d onto the support of theta, such as `BoxSupport`; None
-            is R^d itself.
-        embedding: A network from one observation to a vector; None flattens it.
-        key: PRNG key for the means of the trunk's weights.
+        data: Simulations, which set the coordinates.
+        flow: A distribution of shape `(theta_dim,)` with `cond_shape` `(features,)`, or a bijection
+            of these shapes, which transforms a standard normal distribution.
+        support: Flowjax bijection from R^d onto the support of theta, such as `BoxSupport`. By
+            default, the support is R^d.
+        embedding: Network from one observation to a vector. By default, x is flattened.
+        key: PRNG key for the initial means of the trunk's weights.
         **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
-        coordinates: Those of theta and of x.
+        coordinates: Coordinates of theta and x.
         trunk: The network from x to features.
         flow: The conditional distribution of z.
 
     Raises:
-        ValueError: If the flow has other shapes; what `PosteriorCoordinates` and `Trunk` raise.
+        ValueError: If the flow has other shapes, or `PosteriorCoordinates` or `Trunk` raises.
 
     Reference:
         Greenberg, Nonnenmacher and Macke, *Automatic posterior transformation for likelihood-free
@@ -87,7 +87,7 @@ class FlowPosterior(AbstractPosterior):
 
     @classmethod
     def coupling(cls, data: Simulations, *, key: PRNGKeyArray, **options: Any) -> "FlowPosterior":
-        """Makes a flow of coupling layers, for two dimensions or more; see `autoregressive`.
+        """Builds a flow of coupling layers, for two or more dimensions. See `autoregressive`.
 
         Reference:
             Durkan, Bekasov, Murray and Papamakarios, *Neural spline flows*, NeurIPS (2019).
@@ -103,18 +103,20 @@ class FlowPosterior(AbstractPosterior):
     def autoregressive(
         cls, data: Simulations, *, key: PRNGKeyArray, **options: Any
     ) -> "FlowPosterior":
-        """Makes a flow of masked autoregressive layers.
+        """Builds a flow of masked autoregressive layers.
 
         Args:
             data: Simulations.
             key: PRNG key for the trunk and the flow.
-            **options: `transformer`, a scalar flowjax bijection whose parameters each layer gives
-                (None is a rational-quadratic spline on [-4, 4] with 8 inner knots, the identity
-                outside); `layers` of the flow; `flow_width` and `flow_depth` of each layer's
-                network; `features`, how many the trunk gives; and those of `FlowPosterior`.
+            **options: Arguments of `FlowPosterior`, and of the flow. `transformer` is a scalar
+                flowjax bijection. It defaults to a rational-quadratic spline on [-4, 4] with 8
+                inner knots, the identity outside. `layers` is the number of layers, `flow_width`
+                and `flow_depth` are sizes of the network of each layer, and `features` is the
+                number of outputs of the trunk.
 
         Returns:
-            The head. Densities take one pass; so do draws in one dimension or with coupling layers.
+            The head. A density takes one pass. A draw takes one pass only in one dimension or with
+            coupling layers.
 
         Reference:
             Papamakarios, Pavlakou and Murray, *Masked autoregressive flow for density estimation*,
@@ -161,7 +163,7 @@ class FlowPosterior(AbstractPosterior):
 
 @final
 class _FlowLaw(AbstractLaw):
-    """The distribution of a flow for one vector of features."""
+    """The distribution of a flow at one vector of features."""
 
     flow: AbstractDistribution
     features: Float[Array, " features"]

@@ -1,4 +1,4 @@
-"""Heads whose posterior is a normal distribution, or a mixture of these."""
+"""Heads for normal posteriors and mixtures of normal distributions."""
 
 from typing import Any, final
 
@@ -21,32 +21,33 @@ from nnef_dists.posterior._trunk import Trunk, check_head, make_coordinates
 
 @final
 class GaussianPosterior(AbstractPosterior):
-    """A normal posterior of u, whose mean and covariance a network gives.
+    """A normal posterior of u, whose mean and covariance come from a network.
 
         q(u | x) = N(u; mean(x), covariance(x))
 
-    `parameters(x)` is a `Normal`: `mean`, `log_variance`, `scale_tril` (the Cholesky factor) and
-    `covariance`; with `bounds` a `TruncatedNormal`.
+    `parameters(x)` returns a `Normal`: `mean`, `log_variance`, `scale_tril` (the Cholesky factor)
+    and `covariance`. With `bounds` it returns a `TruncatedNormal`.
 
     Args:
-        data: Simulations, from which coordinates are set.
-        diagonal: Whether entries of u are independent, given x.
-        support: A flowjax bijection from R^d onto the support of theta, such as `BoxSupport`; None
-            is R^d itself.
-        bounds: Lower and upper bounds of theta, each `(theta_dim,)`, infinite where there is none.
-            The normal distributions are then truncated to this box, and the density at the bounds
-            is finite and positive. Takes the place of `support`.
-        embedding: A network from one observation to a vector; None flattens it.
-        key: PRNG key for the weights' means.
+        data: Simulations, which set the coordinates.
+        diagonal: Whether the entries of u are independent, given x. Defaults to False.
+        support: Flowjax bijection from R^d onto the support of theta, such as `BoxSupport`. By
+            default, the support is R^d.
+        bounds: Lower and upper bounds of theta, each `(theta_dim,)`, possibly infinite. The normal
+            distributions are then truncated to this box, and the density at the bounds is finite
+            and positive. An alternative to `support`.
+        embedding: Network from one observation to a vector. By default, x is flattened.
+        key: PRNG key for the initial means of the weights.
         **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
-        coordinates: Those of theta and of x.
+        coordinates: Coordinates of theta and x.
         trunk: The network.
-        diagonal: Whether entries of u are independent, given x.
+        diagonal: Whether the entries of u are independent, given x.
 
     Raises:
-        ValueError: What `PosteriorCoordinates` and `Trunk` raise.
+        ValueError: If both `bounds` and `support` are given, or `PosteriorCoordinates` or `Trunk`
+            raises.
 
     Reference:
         Papamakarios and Murray, *Fast epsilon-free inference of simulation models with Bayesian
@@ -86,33 +87,35 @@ class MixturePosterior(AbstractPosterior):
 
         q(u | x) = sum_k weight_k(x) N(u; mean_k(x), covariance_k(x))
 
-    With `bounds` each component is truncated to the box: choose this for theta in a box, such as
-    one with a uniform prior. `BoxSupport` changes coordinates instead, in which the density tends
-    to zero or infinity at every bound.
+    With `bounds` each component is truncated to the box. Use them for theta in a box, for example
+    with a uniform prior. `BoxSupport` changes coordinates instead, and the density tends to zero
+    or infinity at each bound.
 
-    `parameters(x)` is a `Mixture`. At the start all weights are equal, means are as spread as the
-    simulations and covariances are diagonal.
+    `parameters(x)` returns a `Mixture`. Before training, the means have the spread of the
+    simulations, and weights are about equal and covariances about diagonal.
 
     Args:
-        data: Simulations, from which coordinates are set.
-        components: How many components k.
-        diagonal: Whether entries of u are independent, given x and the component.
-        support: A flowjax bijection from R^d onto the support of theta, such as `BoxSupport`; None
-            is R^d itself.
-        bounds: Lower and upper bounds of theta, each `(theta_dim,)`, infinite where there is none.
-            The normal distributions are then truncated to this box, and the density at the bounds
-            is finite and positive. Takes the place of `support`.
-        embedding: A network from one observation to a vector; None flattens it.
-        key: PRNG key for the weights' means.
+        data: Simulations, which set the coordinates.
+        components: Number of components k, at least 1. Defaults to 8.
+        diagonal: Whether the entries of u are independent, given x and the component. Defaults to
+            False.
+        support: Flowjax bijection from R^d onto the support of theta, such as `BoxSupport`. By
+            default, the support is R^d.
+        bounds: Lower and upper bounds of theta, each `(theta_dim,)`, possibly infinite. The normal
+            distributions are then truncated to this box, and the density at the bounds is finite
+            and positive. An alternative to `support`.
+        embedding: Network from one observation to a vector. By default, x is flattened.
+        key: PRNG key for the initial means of the weights.
         **trunk: `width`, `depth`, `activation`, `param_type` and `context` of the `Trunk`.
 
     Attributes:
-        coordinates: Those of theta and of x.
+        coordinates: Coordinates of theta and x.
         trunk: The network.
-        n_components: How many components.
+        n_components: Number of components.
 
     Raises:
-        ValueError: For less than one component; what `PosteriorCoordinates` and `Trunk` raise.
+        ValueError: If `components` is below 1, both `bounds` and `support` are given, or
+            `PosteriorCoordinates` or `Trunk` raises.
 
     Reference:
         Bishop, *Mixture density networks* (1994).
@@ -142,7 +145,7 @@ class MixturePosterior(AbstractPosterior):
         support = bounded_support(support, bounds)
         self.coordinates = make_coordinates(data, support, embedding)
         trunk_ = Trunk(data, components * (1 + each), embedding=embedding, key=key_trunk, **trunk)
-        # Apart from each other, or they would all learn the same.
+        # Different initial means, so that the components do not stay equal in training.
         bias = jnp.zeros((components, 1 + each), data.theta.dtype)
         spread = jax.random.normal(key_means, (components, d), bias.dtype)
         self.trunk = trunk_.with_last_bias(bias.at[:, 1 : 1 + d].set(spread).ravel())
@@ -158,7 +161,7 @@ class MixturePosterior(AbstractPosterior):
 def _normal_within(
     coordinates: PosteriorCoordinates, outputs: Float[Array, " size"]
 ) -> Normal | TruncatedNormal:
-    """Returns the normal distribution of z for some outputs, truncated if there are bounds."""
+    """Returns the normal distribution of z at the outputs, truncated if there are bounds."""
     normal = normal_at(outputs, coordinates.theta_dim)
     bounds = coordinates.bounds
     return normal if bounds is None else TruncatedNormal(normal, *bounds)

@@ -1,4 +1,4 @@
-"""Losses of posterior heads: pure functions of a head, a batch of simulations and a key."""
+"""Losses of posterior heads, as pure functions of a head, a batch and a key."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ def nll_loss(
 
         mean over pairs of -log q(theta | x)
 
-    Its minimum over all conditional distributions is the posterior, for simulations from the prior;
-    the expected excess over that minimum is the mean KL divergence from the posterior.
+    For simulations from the prior, the posterior minimizes the expected loss over all conditional
+    distributions. The excess over this minimum is the mean KL divergence from the posterior.
 
     Args:
         head: The head.
         batch: Simulations.
-        key: Draws one set of weights for the batch; without a key the means are used.
+        key: PRNG key for one draw of the weights. By default, the means are used.
 
     Returns:
         A scalar.
@@ -49,27 +49,29 @@ def nll_elbo_loss(
     samples: int = 1,
     temperature: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, ""]:
-    """Returns minus the (tempered) evidence lower bound, in nats for each simulation.
+    """Returns minus the (tempered) evidence lower bound (ELBO), in nats per simulation.
 
         E_q[-log q(theta | x, weights)] + temperature (E_q[g(weights)] - H(q)) / total
 
-    with g `head.compute_prior()`, minus the log-prior up to a constant, and H(q) the entropy of the
-    weights' law. Both expectations are Monte Carlo averages over draws of the weights.
+    where g is `head.compute_prior()`, the negative log-prior up to a constant, and H(q) is the
+    entropy of the distribution q of the weights. Both expectations are averages over draws of the
+    weights.
 
     Args:
         head: The head.
-        batch: Simulations, of `total` in all.
+        batch: Simulations, a subset of `total`.
         key: PRNG key for the weights.
-        total: How many simulations there are: the weight of prior and entropy.
-        samples: How many sets of weights are drawn.
-        temperature: 1 is the evidence bound; more widens the weights' law, less narrows it.
+        total: Total number of simulations, at least 1. It divides prior and entropy.
+        samples: Number of draws of the weights, at least 1. Defaults to 1.
+        temperature: Weight of prior and entropy, at least 0. With 1 this is the ELBO. A larger
+            value widens q, and a smaller value narrows it. Defaults to 1.
 
     Returns:
-        A scalar, up to a constant that does not depend on the weights' law.
+        A scalar, up to a constant that does not depend on q.
 
     Raises:
-        ValueError: If `total` or `samples` is below 1, or `temperature` is negative; if `head` is
-            no head, `batch` is of another type, or `key` is not one key.
+        ValueError: If `total` or `samples` is below 1, or `temperature` is negative. If `head` is
+            not a posterior head, `batch` is of another type, or `key` is not one key.
     """
     _check_arguments(head, batch)
     key = as_key(key)

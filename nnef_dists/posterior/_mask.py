@@ -1,4 +1,4 @@
-"""Observations with a mask: sets and series of varying length, and missing entries."""
+"""Masked observations, for sets and series of varying length and for missing entries."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-# Quantiles of the rows of a set that its region looks at, at most.
+# Largest number of quantiles of a set's rows in the features of its region.
 _QUANTILES = 64
 
 
@@ -15,21 +15,21 @@ def masked_observation(
 ) -> Float[Array, "*shape 2"]:
     """Returns an observation with its mask: x[..., 0] are the values, x[..., 1] is the mask.
 
-    The mask is 1 for an observed entry and 0 for a missing one. What a missing entry contains
-    (padding, NaN, infinity) has no effect: here it is replaced by 0, and heads do not read it.
-    Return this from a simulator, and pass it to heads whose embedding is masked. The first axis
-    (trials, times) may then have any length.
+    The mask is 1 for an observed entry and 0 for a missing entry. The content of a missing entry
+    (padding, NaN, infinity) is replaced by 0 and has no effect. Return this array from a simulator,
+    and pass it to heads with a masked embedding. The first axis (trials, times) may then have any
+    length.
 
     Args:
-        values: The values, such as `(rows, channels)`, or `(d,)` for a vector.
-        observed: Whether they are observed, of the shape of the values or of their leading axes:
-            `(rows,)` marks whole rows. By default all are.
+        values: Values, for example `(rows, channels)`, or `(d,)` for a vector.
+        observed: Whether each value is observed, of the shape of `values` or its leading axes. For
+            example, `(rows,)` marks whole rows. By default, all values are observed.
 
     Returns:
-        The observation, one axis longer than the values.
+        The observation, of shape `(*shape, 2)`.
 
     Raises:
-        ValueError: If `observed` is not boolean, or is not of the shape of leading axes.
+        ValueError: If `observed` is not boolean, or does not have the shape of leading axes.
     """
     values = jnp.asarray(values)
     observed = jnp.ones(values.shape, bool) if observed is None else jnp.asarray(observed)
@@ -47,10 +47,10 @@ def masked_observation(
 
 
 def split_mask(xp: Any, x: Any) -> tuple[Any, Any, Any]:
-    """Returns the values with 0 where they are missing, the mask as booleans, and its validity.
+    """Returns the values with 0 for missing entries, the mask as booleans, and its validity.
 
-    A mask is valid if its entries are 0 or 1 and at least one is 1. With leading axes of a batch,
-    this is of all of it.
+    A mask is valid if its entries are 0 or 1 and at least one is 1. The validity of a batch is one
+    boolean for all of its observations.
 
     Args:
         xp: NumPy, or `jax.numpy`.
@@ -59,7 +59,7 @@ def split_mask(xp: Any, x: Any) -> tuple[Any, Any, Any]:
     mask = x[..., 1]
     observed = mask == 1
     valid = xp.all(observed | (mask == 0)) & xp.any(observed)
-    # Before any arithmetic, so that neither values nor gradients see what is missing.
+    # Before any arithmetic, so that missing entries affect neither values nor gradients.
     return xp.where(observed, x[..., 0], 0), observed, valid
 
 
@@ -67,7 +67,7 @@ def check_mask(x: np.ndarray) -> None:
     """Checks the mask of one concrete observation.
 
     Raises:
-        ValueError: If an entry is neither 0 nor 1, or none is 1.
+        ValueError: If an entry is neither 0 nor 1, or no entry is 1.
     """
     mask = x[..., 1]
     bad = (mask != 0) & (mask != 1)
@@ -106,14 +106,14 @@ def check_masks(x: np.ndarray) -> None:
 
 
 def summary_fill(x: np.ndarray, *, exchangeable: bool) -> np.ndarray:
-    """Returns medians of the observed entries of simulations: of a set, of each of its channels.
+    """Returns the medians of the observed values, by entry, or by channel of a set.
 
     Args:
         x: Simulated observations, `(n, *shape, 2)`.
-        exchangeable: Whether the order of rows has no meaning.
+        exchangeable: Whether the order of the rows has no meaning.
 
     Returns:
-        Of the shape of the values without rows if these are exchangeable, else of the values.
+        Medians, of the shape of the values, without the rows if these are exchangeable.
     """
     values, observed, _ = split_mask(np, np.asarray(x, np.float64))
     if exchangeable:
@@ -125,21 +125,22 @@ def summary_fill(x: np.ndarray, *, exchangeable: bool) -> np.ndarray:
 
 
 def summarize(xp: Any, x: Any, fill: Any, rows: int, *, exchangeable: bool) -> tuple[Any, Any]:
-    """Returns what a region looks at, as vectors, and whether it can be looked at.
+    """Returns the features of observations in a region, and whether they are valid.
 
-    Of a set these are quantiles of each channel and logarithms of counts; otherwise the entries,
-    with medians for the missing ones, and the mask. Neither depends on the length of the padding.
+    The features of a set are quantiles of each channel and logarithms of counts. Otherwise, they
+    are the entries, with medians for missing ones, and the mask. The length of the padding has no
+    effect.
 
     Args:
         xp: NumPy, or `jax.numpy`.
         x: One observation `(*shape, 2)`, or a batch with a leading axis.
-        fill: `summary_fill`.
-        rows: The length of the first axis in the simulations.
-        exchangeable: Whether the order of rows has no meaning.
+        fill: Medians from `summary_fill`.
+        rows: Length of the first axis in the simulations.
+        exchangeable: Whether the order of the rows has no meaning.
 
     Returns:
-        Features `(..., size)`, and a boolean: False for an invalid mask, observed values that are
-        not finite, and observed rows beyond those of the simulations.
+        Features `(..., size)`, and a boolean. It is False for an invalid mask, non-finite observed
+        values, or observed rows beyond the length in the simulations.
     """
     values, observed, valid = split_mask(xp, x)
     valid = valid & xp.all(xp.isfinite(values))
@@ -161,7 +162,7 @@ def summarize(xp: Any, x: Any, fill: Any, rows: int, *, exchangeable: bool) -> t
 
 
 def _of_set(xp: Any, values: Any, observed: Any, fill: Any, levels: int) -> list[Any]:
-    """Quantiles of the observed rows of each channel, and the logarithm of one plus their count."""
+    """Returns quantiles of the observed rows of each channel, and log(1 + their number)."""
     axis = values.ndim - 1 - fill.ndim
     order = xp.argsort(xp.where(observed, values, xp.inf), axis)
     ordered = xp.take_along_axis(values, order, axis)

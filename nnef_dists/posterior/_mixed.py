@@ -1,4 +1,4 @@
-"""The head of discrete and continuous parameters."""
+"""The head for discrete and continuous parameters."""
 
 from typing import Any, NamedTuple, final
 
@@ -20,9 +20,9 @@ class MixedParameters(NamedTuple):
     """The parameters of a distribution of discrete and continuous entries.
 
     Attributes:
-        probabilities: Of the points of the discrete entries, `(k_1, ..., k_m)`.
-        continuous: The parameters of the continuous entries given each point, in the same order:
-            arrays with leading axes `(k_1, ..., k_m)`.
+        probabilities: Probabilities of the points of the discrete entries, `(k_1, ..., k_m)`.
+        continuous: Parameters of the continuous entries given each point, as arrays with leading
+            axes `(k_1, ..., k_m)`.
     """
 
     probabilities: Float[Array, "*values"]
@@ -35,21 +35,21 @@ class MixedPosterior(AbstractPosterior):
 
         q(theta | x) = q(k | x) q(phi | k, x)
 
-    The first entries of theta are the discrete ones. Both parts are heads, made from the same
-    observations, and are trained together by the loss of this head. The continuous part has
-    `context=sum(values)`: its network sees k as indicators of the values of each entry.
+    The first entries of theta are discrete. Both parts are heads, built from the same observations.
+    The loss of this head trains them together. The continuous part needs `context=sum(values)`: k
+    enters its network as indicators of the values of each entry.
 
-    `parameters(x)` is a `MixedParameters`. `log_prob` is the logarithm of a probability times a
-    density.
+    `parameters(x)` returns `MixedParameters`. `log_prob` returns the logarithm of a probability
+    times a density.
 
     Args:
-        discrete: The head of k.
-        continuous: A head of phi with a `Trunk`, such as a `MixturePosterior`. It may have bounds
+        discrete: The head for k.
+        continuous: A head for phi with a `Trunk`, such as a `MixturePosterior`. It may have bounds
             or a support.
 
     Attributes:
-        discrete: The head of k.
-        continuous: The head of phi.
+        discrete: The head for k.
+        continuous: The head for phi.
 
     Raises:
         ValueError: If the continuous part has no trunk or another context, or the observations
@@ -97,7 +97,7 @@ class MixedPosterior(AbstractPosterior):
             two.masked,
             len(leaves[1]),
         ) or (
-            # By NumPy, whose results are concrete inside a compiled program too.
+            # NumPy results are concrete, also under `jax.jit`.
             known and not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
         ):
             raise ValueError(
@@ -108,7 +108,7 @@ class MixedPosterior(AbstractPosterior):
 
     @property
     def coordinates(self) -> PosteriorCoordinates:
-        """Those of all entries: k itself, and the coordinates of phi."""
+        """Coordinates of all entries: k itself, and the coordinates of phi."""
         fixed = self.continuous.coordinates
         m = len(self.discrete.values)
         shift, scale = fixed.shift.tree, fixed.scale.tree

@@ -1,4 +1,4 @@
-"""Normal distributions, truncated ones and mixtures, as a network parameterizes them."""
+"""Normal and truncated normal distributions and mixtures, parameterized by networks."""
 
 import math
 from typing import final
@@ -11,24 +11,25 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.posterior._base import AbstractLaw, Vector
 
-# Standard deviations are within e^-8 and e^8 of those of the simulations.
+# Largest absolute log-scale, relative to the standard deviations of the simulations.
 _MOST_LOG_SCALE = 8.0
-# Standard deviations beyond which the mass of a tail is zero to rounding, in float64 too.
+# Distance in standard deviations beyond which a tail mass rounds to zero, also in float64.
 _FAR = 40.0
-# Width of an interval, in units of the slope of the log-density, that a midpoint rule integrates.
+# Largest width * (1 + |middle|) of an interval for which a midpoint rule gives the mass.
 _NARROW = 0.1
+# Number of Newton steps for a truncated quantile.
 _NEWTON_STEPS = 4
 
 
 @final
 class Normal(AbstractLaw):
-    """A normal distribution, by its whitening: t = W (z - mean) is standard normal.
+    """A normal distribution, given by its whitening: t = W (z - mean) is standard normal.
 
-    W is lower triangular. Its density is a product, without a factorization.
+    W is lower triangular, so that the density needs no matrix factorization.
 
     Attributes:
-        mean: The mean, `(theta_dim,)`.
-        log_scale: Minus the logarithms of the diagonal of W, `(theta_dim,)`.
+        mean: Mean, `(theta_dim,)`.
+        log_scale: Negative logarithms of the diagonal of W, `(theta_dim,)`.
         lower: Entries below the diagonal of W diag(exp(log_scale)), `(theta_dim, theta_dim)`.
     """
 
@@ -41,7 +42,7 @@ class Normal(AbstractLaw):
         """The Cholesky factor of the covariance: the inverse of W."""
         d = self.mean.shape[-1]
         eye = jnp.eye(d, dtype=self.mean.dtype)
-        # (1 - M)^-1 = (1 + M)(1 + M^2)(1 + M^4) ... ends, for M^d = 0.
+        # The product (1 - M)^-1 = (1 + M)(1 + M^2)(1 + M^4) ... is finite: M^d = 0.
         power = -self.lower
         inverse = eye + power
         for _ in range(math.ceil(math.log2(max(d, 2))) - 1):
@@ -78,17 +79,17 @@ class Normal(AbstractLaw):
 
 @final
 class TruncatedNormal(AbstractLaw):
-    """A normal distribution, each conditional of which is truncated to an interval.
+    """A normal distribution with each conditional truncated to an interval.
 
         q(z) = prod_j N(z_j; m_j, s_j^2) / (Phi((high_j - m_j) / s_j) - Phi((low_j - m_j) / s_j))
 
-    with m_j the mean and s_j the standard deviation of z_j given z_1, ..., z_{j-1} under the normal
-    distribution. In one dimension and for diagonal covariances this is the normal distribution
-    truncated to the box. With correlations it is close to it, and normalized in closed form. The
-    density at the bounds is finite and positive.
+    where m_j and s_j are the mean and standard deviation of z_j given z_1, ..., z_{j-1} under the
+    normal distribution. In one dimension or with a diagonal covariance, this is the normal
+    distribution truncated to the box. With correlations it is an approximation with a closed-form
+    normalization. The density at the bounds is finite and positive.
 
     Attributes:
-        normal: The normal distribution, not truncated.
+        normal: Normal distribution before truncation.
         low: Lower bounds, `(theta_dim,)`.
         high: Upper bounds, `(theta_dim,)`.
     """
@@ -105,7 +106,7 @@ class TruncatedNormal(AbstractLaw):
         return self.normal.log_prob(z) - jnp.sum(log_interval_mass(low + shift, high + shift))
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n theta_dim"]:
-        """Draws n points, one entry after the other."""
+        """Draws n points, entry by entry."""
         normal, dtype = self.normal, self.low.dtype
         tiny = float(jnp.finfo(dtype).tiny)
         uniform = jax.random.uniform(key, (n, *self.low.shape), dtype, tiny)
@@ -125,7 +126,7 @@ class TruncatedNormal(AbstractLaw):
         return TruncatedNormal(self.normal.parameters(shift, scale), *ends)
 
     def _standardized(self, end: Array) -> Array:
-        # No gradient of an infinite end meets another infinity.
+        # Masks infinite ends before the arithmetic, so that gradients are not NaN.
         finite = jnp.isfinite(end)
         distance = jnp.where(finite, end, 0) - self.normal.mean
         return jnp.where(finite, distance * jnp.exp(-self.normal.log_scale), end)
@@ -137,8 +138,8 @@ class Mixture(AbstractLaw):
 
     Attributes:
         log_weights: Normalized logarithms of the weights, `(k,)`.
-        components: The components, with a leading axis of length k. `MixturePosterior` has a
-            `Normal`: `mean`, `scale_tril`, `covariance`, `log_variance`; with bounds a
+        components: Components, with a leading axis of length k. In `MixturePosterior` they are a
+            `Normal` (`mean`, `scale_tril`, `covariance`, `log_variance`), or with bounds a
             `TruncatedNormal`.
     """
 
@@ -147,7 +148,7 @@ class Mixture(AbstractLaw):
 
     @property
     def weights(self) -> Float[Array, "*m k"]:
-        """The weights, with sum 1."""
+        """The weights, which sum to 1."""
         return jnp.exp(self.log_weights)
 
     def log_prob(self, z: Vector) -> Float[Array, ""]:
@@ -170,17 +171,17 @@ class Mixture(AbstractLaw):
 
 
 def normal_size(d: int, *, diagonal: bool) -> int:
-    """Returns the number of outputs that `normal_at` takes."""
+    """Returns the number of network outputs for `normal_at`."""
     return 2 * d + (0 if diagonal else d * (d - 1) // 2)
 
 
 def normal_at(outputs: Float[Array, " size"], d: int) -> Normal:
-    """Returns the normal distribution of z for the outputs of a network.
+    """Returns the normal distribution of z at the outputs of a network.
 
     Args:
-        outputs: Mean, log-scale and, unless the covariance is diagonal, the rows of the entries
-            below the diagonal.
-        d: The dimension of z.
+        outputs: Mean, log-scale and, unless the covariance is diagonal, the entries below the
+            diagonal by rows.
+        d: Dimension of z.
     """
     mean, raw, below = jnp.split(outputs, [d, 2 * d])
     lower = jnp.zeros((d, d), outputs.dtype)
@@ -193,13 +194,13 @@ def log_interval_mass(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[A
     """Returns log(Phi(b) - Phi(a)) for a < b, accurate in the tails and for narrow intervals.
 
     Args:
-        a: Lower ends, in standard deviations; minus infinity is allowed.
-        b: Upper ends; infinity is allowed.
+        a: Lower ends, in standard deviations. Minus infinity is allowed.
+        b: Upper ends. Infinity is allowed.
     """
     a, b, _ = _to_the_left(a, b)
     middle, width = (a + b) / 2, b - a
     narrow = width * (1 + jnp.abs(middle)) < _NARROW
-    # Where widths are 1 in the formula that is not used, gradients are finite.
+    # The unused formula gets a width of 1, so that its gradient is finite.
     wide = jnp.where(narrow, b - 1, a)
     tail = log_ndtr(b)
     by_tails = tail + jnp.log1p(-jnp.exp(jnp.minimum(log_ndtr(wide) - tail, -1e-6)))
@@ -216,8 +217,8 @@ def truncated_quantile(
 
     Args:
         p: Probabilities, in (0, 1).
-        a: Lower ends; minus infinity is allowed.
-        b: Upper ends; infinity is allowed.
+        a: Lower ends. Minus infinity is allowed.
+        b: Upper ends. Infinity is allowed.
     """
     a, b, mirrored = _to_the_left(a, b)
     p = jnp.where(mirrored, 1 - p, p)
@@ -235,7 +236,7 @@ def truncated_quantile(
         log_cdf = log_ndtr(t)
         slope = jnp.exp(-(t**2) / 2 - math.log(2 * math.pi) / 2 - log_cdf)
         t = jnp.clip(t - (log_cdf - target) / slope, a, b)
-    # A linear density in an interval so narrow that its ends have almost one log Phi.
+    # In an interval so narrow that log Phi is almost equal at both ends, the density is flat.
     t = jnp.where((b - a) * (1 + jnp.abs(a)) < 1e-2, a + p * (b - a), t)
     return jnp.where(mirrored, -t, t)
 

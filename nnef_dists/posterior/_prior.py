@@ -1,4 +1,4 @@
-"""Priors, and checks of a prior and a simulator before they are used."""
+"""Priors, and checks of priors and simulators."""
 
 import inspect
 from collections.abc import Callable
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-# The share of draws that may have no finite density, such as rounded ones at the edge.
+# Largest share of draws with a non-finite density, such as draws rounded to the edge.
 _BAD = 0.01
 
 
 @runtime_checkable
 class Prior(Protocol):
-    """A distribution of vectors; distributions of flowjax and NumPyro are priors.
+    """A distribution of vectors, for example a flowjax or NumPyro distribution.
 
-    A NumPyro distribution of independent entries needs `.to_event(1)`, so that its density is that
-    of the vector.
+    A NumPyro distribution of independent entries needs `.to_event(1)`, so that `log_prob` returns
+    the density of the vector.
     """
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...], /) -> Array:
@@ -32,18 +32,18 @@ class Prior(Protocol):
 
 
 def check_prior(prior: Any, key: PRNGKeyArray) -> jax.ShapeDtypeStruct:
-    """Checks shapes and dtype of a prior and of its density.
+    """Checks the shapes and dtypes of a prior and its density.
 
     Args:
-        prior: The prior. Without `log_prob`, which only sequential rounds and importance weights
-            need, its density is not checked.
+        prior: The prior. Its `log_prob` is optional here. Only sequential rounds and importance
+            weights need it.
         key: PRNG key.
 
     Returns:
         Shape and dtype of one theta.
 
     Raises:
-        ValueError: If points are no floating vectors, or the density of a point is not one number.
+        ValueError: If points are not floating vectors, or the density of a point is not a scalar.
     """
     sample, log_prob = getattr(prior, "sample", None), getattr(prior, "log_prob", None)
     if not callable(sample):
@@ -80,11 +80,11 @@ def check_prior(prior: Any, key: PRNGKeyArray) -> jax.ShapeDtypeStruct:
 def check_simulator(
     simulator: Callable[[PRNGKeyArray, Array], Any], theta: jax.ShapeDtypeStruct, key: PRNGKeyArray
 ) -> None:
-    """Checks that a simulator gives one array of the dtype of theta.
+    """Checks that a simulator returns one array of the dtype of theta.
 
     Raises:
-        ValueError: If it takes other arguments, or these in another order; if it gives several
-            arrays, or one of another dtype, or cannot be traced.
+        ValueError: If it does not take `(key, theta)` in this order, returns several arrays or
+            another dtype, or cannot be traced.
     """
     _check_arity(simulator)
     try:
@@ -112,7 +112,7 @@ def _check_arity(simulator: Any) -> None:
     try:
         signature = inspect.signature(simulator)
     except (TypeError, ValueError):
-        return  # not callable, or without a signature: the call itself decides
+        return  # not callable, or without a signature: the call raises if needed
     try:
         signature.bind(None, None)
     except TypeError as error:
@@ -150,7 +150,7 @@ def _traced(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def log_density(prior: Any, theta: Float[Array, " theta_dim"]) -> Float[Array, ""]:
-    """Returns the log-density of one theta, in nats; zero for a prior without `log_prob`."""
+    """Returns the log-density of one theta, in nats. Zero if the prior has no `log_prob`."""
     log_prob: Any = getattr(prior, "log_prob", None)
     value: Any = log_prob(theta) if callable(log_prob) else jnp.zeros((), theta.dtype)
     return value
@@ -160,7 +160,7 @@ def check_densities(theta: Float[np.ndarray, "n theta_dim"], logs: Float[np.ndar
     """Checks the log-densities of draws from a prior.
 
     Raises:
-        ValueError: If they are NaN or infinite at more than 1% of the finite draws.
+        ValueError: If more than 1% of the finite draws have a NaN or infinite log-density.
     """
     finite = np.isfinite(theta).all(1)
     bad = ~np.isfinite(logs) & finite

@@ -1,4 +1,4 @@
-"""The region of observation space that simulations fill."""
+"""The region of the simulated observations."""
 
 from types import SimpleNamespace
 from typing import Any, final
@@ -11,48 +11,50 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists.posterior._mask import summarize, summary_fill
 
-# Rows that the fit looks at: at least the first number, fewer values than the second.
+# Largest number of rows in the fit: `_ROWS`, or more if they hold at most `_VALUES` values.
 _ROWS, _VALUES = 2048, 2**22
-# Entries of x in the distance, examples that are stored, and numbers that they hold.
+# Largest numbers of entries of x in the distance, of examples, and of values in the examples.
 _ENTRIES, _EXAMPLES, _STORED = 1024, 512, 2**17
+# Number of folds for the scores of held-out simulations.
 _FOLDS = 8
-# Thresholds leave this margin beyond the largest score of held-out simulations, and more of few.
+# Relative margin of the thresholds: the first number plus the second over sqrt(rows).
 _MARGIN, _MARGIN_OF_FEW = 0.25, 8.0
-# A distance of this is far beyond the range of an entry that is constant in the simulations.
+# Unit of the excess of an entry that is constant in the simulations.
 _CONSTANT = 0.1
+# Smallest threshold of the excess.
 _LEAST_EXCESS = 0.35
 
 
 @final
 class ObservationRegion(eqx.Module):
-    """The region of observation space that simulations fill; never trained.
+    """The region of the simulated observations, without training.
 
         y = arcsinh((x - center) / scale)
         excess(x) = max over entries j of max((low_j - y_j) / below_j, (y_j - high_j) / above_j)
         distance(x) = min over examples i of |y - y_i| / spacing_i
 
-    An observation is inside if both scores are below their thresholds. The first is high if one
-    entry leaves its simulated range. The second is high if the entries are in their ranges and
-    their combination was never simulated.
+    An observation is inside if neither score exceeds its threshold. The excess is large if an entry
+    leaves its simulated range. The distance is also large for a combination of entries unlike the
+    simulations.
 
-    Median and interquartile range set center and scale, so heavy tails do not hide the bulk, and
-    arcsinh makes them comparable with other entries. `below` and `above` are the widths of the
-    outer tenths of y. `spacing` is the distance from an example to its third nearest neighbor.
+    Median and interquartile range set center and scale, and arcsinh compresses heavy tails. `below`
+    and `above` are the widths of the outer tenths of y. `spacing` is the distance from an example
+    to its third nearest neighbor.
 
-    Thresholds come from simulations that the scores have not seen: the largest of n such scores is
-    exceeded by a further simulation with probability 1 / (n + 1), whatever the distribution and
-    the dimension of x. A margin makes false alarms rarer.
+    Each threshold is the largest score of held-out simulations, plus a margin. Without the margin,
+    a further simulation exceeds the largest of n scores with probability 1 / (n + 1), for any
+    distribution and dimension of x. The margin makes false alarms rarer.
 
-    Of masked observations, the entries are followed by the mask, and missing ones are at their
-    medians. Of masked sets, they are quantiles of each channel and the logarithms of counts. So
-    numbers of trials and patterns of missing entries that were not simulated are outside too, and
-    neither the content nor the length of the padding matters.
+    A masked observation consists of its entries, with medians for missing entries, and the mask. A
+    masked set consists of quantiles of each channel and logarithms of counts. Numbers of trials
+    and patterns of missing entries that were not simulated are therefore outside as well. The
+    content and length of the padding have no effect.
 
     Args:
         x: Simulated observations, `(n, *x_shape)`, n >= 2, finite.
         exchangeable: Whether the order of rows (the first axis of one observation) has no meaning.
-            They are then sorted, each channel alone. Defaults to False.
-        masked: Whether the last axis of x holds values and mask; see `masked_observation`.
+            The rows of each channel are then sorted. Defaults to False.
+        masked: Whether the last axis of x holds values and mask, from `masked_observation`.
             Defaults to False.
 
     Attributes:
@@ -62,10 +64,10 @@ class ObservationRegion(eqx.Module):
         high: Largest y, `(size,)`.
         below: Units of the excess below `low`, `(size,)`.
         above: Units of the excess above `high`, `(size,)`.
-        examples: Some simulations, as y, `(k, entries)`. Every m-th entry of a long x.
-        spacing: Distances to their neighbors, `(k,)`.
-        thresholds: The largest excess and the largest distance inside, `(2,)`.
-        fill: Medians of the observed values if x is masked, else None.
+        examples: Some simulations, as y, `(k, entries)`. If x is long, every m-th entry.
+        spacing: Distances from the examples to their neighbors, `(k,)`.
+        thresholds: Largest excess and largest distance inside, `(2,)`.
+        fill: Medians of the observed values if x is masked, otherwise None.
 
     Reference:
         Laxhammar and Falkman, *Conformal prediction for distribution-independent anomaly detection
@@ -97,8 +99,7 @@ class ObservationRegion(eqx.Module):
         dtype = x.dtype
         fill = summary_fill(x, exchangeable=exchangeable) if masked else None
         self.fill = None if fill is None else paramax.NonTrainable(jnp.asarray(fill, dtype))
-        # The order of simulations has no meaning, but those of several rounds come one after
-        # another.
+        # Shuffle, because simulations of several rounds come one after another.
         rng = np.random.default_rng(0)
         flat, _ = self._flat(np, x, fill, batch=True)
         extremes = flat.min(0), flat.max(0)
@@ -123,24 +124,24 @@ class ObservationRegion(eqx.Module):
         self.examples, self.spacing, self.thresholds = fixed[6:]
 
     def scores(self, x: Float[Array, "*x_shape"]) -> Float[Array, "2"]:
-        """Returns excess and distance of an observation, in units of their thresholds.
+        """Returns the excess and distance of an observation, in units of their thresholds.
 
         Args:
             x: One observation.
 
         Returns:
-            Two numbers, each at most 1 inside.
+            Two numbers, each at most 1 inside the region.
         """
         return self._scores(jnp, paramax.unwrap(self), jnp.asarray(x))
 
     def is_inside(self, x: Float[Array, "*x_shape"]) -> Bool[Array, ""]:
-        """Returns whether an observation is like the simulated ones. NaN and infinity are not."""
+        """Returns whether an observation is like the simulated ones. False for NaN or infinity."""
         return jnp.all(self.scores(x) <= 1)
 
     def concrete_scores(self, x: np.ndarray) -> np.ndarray:
-        """Returns `scores` by NumPy, of a concrete region and observation.
+        """Returns `scores` by NumPy, for a concrete region and observation.
 
-        In a compiled program too, JAX would trace this computation.
+        Under `jax.jit`, JAX would trace this computation, even for concrete arrays.
         """
         fixed: dict[str, Any] = {
             name: np.asarray(value.tree, np.float64)
@@ -164,7 +165,7 @@ class ObservationRegion(eqx.Module):
         return xp.where(valid, xp.stack([excess, distance]) / fixed.thresholds, xp.inf)
 
     def _flat(self, xp: Any, x: Any, fill: Any, *, batch: bool = False) -> tuple[Any, Any]:
-        """Entries of x as a vector, and whether they are valid; rows that are a set are sorted."""
+        """Returns x as a vector, and whether it is valid. The rows of a set are sorted."""
         if fill is not None:
             return summarize(xp, x, fill, self.rows, exchangeable=self.exchangeable)
         if self.exchangeable:
@@ -175,7 +176,8 @@ class ObservationRegion(eqx.Module):
 def _center_and_scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lower, center, upper = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
     spread, deviation = (upper - lower) / 1.349, x.std(0)
-    # An entry that mostly has one value has no quartiles, and its rounding is no spread.
+    # If most values of an entry are equal, its standard deviation replaces the quartiles. A
+    # floor excludes rounding errors.
     scale = np.where(spread > 0, spread, deviation)
     scale = np.maximum(scale, 1e-5 * np.abs(center))
     return center, np.where(deviation > 0, scale, 1.0)
@@ -188,7 +190,7 @@ def _units(low: np.ndarray, high: np.ndarray, tenths: np.ndarray) -> tuple[np.nd
 
 
 def _held_out_excess(y: np.ndarray, tenths: np.ndarray) -> np.ndarray:
-    """The excess of each row over the ranges of the rows of other folds, which are shuffled."""
+    """Returns the excess of each row over the ranges of the other folds of shuffled rows."""
     folds = np.array_split(y, min(_FOLDS, len(y)))
     ends = np.array([[fold.min(0), fold.max(0)] for fold in folds])
     excess = []
@@ -201,7 +203,7 @@ def _held_out_excess(y: np.ndarray, tenths: np.ndarray) -> np.ndarray:
 
 
 def _examples(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Examples, their spacing, and the distances of rows from examples other than themselves."""
+    """Returns examples, their spacing, and the distances of rows from other examples."""
     y = y[:_ROWS, :: -(-y.shape[1] // _ENTRIES)]
     n, size = y.shape
     k = min(n, _EXAMPLES, max(64, _STORED // size))
@@ -209,7 +211,7 @@ def _examples(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     squares[np.arange(k), np.arange(k)] = np.inf
     distances = np.sqrt(np.maximum(squares, 0) / size)
     spacing = np.sort(distances[:k], 1)[:, min(2, k - 2)]
-    # Examples of few values, such as counts, may equal their neighbors.
+    # Examples with few distinct values, such as counts, may equal their neighbors.
     spacing = np.maximum(spacing, 0.5 * np.median(spacing))
     spacing = np.where(spacing > 0, spacing, 1e-2)
     return y[:k], spacing, (distances / spacing).min(1)

@@ -1,4 +1,4 @@
-"""Simulating from a prior: in chunks of one compiled program, in memory or to disk."""
+"""Simulation from a prior, in chunks of one compiled program, in memory or on disk."""
 
 import os
 import warnings
@@ -49,7 +49,7 @@ _SIMULATIONS = StoreKind(
 
 
 class _Rows(NamedTuple):
-    """Some simulations: parameters, observations, whether all is finite, log-densities of theta."""
+    """Some simulations: theta, x, whether both are finite, and log-densities of theta."""
 
     theta: Float[Array, "n theta_dim"]
     x: Float[Array, "n *x_shape"]
@@ -69,38 +69,38 @@ def simulate(
 ) -> Simulations:
     """Draws parameters from a prior, and an observation for each from a simulator.
 
-    Simulation number i uses `fold_in(key, i)`. Chunks of one size are one compiled program.
+    Simulation number i uses `fold_in(key, i)`. All chunks share one compiled program.
 
-    With a path, chunks go to a folder, a Zarr group of crc32c-checked chunks. The call can be
-    killed at any instant: called again with the same arguments it resumes, at a loss of the chunk
-    in flight at most. Finished data are checked and returned; damaged chunks are made again. Data
-    of other arguments, or of a simulator or prior that gives other values, are refused.
+    With a path, chunks are stored in a folder, a Zarr group with crc32c checksums. An interrupted
+    call loses at most the current chunk. Call it again with equal arguments to resume. Finished
+    data are checked and returned, and damaged chunks are regenerated. If the stored data belong to
+    other arguments, or to a simulator or prior with other values, the call raises.
 
     Args:
-        simulator: `(key, theta) -> x`, one theta `(theta_dim,)` and one floating observation of
-            fixed shape; traced by JAX and batched by `vmap`.
+        simulator: Function `(key, theta) -> x`, from one theta `(theta_dim,)` to one floating
+            observation of fixed shape. JAX traces it, and `jax.vmap` batches it.
         prior: A flowjax distribution of vectors, or any object with `sample(key, shape)` and
             `log_prob`.
-        key: A `jax.random.key`.
-        n: How many simulations, at least 1.
-        chunk_size: How many of them at once.
-        path: A folder; None keeps all in memory.
-        progress: Whether to show a progress bar.
+        key: PRNG key, a `jax.random.key`.
+        n: Number of simulations, at least 1.
+        chunk_size: Number of simulations per chunk, at least 1. Defaults to 1024.
+        path: Folder of the chunks. By default, all simulations are kept in memory.
+        progress: Whether to show a progress bar. Defaults to True.
 
     Returns:
-        The simulations. Those with NaN or infinity are left out and counted in `failed`. Missing
-        entries are neither, if the simulator returns a `masked_observation`.
+        The simulations. Simulations with NaN or infinity are excluded and counted in `failed`. To
+        keep observations with missing entries, return a `masked_observation`.
 
     Warns:
         UserWarning: If simulations failed.
 
     Raises:
-        ValueError: If `key` is not one key, or a size is below 1; if the simulator does not take
-            `(key, theta)` in this order; if points of the prior are no vectors, or its `log_prob`
-            has another shape than `()` or is not finite at more than 1% of its own draws; if an
-            observation is not one array of theta's floating dtype; if all simulations failed, or
-            the folder holds anything else.
-        OSError: If the folder cannot be written; what is done is kept.
+        ValueError: If `key` is not one key, or a size is below 1. If the simulator does not take
+            `(key, theta)` in this order, or an observation is not one array of theta's floating
+            dtype. If points of the prior are not vectors, or `log_prob` has another shape than
+            `()` or is not finite at more than 1% of the prior's draws. If all simulations failed,
+            or the folder contains other data.
+        OSError: If the folder cannot be written. Finished chunks are kept.
     """
     key, n = as_key(key), check_integer("n", n, 1)
     chunk_size = min(check_integer("chunk_size", chunk_size, 1), n)
@@ -110,7 +110,7 @@ def simulate(
     with tqdm(total=n, desc="simulations", unit="sim", disable=not progress) as bar:
 
         def run(first: int) -> dict[str, np.ndarray]:
-            # The last chunk is padded: one program, compiled once.
+            # The last chunk is padded, so that one program is compiled once.
             rows = _run(simulator, prior, key, jnp.arange(first, first + chunk_size))
             if first == 0:
                 check_densities(np.asarray(rows.theta), np.asarray(rows.log_prior))
@@ -129,14 +129,14 @@ def open_simulations(path: str | os.PathLike[str]) -> Simulations:
     """Opens simulations that `simulate` wrote.
 
     Args:
-        path: The folder.
+        path: Folder of the simulations.
 
     Returns:
         The simulations.
 
     Raises:
-        FileNotFoundError: If there is nothing.
-        ValueError: If it is no store of simulations, is unfinished or damaged.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If `path` is not a store of simulations, or is unfinished or damaged.
     """
     store = Store(path, _SIMULATIONS)
     if missing := store.missing():
@@ -188,7 +188,7 @@ def _open_store(
     shapes: _Rows,
     run: Callable[[int], dict[str, np.ndarray]],
 ) -> Store:
-    """Opens or creates a store, and makes what is missing in it."""
+    """Opens or creates a store, and generates its missing chunks."""
     first = run(0)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         status = jax.ShapeDtypeStruct((chunk,), np.int8)
@@ -216,10 +216,10 @@ def _open_store(
 
 
 def _refuse_other_values(store: Store, first: dict[str, np.ndarray]) -> None:
-    """Checks the simulator and the prior by the first chunk, up to rounding."""
+    """Checks that simulator and prior reproduce the first chunk, up to rounding."""
     for name, values in first.items():
         stored = store.read(name, 0)
-        # Chaotic simulators may amplify rounding in another environment: most rows have to agree.
+        # In another environment, chaotic simulators may amplify rounding. Half of the rows suffice.
         near = np.isclose(stored, values, 1e-2, 1e-3, equal_nan=True).reshape(len(values), -1)
         if near.all(1).mean() < 0.5:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Simulated pairs of parameters and observations: what heads are trained on."""
+"""Simulated pairs of parameters and observations, the training data of heads."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, final
@@ -11,7 +11,7 @@ from nnef_dists._ranges import check_number
 
 
 class SimulationBatch(NamedTuple):
-    """What a loss needs of simulations: a pytree of arrays with one leading axis.
+    """A batch of simulations for a loss: a pytree of arrays with one leading axis.
 
     Attributes:
         theta: Parameters, `(n, theta_dim)`.
@@ -28,16 +28,16 @@ class Simulations:
 
     Args:
         theta: Parameters, `(n, theta_dim)`.
-        x: Observations, `(n, *x_shape)`, finite as theta.
-        failed: How many further simulations were not finite, and are left out.
+        x: Observations, `(n, *x_shape)`, of the dtype of `theta`. Both must be finite.
+        failed: Number of excluded simulations that were not finite. Defaults to 0.
 
     Attributes:
         theta: Parameters, `(n, theta_dim)`.
         x: Observations, `(n, *x_shape)`.
-        failed: How many further simulations were not finite, and are left out.
+        failed: Number of excluded simulations that were not finite.
 
     Raises:
-        ValueError: If the arrays do not fit together, are not floating or not finite.
+        ValueError: If the arrays differ in length or dtype, or are not floating or not finite.
     """
 
     theta: np.ndarray
@@ -85,7 +85,7 @@ class Simulations:
         return len(self.theta)
 
     def __getitem__(self, rows: slice | np.ndarray | Sequence[int]) -> "Simulations":
-        """Returns some of the pairs: a slice, a mask or indices."""
+        """Returns the pairs of a slice, a mask or indices."""
         return Simulations(self.theta[rows], self.x[rows], failed=self.failed)
 
     def __repr__(self) -> str:
@@ -96,10 +96,10 @@ class Simulations:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Simulations"]) -> "Simulations":
-        """Joins simulations, such as those of several rounds.
+        """Joins simulations, for example of several rounds.
 
         Raises:
-            ValueError: If there are none, or their shapes differ.
+            ValueError: If `parts` is empty, or the shapes differ.
         """
         if len({(part.theta_dim, part.x_shape) for part in parts}) != 1:
             raise ValueError(
@@ -116,17 +116,17 @@ class Simulations:
         return SimulationBatch(self.theta, self.x)  # pyright: ignore[reportArgumentType]
 
     def split(self, fraction: float, key: PRNGKeyArray) -> tuple["Simulations", "Simulations"]:
-        """Splits at random, such as into pairs to train on and pairs to validate with.
+        """Splits at random, for example into training and validation pairs.
 
         Args:
-            fraction: The share of the first part, in (0, 1).
+            fraction: Fraction of pairs in the first part, in (0, 1).
             key: PRNG key.
 
         Returns:
-            Two disjoint parts, none of them empty, each in the old order. Both count all failures.
+            Two disjoint, non-empty parts in the original order. `failed` is unchanged in both.
 
         Raises:
-            ValueError: For another fraction, or fewer than two pairs.
+            ValueError: If `fraction` is not in (0, 1), or there are fewer than two pairs.
         """
         fraction = check_number("fraction", fraction, 0.0, 1.0)
         if len(self) < 2:

@@ -1,4 +1,4 @@
-"""Truncated sequential neural posterior estimation, and correction by importance weights."""
+"""Truncated sequential neural posterior estimation and importance weights."""
 
 from typing import Any, NamedTuple, final
 
@@ -13,26 +13,27 @@ from nnef_dists.posterior._base import AbstractPosterior
 from nnef_dists.posterior._prior import Prior
 from nnef_dists.sampling import pareto_k
 
-# Candidates that are drawn at once.
+# Number of candidates per rejection step.
 _BATCH = 64
 
 
 @final
 class TruncatedPrior(eqx.Module):
-    """A prior, restricted to where a posterior has its mass.
+    """A prior, truncated to the highest-density region of a learned posterior.
 
         p~(theta) = p(theta) 1[log q(theta | x) >= threshold] / acceptance
 
-    It is a prior itself, for `simulate`: the same loss, on its simulations and on all earlier ones
-    inside, learns the posterior there, without any correction. Draws are by rejection.
+    Pass it as the prior to `simulate`. Train on the new simulations and on all earlier ones inside
+    the truncation, with an unchanged loss and without importance weights. Draws use rejection.
 
     Attributes:
         prior: The prior.
-        head: The posterior that was learned so far.
+        head: The posterior learned so far.
         x: The observation of interest.
-        threshold: The least log q(theta | x), in nats, from `truncate_prior`.
-        acceptance: The share of the prior's mass that is kept.
-        attempts: Candidates for one draw, at most; a draw that finds none is NaN.
+        threshold: Smallest log q(theta | x) inside, in nats, from `truncate_prior`.
+        acceptance: Estimated fraction of the prior's mass inside.
+        attempts: Largest number of candidates per draw. If none is inside, the draw is NaN.
+            Defaults to 100,000.
     """
 
     prior: Prior
@@ -47,16 +48,16 @@ class TruncatedPrior(eqx.Module):
         return self.head.log_prob(theta, self.x) >= self.threshold
 
     def log_prob(self, theta: Float[Array, "*batch theta_dim"]) -> Float[Array, "*batch"]:
-        """Returns the log-density of thetas, in nats; its constant is as exact as `acceptance`."""
+        """Returns the log-density of thetas, in nats, with the error of `acceptance`."""
         inside = jnp.vectorize(self.contains, signature="(d)->()")(theta)
-        # One theta at a time: log_prob of a batch may sum over the batch.
+        # One theta at a time, because `log_prob` may sum over a batch.
         value = jnp.vectorize(self.prior.log_prob, signature="(d)->()")(theta)
         return jnp.where(inside, value - jnp.log(self.acceptance), -jnp.inf)
 
     def sample(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
     ) -> Float[Array, "*shape theta_dim"]:
-        """Draws thetas of shape `(*shape, theta_dim)`; NaN where all attempts are rejected."""
+        """Draws thetas of shape `(*shape, theta_dim)`. NaN if all attempts are rejected."""
         keys = jax.random.split(key, shape)
         return jnp.vectorize(self._sample_one, signature="()->(d)")(keys)
 
@@ -91,24 +92,25 @@ def truncate_prior(
 ) -> TruncatedPrior:
     """Restricts a prior to the highest-density region of a posterior.
 
-    The region holds all but `epsilon` of the posterior's mass: its threshold is the epsilon
+    The region contains all but `epsilon` of the posterior's mass. Its threshold is the epsilon
     quantile of log q(theta | x) over draws of q.
 
     Args:
-        prior: The prior, not truncated.
+        prior: The prior before truncation.
         head: A trained head.
         x: The observation of interest.
         key: PRNG key.
-        epsilon: The mass that is left out, in (0, 1).
-        n: How many draws of the posterior, and of the prior for the acceptance.
+        epsilon: Excluded posterior mass, in (0, 1). Defaults to 1e-3.
+        n: Number of draws of the posterior, and of the prior for the acceptance, at least 1.
+            Defaults to 10,000.
 
     Returns:
-        The truncated prior. Its `acceptance` is 0 if none of n draws of the prior is inside; then
-        rejection is hopeless.
+        The truncated prior. If none of n draws of the prior is inside, `acceptance` is 0 and
+        rejection is impractical.
 
     Raises:
-        ValueError: If epsilon is not in (0, 1), or n is below 1; if `head` is not a posterior head
-            or `key` is not one key.
+        ValueError: If `epsilon` is not in (0, 1), n < 1, `head` is not a posterior head, or `key`
+            is not one key.
 
     Reference:
         Deistler, Goncalves and Macke, *Truncated proposals for scalable and hassle-free simulation-
@@ -117,7 +119,7 @@ def truncate_prior(
     epsilon = check_range("epsilon", epsilon, 0.0, 1.0)
     check_instance(head, AbstractPosterior, "head")
     key = as_key(key)
-    head.coordinates.inputs(x)  # Refuses and warns here, where x is concrete.
+    head.coordinates.inputs(x)  # Raises and warns here, because x is concrete.
     return _truncate(prior, head, x, key, epsilon, check_integer("n", n, 1))
 
 
@@ -136,13 +138,13 @@ def _truncate(
 
 
 class ImportanceWeights(NamedTuple):
-    """Weights that turn draws of q into draws of the exact posterior, and what they are worth.
+    """Importance weights of draws of q for the posterior, with diagnostics.
 
     Attributes:
-        log_weights: Normalized: their exponentials have sum 1, `(n,)`.
+        log_weights: Normalized logarithms of the weights, `(n,)`. The weights sum to 1.
         ess: Effective sample size, 1 / sum of squared weights.
-        pareto_k: Shape of the tail of the weights: above 0.7 they are not to be used; minus
-            infinity for equal weights.
+        pareto_k: Pareto shape of the tail of the weights. Do not use weights with a value above
+            0.7. Minus infinity for equal weights.
     """
 
     log_weights: Float[Array, " n"]
@@ -155,24 +157,24 @@ def importance_weights(
     log_q: Float[Array, " n"],
     log_target: Float[Array, " n"],
 ) -> ImportanceWeights:
-    """Weighs draws of an approximate posterior, where the likelihood is known.
+    """Returns importance weights for draws of an approximate posterior, given the likelihood.
 
         w_i proportional to p(theta_i) p(x | theta_i) / q(theta_i | x)
 
     Args:
-        theta: Draws of q, `(n, theta_dim)`; one with NaN gets no weight.
-        log_q: log q(theta_i | x), in nats.
-        log_target: log-prior plus log-likelihood, up to a constant, in nats.
+        theta: Draws of q, `(n, theta_dim)`. A draw with NaN has weight 0.
+        log_q: Values of log q(theta_i | x), in nats, `(n,)`.
+        log_target: Log-prior plus log-likelihood, up to a constant, in nats, `(n,)`.
 
     Returns:
         The weights, their effective sample size and Pareto k.
 
     Raises:
-        ValueError: For fewer than 25 draws, too few for a tail.
+        ValueError: If there are fewer than 25 draws, too few for the tail.
 
     Reference:
         Vehtari, Simpson, Gelman, Yao and Gabry, *Pareto smoothed importance sampling*, JMLR 25
-        (2024); Dax et al., *Neural importance sampling for rapid and reliable gravitational-wave
+        (2024). Dax et al., *Neural importance sampling for rapid and reliable gravitational-wave
         inference*, Physical Review Letters 130 (2023).
     """
     if len(theta) < 25:
@@ -181,7 +183,7 @@ def importance_weights(
     usable = jnp.all(jnp.isfinite(theta), 1) & ~jnp.isnan(log_ratio)
     log_weights = jax.nn.log_softmax(jnp.where(usable, log_ratio, -jnp.inf))
     ess = jnp.exp(-jax.nn.logsumexp(2 * log_weights))
-    # Equal weights have no tail, which is as good as it gets; they are equal up to rounding.
+    # Weights that are equal up to rounding have no tail, the best case.
     rounding = 100 * jnp.finfo(log_ratio.dtype).eps * (1 + jnp.max(jnp.abs(log_ratio)))
     flat = jnp.ptp(log_ratio) <= rounding
     return ImportanceWeights(log_weights, ess, jnp.where(flat, -jnp.inf, pareto_k(log_weights)))

@@ -21,22 +21,23 @@ from nnef_dists.posterior._simulations import Simulations
 
 @final
 class Trunk(Module):
-    """A multilayer perceptron of Bayesian layers, after an embedding of the observation.
+    """A Bayesian multilayer perceptron, after an optional embedding of the observation.
 
     Args:
         data: Simulations, for shapes and dtype.
-        out_features: How many numbers come out.
-        embedding: A network from one standardized observation to a vector; None flattens it.
-        context: How many further numbers the features depend on. If it is not 0, the trunk is
-            called with a pair of observation and context, as `MixedPosterior` does.
-        width: Units of a hidden layer.
-        depth: Hidden layers.
-        activation: The activation of the hidden layers.
-        param_type: The law of weights and biases.
-        key: PRNG key for the weights' means.
+        out_features: Number of outputs, at least 1.
+        embedding: Network from one standardized observation to a vector. By default, the
+            observation is flattened.
+        context: Number of additional inputs. Defaults to 0. Otherwise, the trunk takes a pair of
+            observation and context, as in `MixedPosterior`.
+        width: Number of units per hidden layer, at least 1. Defaults to 64.
+        depth: Number of hidden layers, at least 1. Defaults to 3.
+        activation: Activation of the hidden layers. Defaults to SiLU.
+        param_type: Class of the weights and biases. Defaults to `GaussianParameter`.
+        key: PRNG key for the initial means of the weights.
 
     Raises:
-        ValueError: For sizes below 1, and an embedding of observations of another shape.
+        ValueError: If a size is below 1, `context` is negative, or `embedding.x_shape` differs.
     """
 
     embedding: AbstractEmbedding | None
@@ -81,13 +82,13 @@ class Trunk(Module):
         )
 
     def __call__(self, inputs: Any) -> Float[Array, " out_features"]:
-        """Returns the outputs for one standardized observation, at the weights' means.
+        """Returns the outputs for one standardized observation, at the means of the weights.
 
         Args:
-            inputs: The observation, or a pair of it and its context, `(context,)`.
+            inputs: The observation, or a pair of the observation and its context, `(context,)`.
 
         Raises:
-            ValueError: If there is no context and the trunk needs one, or the reverse.
+            ValueError: If the context is missing, or the trunk has no context and one is given.
         """
         x, *context = inputs if isinstance(inputs, tuple) else (inputs,)
         if len(context) != bool(self.context):
@@ -100,7 +101,7 @@ class Trunk(Module):
         return self.mlp(jnp.concatenate([features, *context]) if context else features)
 
     def with_last_bias(self, bias: Float[Array, " out_features"]) -> "Trunk":
-        """Returns the trunk with another mean of the last layer's biases."""
+        """Returns the trunk with `bias` as the mean of the last layer's biases."""
         law = self.mlp.layers[-1].b
         assert law is not None
         return eqx.tree_at(lambda trunk: trunk.mlp.layers[-1].b, self, law.with_mean(bias))
@@ -111,8 +112,8 @@ def check_head(data: Any, options: Mapping[str, Any], *makers: Callable[..., Any
 
     Args:
         data: The simulations.
-        options: The keyword arguments that the head passes on to the `Trunk`.
-        *makers: The functions that make the head, whose own arguments are known too.
+        options: Keyword arguments that the head passes to the `Trunk`.
+        *makers: Functions that build the head. Their arguments are accepted too.
 
     Raises:
         ValueError: If `data` is of another type, or a keyword argument is unknown.
@@ -143,7 +144,7 @@ def make_coordinates(
     standardized: bool = True,
     discrete: bool = False,
 ) -> PosteriorCoordinates:
-    """Returns the coordinates of a head. With an embedding, channels of x keep together."""
+    """Returns the coordinates of a head. With an embedding, they scale x by channel."""
     return PosteriorCoordinates(
         data,
         support,
