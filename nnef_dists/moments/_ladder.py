@@ -67,7 +67,7 @@ class DoublePrecision(AbstractRung):
     rung = Rung.DOUBLE
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns a mask of float32 labels that start here, or failed from lack of digits."""
+        """Returns a mask of float32 labels that start here, or have a fault of precision."""
         missing = climb.has(Status.MISSING) & _begins_in_double(climb)
         is_single = climb.etas.dtype == jnp.float32
         return missing | (climb.has(*_FAULTS_OF_PRECISION) & is_single)

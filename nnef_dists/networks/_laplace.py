@@ -1,4 +1,4 @@
-"""Log-partitions that are computed, for a network to correct."""
+"""Bases: computed log-partitions that a network corrects."""
 
 import functools
 import math
@@ -23,12 +23,12 @@ from nnef_dists.families import (
 from nnef_dists.networks._importance import Peak, importance_sample
 from nnef_dists.networks._mode import find_mode
 
-# Nodes of a rule on the sphere, about; and Gauss-Legendre points along the way to a node.
+# Approximate number of nodes of the sphere rule, and number of Gauss-Legendre points per node.
 _NODES = 48
 _TIMES = 3
 # Largest dimension of x with estimates of A.
 _MOST_SAMPLED = 32
-# Correlations of at most this many statistics are inputs: their number grows with the square.
+# Largest number of statistics whose correlations are inputs, as these grow with the square.
 _MOST_CORRELATED = 16
 
 
@@ -37,7 +37,7 @@ class BaseTerms(NamedTuple):
 
     Attributes:
         value: The base's log-partition A_B, in nats.
-        scale: How far from exact the base is: dimensionless, in [0, 1), and 0 where it is exact.
+        scale: Measure of the error of the base, dimensionless, in [0, 1). 0 if the base is exact.
         inputs: Dimensionless inputs of a correction, `(m,)`.
     """
 
@@ -51,16 +51,16 @@ class AbstractBase(eqx.Module):
 
     @abstractmethod
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
-        """Returns the terms at eta, `(eta_dim,)`; NaN where the approximation does not exist."""
+        """Returns the terms at eta, `(eta_dim,)`, or NaN if the approximation does not exist."""
 
     def estimate_gap(self, eta: Float[Array, " eta_dim"]) -> "Gap":
-        """Estimates A - A_B at eta, to train on; not differentiable.
+        """Estimates A - A_B at eta, for training. The estimate is not differentiable.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The estimate, of infinite error by default: nothing is known.
+            The estimate. By default its error is infinite.
         """
         return Gap.unknown(eta)
 
@@ -70,8 +70,8 @@ class Gap(NamedTuple):
 
     Attributes:
         value: A - A_B, in nats.
-        error: Its standard error.
-        mean: E[T] by the same estimate, `(eta_dim,)`, for a comparison with labels.
+        error: Standard error of `value`.
+        mean: Estimate of E[T] from these samples, `(eta_dim,)`, for a comparison with labels.
     """
 
     value: Float[Array, ""]
@@ -80,7 +80,7 @@ class Gap(NamedTuple):
 
     @classmethod
     def unknown(cls, eta: Float[Array, " eta_dim"]) -> "Gap":
-        """Returns no estimate at eta."""
+        """Returns an estimate of infinite error at eta."""
         zero = jnp.zeros((), eta.dtype)
         return cls(zero, zero + jnp.inf, jnp.full_like(eta, jnp.nan))
 
@@ -93,9 +93,9 @@ class LaplaceBase(AbstractBase):
         q = N(u*, S),    S = -(hess l(u*))^-1,    r(u) = l(u) - l(u*) + |S^(-1/2) (u - u*)|^2 / 2
 
     with l the log-density in unconstrained coordinates and u* its mode. Expectations over q are
-    sums over fixed nodes, at the same distance from u* in units of S. The log-partition is
-    the sum of the cumulants of r; d has the first two of them, which are of order 1 / n for the
-    posterior of n observations, and is bounded where it is large and of no use. The scale is
+    sums over fixed nodes, at equal distances from u* in units of S. The log-partition is the sum of
+    the cumulants of r, and d has the first two. They are of order 1 / n for the posterior of n
+    observations. A large d is inaccurate, so its contribution is bounded. The scale is
 
         s = E_q[r^2] / (1 + E_q[r^2])
 
@@ -103,11 +103,11 @@ class LaplaceBase(AbstractBase):
 
         arcsinh(eta_a sd_q T_a),    arcsinh(E_q T_a / sd_q T_a),    artanh corr_q(T_a, T_b)
 
-    (correlations of at most 16 statistics) and log(E_q[r^2] + 1e-8). r integrates the slope of l
-    along the way from u* to a node, so that it is accurate in float32 where l is large.
+    (correlations of at most 16 statistics) and log(E_q[r^2] + 1e-8). The integral of the slope of l
+    from u* to a node gives r. So r is accurate in float32 even if l is large.
 
     Args:
-        family: The exponential family; its log-density must be smooth.
+        family: The exponential family. Its log-density must be smooth.
 
     Raises:
         ValueError: If the family is not smooth.
@@ -129,7 +129,7 @@ class LaplaceBase(AbstractBase):
         self.family = family
 
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
-        """Returns the terms at eta; NaN where the log-density has no mode."""
+        """Returns the terms at eta, or NaN if the log-density has no mode."""
         return self._terms(eta, _peak(self.family, eta))
 
     def estimate_gap(self, eta: Float[Array, " eta_dim"]) -> Gap:
@@ -139,8 +139,8 @@ class LaplaceBase(AbstractBase):
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The estimate. Its error is infinite for x of more than 32 dimensions, where importance
-            sampling is inaccurate and takes much memory.
+            The estimate. Its error is infinite for x of more than 32 dimensions, because importance
+            sampling is then inaccurate and takes much memory.
         """
         family = self.family
         if support_dim(family) > _MOST_SAMPLED:
@@ -171,7 +171,7 @@ class LaplaceBase(AbstractBase):
         time, time_weight = (1 + time) / 2, time_weight / 2
 
         def along(displacement, time):
-            """The statistics at one time on the way, and the slope of l there."""
+            """Returns the statistics at one time on the path, and the slope of l at this time."""
 
             def at(time):
                 return _statistics_and_rest(family, mode + time * displacement)
@@ -208,7 +208,7 @@ def _peak(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Peak:
 
 
 def _key_of(eta: Float[Array, " eta_dim"]) -> PRNGKeyArray:
-    """Returns a key that is another one for each eta."""
+    """Returns a key that depends on eta."""
     bits = lax.bitcast_convert_type(eta.astype(jnp.float32), jnp.uint32)
     return lax.fori_loop(
         0, len(bits), lambda i, key: jax.random.fold_in(key, bits[i]), jax.random.key(0)
@@ -233,7 +233,7 @@ def _height_and_curvature(family, eta, mode):
 def _statistics_and_rest(
     family: ExponentialFamily, u: Float[Array, " n"]
 ) -> tuple[Float[Array, " eta_dim"], Float[Array, ""]]:
-    """Returns T, and the terms of the log-density in u that eta does not enter."""
+    """Returns T, and the terms of the log-density in u that do not depend on eta."""
     support = continuous_support(family, "Laplace's approximation")
     x, log_det = support.transform_and_log_det(u.reshape(support.shape))
     rest = family.log_base_measure(x) + log_det.astype(u.dtype)
@@ -244,8 +244,8 @@ def _sphere_rule(n: int) -> tuple[np.ndarray, float]:
     """Returns nodes of a rule for normal expectations of functions that vanish at the origin.
 
     The nodes, `(k, n)`, are plus and minus the axes of fixed random frames, at the distance
-    sqrt(n + 2), and all have the returned weight. The origin has the rest of the total of 1. Cubic
-    polynomials, and even ones of degree four in the distance, are integrated exactly.
+    sqrt(n + 2), and all have the returned weight. The origin has the remaining weight, of a total
+    of 1. Cubic polynomials, and even ones of degree four in the distance, are integrated exactly.
     """
     frames = 1 if n == 1 else max(2, _NODES // (2 * n))
     rng = np.random.default_rng(0)

@@ -12,17 +12,18 @@ from jaxtyping import Array, Bool, Float
 from nnef_dists._factorizations import cholesky, eigh, inverse_factor, product
 from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
 
-# Starts of the climb: the origin, and normal points of this standard deviation around it.
+# Number of starts, one of them at the origin, and standard deviation of the others around it.
 _STARTS, _SPREAD = 4, 2.0
+# Largest number of steps per start.
 _MOST_STEPS = 200
-# Lengths of a step, relative to Newton's.
+# Lengths of a step, relative to Newton's step.
 _LENGTHS = tuple(2.0**k for k in range(3, -13, -1))
-# Squared Newton decrements, in nats: below the first one Newton's own step is taken, below the
-# second one the climb ends, and a point above the last one is no mode.
+# Squared Newton decrements, in nats. Below the first, Newton's full step is taken. Below the
+# second, the search ends. A point above the third is not a mode.
 _QUADRATIC, _CLOSE, _MODE = 0.1, 1e-4, 1e-3
-# Steps after the climb: each one squares the remaining decrement.
+# Number of Newton steps after the search. Each step squares the remaining decrement.
 _POLISH = 2
-# The curvatures that count as zero, relative to the largest one.
+# Largest curvature that counts as zero, in machine epsilons of the largest curvature.
 _LEAST_CURVATURE = 16.0
 
 
@@ -30,8 +31,8 @@ _LEAST_CURVATURE = 16.0
 def find_mode(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Float[Array, " n"]:
     """Returns the highest mode u of the log-density l in unconstrained coordinates.
 
-    Newton's method climbs from four points, with the absolute values of the curvatures and a line
-    search. Derivatives follow from the implicit equation grad l(u; eta) = 0, to any order:
+    Newton's method starts from four points, with the absolute values of the curvatures and a line
+    search. Derivatives of any order follow from the implicit equation grad l(u; eta) = 0:
 
         du / d eta = -(hess l)^-1 d grad l / d eta
 
@@ -40,8 +41,8 @@ def find_mode(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Float
         eta: Valid natural parameters, `(eta_dim,)`.
 
     Returns:
-        The mode, `(n,)`; NaN if no point is found where the gradient is zero and the Hessian
-        negative definite.
+        The mode, `(n,)`. NaN if no point is found with zero gradient and a negative definite
+        Hessian.
     """
     n = support_dim(family)
     normal = np.random.default_rng(0).normal(size=(_STARTS - 1, n))
@@ -65,7 +66,7 @@ def _(family, primals, tangents):
 
 
 class _End(NamedTuple):
-    """Where a climb ends: NaN and False where that is no mode."""
+    """The end of a search. If it is not a mode, NaN, -inf and False."""
 
     point: Float[Array, " n"]
     height: Float[Array, ""]
@@ -73,7 +74,7 @@ class _End(NamedTuple):
 
 
 class _State(NamedTuple):
-    """One point of a climb, Newton's step from there, and its decrement in nats."""
+    """One point of a search, its Newton step, and its Newton decrement in nats."""
 
     point: Float[Array, " n"]
     height: Float[Array, ""]
@@ -109,12 +110,12 @@ def _climb(
         heights = jax.vmap(height)(points)
         heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
         best = jnp.argmax(heights)
-        # Near the mode heights differ by less than their rounding, and Newton's step is right.
+        # Near the mode, heights differ by less than their rounding, but Newton's step is accurate.
         rounding = 8 * eps * jnp.abs(state.height)
         newton = state.is_definite & (state.decrement < _QUADRATIC + rounding)
         higher = jnp.where(heights[best] > state.height, points[best], state.point)
         point = jnp.where(newton, state.point + state.step, higher)
-        # A climb that cannot get higher has ended, whether at a mode or not.
+        # A search that cannot get higher has ended, at a mode or not.
         stuck = jnp.all(point == state.point)
         return look(point, jnp.where(stuck, _MOST_STEPS, state.steps + 1))
 
