@@ -32,7 +32,7 @@ _ON_EDGE = 3
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FamilyReport:
-    """The findings of `check_family`, for `print`.
+    """The findings of `check_family`. Print the report to read them.
 
     Attributes:
         family: The family, as text.

@@ -19,8 +19,8 @@ from nnef_dists.sampling import (
     finite_or_lowest,
 )
 
-# Ridge, for features scaled to mean square 1. A smaller ridge halves the errors, but estimates them
-# as far smaller still.
+# Ridge, for features scaled to mean square 1. A smaller ridge halves the errors, but the estimated
+# standard errors then become far too small.
 _RIDGE = 3e-3
 # Ridge of a second fit. The change of the means indicates tails that few draws have reached.
 _ROUGH_RIDGE = 0.03

@@ -13,7 +13,7 @@ from nnef_dists.sampling import HMCConfig, SamplerInfo, pareto_k
 
 
 class Status(IntEnum):
-    """Status of a label: OK, or the reason of its rejection, with NaN moments."""
+    """Status of a label: OK, or the reason for NaN moments."""
 
     MISSING = 0
     OK = 1
@@ -74,7 +74,7 @@ class Rung(IntEnum):
 
     @property
     def is_first(self) -> bool:
-        """Whether this sampler comes first for its etas."""
+        """Whether etas are sampled by this sampler first."""
         return self in (Rung.HMC, Rung.EXACT, Rung.GIBBS)
 
 

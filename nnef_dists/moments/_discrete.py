@@ -119,7 +119,7 @@ class AbstractGibbs(AbstractRung):
 
 @final
 class Gibbs(AbstractGibbs):
-    """Gibbs sampling as configured, first for each eta."""
+    """Gibbs sampling as configured, the first sampler for each eta."""
 
     rung = Rung.GIBBS
 
@@ -146,7 +146,7 @@ class TemperedGibbs(AbstractGibbs):
     rung = Rung.TEMPERED_GIBBS
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns a mask of the labels that failed since chains disagree or mix slowly."""
+        """Returns a mask of the labels that failed because chains disagree or mix slowly."""
         unmixed = (Status.NOT_CONVERGED, Status.LOW_ESS, Status.INFLUENTIAL, Status.DISAGREES)
         return climb.has(*unmixed)
 

@@ -1,4 +1,4 @@
-"""Moments of many etas, from one compiled program for each tile of etas."""
+"""Moments of many etas, from one compiled program that runs on tiles of etas."""
 
 import contextlib
 import dataclasses

@@ -23,7 +23,7 @@ from nnef_dists.sampling import first_panels, gibbs_plan, states_table, sum_coun
 
 # Number of random points at which T is evaluated.
 _POINTS = 512
-# Largest support, in binary digits, whose points are summed to check a closed form.
+# Largest binary logarithm of the number of points that are summed to check a closed form.
 _MOST_SUMMED = 16.0
 # Largest error of a convergent sum over counts, in nats and z units.
 _MOST_ERROR = 1e-6

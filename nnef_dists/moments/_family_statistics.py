@@ -15,7 +15,8 @@ _MOST_ROUNDING = 0.05
 _DOUBLE = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
 # Singular value of standardized statistics below which they are dependent.
 _DEPENDENT = 1e-9
-# Median eigenvalue of the correlation matrix below which statistics are nearly collinear.
+# Smallest eigenvalue of the correlation matrix, as a median over etas, of statistics that are not
+# nearly collinear.
 _COLLINEAR = 1e-6
 
 

@@ -38,7 +38,7 @@ _MOST_DIMENSIONS = 3
 
 @final
 class HMC(AbstractRung):
-    """Hamiltonian Monte Carlo as configured, first for each eta."""
+    """Hamiltonian Monte Carlo as configured, the first sampler for each eta."""
 
     rung = Rung.HMC
 
@@ -73,7 +73,7 @@ class DoublePrecision(AbstractRung):
         return missing | (climb.has(*_FAULTS_OF_PRECISION) & is_single)
 
     def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
-        """Returns the labels in the dtype of the etas, with its rounding in their errors."""
+        """Returns labels in the dtype of the etas. Their standard errors include its rounding."""
         config, on_tile = dataclasses.replace(climb.config, tile=_DOUBLE_TILE), lambda n: None
         if _begins_in_double(climb):
             config, on_tile = climb.config, climb.on_tile
@@ -138,7 +138,7 @@ class AbstractFromModes(AbstractRung):
         """Returns the draws of one eta, in a compiled program."""
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns a mask of the labels that failed since chains disagree or mix slowly.
+        """Returns a mask of the labels that failed because chains disagree or mix slowly.
 
         Labels with too many divergences are left out. Divergences are a fault of the density, at
         least in floating-point arithmetic. A sampler without divergences would hide the fault.

@@ -29,7 +29,7 @@ _MOST_COVARIANCE_DIFFERENCE = 6.0
 
 
 class QuadratureMoments(NamedTuple):
-    """Moments of one eta by quadrature. All are NaN, and the error infinite, without convergence.
+    """Moments of one eta by quadrature. Without convergence, they are NaN and the error infinite.
 
     Attributes:
         mean: E[T], `(eta_dim,)`.
@@ -65,8 +65,8 @@ def quadrature_moments(
     In two dimensions, the integral is iterated. Each line of constant first coordinate has its own
     modes, pieces and nodes. The slope of the marginal log-density is the expected slope, and the
     marginal density is cut into pieces likewise. So the density may be narrow in any direction,
-    and curved. The rule uses at most four modes of the marginal density, and three per line. It
-    does not search for kinks and jumps, and with them it seldom converges.
+    and curved. The rule uses at most four modes of the marginal density, and three per line.
+    Quadrature does not search for kinks and jumps, and seldom converges in their presence.
 
     For many etas, use `jax.vmap` in one dimension. In two dimensions, each eta takes about 70,000
     points, so use `jax.lax.map` with a `batch_size` of 8.

@@ -35,8 +35,8 @@ class Validity(NamedTuple):
     Attributes:
         polynomials: Whether the density is continuous and falls fast enough for the Stein
             transforms of polynomials.
-        statistics: Whether the density falls fast enough for the Stein transforms of the
-            statistics, and these are smooth.
+        statistics: Whether `polynomials` holds, the statistics are smooth, and the density falls
+            fast enough for their Stein transforms.
         flux: Bound on the means of valid transforms, since the density may not reach zero within
             the floating-point range.
     """
@@ -143,7 +143,7 @@ def find_validity(
 def _largest_jump(
     at: Callable[[Array], tuple[Array, Array, Array]], length: Float[Array, ""]
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-    """Returns the jumps of functions in the interval of the worst trapezoid fit, and its start."""
+    """Returns the jumps of functions in the interval of the worst trapezoid fit, and the start."""
 
     def misfit(left, right, width):
         (low, low_slope, low_near), (high, high_slope, high_near) = left, right

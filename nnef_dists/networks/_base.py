@@ -133,7 +133,7 @@ class AbstractDirectNetwork(AbstractMomentNetwork):
     body: eqx.AbstractVar[Any]
 
     def unused_features(self) -> int:
-        """Returns the number of convex features, since a direct network does not use them."""
+        """Returns the number of convex features. A direct network uses none of them."""
         eta = jax.ShapeDtypeStruct((self.family.eta_dim,), jnp.result_type(float))
         return jax.eval_shape(self.family.convex_features, eta).shape[0]
 

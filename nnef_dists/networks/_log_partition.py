@@ -179,7 +179,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         return data.batch() if self.base is None else expand_labels(self.base, data)
 
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether the network is accurate at eta, `(eta_dim,)`.
+        """Returns whether eta, `(eta_dim,)`, is in the region of validity.
 
         With a base, the base must exist, and its scale must be at most 1.25 times the largest scale
         of the training etas. Without a base, eta must be in the training region.

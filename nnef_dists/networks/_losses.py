@@ -9,7 +9,7 @@ from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._base import AbstractMomentNetwork, moments_at
 from nnef_dists.networks._correction import LEVEL_ERROR
 
-# Standard error of a covariance label, in z units, at which the label counts half.
+# Standard error of a covariance label, in z units, at which the label has half the weight.
 _COVARIANCE_ERROR = 0.1
 
 

@@ -15,7 +15,7 @@ _NEIGHBOR = 5
 _REACH = 1.5
 # Largest radius, in medians of all radii, so that an isolated example does not cover a gap.
 _MOST = 3.0
-# Smallest variance along a principal direction, relative to the largest, as for constant inputs.
+# Smallest variance along a principal direction, relative to the largest, for thin directions.
 _LEAST_VARIANCE = 1e-4
 # Largest growth of errors with the distance from the examples.
 _MOST_GROWTH = 100.0

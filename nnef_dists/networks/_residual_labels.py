@@ -17,7 +17,7 @@ from nnef_dists.networks._residual_process import features_and_gradients
 
 # Number of draws of the perceptron's weights.
 _DRAWS = 64
-# Fraction of the labels' standard errors that neighbors share, and its length. Biases of samplers
+# Fraction of the labels' standard errors that neighbors share, and length scale. Sampler biases
 # are far below the standard errors, but an average over many labels does not remove them. The
 # correlation between errors of neighbors is 0.02 to 0.06.
 _COMMON, _COMMON_LENGTH = 0.25, 2.0
