@@ -1,4 +1,4 @@
-"""Labels: moments E[T | eta] and Cov[T | eta] from draws or by quadrature, and their data."""
+"""Labels: estimates of E[T | eta] and Cov[T | eta] by sampling or quadrature, and their data."""
 
 from nnef_dists.moments._batch import MomentBatch
 from nnef_dists.moments._check_family import FamilyReport as FamilyReport

@@ -1,4 +1,4 @@
-"""The labels that a loss takes."""
+"""Batches of labels, for losses."""
 
 from collections.abc import Iterator
 from typing import Any, final
@@ -24,8 +24,8 @@ class MomentBatch(eqx.Module):
         covariance: Cov[T], `(n, eta_dim, eta_dim)`.
         standard_error: Standard error of the mean, in units of T, `(n, eta_dim)`.
         covariance_error: Standard error of each entry of the covariance, `(n, eta_dim, eta_dim)`.
-        base: The base of a network per label, a pytree with the same leading axis, from
-            `network.batch(data)`; None without it.
+        base: The base of a network at each label, a pytree with this leading axis, from
+            `network.batch(data)`. None by default.
     """
 
     eta: Float[Array, "n eta_dim"]
@@ -44,7 +44,7 @@ class MomentBatch(eqx.Module):
 
     @property
     def sd(self) -> Float[Array, "*n eta_dim"]:
-        """Standard deviations of T, `(n, eta_dim)`: an error divided by them is in z units."""
+        """Standard deviations of T, `(n, eta_dim)`. An error divided by them is in z units."""
         return jnp.sqrt(jnp.diagonal(self.covariance, axis1=-2, axis2=-1))
 
     @property
@@ -62,8 +62,8 @@ class MomentBatch(eqx.Module):
             batch_size: Number of labels in a batch, from 1 to n.
 
         Returns:
-            Each row at most once, in random order. The rows beyond the last whole batch are left
-            out of this epoch.
+            Each row at most once, in random order. Rows beyond the last full batch are left out of
+            this epoch.
 
         Raises:
             ValueError: If `batch_size` is out of its range.

@@ -24,20 +24,20 @@ from nnef_dists.moments._family_probes import probe_family
 from nnef_dists.moments._quadrature import quadrature_moments
 from nnef_dists.sampling import quadrature_dim
 
-# Etas at most: random ones, corners of the ranges, and valid ones beyond the ranges.
+# Largest numbers of etas: drawn from the ranges, at their corners, and beyond them (if valid).
 _RANDOM, _CORNERS, _BEYOND = 10, 8, 6
-# Etas on each declared edge of the natural domain.
+# Number of etas on each declared edge of the natural domain.
 _ON_EDGE = 3
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FamilyReport:
-    """The findings of `check_family`; `print` it.
+    """The findings of `check_family`. Print the report to read them.
 
     Attributes:
         family: The family, as text.
         findings: The findings, errors first.
-        etas: Number of natural parameters that were probed.
+        etas: Number of values of eta that were probed.
     """
 
     family: str
@@ -75,19 +75,19 @@ def check_family(
 
     Call it before `estimate_moments`. It checks:
 
-    - shapes, dtypes, and the support's map and log-determinant;
-    - that T and log h are finite around typical points and up to the edge of the support;
-    - that the density can be normalized: along rays in unconstrained coordinates, at random etas,
-      at corners of the ranges, at valid etas beyond them, and on declared edges of the domain;
-    - heavy tails, kinks and jumps, hard edges, loss of digits in float32;
-    - linear dependence of the statistics;
-    - a closed form, by its gradient and by quadrature or approximate draws.
+    - Shapes, dtypes, and the support's map and log-determinant.
+    - That T and log h are finite around typical points and up to the edge of the support.
+    - That the density can be normalized, along rays in unconstrained coordinates. The etas are
+      random, at corners of the ranges, beyond them, and on declared edges of the domain.
+    - Heavy tails, kinks and jumps, hard edges, loss of digits in float32.
+    - Linear dependence of the statistics.
+    - A closed form, by its gradient and by quadrature or approximate draws.
 
-    For a discrete support it checks that T is finite on it and linearly independent, that sums over
-    counts converge, and a closed form by sums.
+    For a discrete support, it checks that T is finite and linearly independent, and that sums over
+    counts converge. It compares a closed form with sums.
 
-    The checks are numerical and run in float64 on the CPU, also without 64-bit mode. They can miss
-    a fault: a statistic that is meant for integers, for example, looks like any other function if
+    The checks are numerical and run in float64 on the CPU, even without 64-bit mode. They can miss
+    a fault. For example, a statistic that is meant for integers looks like any other function if
     the support is not declared as `Counts()`.
 
     Example:
@@ -95,7 +95,8 @@ def check_family(
 
     Args:
         family: The exponential family.
-        ranges: By statistic, `(low, high)` or `(low, high, "log")`, as for `family.sample_eta`.
+        ranges: Range per statistic, `(low, high)` or `(low, high, "log")`, as for
+            `family.sample_eta`.
         key: PRNG key.
 
     Returns:
@@ -129,7 +130,7 @@ def check_family(
 
 
 def _static_findings(family: ExponentialFamily) -> list[FamilyFinding]:
-    """Checks all that needs no numbers."""
+    """Returns faults of shapes and dtypes, which need no numerical evaluation."""
     found: list[FamilyFinding] = []
 
     def error(name: str, message: str, remedy: str):
@@ -180,7 +181,7 @@ def _static_findings(family: ExponentialFamily) -> list[FamilyFinding]:
 def _choose_etas(
     family: ExponentialFamily, ranges: Mapping[str, tuple], key: Array
 ) -> tuple[Array, np.ndarray]:
-    """Returns etas, and which of them lie beyond the ranges, though in the natural domain."""
+    """Returns etas, and a mask of the valid etas beyond the ranges."""
     few = 1 if family.unconstrained_dim <= 40 else 2
     draw_key, corner_key, beyond_key = jax.random.split(key, 3)
     drawn = family.sample_eta(draw_key, _RANDOM // few, ranges, dtype=jnp.float64)
@@ -198,16 +199,16 @@ def _choose_etas(
     etas = etas.astype(jnp.float32).astype(jnp.float64)
     is_beyond = np.arange(len(etas)) >= len(etas) - len(beyond)
     valid = np.asarray(jax.vmap(family.is_valid_eta)(etas))
-    # The program is compiled for one number of etas, so an invalid one is replaced.
+    # The program is compiled for one number of etas, so an invalid eta is replaced by the first.
     return etas[np.where(valid, np.arange(len(etas)), 0)], is_beyond & valid
 
 
 def _corners(
     family: ExponentialFamily, ranges: Mapping[str, tuple], key: Array, count: int
 ) -> Array:
-    """Returns etas whose statistics are each at one end of their range, `(count, eta_dim)`.
+    """Returns etas at corners of the ranges, `(count, eta_dim)`.
 
-    In a coupled domain some of them may be invalid.
+    In a coupled domain some corners may be invalid.
     """
     names, domain = list(family.stat_shapes), family.natural_domain
     domain = domain.inside if isinstance(domain, ClosedDomain) else domain
@@ -260,7 +261,7 @@ def _closed_form_findings(family: Any, etas: Array, probes: Any) -> list[FamilyF
 
     compare(gradient, 1e-4, "the gradient of log_partition")
     if quadrature_dim(family) > 2:
-        # The walkers of the ensemble are autocorrelated: a standard error of about 0.06 sd(T).
+        # The walkers of the ensemble are autocorrelated, with a standard error of about 0.06 sd(T).
         compare(np.mean(stats, axis=1), 0.5, "the mean of approximate draws")
         return found
     exact = [jax.tree.map(np.asarray, quadrature_moments(family, eta)) for eta in etas[:2]]

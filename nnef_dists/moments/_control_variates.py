@@ -1,4 +1,4 @@
-"""Means of draws, corrected by functions whose means are known to be zero."""
+"""Control variates: means of draws, corrected by functions of mean zero."""
 
 import functools
 from collections.abc import Callable
@@ -19,28 +19,30 @@ from nnef_dists.sampling import (
     finite_or_lowest,
 )
 
-# Of features scaled to mean square 1. A smaller one halves errors and makes them look far smaller.
+# Ridge, for features scaled to mean square 1. A smaller ridge halves the errors, but the estimated
+# standard errors then become far too small.
 _RIDGE = 3e-3
-# What changes from the ridge to this one is not certain: it shows tails that few draws have seen.
+# Ridge of a second fit. The change of the means indicates tails that few draws have reached.
 _ROUGH_RIDGE = 0.03
-# Of transforms of linear and quadratic functions: with these alone a Gaussian's moments are exact.
+# Ridge of Stein transforms of linear and quadratic functions, which make Gaussian moments exact.
 _SIMPLE_RIDGE = 1e-6
-# What a ten times larger ridge changes, as a part of the standard error.
+# Smallest standard error, relative to the change of the mean under the ten times larger ridge.
 _SENSITIVITY = 0.3
-# Of the machine epsilon: smaller errors are rounding, of which the jackknife would make more.
+# Smallest error, in machine epsilons, at which the jackknife corrects the bias. Smaller errors are
+# rounding, which the jackknife would amplify.
 _ROUNDED = 300.0
-# By how much draws are spread wider, in one dimension: from the first to the last, in turn.
+# Range and number of the values of w in `WideDraws.of`, and the stride between the draws used.
 _WIDENING = (0.25, 2.0)
 _FACTORS = 8
 _STRIDE = 4
-# Products of so many statistics have their means corrected; of more, the covariance stays plain.
+# Largest number of statistics whose covariance is corrected. Above it the plain estimate stays.
 _MOST_STATISTICS = 16
-# Of plain standard errors: a larger correction is that of draws, or of functions, that are wrong.
+# Largest correction, in plain standard errors. A larger one indicates wrong draws or features.
 _MOST_CORRECTION = 6.0
 
 
 class Estimate(NamedTuple):
-    """Means of several targets, and how far they may be off.
+    """Means of several targets, with their standard errors.
 
     Attributes:
         mean: The means, `(d,)`.
@@ -52,12 +54,12 @@ class Estimate(NamedTuple):
 
 
 class WideDraws(NamedTuple):
-    """Draws of a wider density: some of the draws, times a factor.
+    """Draws from a wider density: some of the draws, times a factor.
 
     Attributes:
-        stats: T there, `(more, eta_dim)`.
+        stats: T at these draws, `(more, eta_dim)`.
         draws: The arguments of the features, `(more, ...)`.
-        weights: The density over the wider one, `(more,)`.
+        weights: Ratio of the density to the wider density, `(more,)`.
     """
 
     stats: Float[Array, "more eta_dim"]
@@ -94,28 +96,35 @@ def correct_means(
 ) -> tuple[Estimate, Estimate]:
     """Estimates means by ridge regression on features of mean zero.
 
-    All draws are regressed at once, and the bias of that is removed by the jackknife, over blocks
-    of half a chain. (Cross-fitting, by coefficients that know nothing of the draws that they
-    correct, errs many times as much where few draws know a tail or a minor mode.) The standard
-    error is the largest of four: jackknife estimates over blocks and over chains, which count the
-    noise of the coefficients; that of independent draws, from wider ones, as coefficients that fit
-    the draws may be wrong where there were none; and, in part, what a ten times larger ridge would
-    change, which is much where few draws decide.
+    One regression uses all draws. The jackknife over blocks of half a chain removes its bias.
+    Cross-fitting, with coefficients from other draws than the corrected ones, has many times the
+    error if few draws reach a tail or a minor mode.
+
+    The standard error is the largest of four estimates:
+
+    - The jackknife over blocks, which includes the noise of the coefficients.
+    - The jackknife over chains, which includes this noise too.
+    - The error of independent draws, from the wider draws. Coefficients that fit the draws may be
+      wrong in regions without draws.
+    - 0.3 times the change under a ten times larger ridge. The change is large if few draws dominate
+      the regression.
 
     Args:
-        target: A function of one draw: what is averaged. Best centered and scaled to about 1.
-        features: A function of one draw: numbers whose expectation is zero.
-        draws: Arrays of all draws, of shapes `(chains, draws, ...)`, the arguments of both.
-        wide: The same of draws from a wider density, of shapes `(more, ...)`.
-        weights: The density over the wider one, there, `(more,)`.
-        simple: How many of the first features have a ridge that hardly shrinks.
+        target: Function of one draw with the values to average, best centered and scaled to about
+            1.
+        features: Function of one draw with values of expectation zero.
+        draws: Arrays of all draws, of shapes `(chains, draws, ...)`, the arguments of both
+            functions.
+        wide: These arguments at draws from a wider density, of shapes `(more, ...)`.
+        weights: Ratio of the density to the wider density at these draws, `(more,)`.
+        simple: Number of leading features with a ridge that hardly shrinks them.
 
     Returns:
         The corrected means, and the plain averages.
 
     Reference:
         Mira, Solgi and Imparato, *Zero variance Markov chain Monte Carlo for Bayesian estimators*,
-        Statistics and Computing 23 (2013), for control variates from gradients; South, Oates,
+        Statistics and Computing 23 (2013), for control variates from gradients. South, Oates,
         Mira and Drovandi, *Regularized zero-variance control variates*, Bayesian Analysis 18
         (2023), for their regularization.
     """
@@ -129,11 +138,11 @@ def correct_means(
         x, y = jax.vmap(features)(*block), jax.vmap(target)(*block)
         return x.T @ x / half, x.T @ y / half, jnp.mean(x, 0), jnp.mean(y, 0)
 
-    # Block by block on CPUs: together they would be too large for the processor's cache.
+    # Block by block on CPUs, since all blocks together are too large for the processor's cache.
     gram, cross, x, y = jax.lax.platform_dependent(
         blocks, cpu=functools.partial(jax.lax.map, means), default=jax.vmap(means)
     )
-    # Features that vanish or overflow in some draw can correct nothing.
+    # Features that are zero at all draws, or overflow at one, are not used.
     square = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), 0)
     usable = jnp.isfinite(square) & (square > 0)
     scale = jnp.where(usable, jax.lax.rsqrt(jnp.where(usable, square, 1)), 0)
@@ -146,13 +155,13 @@ def correct_means(
     x = scaled(x, scale)
 
     def without(leaf):
-        """The mean of all blocks but each."""
+        """Returns, for each block, the mean of the other blocks."""
         return (jnp.sum(leaf, 0) - leaf) / (len(leaf) - 1)
 
     is_simple = jnp.arange(len(scale)) < simple
 
     def regress(ridge, gram, cross, x, y):
-        """The coefficients of y on x, from the means of their products and of themselves."""
+        """Returns the coefficients of y on x, from the means of x, y and their products."""
         ridges = jnp.where(is_simple, _SIMPLE_RIDGE, ridge).astype(scale.dtype)
         return solve_definite(gram - jnp.outer(x, x) + jnp.diag(ridges), cross - jnp.outer(x, y))
 
@@ -203,22 +212,22 @@ def correct_label(
     flux: Float[Array, ""] | float = 0.0,
     rounding: Float[Array, ""] | float = 0.0,
 ) -> MomentLabel:
-    """Corrects the moments of a label by control variates, where that lowers their error.
+    """Corrects the moments of a label by control variates, if this lowers their errors.
 
     Args:
-        label: What plain averages of the draws say.
+        label: The label of plain averages of the draws.
         stats: T at the draws, `(chains, draws, eta_dim)`.
         features: The features of a draw.
         draws: Arrays of all draws, `(chains, draws, ...)`: the arguments of the features.
         wide: Draws of a wider density.
-        flux: How far from zero the means of features may be.
-        rounding: What rounding does to the log-density, in nats.
+        flux: Bound on the means of the features, which should be zero.
+        rounding: Rounding error of the log-density, in nats.
 
     Returns:
-        The label with corrected mean, covariance and standard errors. A statistic whose corrected
-        mean would be less certain keeps its average; so does the covariance, as a whole, and where
-        the corrected one is not positive definite. A correction of more than 6 standard errors of
-        the average refuses the label.
+        The label with corrected mean, covariance and standard errors. A statistic keeps its plain
+        average if the correction does not lower its standard error. The covariance, as a whole,
+        keeps its plain estimate if its error does not fall, or if the corrected matrix is not
+        positive definite. A correction of more than 6 plain standard errors rejects the label.
     """
     eta_dim = stats.shape[-1]
     sd = jnp.sqrt(jnp.diagonal(label.covariance))
@@ -238,7 +247,8 @@ def correct_label(
         features.simple,
     )
     mean = label.mean + sd * corrected.mean[:eta_dim]
-    # The terms of eta . T cancel in the score, which is known to epsilon times their square root.
+    # The terms of eta . T cancel in the score. Its rounding error is epsilon times their square
+    # root.
     eps = jnp.finfo(stats.dtype).eps
     square = ROUNDING**2 * eps * (eps + 2 * rounding)
     errors = jnp.sqrt(corrected.standard_error**2 + flux**2 + square)
@@ -263,7 +273,7 @@ def correct_label(
         covariance = jnp.where(is_used, sd[:, None] * second * sd, covariance)
         chosen = jnp.where(is_used, errors, plain.standard_error)[eta_dim:]
         covariance_error = sd[:, None] * matrix(chosen) * sd
-        # Squares of powers are dominated by few draws, which control variates see through.
+        # Few draws dominate squares of powers. Control variates correct this, so only means count.
         of_means = jnp.max(largest_share(stats.reshape(-1, eta_dim)))
         influence = jnp.where(is_used, of_means, influence)
     label = label._replace(

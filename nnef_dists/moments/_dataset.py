@@ -1,4 +1,4 @@
-"""Moment data: what `estimate_moments` returns, a store holds and networks are trained on."""
+"""Moment data: the labels of many etas, from `estimate_moments` or a store, to train networks."""
 
 import dataclasses
 import os
@@ -25,12 +25,12 @@ from nnef_dists.storage import StoredArray
 class MomentDataset:
     """Labeled etas of one family, on the host, with the diagnostics of each label.
 
-    Data that were opened from a store read an array when it is first used, only the rows that are
-    asked for, and keep it.
+    Data from a store read each array at its first use, only the selected rows, and keep it in
+    memory.
 
     Args:
         family: The family of all etas.
-        config: The configuration of the sampler; None if the labels have another source.
+        config: The configuration of the sampler. None if the labels have another source.
         eta: Natural parameters, `(n, eta_dim)`.
         label: The labels, each array with a leading axis of n.
 
@@ -48,7 +48,7 @@ class MomentDataset:
         _check_shapes(family, eta, label)
         self.family: ExponentialFamily = family
         self.config: HMCConfig | None = config
-        # Arrays of any kind, which the properties below turn into those of NumPy.
+        # Arrays of any kind. The properties below convert them to NumPy arrays.
         self._eta: Any = eta
         self._label: Any = label
         self._batch: MomentBatch | None = None
@@ -63,8 +63,8 @@ class MomentDataset:
     ) -> "MomentDataset":
         """Opens moment data that `generate_moments` or `save` wrote, without reading the arrays.
 
-        Reading a damaged chunk later raises `ValueError` with the chunk and its file.
-        `generate_moments` with the same arguments makes it again.
+        Reading a damaged chunk later raises `ValueError` with the chunk and its file. To regenerate
+        the chunk, call `generate_moments` with the same arguments.
 
         Args:
             path: The folder.
@@ -76,8 +76,8 @@ class MomentDataset:
             The data.
 
         Raises:
-            FileNotFoundError: If nothing is there.
-            ValueError: If the folder is no moment data, its metadata are damaged, chunks are
+            FileNotFoundError: If `path` does not exist.
+            ValueError: If the folder is not moment data, its metadata are damaged, chunks are
                 missing, or the family differs.
         """
         spec, eta, label = open_arrays(Path(path), partial=partial)
@@ -114,22 +114,22 @@ class MomentDataset:
 
     @property
     def mean(self) -> np.ndarray:
-        """E[T], `(n, eta_dim)`; NaN unless the status is OK."""
+        """E[T], `(n, eta_dim)`. NaN unless the status is OK."""
         return np.asarray(self._label.mean)
 
     @property
     def covariance(self) -> np.ndarray:
-        """Cov[T], `(n, eta_dim, eta_dim)`; NaN unless the status is OK."""
+        """Cov[T], `(n, eta_dim, eta_dim)`. NaN unless the status is OK."""
         return np.asarray(self._label.covariance)
 
     @property
     def standard_error(self) -> np.ndarray:
-        """Standard error of the mean, in units of T, `(n, eta_dim)`; NaN unless OK."""
+        """Standard error of the mean, in units of T, `(n, eta_dim)`. NaN unless OK."""
         return np.asarray(self._label.standard_error)
 
     @property
     def covariance_error(self) -> np.ndarray:
-        """Standard error of the covariance, `(n, eta_dim, eta_dim)`; NaN unless OK."""
+        """Standard error of the covariance, `(n, eta_dim, eta_dim)`. NaN unless OK."""
         return np.asarray(self._label.covariance_error)
 
     @property
@@ -144,7 +144,7 @@ class MomentDataset:
 
     @property
     def acceptance(self) -> np.ndarray:
-        """Mean acceptance of the HMC transitions, `(n,)`; NaN if the sampler makes none."""
+        """Mean acceptance of the HMC transitions, `(n,)`. NaN if the sampler makes none."""
         return np.asarray(self._label.acceptance)
 
     @property
@@ -159,17 +159,17 @@ class MomentDataset:
 
     @property
     def effective_fraction(self) -> np.ndarray:
-        """Effective fraction of the draws, `(n,)`; 1 if all weigh the same."""
+        """Effective fraction of the draws, `(n,)`. 1 for equal weights."""
         return np.asarray(self._label.effective_fraction)
 
     @property
     def influence(self) -> np.ndarray:
-        """Largest share of one draw in the squares behind a mean or a covariance, `(n,)`."""
+        """Largest share of one draw in the squared deviations of a mean or covariance, `(n,)`."""
         return np.asarray(self._label.influence)
 
     @property
     def pareto_k(self) -> np.ndarray:
-        """Largest shape of a tail of T, `(n,)`: a diagnostic."""
+        """Largest Pareto k of the tails of T, `(n,)`: a diagnostic."""
         return np.asarray(self._label.pareto_k)
 
     @property
@@ -218,17 +218,17 @@ class MomentDataset:
 
     @property
     def ok(self) -> np.ndarray:
-        """Which labels are valid: a boolean mask `(n,)`."""
+        """Boolean mask of the valid labels, `(n,)`."""
         return self.status == Status.OK
 
     def only_ok(self) -> "MomentDataset":
-        """Returns the valid labels. The others have NaN moments, which a loss must not see."""
+        """Returns the valid labels. The others have NaN moments, so a loss must not use them."""
         return self if self.ok.all() else self[self.ok]
 
     def batch(self) -> MomentBatch:
         """Returns the valid labels, for a training loop.
 
-        The batch is made once, and kept.
+        The first call makes the batch. Later calls return this batch.
 
         Returns:
             The batch of all labels that are OK, as JAX arrays.
@@ -251,7 +251,7 @@ class MomentDataset:
                     f"{rejected}. Select with data.only_ok() to accept this",
                     stacklevel=2,
                 )
-            # Concrete arrays, also if a compiled program that is being traced asks first.
+            # Concrete arrays, even if the first call is inside of a traced function.
             with jax.ensure_compile_time_eval():
                 names = [f.name for f in dataclasses.fields(MomentBatch) if f.name != "base"]
                 self._batch = MomentBatch(*(jnp.asarray(getattr(ok, name)) for name in names))
@@ -259,14 +259,14 @@ class MomentDataset:
 
     @staticmethod
     def concatenate(parts: Sequence["MomentDataset"]) -> "MomentDataset":
-        """Joins labels of one family, such as those of several rounds of labeling.
+        """Joins labels of one family, for example from several rounds of labeling.
 
         Args:
             parts: The datasets, at least one, of one family and dtype.
 
         Returns:
-            All their labels, in memory and in this order. The config is that of the parts if all
-            have the same, otherwise None.
+            All their labels, in memory and in this order. The config of the parts is kept if all
+            configs are equal, otherwise it is None.
 
         Raises:
             ValueError: If there are no parts, or their families or dtypes differ.
@@ -285,10 +285,10 @@ class MomentDataset:
         return MomentDataset(first.family, config, np.concatenate([p.eta for p in parts]), label)
 
     def split(self, fractions: Sequence[float], key: PRNGKeyArray) -> tuple["MomentDataset", ...]:
-        """Splits the labels at random, for example into training and held-out ones.
+        """Splits the labels at random, for example into training and held-out labels.
 
         Args:
-            fractions: The share of each part; positive, with sum 1.
+            fractions: The share of each part, positive, with sum 1.
             key: PRNG key.
 
         Returns:
@@ -305,7 +305,7 @@ class MomentDataset:
         return tuple(self[np.sort(rows)] for rows in np.split(order, stops))
 
     def _rejected(self) -> dict[Status, int]:
-        """Returns how many labels have each status but OK."""
+        """Returns the number of labels with each status except OK, without zeros."""
         counts = {s: int(np.sum(self.status == s)) for s in Status if s is not Status.OK}
         return {s: n for s, n in counts.items() if n}
 

@@ -1,4 +1,4 @@
-"""What a set of draws says of itself: effective sample size, R-hat, standard error, status."""
+"""Moment estimates and convergence diagnostics of MCMC draws."""
 
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from nnef_dists.sampling import HMCConfig, SamplerInfo, pareto_k
 
 
 class Status(IntEnum):
-    """Whether a label is good, and if not, why. A label that is not OK has NaN moments."""
+    """Status of a label: OK, or the reason for NaN moments."""
 
     MISSING = 0
     OK = 1
@@ -31,7 +31,7 @@ class Status(IntEnum):
 
     @property
     def reason(self) -> str:
-        """The status in words."""
+        """The status, in words."""
         return {
             Status.MISSING: "not computed",
             Status.OK: "ok",
@@ -50,10 +50,10 @@ class Status(IntEnum):
 
 
 class Rung(IntEnum):
-    """The sampler that made a label, by the number that data on disk have.
+    """The sampler that produced a label, by its number in data on disk.
 
     Attributes:
-        method: The sampler in words.
+        method: The sampler, in words.
     """
 
     method: str
@@ -74,32 +74,32 @@ class Rung(IntEnum):
 
     @property
     def is_first(self) -> bool:
-        """Whether etas are tried by this sampler first."""
+        """Whether etas are sampled by this sampler first."""
         return self in (Rung.HMC, Rung.EXACT, Rung.GIBBS)
 
 
 class MomentLabel(NamedTuple):
-    """The moments of T for one eta, as estimated from draws, and what they are worth.
+    """Estimated moments of T at one eta, with standard errors, diagnostics and status.
 
-    Shapes are those of one eta; a batch has leading axes.
+    Shapes are for one eta. A batch has leading axes.
 
     Attributes:
-        mean: E[T], `(eta_dim,)`; NaN unless the status is OK.
-        covariance: Cov[T], `(eta_dim, eta_dim)`; NaN unless the status is OK.
-        standard_error: Standard error of the mean, in units of T, `(eta_dim,)`; NaN unless the
+        mean: E[T], `(eta_dim,)`. NaN unless the status is OK.
+        covariance: Cov[T], `(eta_dim, eta_dim)`. NaN unless the status is OK.
+        standard_error: Standard error of the mean, in units of T, `(eta_dim,)`. NaN unless the
             status is OK.
-        covariance_error: Standard error of each entry of the covariance, `(eta_dim, eta_dim)`; NaN
+        covariance_error: Standard error of each entry of the covariance, `(eta_dim, eta_dim)`. NaN
             unless the status is OK.
-        ess: Split-chain effective sample size of every statistic, `(eta_dim,)`.
-        rhat: Split R-hat of every statistic, `(eta_dim,)`.
-        acceptance: Mean acceptance of the HMC transitions; NaN if the sampler makes none.
-        divergences: Fraction of transitions of the chains that diverged; 0 without chains.
-        jumps: Fraction of global moves that were accepted; 0 without global moves.
-        effective_fraction: 1 / (n sum_i w_i^2) of the normalized weights w of the n draws: 1 if all
-            weigh the same, less for importance sampling.
-        influence: The largest share of one draw in the sum of squared deviations that a mean, or a
-            covariance, and its error are estimated from: near 1 where one draw decides.
-        pareto_k: The largest shape of a tail of T: a diagnostic, on which no status depends.
+        ess: Split-chain effective sample size of each statistic, `(eta_dim,)`.
+        rhat: Split R-hat of each statistic, `(eta_dim,)`.
+        acceptance: Mean acceptance of the HMC transitions. NaN if the sampler makes none.
+        divergences: Fraction of transitions of the chains that diverged. 0 without chains.
+        jumps: Fraction of global moves that were accepted. 0 without global moves.
+        effective_fraction: 1 / (n sum_i w_i^2) of the normalized weights w of the n draws. 1 for
+            equal weights, less for importance sampling.
+        influence: Largest share of one draw in the sum of squared deviations behind a mean or a
+            covariance. Near 1 if one draw dominates the estimate.
+        pareto_k: Largest Pareto k of the tails of T. The status does not depend on it.
         status: A `Status`.
         rung: A `Rung`.
     """
@@ -128,27 +128,25 @@ def label_draws(
 ) -> MomentLabel:
     """Labels one eta from the statistics of its draws.
 
-    The standard error is the larger of sd / sqrt(ESS) and of what the chains' means show by their
-    scatter, sd(chain means) / sqrt(chains).
+    The standard error is the larger of sd / sqrt(ESS) and sd(chain means) / sqrt(chains).
 
     Args:
         stats: T at the draws, `(chains, draws, eta_dim)`.
         info: Summary of the run.
         config: The thresholds.
-        fault: Why the draws are worth nothing, as a `Status`, where that is known beforehand.
+        fault: Status that rejects the label beforehand. Defaults to `OK`, for none.
 
     Returns:
         The moments, with their diagnostics and status.
 
     Reference:
         Vehtari et al., *Rank-normalization, folding, and localization*, Bayesian Analysis 16
-        (2021), for split-chain R-hat and ESS (here without ranks: it is the mean that is
-        estimated).
+        (2021), for split-chain R-hat and ESS (here without ranks, since the mean is estimated).
     """
     chains, draws, eta_dim = stats.shape
     mean = jnp.mean(stats, (0, 1))
     centered = (stats - mean).reshape(-1, eta_dim)
-    # Two passes: the rounding of the first mean is taken out by the mean of what is left.
+    # Second pass: the mean of the deviations corrects the rounding of the first mean.
     correction = jnp.mean(centered, 0)
     mean, centered = mean + correction, centered - correction
     covariance = centered.T @ centered / (chains * draws - 1)
@@ -198,12 +196,12 @@ def label_draws(
 
 
 def missing_labels(n: int, eta_dim: int, dtype: DTypeLike) -> MomentLabel:
-    """Returns labels that are not computed yet, as NumPy arrays: all NaN, with status MISSING.
+    """Returns labels that are not computed yet, as NumPy arrays of NaN, with status MISSING.
 
     Args:
         n: Number of labels.
-        eta_dim: The length of an eta.
-        dtype: The dtype of the etas.
+        eta_dim: Length of eta.
+        dtype: Dtype of the etas.
 
     Returns:
         The labels, with a leading axis of n.
@@ -220,12 +218,12 @@ def missing_labels(n: int, eta_dim: int, dtype: DTypeLike) -> MomentLabel:
 def refuse(
     label: MomentLabel, condition: Bool[Array, ""], status: Int[Array, ""] | Status
 ) -> MomentLabel:
-    """Returns the label, with NaN moments and another status where a condition holds.
+    """Rejects a label if a condition holds: its moments become NaN, and its status changes.
 
     Args:
         label: One label.
-        condition: Whether to refuse it.
-        status: Why; the status of a label that was refused before stays.
+        condition: Whether to reject the label.
+        status: The new status. A label that was rejected before keeps its status.
 
     Returns:
         The label.
@@ -242,7 +240,7 @@ def refuse(
 
 
 def largest_share(deviations: Float[Array, "draws d"]) -> Float[Array, " d"]:
-    """Returns the share of one draw in each sum of squared deviations: between 1 / draws and 1."""
+    """Returns the largest share of one draw in each sum of squared deviations, at most 1."""
     centered = deviations - jnp.mean(deviations, 0)
     squares = (centered / jnp.maximum(jnp.max(jnp.abs(centered), 0), _tiny(centered))) ** 2
     return jnp.max(squares, 0) / jnp.maximum(jnp.sum(squares, 0), 1)

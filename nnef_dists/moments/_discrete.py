@@ -1,4 +1,4 @@
-"""Labels of discrete families: exact sums where they are affordable, and Gibbs sampling."""
+"""Labels of discrete families: exact sums if they are affordable, otherwise Gibbs sampling."""
 
 import dataclasses
 import functools
@@ -37,23 +37,25 @@ from nnef_dists.sampling import (
     sum_states,
 )
 
-# In nats and z units.
+# Largest error of a sum, in nats and z units. Above it the sum counts as divergent.
 _MOST_ERROR = 1e-6
+# Numbers of etas per compiled call.
 _COUNTS_TILE, _TABLE_TILE, _GIBBS_TILE, _LONGER_TILE = 64, 16, 64, 16
-# All points are passed for each eta up to this number; a table serves more.
+# Largest numbers of points that are summed: for each eta anew, and from a table.
 _MOST_PASSED = 2.0**20
 _MOST_TABLED = 2.0**24
+# Stride between the draws that estimate the error of independent draws.
 _STRIDE = 4
 
 
 @final
 class ExactSum(AbstractRung):
-    """Sums over all points, in double precision, whose error is rounding."""
+    """Sums over all points, in double precision."""
 
     rung = Rung.EXACT
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which etas have no label yet."""
+        """Returns a mask of the etas without a label."""
         return climb.has(Status.MISSING)
 
     def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
@@ -104,7 +106,7 @@ class AbstractGibbs(AbstractRung):
         """Labels tiles of etas."""
         is_first = self.rung is Rung.GIBBS
         config = climb.config if is_first else longer(climb.config)
-        # Of the family alone, and not of etas: found before anything is compiled.
+        # The plan depends only on the family. It raises before any program is compiled.
         gibbs_plan(climb.family)
         return in_tiles(
             functools.partial(_label_gibbs, self.rung, climb.family, config),
@@ -117,34 +119,34 @@ class AbstractGibbs(AbstractRung):
 
 @final
 class Gibbs(AbstractGibbs):
-    """Gibbs sampling as configured: the first try of each eta."""
+    """Gibbs sampling as configured, the first sampler for each eta."""
 
     rung = Rung.GIBBS
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which etas have no label yet."""
+        """Returns a mask of the etas without a label."""
         return climb.has(Status.MISSING)
 
 
 @final
 class LongerGibbs(AbstractGibbs):
-    """Four times the draws and three times the sweeps, if the first run failed."""
+    """Gibbs sampling with four times the draws and three times the sweeps, after a failed run."""
 
     rung = Rung.LONGER
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which labels failed, but for those that no run can mend."""
+        """Returns a mask of the failed labels, except for faults that no run can repair."""
         return ~climb.has(Status.MISSING, Status.OK, Status.NOT_FINITE, Status.DEGENERATE)
 
 
 @final
 class TemperedGibbs(AbstractGibbs):
-    """Replica exchange, if longer chains do not mix: between ordered phases, for example."""
+    """Replica exchange, if longer chains do not mix, for example between ordered phases."""
 
     rung = Rung.TEMPERED_GIBBS
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which labels failed as chains disagree or are slow."""
+        """Returns a mask of the labels that failed because chains disagree or mix slowly."""
         unmixed = (Status.NOT_CONVERGED, Status.LOW_ESS, Status.INFLUENTIAL, Status.DISAGREES)
         return climb.has(*unmixed)
 
@@ -155,7 +157,7 @@ def discrete_ladder(family: ExponentialFamily) -> tuple[AbstractRung, ...]:
 
 
 def has_exact_sum(family: ExponentialFamily) -> bool:
-    """Returns whether labels of a discrete family are sums: of counts, or of few enough points."""
+    """Returns whether the labels of a discrete family are sums over counts or over few points."""
     support = family.support
     assert isinstance(support, AbstractDiscreteSupport)
     if isinstance(support, Counts) or support.log2_states <= math.log2(_MOST_PASSED):
@@ -164,7 +166,7 @@ def has_exact_sum(family: ExponentialFamily) -> bool:
 
 
 def _exact_program(family: ExponentialFamily) -> tuple[Callable[..., Any], int]:
-    """Returns a compiled program of means, covariances and errors, and its number of etas."""
+    """Returns a compiled program of means, covariances and errors, and its tile size."""
     if isinstance(family.support, Counts):
         return functools.partial(_sum_counts, family), _COUNTS_TILE
     table = states_table(family)
@@ -211,14 +213,14 @@ def _label_gibbs(
 
 
 def label_gibbs(config: HMCConfig, draws: GibbsDraws) -> MomentLabel:
-    """Labels one eta from Gibbs draws of it.
+    """Labels one eta from its Gibbs draws.
 
     Args:
-        config: When a label is good, and whether to use control variates.
+        config: The configuration, with the thresholds of valid labels.
         draws: The draws.
 
     Returns:
-        The label; `DEGENERATE` if a statistic has the same value in all draws.
+        The label. Its status is `DEGENERATE` if a statistic is constant over all draws.
     """
     stats, features = draws.stats, draws.features
     constant = jnp.any(jnp.max(stats, (0, 1)) == jnp.min(stats, (0, 1)))
@@ -250,16 +252,16 @@ def sample_gibbs(
         key: A `jax.random.key`.
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
-        n: How many draws in all.
-        config: How to sample; None is `HMCConfig()`. Each of its chains supplies n / chains draws
-            (rounded up), or `draws` if these are more, of which n are spread evenly.
+        n: Total number of draws, at least 1.
+        config: The configuration. Defaults to `HMCConfig()`. Each chain makes n / chains draws
+            (rounded up), or `draws` if this is more. The n results are spread evenly over them.
 
     Returns:
-        Draws, `(n, *x_shape)`, and the `MomentLabel` of T at all draws. The draws of a label that
-        is not OK are returned: look at its status.
+        Draws, `(n, *x_shape)`, and the `MomentLabel` of T at all draws. The draws are returned even
+        if the status is not OK, so check the status.
 
     Raises:
-        ValueError: If n < 1, the support is not finite, and what `family.check_eta` raises.
+        ValueError: If n < 1, the support is not finite, or eta is invalid.
     """
     config = HMCConfig() if config is None else config
     check_instance(config, HMCConfig, "config")

@@ -1,4 +1,4 @@
-"""Moments of many etas by one compiled program, a tile of etas at a time."""
+"""Moments of many etas, from one compiled program that runs on tiles of etas."""
 
 import contextlib
 import dataclasses
@@ -36,9 +36,9 @@ def estimate_moments(
 ) -> MomentDataset:
     """Estimates E[T | eta] and Cov[T | eta] of many etas by Hamiltonian Monte Carlo.
 
-    Every eta has chains, adaptation and diagnostics of its own; a label that fails a check is kept
-    with NaN moments and a status that says why. The label of eta number i depends on that eta, on
-    `fold_in(key, i)` and on the config alone: bit for bit the same however many etas come with it.
+    Each eta has its own chains, adaptation and diagnostics. A label that fails a check has NaN
+    moments and a status with the reason. The label of eta number i depends only on this eta,
+    `fold_in(key, i)` and the config. It is bitwise identical for any number of other etas.
 
     Tiles of etas take turns on the local devices. If the etas are sharded over a mesh
     (`jax.sharding.NamedSharding`), tiles take turns on the devices of this mesh. The labels do not
@@ -46,18 +46,19 @@ def estimate_moments(
 
     Args:
         family: The exponential family.
-        etas: Valid natural parameters, `(n, eta_dim)`. Their dtype is that of the labels.
+        etas: Valid natural parameters, `(n, eta_dim)`. The labels have their dtype.
         key: A `jax.random.key`.
-        config: How to sample, and when a label is good; None is `HMCConfig()`.
-        progress: Whether to show a progress bar.
+        config: The configuration, with the thresholds of valid labels. Defaults to `HMCConfig()`.
+        progress: Whether to show a progress bar. Defaults to False.
 
     Returns:
-        A `MomentDataset` of n labels; `print` it for a summary.
+        A `MomentDataset` of n labels. Print it for a summary.
 
     Raises:
-        ValueError: For etas of a wrong shape, and for the first eta outside the natural domain,
-            naming its index, the natural parameter and its value. If the mesh of the etas has
-            devices of other processes, or if the etas are traced by `jax.jit` or `jax.vmap`.
+        ValueError: If the etas have a wrong shape, or one is outside the natural domain. The
+            message names the first one, with its index, natural parameter and value. If the mesh of
+            the etas has devices of other processes. If the etas are traced by `jax.jit` or
+            `jax.vmap`.
     """
     config = HMCConfig() if config is None else config
     check_instance(config, HMCConfig, "config")
@@ -83,17 +84,17 @@ def sample_hmc(
         key: A `jax.random.key`.
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
-        n: How many draws in all.
-        config: How to sample; None is `HMCConfig()`. Its `draws` are overridden: each of its chains
-            supplies n / chains of them (rounded up).
+        n: Total number of draws, at least 1.
+        config: The configuration. Defaults to `HMCConfig()`. Its `draws` is ignored: each chain
+            makes n / chains draws (rounded up), at least 8.
 
     Returns:
         Draws of shape `(n, *x_shape)`, chain after chain, and the `MomentLabel` of T at all draws,
-        with its diagnostics and status. The draws of a label that is not OK are returned: look at
-        its status.
+        with its diagnostics and status. The draws are returned even if the status is not OK, so
+        check the status.
 
     Raises:
-        ValueError: If n < 1, and what `family.check_eta` raises.
+        ValueError: If n < 1, or eta is invalid.
     """
     config = HMCConfig() if config is None else config
     check_instance(config, HMCConfig, "config")
@@ -102,8 +103,7 @@ def sample_hmc(
     check_instance(family, ExponentialFamily, "family")
     eta = family.check_eta(eta)
     x, label = _sample(family, dataclasses.replace(config, draws=draws), eta, as_key(key))
-    # Inside a compiled program an invalid eta is NaN. The chains stay at their starts, which are
-    # no draws.
+    # Under `jax.jit` an invalid eta is NaN. The chains stay at their starts, which are not draws.
     x = x * jnp.where(jnp.isnan(eta).any(), jnp.nan, 1).astype(x.dtype)
     return x.reshape(-1, *family.x_shape)[:n], label
 
@@ -111,18 +111,19 @@ def sample_hmc(
 def check_etas(
     family: ExponentialFamily, etas: Array | np.ndarray | Sequence[Any], *, first: int = 0
 ) -> Float[Array, "n eta_dim"]:
-    """Returns the etas as an array, where all are valid.
+    """Returns the etas as an array, if all are valid.
 
     Args:
         family: The exponential family.
         etas: Natural parameters, `(n, eta_dim)`, as an array or nested lists of numbers.
-        first: The number of the first eta, for messages.
+        first: Number of the first eta, for error messages. Defaults to 0.
 
     Returns:
-        The same etas.
+        These etas.
 
     Raises:
-        ValueError: For a wrong shape or for the first invalid eta, by index and name.
+        ValueError: If the shape is wrong, or an eta is invalid. The message names the index of the
+            first invalid eta.
     """
     check_instance(family, ExponentialFamily, "family")
     etas = as_rows(etas, family.eta_dim, "etas", family)
@@ -151,10 +152,10 @@ def label_etas(
     Args:
         family: The exponential family.
         etas: Valid natural parameters, `(n, eta_dim)`.
-        key: A `jax.random.key`; eta number i, from `first` on, uses `fold_in(key, i)`.
-        config: How to sample, and when a label is good.
-        first: The number of the first eta; a multiple of `config.tile`.
-        on_tile: Called after each tile with the number of etas in it.
+        key: A `jax.random.key`. Eta number i, counted from `first`, uses `fold_in(key, i)`.
+        config: The configuration, with the thresholds of valid labels.
+        first: Number of the first eta, a multiple of `config.tile`. Defaults to 0.
+        on_tile: Callback after each tile, with the number of etas in it.
         devices: The devices that share the work. Defaults to all local devices.
 
     Returns:
@@ -170,10 +171,10 @@ def label_etas(
 
 
 def _gather(etas: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Returns sharded etas as one NumPy array, and the devices of their mesh; other etas as given.
+    """Returns the etas, as one NumPy array if they are sharded, and the devices of their mesh.
 
-    A label costs far more than the transfer of its eta. Programs of one device each make the labels
-    the same for each mesh.
+    A label costs far more than the transfer of its eta. Programs of one device each give equal
+    labels for any mesh.
     """
     if isinstance(etas, Tracer):
         raise ValueError(

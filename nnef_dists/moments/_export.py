@@ -23,7 +23,7 @@ def to_xarray(data: MomentDataset) -> "xarray.Dataset":
         hold the family and the configuration.
 
     Raises:
-        ImportError: If xarray is not installed; `pip install "nnef_dists[arviz]"` brings it.
+        ImportError: If xarray is not installed. Install it by `pip install "nnef_dists[arviz]"`.
     """
     try:
         import xarray

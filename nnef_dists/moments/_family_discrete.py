@@ -21,10 +21,13 @@ from nnef_dists.moments._family_finding import FamilyFinding
 from nnef_dists.moments._family_statistics import find_dependence
 from nnef_dists.sampling import first_panels, gibbs_plan, states_table, sum_counts, sum_states
 
+# Number of random points at which T is evaluated.
 _POINTS = 512
-# Points that are all summed to check a closed form.
+# Largest binary logarithm of the number of points that are summed to check a closed form.
 _MOST_SUMMED = 16.0
+# Largest error of a convergent sum over counts, in nats and z units.
 _MOST_ERROR = 1e-6
+# Largest difference between a closed form and a sum, in sd(T) or relative to A.
 _MOST_DIFFERENCE = 1e-6
 
 
@@ -36,7 +39,7 @@ def find_discrete_faults(
     Args:
         family: A family with a discrete support.
         etas: Valid natural parameters, `(n, eta_dim)`.
-        is_beyond: Which of them are beyond the ranges that were asked for, `(n,)`.
+        is_beyond: Mask of the etas beyond the requested ranges, `(n,)`.
     """
     support = family.support
     assert isinstance(support, AbstractDiscreteSupport)
@@ -51,7 +54,7 @@ def find_discrete_faults(
     log_h = np.asarray(jax.vmap(family.log_base_measure)(x))
     values = np.column_stack([stats, log_h])[None]
     probes = SimpleNamespace(values=values, far_values=values[:, :0])
-    # Constants and equations; which statistics are alike depends on eta.
+    # Only constants and equations, since near collinearity depends on eta.
     found = [f for f in find_dependence(family, etas, probes) if f.severity == "error"]
     if isinstance(support, Counts):
         found += _find_divergence(family, etas, is_beyond)

@@ -1,4 +1,4 @@
-"""Judgments on the probes of a family: each fault with a place and a remedy."""
+"""Findings from the probes of a family, each with a place and a remedy."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from nnef_dists.moments._family_probes import FamilyProbes
 from nnef_dists.moments._family_statistics import find_base_measure, find_dependence, find_rounding
 from nnef_dists.moments._family_tails import find_edges, find_heavy_tails, find_improper
 
-# Nats below the maximum at which a point counts as far from the mass.
+# Distance below the largest log-density, in nats, at which a point is far from the mass.
 _NAN_NATS = 20.0
 # Smallest jump, in standard deviations of T or mean sizes of its slope.
 _JUMP = 1e-3
@@ -26,11 +26,11 @@ def find_faults(
     Args:
         family: The exponential family.
         etas: Natural parameters, `(m, eta_dim)`.
-        beyond: Which etas lie beyond the ranges, though in the natural domain, `(m,)`.
+        beyond: Mask of the etas beyond the ranges, but in the natural domain, `(m,)`.
         probes: The probes of these etas.
 
     Returns:
-        At most a few findings of each kind, the worst eta of each.
+        At most a few findings of each kind, each at the worst eta.
     """
     found: list[FamilyFinding] = []
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -39,7 +39,7 @@ def find_faults(
         kept = ~improper & ~beyond
         part = FamilyProbes(*(array[kept] for array in probes))
         wrong, not_finite = _finiteness(family, etas[kept], part)
-        # Where T is not finite, a ray beyond the ranges may end early for this reason.
+        # If T is not finite, a ray beyond the ranges may end early for this reason.
         found += not_finite + [f for f in failures if f.severity == "error" or not not_finite]
         kept[kept] = ~wrong
         if kept.any():
@@ -72,13 +72,13 @@ def _support_map(family, probes) -> Iterator[FamilyFinding]:
 
 
 def _finiteness(family, etas, probes) -> tuple[np.ndarray, list[FamilyFinding]]:
-    """Returns which etas have points near the mass at which T is not finite, and the finding."""
+    """Returns a mask of the etas with points near the mass where T is not finite, and a finding."""
     if not len(etas):
         return np.zeros(0, bool), []
     size = math.prod(family.x_shape)
 
     def is_bad(values):
-        """Whether values are not finite; log h may be -inf, outside the support."""
+        """Returns whether values are not finite. log h may be -inf, outside the support."""
         bad = ~np.isfinite(values)
         bad[..., -1] &= ~np.isneginf(values[..., -1])
         return bad
@@ -86,7 +86,7 @@ def _finiteness(family, etas, probes) -> tuple[np.ndarray, list[FamilyFinding]]:
     x = np.concatenate([probes.far, probes.draws], axis=1)
     values = np.concatenate([probes.far_values, probes.values], axis=1)
     bad = is_bad(values)
-    # On a ray, beyond the last valid point, if the density has not decayed there.
+    # The first bad point of a ray counts if the density has not decayed at the point before.
     ray_bad = is_bad(probes.ray_values)
     first = np.argmax(np.any(ray_bad, -1), axis=1)
     at = np.arange(len(etas))[:, None], np.maximum(first, 0), np.arange(first.shape[1])
@@ -116,7 +116,7 @@ def _finiteness(family, etas, probes) -> tuple[np.ndarray, list[FamilyFinding]]:
 
 
 def _region(family, bad: np.ndarray, good: np.ndarray) -> tuple[str, str]:
-    """Describes where x is bad, and the support that leaves these points out."""
+    """Describes the region of the bad points, and a support that excludes it."""
     shape = str(family.x_shape) if family.x_shape else ""
     if not isinstance(family.support, Identity):
         return "on the declared support", (
@@ -132,7 +132,7 @@ def _region(family, bad: np.ndarray, good: np.ndarray) -> tuple[str, str]:
         for text, inside, bijection in regions:
             limited = inside(good).all(axis=0)  # entries of x that are inside at all good points
             if limited.any() and (~inside(bad[:, limited])).any(axis=1).all():
-                # The narrowest region that fits: (0, 1) is part of x > 0.
+                # The narrowest region that fits is reported: (0, 1) is part of x > 0.
                 if bijection == "Exp" and good[:, limited].max() < 1:
                     continue
                 entries = (

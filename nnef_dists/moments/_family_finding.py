@@ -15,10 +15,10 @@ class FamilyFinding:
     Attributes:
         name: A short name of the kind of fault.
         severity: `"error"` if moments would be wrong or missing, `"warning"` otherwise.
-        message: The fault.
+        message: The fault, in words.
         eta: The flat natural parameters at which it was found, or None.
         x: The point at which it was found, or None.
-        remedy: What to do.
+        remedy: The correction to make, in words.
     """
 
     name: str

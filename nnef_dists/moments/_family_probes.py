@@ -10,15 +10,15 @@ from jaxtyping import Array, Float, Key
 from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
 from nnef_dists.moments._family_walks import draw_around, find_modes, follow_rays
 
-# Halvings of an interval with a possible jump: to 1e-10 of its length.
+# Number of halvings of an interval with a possible jump, to 1e-10 of its length.
 _HALVINGS = 34
 
 
 class FamilyProbes(NamedTuple):
-    """What the probes of one eta return; a batch has a leading axis of etas.
+    """Results of the probes of one eta. A batch has a leading axis of etas.
 
-    With d unconstrained coordinates u, k statistics, n draws, p far points, r directions and R
-    radii. `values` are the k statistics and log h.
+    There are d unconstrained coordinates u, k statistics, n draws, p far points, r directions and R
+    radii. Values are the k statistics and log h.
 
     Attributes:
         draws: Approximate draws of x, `(n, *x_shape)`.
@@ -26,20 +26,20 @@ class FamilyProbes(NamedTuple):
         rounding: Error of the float32 log-density at the draws, in nats, `(n,)`.
         value_rounding: Error of the float32 values at the draws, `(n, k + 1)`.
         far: Points x at several distances from the draws, `(p, *x_shape)`.
-        far_values: Their values, `(p, k + 1)`.
+        far_values: Values at these points, `(p, k + 1)`.
         log_det_error: Error of the support's log-determinant for u of order one, in nats, `(64,)`.
         scale: Standard deviation of the draws of u, the largest of all coordinates.
         radii: Distances in u along the rays, `(R,)`.
         directions: Unit vectors of u, `(R, r, d)`. They follow the ridges of the density.
         ray_x: Points of the rays, `(R, r, *x_shape)`.
-        ray_values: Their values, `(R, r, k + 1)`.
+        ray_values: Values at these points, `(R, r, k + 1)`.
         ray_logs: Log-density of u, `(R, r)`.
-        ray_mass: Log-density times the volume of u over which it extends across the ray, `(R, r)`.
+        ray_mass: Log of the density times the volume that it covers across the ray, `(R, r)`.
         ray_is_finite_32: Whether the values are finite in float32, `(R, r)`.
         jump: Largest jump of each value along lines, in standard deviations, `(k + 1,)`.
         slope_jump: Largest jump of each slope, relative to its mean size, `(k + 1,)`.
-        jump_x: Where the largest jump of the values is, of shape `x_shape`.
-        slope_jump_x: Where the largest jump of the slopes is, of shape `x_shape`.
+        jump_x: Point x of the largest jump of the values, of shape `x_shape`.
+        slope_jump_x: Point x of the largest jump of the slopes, of shape `x_shape`.
     """
 
     draws: Array
@@ -129,7 +129,7 @@ def _probe(family, eta, key) -> FamilyProbes:
         return array[far.stop :].reshape(*directions.shape[:2], *array.shape[1:])
 
     ray_logs = on_rays(logs)
-    # Without the tails, whose scale may exceed that of T by many orders of magnitude.
+    # Only the central half, since the tails may be longer by many orders of magnitude.
     central = u[jnp.argsort(-logs[:n])[: n // 2]]
     jumps = _find_jumps(values, central, all_values[:n], keys[4])
     return FamilyProbes(
@@ -158,8 +158,8 @@ def _probe(family, eta, key) -> FamilyProbes:
 def _find_jumps(values, u, at_draws, key):
     """Looks for jumps of the values and of their slopes along lines through draws.
 
-    An interval with a jump keeps its difference as it is halved. That of a smooth function
-    vanishes.
+    The difference over an interval with a jump remains as the interval is halved. The difference of
+    a smooth function vanishes.
     """
     dim = u.shape[1]
     if dim == 1:
@@ -172,7 +172,7 @@ def _find_jumps(values, u, at_draws, key):
     value_scale = jnp.where(value_scale > 0, value_scale, 1.0)
 
     def gap(a, b):
-        """Differences; values beyond an edge of the support make none."""
+        """Returns absolute differences, 0 for values beyond an edge of the support."""
         difference = jnp.abs(a - b)
         return jnp.where(jnp.isfinite(difference), difference, 0.0)
 
@@ -185,7 +185,7 @@ def _find_jumps(values, u, at_draws, key):
 
         times = jnp.linspace(0, 1, 257 if dim == 1 else 129, dtype=u.dtype)
         on_line = jax.vmap(curve)(times)
-        # The line may leave the bulk, where T can be steep: its changes there are the scale, too.
+        # The line may leave the bulk, and T can be steep there, so its changes set the scale too.
         slopes = jnp.where(jnp.isfinite(on_line[:, 1]), jnp.abs(on_line[:, 1]), 0.0)
         unit = jnp.mean(slopes, axis=0)
         unit = jnp.stack([jnp.maximum(value_scale, 1e-3 * unit), jnp.where(unit > 0, unit, 1.0)])
@@ -220,7 +220,7 @@ def _find_jumps(values, u, at_draws, key):
 
 
 def _log_det_error(family, u):
-    """The declared log-determinant less that of the Jacobian; 0 if the shapes do not allow it."""
+    """Returns the error of the declared log-determinant, 0 if the support is not a bijection."""
     support = family.support
     if not hasattr(support, "inverse_and_log_det"):  # an AbstractSupport may have any weight
         return jnp.zeros(())

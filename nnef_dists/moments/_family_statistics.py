@@ -8,13 +8,15 @@ import numpy as np
 
 from nnef_dists.moments._family_finding import FamilyFinding, stat_labels
 
-# Error of a log-density, in nats, that is too large: in float32 a warning, as labels are then made
-# in double precision; in float64 an error.
+# Largest rounding error of the log-density, in nats. A larger one in float32 is a warning, as
+# labels are then made in double precision. In float64 it is an error.
 _MOST_ROUNDING = 0.05
+# Ratio of the rounding errors of float64 and float32.
 _DOUBLE = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
 # Singular value of standardized statistics below which they are dependent.
 _DEPENDENT = 1e-9
-# Median eigenvalue of the correlation matrix below which statistics are nearly collinear.
+# Smallest eigenvalue of the correlation matrix, as a median over etas, of statistics that are not
+# nearly collinear.
 _COLLINEAR = 1e-6
 
 
@@ -83,7 +85,7 @@ def find_dependence(family, etas, probes) -> Iterator[FamilyFinding]:
 
 
 def _independent_by_symmetry(family, etas, probes) -> tuple[list[str], list[int]]:
-    """Names and positions of statistics, without the upper triangle of symmetric ones."""
+    """Returns names and indices of statistics, without the upper triangles of symmetric ones."""
     keep, start = [], 0
     for shape in family.stat_shapes.values():
         index = start + np.arange(math.prod(shape)).reshape(shape)
@@ -100,7 +102,7 @@ def _independent_by_symmetry(family, etas, probes) -> tuple[list[str], list[int]
 
 
 def _sparse_rows(null: np.ndarray) -> np.ndarray:
-    """A basis of the same rows with many zeros, by elimination."""
+    """Returns a basis of the row space with many zeros, by elimination."""
     rows = null.copy()
     for i in range(len(rows)):
         rest = np.abs(rows[i])

@@ -6,17 +6,18 @@ import numpy as np
 
 from nnef_dists.moments._family_finding import FamilyFinding
 
-# Nats below the maximum at which an edge of the density has no mass that matters.
+# Distance below the largest log-density, in nats, at which an edge has negligible mass.
 _EDGE_NATS = 10.0
 # Largest tail index that counts as heavy.
 _HEAVY_INDEX = 20.0
 
 
 def _ends(probes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each ray ends `(m, r)`: the index of its last finite point, and two slopes there.
+    """Returns the index of the last finite point of each ray, and two slopes there, all `(m, r)`.
 
-    The slopes are those of the mass and of the log-density over the log of the radius, the least
-    over secants of up to two decades: a ridge that was not found at one radius would fake a rise.
+    The slopes are derivatives of the log-mass and the log-density by the log of the radius. Each is
+    the least over secants of up to two decades, since a ridge missed at one radius would fake a
+    rise.
     """
     finite = np.isfinite(probes.ray_mass) & np.isfinite(probes.ray_logs)
     count = np.where(finite.all(axis=1), finite.shape[1], np.argmin(finite, axis=1))
@@ -39,9 +40,9 @@ def _slope(probes, values: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 
 def find_improper(family, etas, beyond, probes) -> tuple[np.ndarray, list[FamilyFinding]]:
-    """Returns which etas have infinite mass along a ray, and the findings.
+    """Returns a mask of the etas with infinite mass along a ray, and the findings.
 
-    Mass per log radius is r times density times the volume across the ray: its logarithm must fall.
+    The mass per log radius is r times the density times the volume across the ray. It must fall.
     """
     last, slope, log_slope = _ends(probes)
     rows, columns = np.indices(last.shape)
@@ -124,7 +125,7 @@ def find_heavy_tails(family, etas, probes) -> Iterator[FamilyFinding]:
 
 
 def find_edges(family, etas, probes) -> Iterator[FamilyFinding]:
-    """Hard edges inside the declared support, and those that float32 reaches too early."""
+    """Yields hard edges inside the support, and points near the mass not finite in float32."""
     last, slope, _ = _ends(probes)
     rows, columns = np.indices(last.shape)
     top = np.nanmax(np.where(np.isfinite(probes.ray_logs), probes.ray_logs, -np.inf), axis=(1, 2))

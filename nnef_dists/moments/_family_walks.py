@@ -1,11 +1,11 @@
-"""Walks over the density of a family, for its probes: to modes, around them and along rays."""
+"""Searches of the density of a family, for its probes: for modes, around them and along rays."""
 
 import jax
 import jax.numpy as jnp
 
 
 def _derivatives(raw_logdensity, u):
-    """Returns log-density, gradient and Hessian; what is not finite is -inf or 0."""
+    """Returns log-density, gradient and Hessian, with -inf or 0 for values that are not finite."""
 
     def gradient(u):
         log, slopes = jax.value_and_grad(raw_logdensity)(u)
@@ -17,17 +17,17 @@ def _derivatives(raw_logdensity, u):
 
 
 def find_modes(raw_logdensity, dim, key):
-    """Climbs from starts at several scales by Newton steps that maximize.
+    """Maximizes the log-density by damped Newton steps, from starts at several scales.
 
     Returns:
-        Points `(starts, dim)`, their log-densities, and the deviations `(starts, dim, dim)` that
-        turn standard normal numbers into steps of the size of the density there.
+        Points `(starts, dim)`, their log-densities, and factors `(starts, dim, dim)` that map
+        standard normal samples to steps at the local scale of the density.
     """
     starts = {1: 16, 2: 16, 3: 12, 4: 12}.get(dim, 6)
     scales = jnp.geomspace(0.1, 30.0, starts)[:, None]
 
     def climb(state, _):
-        """Evaluates the trial point; keeps it if it is higher; tries the next one."""
+        """Evaluates the trial point, keeps it if it is higher, and proposes the next one."""
         trial, best, damping = state
         log, slopes, hessian = _derivatives(raw_logdensity, trial)
         better = log > best[1]
@@ -78,7 +78,7 @@ def draw_around(raw_logdensity, modes, mode_logs, deviations, key):
         moved = jnp.where(accept[:, None], new, u), jnp.where(accept, new_log, log)
         return (others, moved), moved
 
-    # The first valid point replaces the start, whatever the density there.
+    # Each start has log-density -inf, so that the first valid point replaces it.
     log = jnp.full((half,), -jnp.inf, u.dtype)
     state = (u[:half], log), (u[half:], log)
     _, (history, logs) = jax.lax.scan(step, state, jax.random.split(key, 480))
@@ -87,7 +87,7 @@ def draw_around(raw_logdensity, modes, mode_logs, deviations, key):
 
 
 def follow_rays(raw_logdensity, center, radii, key):
-    """Follows directions outwards and back, turning each to the largest density at its radius.
+    """Follows directions outward and back, and turns each to the largest density at its radius.
 
     Returns:
         Directions `(R, r, d)`, and the log of the volume across each ray `(R, r)`.
@@ -103,7 +103,7 @@ def follow_rays(raw_logdensity, center, radii, key):
     turns = 6 if dim <= 4 else 3
 
     def turn(state, radius):
-        """Evaluates the trial direction; keeps it if it is higher; tries the next one."""
+        """Evaluates the trial direction, keeps it if it is higher, and proposes the next one."""
         trial, best, last_radius, factor = state
         found = trial, *_derivatives(raw_logdensity, center + radius * trial)
         better = (found[1] >= best[1]) | (radius != last_radius)

@@ -1,4 +1,4 @@
-"""Functions of the draws whose means are known to be zero."""
+"""Features of control variates: functions of the draws with mean zero."""
 
 import itertools
 import math
@@ -20,36 +20,39 @@ from nnef_dists.families import (
 from nnef_dists.moments._validity import Validity
 from nnef_dists.sampling import Density, Whitening
 
+# Largest number of monomials, unless all are linear, and their largest degree.
 _MOST_MONOMIALS = 100
 _HIGHEST_DEGREE = 4
-# Differentiating d statistics in n dimensions costs n passes over d numbers for every draw.
+# Largest number of derivatives of T per draw: d statistics in n dimensions have n d.
 _MOST_DERIVATIVES = 256
+# Largest number of statistics whose products are features.
 _MOST_STATISTICS = 6
+# Number of splines, their depth below the maximum in nats, and the reach of the grid of z.
 _SPLINES = 14
 _SPLINE_DEPTH = 4.0
 _SPLINE_REACH = 6.0
 
 
 def statistics_functions(density: Density, u: Float[Array, " n"]) -> SteinFunctions | None:
-    """Returns the statistics, with their products where they are few.
+    """Returns the statistics as Stein functions, with their products if they are few.
 
     Args:
         density: A density of the family.
         u: A point in its coordinates.
 
     Returns:
-        The functions; None where a kink or the cost forbids them.
+        The functions. None if the family is not smooth, or if they are too expensive.
     """
     family = density.family
     if not family.is_smooth or family.eta_dim * len(u) > _MOST_DERIVATIVES:
         return None
 
     def along(direction):
-        """The first and second derivative of the statistics along a direction."""
+        """Returns the first and second derivatives of the statistics along a direction."""
         return jax.jvp(lambda u: jax.jvp(density.stats, (u,), (direction,))[1], (u,), (direction,))
 
     first, second = jax.vmap(along)(jnp.eye(len(u), dtype=u.dtype))
-    # On the line the splines do better, and products of high powers only fit the tails' noise.
+    # In one dimension splines do better, and products of high powers only fit noise in the tails.
     multiplied = 0 if len(u) == 1 or family.eta_dim > _MOST_STATISTICS else family.eta_dim
     return SteinFunctions(density.stats(u), first.T, jnp.sum(second, 0), multiplied)
 
@@ -66,15 +69,15 @@ def flip_features(
         family: The exponential family.
         flips: The changes T(g x) - T(x), from `AbstractFlipFamily.flips`.
         eta: Natural parameters, `(eta_dim,)`.
-        centered: T(x) minus about its mean, `(eta_dim,)`.
+        centered: T(x) minus its approximate mean, `(eta_dim,)`.
 
     Returns:
-        One number for each kind and each f: the centered statistics that flips of this kind change,
-        and their products with each other and with the others.
+        One number for each kind and each f. The functions f are the centered statistics that flips
+        of this kind change, and their products with all statistics.
     """
     features = []
     for changes in flips:
-        # Entry by entry: stacked, the entries would be computed again for each of their products.
+        # Entry by entry, since stacked entries would be computed again for each of their products.
         change = dict(_columns(family, changes))
         accept = jax.nn.sigmoid(sum(eta[i] * change[i] for i in change))
         weighted = {i: accept * change[i] for i in change}
@@ -103,23 +106,23 @@ def _columns(
 
 
 def monomial_features(z: Float[Array, " n"], score: Float[Array, " n"]) -> Float[Array, " k"]:
-    """Returns the Stein transforms of the monomials of z, to the fourth degree where they are few.
+    """Returns the Stein transforms of the monomials of z, up to degree four if they are few.
 
     With A phi = laplacian(phi) + grad(phi) . score and a monomial m, A(m z_i) is
     m score_i + z_i A(m) + 2 dm / dz_i.
 
     Args:
         z: A point, in whitened coordinates.
-        score: The gradient of the log-density there.
+        score: The gradient of the log-density at z.
 
     Returns:
-        One number for each monomial but the constant.
+        One number for each monomial except the constant.
     """
     n = len(z)
     values, transforms = jnp.ones(1, z.dtype), jnp.zeros(1, z.dtype)
     features, lower = [], jnp.zeros(0, z.dtype)
     for parent, factor, derived, count in _monomial_tables(n):
-        # The constant's derivative is zero: `derived` then points at a padding zero.
+        # The derivative of the constant is zero, so `derived` points at a padded zero.
         slopes = count * jnp.pad(lower, (0, 1))[derived]
         grown = values[parent] * z[factor]
         transforms = values[parent] * score[factor] + z[factor] * transforms[parent] + 2 * slopes
@@ -129,7 +132,7 @@ def monomial_features(z: Float[Array, " n"], score: Float[Array, " n"]) -> Float
 
 
 def quadratics(n: int) -> int:
-    """Returns how many of the first features are of linear and quadratic monomials."""
+    """Returns the number of leading features from linear and quadratic monomials."""
     return sum(len(table[0]) for table in itertools.islice(_monomial_tables(n), 2))
 
 
@@ -138,18 +141,17 @@ def spline_features(
 ) -> Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, " k"]]:
     """Returns local functions of one whitened coordinate, divided by the density.
 
-    The integral of a B-spline is known, so E[b(z) / p~(z)] is the same for all splines of one grid,
-    whatever the normalizer of p~: their differences have mean zero. Unlike Stein transforms of
-    smooth functions they weigh the masses of separate modes against each other. Splines whose
-    support leaves the region where p~ is within a factor exp(-4) of its maximum are left out, so
-    that all are bounded.
+    All B-splines b of one grid have equal integrals. So E[b(z) / p~(z)] is equal for all of them,
+    for any normalizer of p~, and their differences have mean zero. Unlike Stein transforms of
+    smooth functions, they compare the masses of separate modes. Splines whose support leaves the
+    region of p~ within a factor exp(-4) of its maximum are left out, so all features are bounded.
 
     Args:
         log_density: The unnormalized log-density of z, in nats.
         dtype: Floating dtype of z.
 
     Returns:
-        A function of a point and of its log-density.
+        Function of a point and its log-density.
 
     Reference:
         Gelfand and Dey, *Bayesian model choice*, J. R. Statist. Soc. B 56 (1994), section 3, for
@@ -166,14 +168,14 @@ def spline_features(
     centers = low + spacing * (2 + jnp.arange(_SPLINES, dtype=dtype))
     is_near = jnp.abs(grid - centers[:, None]) <= 2 * spacing
     is_kept = ~jnp.any(is_near & ~is_high, 1)
-    # Takes from each spline that is kept the mean of all of them.
+    # Subtracts the mean of the kept splines from each of them.
     kept = is_kept.astype(dtype)
     differences = jnp.diag(kept) - jnp.outer(kept, kept) / jnp.maximum(jnp.sum(kept), 1)
 
     def features(z, log_p):
         t = jnp.abs(z - centers) / spacing
         spline = jnp.where(t < 1, 4 - 6 * t**2 + 3 * t**3, jnp.maximum(2 - t, 0) ** 3)
-        # The exponent is bounded where a spline is not zero; elsewhere it must not overflow.
+        # The exponent is bounded on the support of a spline. Elsewhere it must not overflow.
         ratio = spline * jnp.exp(jnp.minimum(highest - log_p, 2 * _SPLINE_DEPTH))
         return differences @ ratio
 
@@ -184,9 +186,10 @@ class Features(NamedTuple):
     """All features of one density.
 
     Attributes:
-        of_draw: A function of a draw (of HMC, of z, of the gradient of its log-density, and of its
-            log-density): numbers whose mean is zero under the density.
-        simple: How many of the first ones are Stein transforms of linear and quadratic functions.
+        of_draw: Function of a draw, with values of mean zero under the density. For HMC its
+            arguments are z, the gradient of the log-density and the log-density.
+        simple: Number of leading features that are Stein transforms of linear and quadratic
+            functions.
     """
 
     of_draw: Callable[..., Array]
@@ -203,9 +206,9 @@ def draw_features(
 
     Args:
         density: The density, in coordinates u.
-        whitening: How z and u are related.
-        validity: Which control variates have mean zero; the others are zero.
-        center: The mean of T, about.
+        whitening: The affine map from z to u.
+        validity: Validity of the control variates. Invalid ones are set to zero.
+        center: Approximate mean of T.
 
     Returns:
         The features. Functions that the family declares replace monomials and statistics.
@@ -216,7 +219,7 @@ def draw_features(
     splines = None
     if n == 1:
         splines = spline_features(lambda z: density(whitening.to_u(z[None])), dtype)
-    # Functions that a family declares are those of coordinates that nothing compresses.
+    # Functions that a family declares assume coordinates without compressed tails.
     own = validity.polynomials & ~jnp.any(density.tails.is_heavy)
 
     def of_draw(z, score, log_p):
@@ -240,10 +243,10 @@ def draw_features(
 
 
 def _monomial_tables(n: int):
-    """Yields, degree by degree, how each monomial is made of those one and two degrees below.
+    """Yields, for each degree, tables of its monomials in terms of lower degrees.
 
-    Monomial number k of a degree is `parent[k]` of the degree below times z[factor[k]]; the
-    derivative of that parent to the factor is `count[k]` times `derived[k]` of two degrees below.
+    Monomial number k of a degree is `parent[k]` of the degree below times z[factor[k]]. The
+    derivative of this parent by the factor is `count[k]` times `derived[k]` of two degrees below.
     """
     below: list[tuple[int, ...]] = []
     parents: list[tuple[int, ...]] = [()]

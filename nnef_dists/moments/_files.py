@@ -32,14 +32,14 @@ def open_arrays(path: Path, *, partial: bool) -> tuple[Spec, StoredArray, Moment
 
     Args:
         path: The folder.
-        partial: Whether chunks may be missing; their rows are left out.
+        partial: Whether chunks may be missing. Their rows are left out.
 
     Returns:
         The spec of the store, the etas, and the labels, whose leaves are `StoredArray`s.
 
     Raises:
-        FileNotFoundError: If nothing is there.
-        ValueError: If the folder is no moment data or is damaged, or chunks are missing.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If the folder is not moment data or is damaged, or chunks are missing.
     """
     store = Store(path, MOMENT_DATA)
     rows = np.arange(store.n)
@@ -52,7 +52,7 @@ def open_arrays(path: Path, *, partial: bool) -> tuple[Spec, StoredArray, Moment
             "partial=True"
         )
     rows = rows[~np.isin(rows // store.chunk, missing)]
-    # Typed as labels in memory are.
+    # The type of labels in memory.
     leaves: list[Any] = [StoredArray(store, name, rows) for name in MomentLabel._fields]
     return store.spec, StoredArray(store, "eta", rows), MomentLabel(*leaves)
 

@@ -20,22 +20,23 @@ from nnef_dists.sampling import (
     sample_chains,
 )
 
-# Modes of less mass are rare: chains visit them too seldom for the scatter of draws to show it.
+# Largest mass of a rare mode. Chains visit it too seldom for the scatter of draws to include it.
 _RARE = 0.02
+# Number of expected visits above which a mode must have been visited.
 _VISITS = 50.0
-# Of the log-density's rounding error, in nats: with more, draws are those of another density.
+# Largest rounding error of the log-density, in nats. Above it the draws have another density.
 _MOST_ROUNDING = 0.05
-# Pareto k of importance weights. Above it averages do not settle (see `pareto_k`).
+# Largest Pareto k of importance weights. Above it averages do not converge (see `pareto_k`).
 _MOST_K = 0.7
 
 
 def label_chains(
     config: HMCConfig, density: Density, chains: Chains
 ) -> tuple[Float[Array, "chains draws *x_shape"], MomentLabel]:
-    """Labels one eta from draws of it, by whatever sampler.
+    """Labels one eta from the draws of any sampler.
 
     Args:
-        config: When a label is good, and whether to use control variates.
+        config: The configuration, with the thresholds of valid labels.
         density: The density of the draws.
         chains: The draws.
 
@@ -66,7 +67,7 @@ def label_chains(
         label = correct_label(
             label, stats, features, draws, wide, flux=validity.flux, rounding=rounding
         )
-    # A covariance is that around the estimated mean, whose error counts twice.
+    # The covariance is around the estimated mean, whose error enters as a product of two.
     of_mean = label.standard_error[:, None] * label.standard_error
     label = label._replace(covariance_error=jnp.hypot(label.covariance_error, of_mean))
     label = _count_rare_modes(label, density, chains)
@@ -75,17 +76,18 @@ def label_chains(
 
 
 def _count_rare_modes(label: MomentLabel, density: Density, chains: Chains) -> MomentLabel:
-    """Adds to the errors what rare modes contribute, which too few draws visit to show it.
+    """Adds the contributions of rare modes to the standard errors.
 
-    A mode of mass m, of which N draws visit about m N, adds sqrt(m / N) |T(mode) - mean| to the
-    error of E[T], and as much more as its visits fall short of m. A mode of more than 50 expected
-    visits that has hardly any refuses the label.
+    The scatter of N draws does not include a mode of small mass m. Such a mode adds
+    sqrt(m / N) |T(mode) - mean| to the error of E[T]. If the share v of its visits is less than m,
+    it adds (m - v) |T(mode) - mean| as well. Modes add in quadrature. The label is rejected if a
+    mode of more than 50 expected visits has less than 2% of them.
     """
     modes, dtype = density.modes, chains.z.dtype
     u = jax.vmap(chains.whitening.to_u)(chains.z.reshape(-1, modes.point.shape[1]))
     inverse = inverse_factor(modes.factor)
     points = (modes.point - modes.point[0]) @ inverse.T
-    # |a - b|^2 / 2 up to a term that all modes share: one product of matrices.
+    # -|a - b|^2 / 2, up to a term that all modes share, from one product of matrices.
     nearness = (u - modes.point[0]) @ inverse.T @ points.T - jnp.sum(points**2, 1) / 2
     nearest = jnp.argmax(jnp.where(modes.mass > 0, nearness, -jnp.inf), 1)
     n = u.shape[0]

@@ -26,10 +26,11 @@ from nnef_dists.sampling import (
     tempered_chains,
 )
 
-# Etas in one program of a fallback: few labels fail, each costs many times the first run, and
-# padding as much.
+# Number of etas per call of a fallback sampler. Few labels fail, and each row costs many times the
+# first run, even if it is padding.
 _TILE = 2
 _DOUBLE_TILE = 8
+# Statuses that double precision can cure.
 _FAULTS_OF_PRECISION = (Status.ROUNDING, Status.NOT_FINITE, Status.HEAVY_TAILS)
 # Largest dimension in which a mixture around the chains is a good proposal.
 _MOST_DIMENSIONS = 3
@@ -37,12 +38,12 @@ _MOST_DIMENSIONS = 3
 
 @final
 class HMC(AbstractRung):
-    """Hamiltonian Monte Carlo as configured: the first try of each eta."""
+    """Hamiltonian Monte Carlo as configured, the first sampler for each eta."""
 
     rung = Rung.HMC
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which etas have no label yet, unless labels begin in double precision."""
+        """Returns a mask of the etas without a label, empty if labels start in double precision."""
         return climb.has(Status.MISSING) & ~_begins_in_double(climb)
 
     def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
@@ -58,21 +59,21 @@ class HMC(AbstractRung):
 
 @final
 class DoublePrecision(AbstractRung):
-    """The whole ladder in double precision, if single precision has no digits for eta . T.
+    """The whole ladder in double precision, if single precision cannot resolve eta . T.
 
-    It is the first rung if the support is `ill_conditioned`.
+    This is the first rung if the support is `ill_conditioned` and the etas are float32.
     """
 
     rung = Rung.DOUBLE
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which labels are of single precision and failed for lack of digits or range."""
+        """Returns a mask of float32 labels that start here, or have a fault of precision."""
         missing = climb.has(Status.MISSING) & _begins_in_double(climb)
         is_single = climb.etas.dtype == jnp.float32
         return missing | (climb.has(*_FAULTS_OF_PRECISION) & is_single)
 
     def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
-        """Returns the labels in single precision, with its rounding in their errors."""
+        """Returns labels in the dtype of the etas. Their standard errors include its rounding."""
         config, on_tile = dataclasses.replace(climb.config, tile=_DOUBLE_TILE), lambda n: None
         if _begins_in_double(climb):
             config, on_tile = climb.config, climb.on_tile
@@ -110,11 +111,11 @@ class LongerRun(AbstractRung):
     rung = Rung.LONGER
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which labels failed for another reason than precision."""
+        """Returns a mask of the labels that failed for reasons other than precision."""
         return ~climb.has(Status.MISSING, Status.OK, *_FAULTS_OF_PRECISION)
 
     def label(self, climb: Climb, rows: np.ndarray) -> MomentLabel:
-        """Labels by longer chains, whose densities and modes later rungs start from."""
+        """Labels by longer chains. Later rungs start from their densities and modes."""
         labels, densities, modes = in_tiles(
             functools.partial(_label_longer, climb.family, longer(climb.config)),
             _TILE,
@@ -126,21 +127,21 @@ class LongerRun(AbstractRung):
 
 
 class AbstractFromModes(AbstractRung):
-    """A sampler that starts from the modes that the longer run found, if its chains do not mix."""
+    """A sampler that starts from the modes of the longer run, if its chains do not mix."""
 
     @abc.abstractmethod
     def suits(self, dim: int) -> bool:
-        """Returns whether the sampler is for densities of this dimension."""
+        """Returns whether the sampler suits densities of this dimension."""
 
     @abc.abstractmethod
     def draw(self, density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig) -> Chains:
         """Returns the draws of one eta, in a compiled program."""
 
     def tries(self, climb: Climb) -> np.ndarray:
-        """Returns which labels failed as the chains of the longer run disagree or are slow.
+        """Returns a mask of the labels that failed because chains disagree or mix slowly.
 
-        Divergences are a fault of the density, in float arithmetic at least. If short steps do not
-        cure them, a sampler that cannot see them would hide the fault.
+        Labels with too many divergences are left out. Divergences are a fault of the density, at
+        least in floating-point arithmetic. A sampler without divergences would hide the fault.
         """
         unmixed = climb.has(Status.NOT_CONVERGED, Status.LOW_ESS, Status.INFLUENTIAL)
         unmixed &= climb.labels.divergences <= climb.config.max_divergences
@@ -182,7 +183,7 @@ class TemperedSMC(AbstractFromModes):
     rung = Rung.TEMPERED
 
     def suits(self, dim: int) -> bool:
-        """Returns whether importance sampling does not suit."""
+        """Returns whether the dimension is too high for importance sampling."""
         return dim > _MOST_DIMENSIONS
 
     def draw(self, density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig) -> Chains:
@@ -216,7 +217,7 @@ def climb(
         etas: Valid natural parameters, `(n, eta_dim)`.
         keys: A key per eta, `(n,)`.
         ladder: The rungs, in their order.
-        on_tile: Called after each tile of the first rung with the number of etas in it.
+        on_tile: Callback after each tile of the first rung, with the number of etas in it.
         devices: The devices that share the work. Defaults to all local devices.
 
     Returns:

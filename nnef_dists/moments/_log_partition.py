@@ -1,4 +1,4 @@
-"""The log-partition at one eta: the constant that moments leave open."""
+"""The log-partition at one eta, the constant that moments do not determine."""
 
 import functools
 import math
@@ -23,9 +23,9 @@ from nnef_dists.sampling import (
     tempered_chains,
 )
 
-# A population has a quarter of the draws in particles: 16 populations of 1,000.
+# Default number of draws. A population has a quarter of them as particles: 16 populations of 1,000.
 _DRAWS = 4000
-# Of quadrature, in nats and z units: above it the integral has not converged.
+# Largest error of quadrature, in nats and z units. Above it the integral has not converged.
 _MOST_ERROR = 1e-3
 
 
@@ -36,9 +36,9 @@ class LogPartitionEstimate(eqx.Module):
     Attributes:
         eta: Natural parameters, `(eta_dim,)`.
         value: A(eta), in nats.
-        standard_error: Its standard error in nats; a bound of the discretization error for
-            quadrature, 0 for a closed form. Rounding, in proportion to A, comes on top.
-        method: How it was found.
+        standard_error: Standard error of A, in nats. For quadrature or a sum it is an error bound,
+            and for a closed form 0. The rounding error, in proportion to A, is not included.
+        method: The method, in words.
     """
 
     eta: Float[Array, " eta_dim"]
@@ -53,23 +53,26 @@ def estimate_log_partition(
     key: PRNGKeyArray | None = None,
     config: HMCConfig | None = None,
 ) -> LogPartitionEstimate:
-    """Computes A(eta) for one eta of any family, by the most exact method that there is.
+    """Computes A(eta) at one eta of any family, by the most accurate method available.
 
-    In this order: the family's closed form; quadrature, in one and two dimensions; the evidence of
-    tempered sequential Monte Carlo, from a wide Gaussian around HMC chains, of several independent
-    populations, whose disagreement is the standard error. For discrete x it is the sum over all x,
-    or annealed importance sampling by Gibbs sweeps, from all x equally likely.
+    The methods are, in this order:
 
-    The integral is over the measure that the family's densities refer to: counting measure for
-    discrete x, that of the angle on the circle, the surface on the sphere, all entries but the last
+    - The family's closed form.
+    - Quadrature, in one and two dimensions. For discrete x, the sum over all x if it is affordable.
+    - The evidence of tempered sequential Monte Carlo, from a wide Gaussian around HMC chains. The
+      standard error is from the scatter of several independent populations.
+    - For discrete x, annealed importance sampling by Gibbs sweeps, from the uniform distribution.
+
+    The integral is over the reference measure of the family's densities: counting measure for
+    discrete x, the angle on the circle, surface area on the sphere, and all entries except the last
     on the simplex.
 
     Args:
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
-        key: A `jax.random.key`; needed where neither closed form nor quadrature applies.
-        config: How to sample then; a population for each chain, with a quarter of `draws` in
-            particles. None is `HMCConfig(draws=4000)`.
+        key: A `jax.random.key`. Required if no closed form, quadrature or sum applies.
+        config: The configuration of the sampler, with one population per chain, of `draws` / 4
+            particles. Defaults to `HMCConfig(draws=4000)`.
 
     Returns:
         The estimate, with its standard error.
@@ -79,7 +82,7 @@ def estimate_log_partition(
 
     Reference:
         Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
-        (2006); Neal, *Annealed importance sampling*, Statistics and Computing 11 (2001).
+        (2006). Neal, *Annealed importance sampling*, Statistics and Computing 11 (2001).
     """
     check_instance(family, ExponentialFamily, "family")
     eta = family.check_eta(eta)
@@ -108,14 +111,14 @@ def estimate_log_partition(
 def exact_log_partition(
     family: ExponentialFamily, eta: Float[Array, " eta_dim"]
 ) -> LogPartitionEstimate | None:
-    """Computes A(eta) where no sampling is needed.
+    """Computes A(eta) without sampling, if possible.
 
     Args:
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
 
     Returns:
-        The estimate by closed form or by quadrature; None where there is neither.
+        The estimate by closed form, quadrature or a sum. None if none of them applies.
     """
     check_instance(family, ExponentialFamily, "family")
     eta = family.check_eta(eta)
@@ -133,7 +136,7 @@ def exact_log_partition(
 
 
 def _sum(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> LogPartitionEstimate | None:
-    """Returns A of a discrete family by a sum over all x, where it is affordable."""
+    """Returns A of a discrete family by a sum over all x, or None if it is not affordable."""
     if not has_exact_sum(family):
         return None
     value, error = exact_log_sum(family, np.asarray(eta))

@@ -1,4 +1,4 @@
-"""Labels of one eta that serve all etas of its orbit."""
+"""Labels of other etas from a symmetry, without sampling."""
 
 from typing import Any
 
@@ -18,19 +18,20 @@ def orbit(
 ) -> MomentDataset:
     """Maps each label to other etas of its orbit, without sampling.
 
-    With M and c of a random element of the group, a label of eta becomes one of M^-T eta: its mean
-    is M mean + c, and its covariance M Cov M^T. Standard errors are upper limits if M mixes
-    statistics, since their errors may agree. Diagnostics are the worst of the statistics mixed.
+    A random group element, with matrix M and shift c, maps a label of eta to a label of M^-T eta.
+    The mean becomes M mean + c, and the covariance M Cov M^T. If M mixes statistics, standard
+    errors are upper limits, since the errors may be correlated. ESS and R-hat are the worst of the
+    mixed statistics.
 
     Args:
         data: Moment data.
         symmetry: A symmetry of its family.
-        key: PRNG key of the group elements.
-        copies: Number of etas made of each one, at least 1.
+        key: PRNG key for the group elements.
+        copies: Number of new etas per eta, at least 1.
 
     Returns:
-        `copies` labels for each of the data, in the order of the data, copy after copy. The
-        original ones are not among them.
+        `copies` labels per label, in the order of the data, copy after copy. The original labels
+        are not included.
 
     Raises:
         ValueError: If the statistics are not closed under the symmetry, or copies < 1.

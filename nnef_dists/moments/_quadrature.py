@@ -1,4 +1,4 @@
-"""Moments by quadrature, the reference in one and two dimensions, and labels beside them."""
+"""Reference moments by quadrature in one and two dimensions, and their comparison with labels."""
 
 import functools
 from typing import NamedTuple
@@ -16,28 +16,28 @@ from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._diagnostics import MomentLabel, Status
 from nnef_dists.sampling import line_rule, plane_rule, quadrature_dim
 
-# Above this error, in nats and z units, nothing is returned but NaN.
+# Largest error, in nats and z units. Above it all results are NaN.
 _MOST_ERROR = 1e-3
-# Nodes of each half of a piece in one dimension, of a panel in two.
+# Number of nodes of each half of a piece in one dimension, and of a panel in two.
 _NODES = {1: 33, 2: 11}
-# Etas of a compiled call, and how many of them at once.
+# Number of etas per compiled call, and of etas that are evaluated at once.
 _BATCH = 64
 _AT_ONCE = {1: 16, 2: 4}
-# In standard errors of the label: a larger difference is not chance.
+# Largest differences of means and covariances, in standard errors of the label.
 _MOST_DIFFERENCE = 5.0
 _MOST_COVARIANCE_DIFFERENCE = 6.0
 
 
 class QuadratureMoments(NamedTuple):
-    """Moments of one eta by quadrature; all NaN, and the error infinite, if it did not converge.
+    """Moments of one eta by quadrature. Without convergence, they are NaN and the error infinite.
 
     Attributes:
         mean: E[T], `(eta_dim,)`.
         covariance: Cov[T], `(eta_dim, eta_dim)`.
         log_partition: A(eta), in nats.
-        error: An upper bound of the error of the mean, in z units, of the covariance, in units of
-            both sd(T), and of A, in nats: what the rule leaves, its tails, and rounding. A has
-            the rounding error of eta . T at the mode besides, which is epsilon times its size.
+        error: Upper bound of the errors of the mean (z units), the covariance (units of both sd(T))
+            and A (nats), from discretization, tails and rounding. For A it excludes the rounding
+            error of eta . T at the mode, which is epsilon times its size.
     """
 
     mean: Float[Array, " eta_dim"]
@@ -51,41 +51,41 @@ def quadrature_moments(
 ) -> QuadratureMoments:
     """Computes E[T], Cov[T] and A(eta) by quadrature, for x of one or two dimensions.
 
-    Quadrature runs in double precision (inside transformations in the dtype of eta), in the
-    unconstrained coordinates u of the support; on a circle in the angle, on a sphere in the
-    coordinates that the support supplies (`AbstractAngularSupport.at_angle`).
+    Quadrature runs in the unconstrained coordinates u of the support, in double precision (under
+    JAX transformations, in the dtype of eta). On a circle it runs in the angle, and on a sphere in
+    the coordinates that the support supplies (`AbstractAngularSupport.at_angle`).
 
-    In one dimension the line is cut at the modes and valleys of the density and at kinks and jumps
-    of T, into pieces on each of which the density falls. Sign changes of its slope on two scans
-    find the modes, however narrow and far away they are. On each piece a Gauss-Legendre rule has
-    nodes at distances w expm1(a t) / expm1(a) from the mode, from the bulk to the tails, as far as
-    these have mass. The log-density is the integral of its slope, so that eta . T may be large in
-    float32. Derivatives in eta are right to any order: A has the gradient E[T].
+    In one dimension, the line is cut into pieces on which the density falls. The cuts are at modes
+    and valleys of the density and at kinks and jumps of T. Sign changes of the slope on two scans
+    find the modes, even if they are narrow or far away. Each piece has a Gauss-Legendre rule, over
+    the bulk and the tails with mass. Its nodes are at distances w expm1(a t) / expm1(a) from the
+    mode. The log-density is the integral of its slope, so that eta . T may be large in float32.
+    Derivatives by eta are correct to any order: the gradient of A is E[T].
 
-    In two dimensions it is an integral of integrals. On each line of constant first coordinate the
-    density has modes, pieces and nodes of its own. The marginal density of the first coordinate has
-    the expected slope as its slope, and is cut into pieces in the same way. So the density may be
-    narrow in any direction, and bent. Up to four modes of the marginal density count, and up to
-    three on each line. Kinks and jumps are not looked for: with those the bound is seldom met.
+    In two dimensions, the integral is iterated. Each line of constant first coordinate has its own
+    modes, pieces and nodes. The slope of the marginal log-density is the expected slope, and the
+    marginal density is cut into pieces likewise. So the density may be narrow in any direction,
+    and curved. The rule uses at most four modes of the marginal density, and three per line.
+    Quadrature does not search for kinks and jumps, and seldom converges in their presence.
 
-    For many etas use `jax.vmap` in one dimension, and `jax.lax.map` with a `batch_size` of 8 in
-    two, where each eta takes some 70,000 points.
+    For many etas, use `jax.vmap` in one dimension. In two dimensions, each eta takes about 70,000
+    points, so use `jax.lax.map` with a `batch_size` of 8.
 
     Args:
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
-        points: An odd number, at least 9: in one dimension the nodes of each half of a piece, by
-            default 33; in two the nodes of each panel, 11 by default. A line has 12 panels, and the
-            marginal density 16.
+        points: Number of nodes, odd, at least 9. In one dimension, per half of a piece, by default
+            33. In two dimensions, per panel, by default 11. A line has 12 panels, and the marginal
+            density 16.
 
     Returns:
-        The moments, the log-partition and an error bound. If the bound is above 1e-3, all is NaN
-        and the bound infinite: the integral does not exist, the density has too many modes, or
-        more points are needed.
+        The moments, the log-partition and an error bound. If the bound is above 1e-3, all values
+        are NaN and the bound is infinite. Then the integral does not exist, the density has too
+        many modes, or more points are needed.
 
     Raises:
-        ValueError: For more than two dimensions, for `points` that are even or too few, and what
-            `family.check_eta` raises.
+        ValueError: If the family has more than two dimensions, `points` is even or below 9, or eta
+            is invalid.
     """
     check_instance(family, ExponentialFamily, "family")
     dim = quadrature_dim(family)
@@ -100,7 +100,7 @@ def quadrature_moments(
     if isinstance(eta, Tracer) or eta.dtype == jnp.float64:
         return _quadrature(family, eta, points)
     found = double_quadrature(family, np.asarray(eta)[None], points)
-    # What is returned has the digits of eta's dtype alone.
+    # The result is rounded to the dtype of eta.
     sizes = np.abs(found.mean[0]) / np.sqrt(np.diagonal(found.covariance[0]))
     rounding = jnp.finfo(eta.dtype).eps * np.max(sizes)
     error = found.error + np.where(np.isfinite(rounding), rounding, 0)
@@ -112,15 +112,15 @@ def quadrature_moments(
 def double_quadrature(
     family: ExponentialFamily, etas: np.ndarray, points: int | None = None
 ) -> QuadratureMoments:
-    """Computes the moments of many etas in double precision, whatever JAX's default is.
+    """Computes the moments of many etas in double precision, even without JAX's 64-bit mode.
 
     Args:
         family: An exponential family of one or two dimensions.
         etas: Valid natural parameters, `(n, eta_dim)`.
-        points: As in `quadrature_moments`.
+        points: Number of nodes, as in `quadrature_moments`.
 
     Returns:
-        The moments as NumPy arrays of doubles, with a leading axis of n.
+        The moments as float64 NumPy arrays, with a leading axis of n.
     """
     if points is None:
         points = _NODES[quadrature_dim(family)]
@@ -139,16 +139,16 @@ def double_quadrature(
 def compare_with_quadrature(
     family: ExponentialFamily, etas: np.ndarray, labels: MomentLabel
 ) -> MomentLabel:
-    """Refuses the labels that quadrature contradicts.
+    """Rejects labels that disagree with quadrature.
 
-    A label is refused if any mean differs from that of a converged quadrature by more than 5 of
-    its standard errors plus the bound of the quadrature's error, or any covariance by more than 6
-    of its own. If quadrature does not converge the label stays.
+    A label is rejected if a mean differs from converged quadrature by more than 5 standard errors
+    plus the error bound of quadrature. For a covariance the limit is 6 of its standard errors plus
+    the bound. If quadrature does not converge, the label stays.
 
     Args:
         family: A family of one or two dimensions.
         etas: Natural parameters, `(n, eta_dim)`.
-        labels: Their labels, as NumPy arrays; changed in place.
+        labels: Labels of these etas, as NumPy arrays. Changed in place.
 
     Returns:
         The labels.
@@ -164,7 +164,7 @@ def compare_with_quadrature(
     bound += _MOST_DIFFERENCE * labels.standard_error[rows]
     covariance_bound = (found.error[:, None, None] + eps) * scale
     covariance_bound += _MOST_COVARIANCE_DIFFERENCE * labels.covariance_error[rows]
-    # Comparisons are false where quadrature is NaN.
+    # Comparisons with NaN are false, so labels without converged quadrature stay.
     is_off = (np.abs(labels.mean[rows] - found.mean) > bound).any(1)
     is_off |= (np.abs(labels.covariance[rows] - found.covariance) > covariance_bound).any((1, 2))
     refused = rows[is_off]
@@ -177,7 +177,7 @@ def compare_with_quadrature(
 def _quadrature_batch(
     family: ExponentialFamily, etas: Float[Array, "n eta_dim"], count: Int[Array, ""], points: int
 ) -> QuadratureMoments:
-    """Returns the moments of the first `count` etas, and zeros: one program for one and for all."""
+    """Returns the moments of the first `count` etas, then zeros. One program serves any count."""
     size = _AT_ONCE[quadrature_dim(family)]
     one = jax.vmap(functools.partial(_quadrature, family, points=points))
     shapes = jax.eval_shape(one, etas)
@@ -192,7 +192,7 @@ def _quadrature_batch(
     return lax.fori_loop(0, -(-count // size), step, found)
 
 
-# In one dimension a program is compiled in half the time without optimization, and used briefly.
+# Without optimization, programs in one dimension compile in half the time. They run only briefly.
 _BATCHES = {
     1: jax.jit(
         _quadrature_batch,
@@ -211,7 +211,7 @@ def _quadrature(
     rule = rule_of(family, eta, points)
     error = lax.stop_gradient(rule.error)
     is_bad = ~(error <= _MOST_ERROR)
-    # A factor, not a selection: derivatives are NaN too.
+    # A factor instead of `jnp.where`, so that derivatives are NaN too.
     factor = jnp.where(is_bad, jnp.nan, 1).astype(eta.dtype)
     return QuadratureMoments(
         factor * rule.mean,

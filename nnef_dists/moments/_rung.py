@@ -17,25 +17,25 @@ from nnef_dists.sampling import Density, HMCConfig, Modes
 
 
 class AbstractRung(abc.ABC):
-    """A sampler that makes labels, and the condition on which an eta is tried by it.
+    """A sampler of labels, with the condition under which it samples eta.
 
-    The list `LADDER` holds one instance of each, in the order in which they are tried.
+    The tuple `LADDER` holds the instances in the order in which they are tried.
 
     Attributes:
-        rung: The name that its labels record.
+        rung: The name of the sampler in its labels.
     """
 
     rung: ClassVar[Rung]
 
     @abc.abstractmethod
     def tries(self, climb: "Climb") -> np.ndarray:
-        """Returns which etas this rung tries, given their labels so far.
+        """Returns a mask of the etas that this rung tries, given their labels so far.
 
         Args:
             climb: The labels so far.
 
         Returns:
-            A mask `(n,)`.
+            A boolean mask, `(n,)`.
         """
 
     @abc.abstractmethod
@@ -44,10 +44,11 @@ class AbstractRung(abc.ABC):
 
         Args:
             climb: The labels so far, the etas and their keys.
-            rows: The numbers of these etas, ascending, at least one.
+            rows: Indices of these etas, ascending, at least one.
 
         Returns:
-            Their labels, as NumPy arrays. What a rung has no diagnostic for is in `SamplerInfo`.
+            Labels of these etas, as NumPy arrays. `SamplerInfo` lists the values of diagnostics
+            that a sampler does not have.
         """
 
 
@@ -60,10 +61,11 @@ class Climb:
         config: The configuration of the sampler.
         etas: Valid natural parameters, `(n, eta_dim)`.
         keys: A key per eta, `(n,)`.
-        on_tile: Called after each tile of the first rung with the number of etas in it.
-        devices: The devices that share the work, by default all local ones.
+        on_tile: Callback after each tile of the first rung, with the number of etas in it.
+        devices: The devices that share the work. Defaults to all local devices.
         labels: The labels so far, as NumPy arrays. Their status is MISSING at first.
-        found: The etas that a rung ran chains for to be followed up, and their densities and modes.
+        found: Indices of the etas of the longer run, with its densities and modes for later rungs.
+            None before it.
     """
 
     family: ExponentialFamily
@@ -82,15 +84,15 @@ class Climb:
         self._tries = np.zeros(n, np.uint32)
 
     def run(self, ladder: Sequence[AbstractRung]) -> MomentLabel:
-        """Tries the rungs in their order, each on the etas that it is for.
+        """Tries the rungs in their order, each on the etas that it selects.
 
-        Without `config.ladder` an eta is tried once.
+        Without `config.ladder`, each eta is tried once.
 
         Args:
             ladder: The rungs.
 
         Returns:
-            The labels. Those that failed on all rungs have the status of the last.
+            The labels. A label that failed on all rungs has the status of the last one tried.
         """
         for rung in ladder:
             tried = rung.tries(self)
@@ -99,24 +101,24 @@ class Climb:
             (rows,) = np.nonzero(tried)
             if len(rows):
                 found = rung.label(self, rows)
-                # A rung within this one keeps its name.
+                # Labels of a rung within this one keep its name.
                 name = np.where(found.rung == Rung.HMC, rung.rung, found.rung)
                 for ours, new in zip(self.labels, found._replace(rung=name), strict=True):
                     ours[rows] = new
         return self.labels
 
     def has(self, *statuses: Status) -> np.ndarray:
-        """Returns which labels have one of these statuses, a mask `(n,)`."""
+        """Returns a mask of the labels with one of these statuses, `(n,)`."""
         return np.isin(self.labels.status, statuses)
 
     def fresh_keys(self, rows: np.ndarray) -> Key[Array, " m"]:
-        """Returns a key per eta that no earlier try has used: its own for the first one.
+        """Returns a key per eta that no earlier try has used.
 
         Args:
-            rows: The numbers of the etas.
+            rows: Indices of the etas.
 
         Returns:
-            Try number k of an eta uses `fold_in(key, k)`, and try 0 the key itself.
+            The keys, `(m,)`: `fold_in(key, k)` for try number k, and the key itself for try 0.
         """
         number, keys = self._tries[rows], self.keys[rows]
         self._tries[rows] += 1
@@ -135,14 +137,14 @@ def in_tiles(
     """Maps a compiled program over a leading axis, a tile at a time, on some devices.
 
     Args:
-        program: Takes and returns pytrees of arrays with a leading axis of `tile`.
-        tile: The number of rows in a call; the last call repeats the last row.
+        program: Function from and to pytrees of arrays with a leading axis of `tile`.
+        tile: Number of rows per call. The last call repeats the last row.
         arrays: The arguments, pytrees of arrays with a leading axis of n.
         devices: The devices, which take turns.
-        on_tile: Called after each tile with the number of rows in it.
+        on_tile: Callback after each tile, with the number of rows in it.
 
     Returns:
-        What the program returns, as NumPy arrays with a leading axis of n.
+        The results of the program, as NumPy arrays with a leading axis of n.
     """
     n = len(jax.tree.leaves(arrays)[0])
     pending: deque[Any] = deque()

@@ -1,4 +1,4 @@
-"""Where integration by parts holds: without jumps, kinks and tails that do not fall."""
+"""Conditions of integration by parts: no jumps, no kinks, and tails that fall."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,33 +9,36 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists.sampling import Density, Whitening
 
-# Lines through pairs of draws, and the points on each.
+# Numbers of lines through pairs of draws, of lines over all draws, of points per line, and of
+# halvings.
 _LINES = 6
 _LONG_LINES = 2
 _POINTS = 33
 _HALVINGS = 14
-# Radii of rays, in whitened coordinates: 1 to 1,024.
+# Number of radii along rays, from 1 to 1,024 in whitened coordinates.
 _DOUBLINGS = 11
-# What leaves at the end of a ray, in units of z: an error of about that size.
+# Largest flux at the end of a ray, in units of z. It causes an error of about this size.
 _MOST_FLUX = 1e-3
-# How far below the highest log-density a jump does not matter, in nats.
+# Distance below the highest log-density, in nats, at which a jump does not matter.
 _DEPTH = 12.0
+# Smallest jump of the log-density, in nats.
 _LEAST_JUMP = 0.03
-# Of the slope of T, in units of the slope and of sd(T).
+# Smallest jump of the slope of T, relative to sd(T) plus the slope.
 _LEAST_KINK = 0.03
-# Of Stein functions made of monomials up to the fourth degree.
+# Degree of the gradients of monomials up to the fourth degree.
 _DEGREE = 3
 
 
 class Validity(NamedTuple):
-    """Which control variates have mean zero.
+    """Conditions under which control variates have mean zero.
 
     Attributes:
         polynomials: Whether the density is continuous and falls fast enough for the Stein
             transforms of polynomials.
-        statistics: The same for those of the statistics, which have to be smooth, too.
-        flux: How far from zero their means may be, as the density does not fall to zero where
-            numbers end.
+        statistics: Whether `polynomials` holds, the statistics are smooth, and the density falls
+            fast enough for their Stein transforms.
+        flux: Bound on the means of valid transforms, since the density may not reach zero within
+            the floating-point range.
     """
 
     polynomials: Bool[Array, ""]
@@ -52,11 +55,11 @@ def find_validity(
 ) -> Validity:
     """Tests the assumptions of control variates for one density.
 
-    A Stein transform div(p grad phi) / p has mean zero if p is continuous, grad phi has no jumps,
-    and p |grad phi| r^(n - 1) vanishes far out. Jumps of log p, and of the slopes of T, are sought
-    on lines through pairs of draws, by halving the interval in which a trapezoid of the derivative
-    differs most from the difference; the flux is taken at the last finite point of rays along the
-    axes.
+    A Stein transform div(p grad phi) / p has mean zero under three conditions: p is continuous,
+    grad phi has no jumps, and p |grad phi| r^(n - 1) vanishes at infinity. Jumps of log p and of
+    the slopes of T are searched on lines through pairs of draws. The search halves the interval on
+    which the trapezoid rule for the derivative differs most from the difference. The flux is
+    evaluated at the last finite point of rays along the axes.
 
     Args:
         density: The density.
@@ -66,7 +69,7 @@ def find_validity(
         sd: Standard deviations of T, `(eta_dim,)`, positive.
 
     Returns:
-        What holds.
+        The validity of the control variates.
     """
     dtype, n = z.dtype, z.shape[-1]
 
@@ -80,7 +83,7 @@ def find_validity(
     which = jnp.arange(_LINES) % chains
     first = z[which, -1 - jnp.arange(_LINES) // chains]
     second = z[(which + chains // 2) % chains, z.shape[1] // 2 + jnp.arange(_LINES) // chains]
-    # Some lines reach over all draws: any number of pairs may lie on one side of a jump.
+    # Some lines span all draws, since all pairs may lie on one side of a jump.
     draws = z.reshape(-1, n)
     axes = jnp.arange(min(n, _LONG_LINES))
     first = first.at[axes].set(draws[jnp.argmin(draws, 0)[axes]])
@@ -90,7 +93,7 @@ def find_validity(
     start = first - 0.5 * (second - first)
 
     def on_line(fn, start, direction):
-        """The function, its derivative and whether draws are near, at a distance from the start."""
+        """Returns a function of the distance: value, derivative and whether draws are near."""
 
         def at(t):
             end = start + t * direction
@@ -123,7 +126,7 @@ def find_validity(
     def log_flux(ray, r):
         end = r * ray
         _, slope = jax.jvp(stats, (end,), (ray,))
-        # Of T and of its products, in logarithms, as their powers overflow first.
+        # Growth of T and its products, in logarithms, since powers overflow first.
         log_growth = jnp.log(jnp.max(jnp.abs(slope))) + jnp.log1p(jnp.max(jnp.abs(stats(end))))
         log_r = jnp.log(r)
         base = log_p(end) - highest + (n - 1) * log_r
@@ -140,12 +143,12 @@ def find_validity(
 def _largest_jump(
     at: Callable[[Array], tuple[Array, Array, Array]], length: Float[Array, ""]
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-    """Returns the jumps of functions within the interval that a trapezoid fits worst."""
+    """Returns the jumps of functions in the interval of the worst trapezoid fit, and the start."""
 
     def misfit(left, right, width):
         (low, low_slope, low_near), (high, high_slope, high_near) = left, right
         size = jnp.abs(high - low - width / 2 * (low_slope + high_slope))
-        # A value that is not finite is a wall.
+        # A value that is not finite counts as an infinite jump.
         size = jnp.where(jnp.isfinite(size), size, jnp.inf)
         return jnp.where(low_near | high_near, size, 0)
 

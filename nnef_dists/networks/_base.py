@@ -1,4 +1,4 @@
-"""What a moment network is, and the standardization that all of them share."""
+"""The interface of moment networks, and their standardization."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from nnef_dists.networks._region import TrainingRegion
 
 
 class AbstractMomentNetwork(Module):
-    """A learned moment map, eta -> E[T | eta], with uncertain weights.
+    """A learned moment map, eta -> E[T | eta], with random weights.
 
-    The call protocol is that of everything Bayesian here: a `key` draws one set of weights, without
-    one the means are used.
+    The call protocol is common to all Bayesian modules: a `key` draws one set of weights. Without a
+    key, the weights are at their means.
 
     Attributes:
         family: The family whose moments are learned.
-        standardization: Coordinates of eta and of the moments, and the range that data cover.
+        standardization: Coordinates of eta and of the moments, and the training region.
     """
 
     family: eqx.AbstractVar[ExponentialFamily]
@@ -45,23 +45,23 @@ class AbstractMomentNetwork(Module):
         """Returns the mean parameters mu = E[T | eta], flat.
 
         Args:
-            eta: One raw, valid eta, `(eta_dim,)`; batch with `jax.vmap`.
-            key: Draws the weights; without a key the means are used.
-            sample: True insists on a draw, False on the means.
+            eta: Raw natural parameters, valid, `(eta_dim,)`. Use `jax.vmap` for a batch.
+            key: PRNG key that draws the weights. Without a key, they are at their means.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
             The mean parameters, `(eta_dim,)`.
 
         Raises:
-            ValueError: If `sample=True` comes without a key.
+            ValueError: If `sample=True` without a key.
         """
 
     def unused_features(self) -> int:
-        """Returns how many convex features of the natural domain do not enter the prediction."""
+        """Returns the number of convex features of the natural domain that are not used."""
         return 0
 
     def batch(self, data: MomentDataset) -> MomentBatch:
-        """Returns the valid labels for a training loop, with the base of a network that has one.
+        """Returns the valid labels for a training loop, with the base if the network has one.
 
         Args:
             data: Moment data of the network's family.
@@ -81,9 +81,9 @@ class AbstractMomentNetwork(Module):
             label: One label, from a batch without its leading axis.
 
         Returns:
-            A function from eta to moments, both `(eta_dim,)`. At the label's eta it and its
-            Jacobian agree with the network at the weights' means. It costs less if the label is
-            from `batch`.
+            A function from eta to moments, both `(eta_dim,)`. At the label's eta, the function and
+            its Jacobian agree with the network at the weights' means. Calls are cheaper if the
+            label is from `batch`.
         """
         return self
 
@@ -94,13 +94,13 @@ class AbstractMomentNetwork(Module):
             label: One label, from a batch without its leading axis.
 
         Returns:
-            A less an estimate of it, and the standard error of the estimate. This is infinite
-            without an estimate: without a base.
+            A minus its estimate, and the standard error of the estimate. Without an estimate, as
+            for a network without a base, the standard error is infinite.
         """
         return jnp.zeros((), label.eta.dtype), jnp.full((), jnp.inf, label.eta.dtype)
 
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether a valid eta, `(eta_dim,)`, is where the network has been trained."""
+        """Returns whether a valid eta, `(eta_dim,)`, is in the training region."""
         return self.standardization.is_inside(self.standardization.inputs(eta))
 
     def error_scales(
@@ -112,7 +112,7 @@ class AbstractMomentNetwork(Module):
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            Two factors: the remoteness of eta, see `TrainingRegion.remoteness`, and the relative
+            Two factors: the remoteness of eta (see `TrainingRegion.remoteness`), and the relative
             size of the learned function.
         """
         far = self.standardization.region.remoteness(self.standardization.inputs(eta))
@@ -120,20 +120,20 @@ class AbstractMomentNetwork(Module):
 
 
 class AbstractDirectNetwork(AbstractMomentNetwork):
-    """A network whose outputs stand for the moments: mu(eta) = standardization(body(inputs)).
+    """A network whose outputs are standardized moments: mu(eta) = standardization(body(inputs)).
 
-    A subclass makes the body. Nothing makes its Jacobian symmetric but training.
+    A subclass sets the body. The Jacobian is symmetric only as far as training makes it so.
 
     Attributes:
         standardization: Coordinates of eta and of the moments, set from data.
-        body: From standardized inputs, `(m,)`, to outputs in z units, `(eta_dim,)`.
+        body: Map from standardized inputs, `(m,)`, to standardized outputs, `(eta_dim,)`.
     """
 
     standardization: eqx.AbstractVar["Standardization"]
     body: eqx.AbstractVar[Any]
 
     def unused_features(self) -> int:
-        """Returns the number of convex features, none of which a direct network can use."""
+        """Returns the number of convex features. A direct network uses none of them."""
         eta = jax.ShapeDtypeStruct((self.family.eta_dim,), jnp.result_type(float))
         return jax.eval_shape(self.family.convex_features, eta).shape[0]
 
@@ -144,7 +144,7 @@ class AbstractDirectNetwork(AbstractMomentNetwork):
         key: PRNGKeyArray | None = None,
         sample: bool | None = None,
     ) -> Float[Array, " eta_dim"]:
-        """Returns the mean parameters mu = E[T | eta]; see `AbstractMomentNetwork`."""
+        """Returns the mean parameters mu = E[T | eta] (see `AbstractMomentNetwork`)."""
         net = draw_or_mean(self, key=key, sample=sample)
         inputs = net.standardization.inputs(eta)
         return net.standardization.moments(inputs, net.body(inputs))
@@ -152,35 +152,34 @@ class AbstractDirectNetwork(AbstractMomentNetwork):
 
 @final
 class Standardization(eqx.Module):
-    """Coordinates in which eta, and E[T], are of order one; set from data and never trained.
+    """Coordinates from data in which eta and E[T] are of order one. They are not trained.
 
-    Inputs are the unconstrained coordinates u(eta) of the natural domain (logarithms of what is
-    negative, Cholesky factors of what is definite), shifted and scaled to mean 0 and variance 1.
-    An output y stands for the moments
+    Inputs are the unconstrained coordinates u(eta) of the natural domain, shifted and scaled to
+    mean 0 and variance 1. For example, u is a logarithm or a Cholesky factor. An output y gives
 
         mu_i = s_i(eta) (c_i + r_i y_i),    log s_i(eta) = a_i + b_i . inputs(eta)
 
-    with s_i a log-linear least-squares fit to the labels' sd(T_i | eta), and c_i, r_i the mean and
-    standard deviation of mu_i / s_i over the data. So a unit of y is a unit of z everywhere, though
-    moments may range over decades.
+    with s_i a log-linear least-squares fit to the labels' sd(T_i | eta). The mean and standard
+    deviation of mu_i / s_i over the data are c_i and r_i. So a unit of y_i is about r_i z units at
+    all eta, even if moments range over decades.
 
-    The training region is what is near the inputs of training etas (see `TrainingRegion`), some of
-    which are kept as examples.
+    The training region is the neighborhood of the inputs of training etas (see `TrainingRegion`).
+    Some inputs are kept as examples.
 
-    `Standardization.fit(data)` returns the one of some data.
+    `Standardization.fit(data)` returns the standardization of moment data.
 
     Attributes:
         family: The data's family.
         input_shift: Means of the unconstrained coordinates, `(m,)`.
-        input_scale: Their standard deviations, `(m,)`.
+        input_scale: Standard deviations of the unconstrained coordinates, `(m,)`.
         log_sd: The coefficients a (first row) and b of log s, `(m + 1, eta_dim)`.
         output_shift: c, `(eta_dim,)`.
         output_scale: r, `(eta_dim,)`.
         low: The smallest value of each input in the data, `(m,)`.
-        high: The largest, `(m,)`.
-        region: The training region, with the inputs of at most 512 of the data as examples.
-        center: The medoid of the examples' etas, `(eta_dim,)`: the one whose summed distance to the
-            others is least, in whitened inputs.
+        high: The largest value of each input in the data, `(m,)`.
+        region: The training region, with the inputs of at most 512 labels as examples.
+        center: The medoid of the examples' etas, `(eta_dim,)`, with the least summed distance to
+            the others, in whitened inputs.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -199,13 +198,13 @@ class Standardization(eqx.Module):
         """Fits the coordinates to moment data.
 
         Args:
-            data: Moment data, of which the valid labels are used.
+            data: Moment data. Only valid labels are used.
 
         Returns:
             The coordinates.
 
         Raises:
-            ValueError: If `data` has fewer than `m + 2` valid labels, or eta on an edge of the
+            ValueError: If `data` has fewer than `m + 2` valid labels, or a label on an edge of the
                 natural domain.
         """
         labels = data.batch()
@@ -240,12 +239,12 @@ class Standardization(eqx.Module):
 
     @property
     def input_dim(self) -> int:
-        """The number m of inputs."""
+        """Number m of inputs."""
         return self.family.unconstrained_dim
 
     @property
     def examples(self) -> Float[Array, "k m"]:
-        """Inputs of some of the data, at most 512, all different, `(k, m)`."""
+        """Inputs of at most 512 labels, all different, `(k, m)`."""
         return paramax.unwrap(self.region.examples)
 
     def inputs(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
@@ -270,11 +269,11 @@ class Standardization(eqx.Module):
     def moments(
         self, inputs: Float[Array, " m"], y: Float[Array, " eta_dim"]
     ) -> Float[Array, " eta_dim"]:
-        """Returns the moments that the outputs y stand for.
+        """Returns the moments of standardized outputs y.
 
         Args:
             inputs: Standardized coordinates of eta, `(m,)`.
-            y: Outputs, in z units, `(eta_dim,)`.
+            y: Standardized outputs, `(eta_dim,)`.
 
         Returns:
             The moments mu, `(eta_dim,)`.
@@ -286,19 +285,20 @@ class Standardization(eqx.Module):
 def standardize(
     family: ExponentialFamily, data: MomentDataset, *, width: int, depth: int
 ) -> Standardization:
-    """Checks what the constructors of all networks are given, and returns the standardization.
+    """Checks the arguments of a network's constructor, and returns the standardization.
 
     Args:
         family: The exponential family.
         data: Moment data of that family.
-        width: Units of a hidden layer.
-        depth: Hidden layers.
+        width: Number of units per hidden layer.
+        depth: Number of hidden layers.
 
     Returns:
-        The standardization that the data set.
+        The standardization of the data.
 
     Raises:
-        ValueError: For data of another family, and for sizes below 1.
+        ValueError: If `data` is of another family or has too few valid labels, or a size is below
+            1.
     """
     check_instance(family, families.ExponentialFamily, "family")
     if data.family != family:
@@ -309,7 +309,7 @@ def standardize(
 
 
 def _nonzero(scale: np.ndarray) -> np.ndarray:
-    """Replaces zeros by ones, which leaves a constant column unscaled."""
+    """Replaces zeros by ones, so that constant columns stay unscaled."""
     return np.where(scale > 0, scale, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Whether a network's stated uncertainty matches its errors."""
+"""Calibration of the predictive variance of a network."""
 
 import math
 
@@ -10,10 +10,11 @@ from nnef_dists.bayes import predictive_moments
 from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._base import AbstractMomentNetwork, moments_at
 
+# Logarithm of the largest ratio, and number of bisections and tolerance of the search.
 _LOG_LARGEST = math.log(1e4)
 _HALVINGS = 40
 _TOLERANCE = 1e-6
-# Squared residuals count up to three standard deviations. The mean of a chi-squared variable of one
+# Cap of squared residuals, at three standard deviations. The mean of a chi-squared variable of one
 # degree of freedom that is capped at c is P(chi2_3 < c) + c P(chi2_1 > c).
 _CAP = 9.0
 _INSIDE = math.erf(math.sqrt(_CAP / 2))
@@ -27,32 +28,32 @@ def calibration_ratio(
     *,
     samples: int = 64,
 ) -> Float[Array, ""]:
-    """The factor that the network's predictive variance lacks: 1 when it is calibrated.
+    """Returns the factor that calibrates the network's predictive variance.
 
         rho:  mean of min((label - mu)^2 / (s^2 + rho v), 9) = E min(z^2, 9),    z standard normal
 
-    over all labels and statistics, with mu the moments at the weights' means, v the variance of the
-    moments over draws of the weights, and s the labels' standard errors. Above 1 the network is too
-    sure, below 1 not sure enough. With exact labels and Gaussian errors it is the mean of
-    (label - mu)^2 / v; the cap keeps a few gross errors from deciding for all.
+    over all labels and statistics, with mu the moments at the weights' means and s the labels'
+    standard errors. The variance of the moments over draws of the weights is v. Above 1, the
+    network is overconfident, and below 1, underconfident. With exact labels and Gaussian errors,
+    rho is the mean of (label - mu)^2 / v. The cap bounds the influence of a few gross errors.
 
-    The labels have to be new to the network, and best be no noisier than it errs: otherwise the
-    errors drown in the noise, and rho with them. Widths that were trained with a `temperature` of
-    `negative_elbo` have variances that grow with it: continue with `temperature * rho`, with rho
-    clipped, say to [0.02, 50].
+    The labels must be held out from training. Their standard errors should be no larger than the
+    errors of the network, otherwise noise dominates rho. After training with `negative_elbo`, the
+    variances grow with its `temperature`. To calibrate them, continue with `temperature * rho`,
+    with rho clipped, for example to [0.02, 50].
 
     Args:
         network: A moment network.
-        batch: Good labels that were not trained on.
-        key: For the draws of the weights.
-        samples: How many sets of weights are drawn, at least 2.
+        batch: Valid labels, held out from training.
+        key: PRNG key for the draws of the weights.
+        samples: Number of draws of the weights, at least 2. Defaults to 64.
 
     Returns:
-        A scalar in [1e-4, 1e4]: the lower end where the labels' noise explains all errors, the
-        upper one where the network claims to be certain and is not.
+        A scalar in [1e-4, 1e4], 1 if calibrated. The lower end if the labels' noise explains all
+        errors. The upper end if the network has errors but almost no predictive variance.
 
     Raises:
-        ValueError: For fewer than 2 samples.
+        ValueError: If `samples` is below 2.
     """
     _, stdv = predictive_moments(network, lambda drawn: moments_at(drawn, batch), key, samples)
     variance, noise = stdv**2, batch.standard_error**2

@@ -10,24 +10,25 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists._factorizations import cholesky, eigh, inverse_factor, product
 
+# Largest number of steps per start.
 _MOST_STEPS = 200
-# Lengths of a step, relative to Newton's.
+# Lengths of a step, relative to Newton's step.
 _LENGTHS = tuple(2.0**k for k in range(3, -13, -1))
-# Squared Newton decrements, in nats: below the first one Newton's own step is taken, below the
-# second one the climb ends, and a point above the last one is no maximum.
+# Squared Newton decrements, in nats. Below the first, Newton's full step is taken. Below the
+# second, the search ends. A point above the third is not a maximum.
 _QUADRATIC, _CLOSE, _MAXIMUM = 0.1, 1e-4, 1e-3
-# Steps after the climb: each one squares the remaining decrement.
+# Number of Newton steps after the search. Each step squares the remaining decrement.
 _POLISH = 2
-# The curvatures that count as zero, relative to the largest one.
+# Largest curvature that counts as zero, in machine epsilons of the largest curvature.
 _LEAST_CURVATURE = 16.0
 
 
 class Summit(NamedTuple):
-    """The end of a climb.
+    """The end of a search.
 
     Attributes:
-        point: The maximum, `(n,)`; NaN if the climb has not found one.
-        height: The function there, in nats; -inf without a maximum.
+        point: The maximum, `(n,)`. NaN if none is found.
+        height: The function at the maximum, in nats. -inf if none is found.
         found: Whether the gradient is zero and the Hessian negative definite.
     """
 
@@ -37,7 +38,7 @@ class Summit(NamedTuple):
 
 
 class _State(NamedTuple):
-    """One point of a climb, Newton's step from there, and its decrement in nats."""
+    """One point of a search, its Newton step, and its Newton decrement in nats."""
 
     point: Float[Array, " n"]
     height: Float[Array, ""]
@@ -82,13 +83,13 @@ def climb(height: Callable[[Array], Array], start: Float[Array, " n"]) -> Summit
         exists = jnp.isfinite(heights)
         heights = jnp.where(exists, heights, -jnp.inf)
         best = jnp.argmax(heights)
-        # Near the maximum heights differ by less than their rounding, and Newton's step is right.
+        # Near the maximum, heights differ by less than their rounding. Newton's step is accurate.
         rounding = 8 * eps * jnp.abs(state.height)
         newton = state.is_definite & (state.decrement < _QUADRATIC + rounding)
         newton &= exists[_LENGTHS.index(1.0)]
         higher = jnp.where(heights[best] > state.height, points[best], state.point)
         point = jnp.where(newton, state.point + state.step, higher)
-        # A climb that cannot get higher has ended, whether at a maximum or not.
+        # A search that cannot get higher has ended, at a maximum or not.
         stuck = jnp.all(point == state.point)
         return look(point, jnp.where(stuck, _MOST_STEPS, state.steps + 1))
 

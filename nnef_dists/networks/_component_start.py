@@ -1,8 +1,8 @@
-"""Where the components of a convex log-partition start: found from moment data, without training.
+"""Initial components of a convex log-partition, from moment data, without training.
 
-Log-partitions of independent variables add up to that of their sum. So what multiples of the convex
-features explain of the moments is split off first; what is left is given to points in the space of
-T, which are masses of a discrete distribution.
+The log-partition of a sum of independent variables is the sum of their log-partitions. So multiples
+of the convex features are fitted to the moments first. The residual is fitted by points in the
+space of T, the atoms of a discrete distribution.
 """
 
 from typing import final
@@ -17,40 +17,41 @@ from scipy.special import logsumexp
 
 from nnef_dists.moments import MomentDataset
 
-# Of correlations: statistics that determine each other, and noise of the labels.
+# Ridge of the correlations, for statistics that determine each other and for noise of the labels.
 _RIDGE = 1e-4
-# The features may have more curvature than the labels' covariance at this share of labels, and by
-# this factor.
+# Fraction of labels at which the features may have more curvature than the labels' covariance, and
+# factor by which they may have more at the other labels.
 _EXCEPTIONS = 0.02
 _SLACK = 1.02
-# What the features leave, in z units, is taken to be no less.
+# Smallest residual of the features, in z units.
 _SMALLEST_MISFIT = 0.01
-# Of what the features leave, the unit of a feature's coefficient.
+# Contribution of a feature with a coefficient of one unit, relative to the residual.
 _WORTH = 0.3
-# Of the covariance, what a component's spread has beyond what the features leave.
+# Fraction of the covariance that a component's spread has in addition to the residual covariance.
 _LEFT_AT_LEAST = 1e-3
-# Least coefficient of a feature at the start, in its unit: not so small that it cannot grow.
+# Smallest initial coefficient of a feature, in its unit, so that the coefficient can grow.
 _LEAST_WEIGHT = 0.01
+# Largest number of iterations for the masses, and their tolerance in nats.
 _ITERATIONS = 500
 _TOLERANCE = 1e-5
 
 
 @final
 class ComponentStart(eqx.Module):
-    """The start of K components of dimension d, with k features; never trained.
+    """Initial values of K components of dimension d, with k features. They are not trained.
 
-    `find_components` returns it.
+    `find_components` returns them.
 
     Attributes:
         slope: The mean over components of their points, `(d,)`.
-        points: Points in the space of T, less the slope, `(K, d)`.
-        spread: For each component the principal axes of the covariance of T that is left to it (and
-            of a little of the whole), as columns, `(K, d, d)`.
+        points: Points in the space of T, minus the slope, `(K, d)`.
+        spread: Principal axes of the residual covariance of T of each component (plus a small part
+            of the covariance), as columns, `(K, d, d)`.
         logits: Logarithms of the components' masses, up to a constant, `(K,)`.
         raw_weights: Coefficients of the features in their units, before a softplus, `(k,)`.
-        units: Units of the coefficients: a coefficient that is worth a third of what the features
-            leave, or the coefficient itself where that is more, `(k,)`; positive.
-        center: The mean eta, at which slope, points and logits are to be read, `(d,)`.
+        units: Units of the coefficients, positive, `(k,)`. The larger of the coefficient itself and
+            a coefficient that contributes 0.3 times the residual of the features.
+        center: The mean eta, origin of eta for slope, points and logits, `(d,)`.
         feature_center: The mean of each feature, `(k,)`.
     """
 
@@ -67,21 +68,21 @@ class ComponentStart(eqx.Module):
 def find_components(data: MomentDataset, count: int) -> ComponentStart:
     """Fits features and points to moment data.
 
-    The features' coefficients c >= 0 are those of the least-squares fit of
+    The features' coefficients c >= 0 are from a least-squares fit of
 
         grad A = constant + c . grad phi
 
-    in z units, reduced by one factor until the curvature c . hess phi is below the covariance of T
-    at nearly all labels. For Gaussians that is the whole of A. The points are normal draws, one at
-    each of `count` labels, with the mean and the covariance that are left there. Their masses make
-    the log-partition of the points consistent with the labels' being its normalizers.
+    in z units. One factor reduces them until the curvature c . hess phi is below the covariance of
+    T at nearly all labels. For Gaussians, this is all of A. The points are normal draws, one at
+    each of `count` labels, with the residual mean and covariance. Their masses are self-consistent:
+    each point is one draw at the eta of its label.
 
     Args:
-        data: Moment data, of which the good labels are used.
-        count: The number of components.
+        data: Moment data. Only valid labels are used.
+        count: Number of components.
 
     Returns:
-        The start. The same data give the same components.
+        The start. It is deterministic.
 
     Reference:
         Shirts and Chodera, *Statistically optimal analysis of samples from multiple equilibrium
@@ -145,10 +146,10 @@ def _fit_features(
     """Fits z-scaled moments by a constant and non-negative multiples of the features' slopes.
 
     Returns:
-        The coefficients and the root mean square of each feature's slopes, both `(k,)`, and that of
-        what is left.
+        The coefficients and the root mean square of each feature's slopes, both `(k,)`, and the
+        root mean square of the residual.
     """
-    # A tenth of the package's time to import, for one kind of network.
+    # This import takes a tenth of the package's import time, for one kind of network.
     from scipy.optimize import nnls
 
     n, k, d = slopes.shape
@@ -167,7 +168,7 @@ def _fit_features(
 
 
 def _largest_share(curvature: np.ndarray, correlation: np.ndarray) -> float:
-    """Returns the largest factor, at most 1, of curvature that remains below the correlation."""
+    """Returns the largest factor, at most 1, that keeps the curvature below the correlation."""
     d = correlation.shape[-1]
     whitener = np.linalg.inv(np.linalg.cholesky(correlation + _RIDGE * np.eye(d)))
     ratios = np.linalg.eigvalsh(whitener @ curvature @ whitener.transpose(0, 2, 1))[:, -1]
@@ -176,13 +177,13 @@ def _largest_share(curvature: np.ndarray, correlation: np.ndarray) -> float:
 
 
 def _root(matrices: np.ndarray) -> np.ndarray:
-    """Returns principal axes of the positive parts of matrices, as columns of their length."""
+    """Returns principal axes of the positive parts of matrices, scaled by sqrt(eigenvalue)."""
     values, vectors = np.linalg.eigh(matrices)
     return vectors * np.sqrt(np.maximum(values, 0))[:, None]
 
 
 def _masses(eta: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Returns the log-masses for which every eta has drawn its point: the fixed point of
+    """Returns the log-masses for which each eta has drawn its point, the fixed point of
 
     b_k = -log sum_m exp(eta_m . t_k - A_m),    A_m = log sum_k exp(eta_m . t_k + b_k).
     """  # noqa: D415

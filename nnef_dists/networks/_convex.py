@@ -1,4 +1,4 @@
-"""Networks of the log-partition that are convex, whatever their weights."""
+"""Log-partition networks that are convex for all weights."""
 
 from typing import Any, final
 
@@ -15,49 +15,51 @@ from nnef_dists.networks._base import Standardization, standardize
 from nnef_dists.networks._component_start import ComponentStart, find_components
 from nnef_dists.networks._log_partition import AbstractLogPartitionNetwork
 
-# How far a unit of the raw weights moves a component: learning rates that suit the weights of
+# Displacement of a component per unit of the raw weights. Learning rates that suit the weights of
 # perceptrons, of size 1 / sqrt(width), then suit components.
 _GAIN = 8.0
+# Standard deviation of the initial displacements.
 _INITIAL_STDV = 0.005
 
 
 @final
 class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
-    """A log-partition that is convex for all weights: that of a mixture of components.
+    """The log-partition of a mixture of components, convex for all weights.
 
         A(eta) = log sum_k exp(b_k + t_k . eta + p_k . phi(eta)),    p_kj > 0
 
     with phi the convex features of the natural domain. The log-sum-exp of convex functions is
-    convex: with w the softmax over components,
+    convex. With w the softmax over components,
 
         hess A = sum_k w_k sum_j p_kj hess phi_j + Cov_w[t_k + sum_j p_kj grad phi_j]
 
-    is positive semi-definite at every valid eta, for each draw of the weights. Both terms are
-    covariances: exp(A) is a sum of Laplace transforms, each of a point t_k in the space of T, or of
-    a variable around it whose log-partition is p_k . phi. Points alone would be a quadrature rule,
-    whose moments stay in the hull of its nodes; with features moments have the right singularities
-    at the edge of the domain.
+    is positive semi-definite at each valid eta, for each draw of the weights. Both terms are
+    covariances, since exp(A) is a sum of Laplace transforms. Each one is of a point t_k in the
+    space of T, or of a variable around it with log-partition p_k . phi. Points alone are a
+    quadrature rule, whose moments stay in the hull of its nodes. With features, moments have the
+    correct singularities at the edge of the domain.
 
-    The coefficients of affine functions, b and t, are free in sign; p is a softplus of the raw
-    (random) weights. All start from the data by `find_components`: raw weights of zero stand for
-    that start, and their prior prefers it. It is the truth for Gaussians.
+    The affine coefficients b and t have any sign, and p is a softplus of the raw (random) weights.
+    `find_components` sets the initial values from the data. Raw weights of zero correspond to them,
+    which the prior favors. For Gaussians, the initial values are exact.
 
     Args:
         family: The exponential family.
-        data: Moment data of that family, from which the components start.
-        width: Components K. One needs more where T has several modes, or ranges over many of its
-            standard deviations.
-        param_type: The law of the weights.
-        key: PRNG key for the weights' means: small displacements of the points.
+        data: Moment data of that family, for the initial values.
+        width: Number of components K, at least 1. Defaults to 256. More are needed if T has several
+            modes, or ranges over many standard deviations.
+        param_type: Type of the weights' distribution. Defaults to `GaussianParameter`.
+        key: PRNG key for the weights' means, which are small displacements of the points.
 
     Attributes:
-        displacement: Of the points t_k, in units of the start's `spread`, `(K, eta_dim)`.
-        logit: Of b_k, from the start, in nats, `(K,)`.
-        raw_weight: Of p_k, before the softplus, `(K, k)`.
-        start: The start of t, b and p.
+        displacement: Displacements of the points t_k, in units of 8 `spread`, `(K, eta_dim)`.
+        logit: Changes of b_k, in units of 8 nats, `(K,)`.
+        raw_weight: Changes of p_k before the softplus, in units of 8, `(K, k)`.
+        start: The initial values of t, b and p.
 
     Raises:
-        ValueError: For data of another family, for too few good labels, and for a width below 1.
+        ValueError: If `data` is of another family or has too few valid labels, or `width` is below
+            1.
 
     Reference:
         Boyd and Vandenberghe, *Convex Optimization* (2004), section 3.1.5, for log-sum-exp.
@@ -91,9 +93,9 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
         )
 
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
+        """Returns A(eta) at the weights' means (see `AbstractLogPartitionNetwork`)."""
         net = paramax.unwrap(self)
-        # Components exist outside of the natural domain, too; A and its gradient do not.
+        # Components exist outside of the natural domain too, but A and its gradient do not.
         eta = eta + jnp.where(self.family.is_valid_eta(eta), 0.0, jnp.nan).astype(eta.dtype)
         start = net.start
         points = start.points + _GAIN * jnp.einsum("kij,kj->ki", start.spread, net.displacement)
@@ -106,10 +108,10 @@ class ConvexLogPartitionNetwork(AbstractLogPartitionNetwork):
 
 @jax.custom_jvp
 def log_sum_exp(values: Float[Array, " k"]) -> Float[Array, ""]:
-    """Returns `log sum_k exp(values_k)`, its second derivative positive semi-definite in rounding.
+    """Returns `log sum_k exp(values_k)`, with a Hessian that rounding leaves semi-definite.
 
-    The covariance of tangents under the softmax is taken around the tangent of the largest value:
-    where that one has nearly all the weight, nothing cancels.
+    The covariance of tangents under the softmax is computed around the tangent of the largest
+    value. So nothing cancels if this value has nearly all the weight.
 
     Args:
         values: Any finite values, `(k,)`.

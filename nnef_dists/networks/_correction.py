@@ -12,35 +12,35 @@ from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._quadratic_potential import LEAST_RESIDUAL, least_squares
 from nnef_dists.networks._region import TrainingRegion
 
-# Of standardized inputs that are nearly constant.
+# Smallest scale of the inputs, for inputs that are nearly constant.
 _LEAST_SCALE = 1e-6
-# Standard error of a level of A, in nats, at which it counts half.
+# Standard error of an estimate of A, in nats, at which it has half the weight.
 LEVEL_ERROR = 0.01
-# Largest scale inside, relative to the labels, and the scale that rounding alone may give.
+# Largest scale inside, relative to the labels, and the scale that rounding alone can give.
 _MARGIN, _ROUNDING = 1.25, 1e-6
 
 
 @final
 class LinearCorrection(eqx.Module):
-    """The linear function of a base's inputs whose correction is nearest to labels; never trained.
+    """The linear function of a base's inputs that fits labels best. It is not trained.
 
         A(eta) = A_B + s (a + b . x),    x = (inputs - shift) / scale
 
-    fitted by least squares of (grad A - mu) / sd(T). Labels at which the base has a large error z
-    weigh 1 / (1 + z^2). Where the base has estimated A, errors in nats count as errors in z units.
-    Labels at which s is rounding weigh nothing: where the base is exact at all labels, a and b are
-    0. The rest is for a perceptron of x.
+    fitted by least squares of (grad A - mu) / sd(T). A label at which the base has an error z has
+    weight 1 / (1 + z^2). If the base estimates A, errors in nats count like errors in z units.
+    Labels with s at rounding level have no weight, so a and b are 0 if the base is exact at all
+    labels. A perceptron of x fits the residual.
 
-    `LinearCorrection.fit(labels)` returns the one of labels with a base.
+    `LinearCorrection.fit(labels)` returns the correction for labels with a base.
 
     Attributes:
         shift: Means of the inputs, `(m,)`.
-        scale: Their standard deviations, `(m,)`.
+        scale: Standard deviations of the inputs, `(m,)`.
         intercept: a.
         slope: b, `(m,)`.
         residual_scale: Size of a function of x whose correction has gradients as large as the
-            residuals of the linear fit; at most 1.
-        region: Where x of the labels are.
+            residuals of the linear fit, at most 1.
+        region: The training region of x.
         scales: The median s of the labels, and 1.25 times the largest, `(2,)`.
     """
 
@@ -107,11 +107,11 @@ class LinearCorrection(eqx.Module):
         return (inputs - fixed.shift) / fixed.scale
 
     def is_inside(self, scale: Float[Array, ""]) -> Bool[Array, ""]:
-        """Returns whether the base is about as exact as at a label, or more, by its scale."""
+        """Returns whether a scale of the base is at most 1.25 times the largest of the labels."""
         return scale <= paramax.unwrap(self.scales)[1]
 
     def relative_scale(self, scale: Float[Array, ""]) -> Float[Array, ""]:
-        """Returns a scale over the median of the labels; 1 where both are rounding."""
+        """Returns the ratio of a scale to the median of the labels, 1 if both are rounding."""
         return (scale + _ROUNDING) / (paramax.unwrap(self.scales)[0] + _ROUNDING)
 
     def __call__(self, x: Float[Array, " m"]) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""The exact posterior of what a trained network leaves, given its labels."""
+"""The exact posterior of the residual of a trained network, given labels."""
 
 import math
 from typing import NamedTuple
@@ -27,20 +27,20 @@ from nnef_dists.networks._residual_labels import (
 )
 from nnef_dists.networks._residual_process import ResidualProcess, draw_frequencies
 
-# What is tried: lengths in units of the inputs' standard deviations, amplitudes in units of the
-# perceptron's, and factors of the standard deviations of the perceptron's weights.
+# Candidate hyperparameters: lengths in units of the inputs' standard deviations, amplitudes in
+# units of the perceptron's, and factors of the standard deviations of the perceptron's weights.
 _LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 _AMPLITUDES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 _FACTORS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0)
-# Labels that hyperparameters are chosen with.
+# Largest number of labels that choose the hyperparameters, and smallest number of unseen labels.
 _MOST_LABELS, _LEAST_UNSEEN = 1024, 20
-# Student's t of four degrees of freedom, of this variance over that of the prediction: its
-# intervals of 50 % and 90 % are then about as wide as those of the normal distribution.
+# Degrees of freedom of Student's t, and its squared scale relative to the predictive variance. Its
+# 50% and 90% intervals are then about as wide as the normal ones.
 _FREEDOM, _SQUARED_SCALE = 4, 2 / 3
 
 
 class _Choice(NamedTuple):
-    """Hyperparameters, and how well they predict unseen labels, in nats for each number."""
+    """Hyperparameters, with the predictive score of unseen labels and its error, in nats."""
 
     length: float
     factor: float
@@ -57,28 +57,30 @@ def fit_residual(
     *,
     features: int = 256,
 ) -> LogPartitionNetwork:
-    """Adds a Gaussian process to a trained network: the posterior of what it leaves, given labels.
+    """Adds a Gaussian process to a trained network: the posterior of its residual, given labels.
 
         A(eta) + s(eta) g(x),    g(x) = phi(x) . w,    w ~ N(0, a^2),
 
-    with s and x scale and inputs of the network's correction (without a base, a constant and the
-    standardized coordinates of eta) and phi random features of a length. Labels are linear in w:
+    with s and x the scale and inputs of the network's correction, and phi random features of one
+    length. Without a base, s is constant and x are the standardized coordinates of eta. Labels are
+    linear in w:
 
         label_i - mu_i = d(s g) / d eta_i + error_i + z_i,    gap - A = s g + error
 
-    with their own standard errors, a quarter of which neighbors have in common, and z of the
-    variance of the moments over draws of the perceptron, which stands for what is too rough for g.
+    The errors have the labels' standard errors, of which neighbors share a quarter. The variance of
+    z is the variance of the moments over draws of the perceptron, for residuals too rough for g.
     The posterior of w is normal and exact. Its mean is added to the network, and draws of the
-    weights draw g: near labels it is certain, far away it is as uncertain as before, times s.
+    weights include draws of g. The variance of g is small near labels, and reaches the prior
+    variance far from them.
 
-    Length, a, and a factor of the standard deviations of the perceptron's weights are chosen by the
-    predictive density of unseen labels, under Student's t, so that gross errors do not decide. Of
-    all that are within one standard error of the best, the shortest length is taken, which is the
-    least sure outside of the labels. Labels and unseen labels then make the posterior together.
+    The length, a, and a factor of the standard deviations of the perceptron's weights are chosen by
+    the predictive density of unseen labels. It is a Student t density, which bounds the influence
+    of gross errors. The shortest length within one standard error of the best score is taken, since
+    it is the most uncertain away from labels. The posterior then uses labels and unseen labels.
 
-    The widths may have been trained before, or be those of the start. If they are not needed the
-    weights become deterministic. Otherwise their laws become normal, of scaled widths. The function
-    runs on the host in float64. With a residual already there the network gets a new one.
+    The standard deviations of the weights may be trained or initial. A factor of 0 makes the
+    weights deterministic. Any other factor except 1 makes them normal, with scaled standard
+    deviations. An existing residual is replaced. The function runs on the host in float64.
 
     Example:
         ```python
@@ -86,22 +88,22 @@ def fit_residual(
         ```
 
     Args:
-        network: A network whose means have been trained.
-        labels: The labels it was trained on, from `network.batch(data)`.
-        unseen: At least 20 labels that it was not trained on, from `network.batch(data)`.
-        key: For random features, and for draws of the perceptron's weights.
-        features: How many features; even. Defaults to 256.
+        network: A network with trained means.
+        labels: The training labels, from `network.batch(data)`.
+        unseen: At least 20 labels held out from training, from `network.batch(data)`.
+        key: PRNG key for random features and draws of the perceptron's weights.
+        features: Number of features, even, at least 2. Defaults to 256.
 
     Returns:
         The network with its field `residual`.
 
     Raises:
-        ValueError: For another kind of network, for an odd or too small number of features, for
-            fewer than 20 unseen labels, and if the labels lack the network's base.
+        ValueError: If `network` is of another kind, `features` is odd or below 2, `unseen` has
+            fewer than 20 labels, or the labels lack the network's base.
 
     Reference:
-        Rahimi and Recht, *Random features for large-scale kernel machines*, NeurIPS 2007. The rule
-        of one standard error is that of Breiman, Friedman, Olshen and Stone, *Classification and
+        Rahimi and Recht, *Random features for large-scale kernel machines*, NeurIPS 2007. For the
+        rule of one standard error: Breiman, Friedman, Olshen and Stone, *Classification and
         regression trees* (1984), section 3.4.3.
     """
     check_instance(network, LogPartitionNetwork, "network")
@@ -157,9 +159,9 @@ class _Posterior:
     """Posteriors of w for all a, from one eigendecomposition.
 
     Attributes:
-        values: The eigenvalues of the precision that labels give, `(2 k,)`.
-        vectors: Its eigenvectors, `(2 k, 2 k)`.
-        projection: The precision times the estimate of w, in their basis, `(2 k,)`.
+        values: Eigenvalues of the precision of w from the labels, `(2 k,)`.
+        vectors: Eigenvectors of this precision, `(2 k, 2 k)`.
+        projection: The precision times the estimate of w, in the eigenbasis, `(2 k,)`.
     """
 
     def __init__(self, parts):
@@ -167,7 +169,7 @@ class _Posterior:
         for rows, values, common, _ in parts:
             k, block = rows.shape[1], np.column_stack([rows, common, values])
             sums = sums + block.T @ block if sums.size else block.T @ block
-        # Without c, whose posterior is integrated out.
+        # The shared errors c are integrated out.
         mixed, overlap = sums[:k, k:-1], sums[k:-1, k:-1]
         gain = np.linalg.solve(np.eye(len(overlap)) + overlap, mixed.T).T
         self.values, self.vectors = np.linalg.eigh(sums[:k, :k] - gain @ mixed.T)
@@ -175,7 +177,7 @@ class _Posterior:
         self.projection = self.vectors.T @ (sums[:k, -1] - gain @ sums[k:-1, -1])
 
     def at(self, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean and variances of w for the prior N(0, amplitude^2), in the basis."""
+        """Returns mean and variances of w for the prior N(0, amplitude^2), in the eigenbasis."""
         variances = 1 / (1 / amplitude**2 + self.values)
         return variances * self.projection, variances
 
@@ -188,7 +190,7 @@ def _choose(
         part.take(np.linspace(0, len(part) - 1, min(len(part), _MOST_LABELS)).astype(int))
         for part in (known, new)
     )
-    # Draws that do not differ have no widths to scale.
+    # If draws do not differ, there are no standard deviations to scale.
     factors = _FACTORS if known.moments[2].any() else _FACTORS[:1]
     choices = []
     for length in _LENGTHS:
@@ -204,7 +206,7 @@ def _choose(
                 squares = (values - rows @ mean) ** 2 / variance / _SQUARED_SCALE
                 kernel = (_FREEDOM + 1) / 2 * np.log1p(squares / _FREEDOM)
                 scores = -kernel - np.log(variance) / 2
-                # The scales of labels are the same for all choices but for the factor.
+                # The scales of labels depend only on the factor, so `error` excludes them.
                 error = np.std(scores) / math.sqrt(len(scores))
                 score = np.mean(scores - scales)
                 choices.append(_Choice(length, factor, amplitude, float(score), float(error)))

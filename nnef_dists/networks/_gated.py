@@ -1,4 +1,4 @@
-"""Direct moment networks of residual blocks that multiply features with each other."""
+"""Direct moment networks of residual blocks with products of features."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -15,7 +15,7 @@ from nnef_dists.networks._base import AbstractDirectNetwork, Standardization, st
 
 @final
 class _GatedBlock(Module):
-    """h + C (gate(A h + a) * (B h + b)) + c; without a gate its argument itself is multiplied."""
+    """h + C (gate(A h + a) * (B h + b)) + c. If `gate` is None, it is the identity."""
 
     gating: BayesianLinear
     value: BayesianLinear
@@ -80,18 +80,20 @@ class GLUMomentNetwork(AbstractDirectNetwork):
     Args:
         family: The exponential family.
         data: Moment data of that family, from which the standardization is set.
-        width: Units of a hidden layer.
-        depth: Blocks.
-        gate: The function of the gates; the logistic one makes the original units.
-        param_type: The law of weights and biases.
+        width: Number of units per hidden layer, at least 1. Defaults to 48.
+        depth: Number of blocks, at least 1. Defaults to 3.
+        gate: Activation of the gates. The logistic function gives the original units. Defaults to
+            `jax.nn.silu`.
+        param_type: Type of the weights' and biases' distribution. Defaults to `GaussianParameter`.
         key: PRNG key for the weights' means.
 
     Raises:
-        ValueError: For data of another family, and for sizes below 1.
+        ValueError: If `data` is of another family or has too few valid labels, or a size is below
+            1.
 
     Reference:
         Dauphin, Fan, Auli and Grangier, *Language modeling with gated convolutional networks*,
-        ICML 2017, eq. 1; Shazeer, *GLU variants improve transformer* (2020), eq. 5, for this gate.
+        ICML 2017, eq. 1. Shazeer, *GLU variants improve transformer* (2020), eq. 5, for this gate.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -129,19 +131,20 @@ class QuadraticMomentNetwork(AbstractDirectNetwork):
 
         h <- h + C ((A h + a) * (B h + b)) + c,    mu(eta) = standardization(last affine map)
 
-    A polynomial of degree 2^depth in the inputs: exact for smooth maps with few parameters, and
-    without bounds outside the training box.
+    The outputs are polynomials of degree 2^depth in the inputs. They are accurate for smooth maps
+    with few parameters, and unbounded outside the training box.
 
     Args:
         family: The exponential family.
         data: Moment data of that family, from which the standardization is set.
-        width: Units of a hidden layer.
-        depth: Blocks.
-        param_type: The law of weights and biases.
+        width: Number of units per hidden layer, at least 1. Defaults to 48.
+        depth: Number of blocks, at least 1. Defaults to 3.
+        param_type: Type of the weights' and biases' distribution. Defaults to `GaussianParameter`.
         key: PRNG key for the weights' means.
 
     Raises:
-        ValueError: For data of another family, and for sizes below 1.
+        ValueError: If `data` is of another family or has too few valid labels, or a size is below
+            1.
 
     Reference:
         Chrysos et al., *P-nets: deep polynomial neural networks*, CVPR 2020, for polynomials as

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._factorizations import product
 
-# Blocks of Sobol points, and the binary logarithm of their size.
+# Number of blocks of Sobol points, and the binary logarithm of their size.
 _BLOCKS, _LOG_POINTS = 16, 9
-# Points are at sinh(z / 2) / (1 / 2) for normal z, with tails that are longer than normal.
+# Scale c of the points c sinh(z / c) for normal z, whose tails are longer than normal.
 _TAIL = 2.0
-# Distances from the mean at which the density's widths are measured, and the widest ones, all
+# Distances from the mean at which the density's widths are measured, and the largest width, all
 # relative to the normal approximation.
 _DISTANCES, _WIDEST = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 6.0
 
@@ -39,8 +39,8 @@ class Integral(NamedTuple):
     """The integral of a density, and a mean.
 
     Attributes:
-        log: The logarithm of the integral of the density over its height.
-        error: Its standard error.
+        log: The logarithm of the integral of the density divided by its height.
+        error: Standard error of `log`.
         mean: The mean of a function, `(k,)`.
     """
 
@@ -58,12 +58,12 @@ def importance_sample(
     """Integrates a density with one peak by importance sampling.
 
     Points are u = m + F^T s(z) 2 sinh(z / 2) for normal z, with m the mean of a normal
-    approximation and F its factor. s is the width of the density on either side of m, along each
-    axis:
+    approximation and F its factor. The widths s of the density, on either side of m along each
+    axis, are
 
         s = max over d = 1, ..., 6 of d / sqrt(2 (l(m) - l(m + d axis)))
 
-    The z are images of 512 Sobol points, shifted 16 times at random. Use another key for each
+    The z are images of 512 Sobol points, shifted 16 times at random. Use a new key for each
     density, so that their errors are independent.
 
     Args:
@@ -73,12 +73,13 @@ def importance_sample(
         key: PRNG key of the shifts.
 
     Returns:
-        The integral. Its standard error is that of the 16 averages, and the rounding of the
-        log-density. A second mode may be missed without notice; the mean may tell.
+        The integral. Its standard error includes the scatter of the 16 averages, and the rounding
+        of the log-density. It does not include a missed second mode. To detect one, compare `mean`
+        with another estimate.
 
     Reference:
         Geweke, *Bayesian inference in econometric models using Monte Carlo integration*,
-        Econometrica 57 (1989), for the widths; Cranley and Patterson, *Randomization of number
+        Econometrica 57 (1989), for the widths. Cranley and Patterson, *Randomization of number
         theoretic methods for multiple integration*, SIAM Journal on Numerical Analysis 13 (1976),
         for the shifts.
     """

@@ -17,13 +17,18 @@ from nnef_dists.networks._normal_base import AbstractNormalBase, check_smooth
 class LaplaceBase(AbstractNormalBase):
     """Laplace's approximation to second order, around the highest mode.
 
-        A_B = l(u*) + log det(2 pi S) / 2 + d / sqrt(1 + d^2),    d = E_q[r] + Var_q[r] / 2
-        q = N(u*, S),    S = -(hess l(u*))^-1,    r(u) = l(u) - l(u*) + |S^(-1/2) (u - u*)|^2 / 2
+        q = N(u*, S),    S = -(hess l(u*))^-1
 
-    with l the log-density in unconstrained coordinates and u* its mode. Expectations over q are
-    sums over fixed nodes, at the same distance from u* in units of S. The log-partition is
-    the sum of the cumulants of r; d has the first two of them, which are of order 1 / n for the
-    posterior of n observations, and is bounded where it is large and of no use. The scale is
+    with l the log-density in unconstrained coordinates and u* its mode. With the residual r of this
+    normal approximation q, the log-partition is
+
+        A_B = l(u*) + log det(2 pi S) / 2 + d / sqrt(1 + d^2),    d = E_q[r] + Var_q[r] / 2
+        r(u) = l(u) - l(u*) + |S^(-1/2) (u - u*)|^2 / 2
+
+    Expectations over q are sums over fixed nodes, at equal distances from u* in units of S. The
+    log-partition is the sum of the cumulants of r, and d has the first two. They are of order 1 / n
+    for the posterior of n observations. A large d is inaccurate, so its contribution is bounded.
+    The scale is
 
         s = E_q[r^2] / (1 + E_q[r^2])
 
@@ -31,11 +36,11 @@ class LaplaceBase(AbstractNormalBase):
 
         arcsinh(eta_a sd_q T_a),    arcsinh(E_q T_a / sd_q T_a),    artanh corr_q(T_a, T_b)
 
-    (correlations of at most 16 statistics) and log(E_q[r^2] + 1e-8). r integrates the slope of l
-    along the way from u* to a node, so that it is accurate in float32 where l is large.
+    (correlations of at most 16 statistics) and log(E_q[r^2] + 1e-8). The integral of the slope of l
+    from u* to a node gives r. So r is accurate in float32 even if l is large.
 
     Args:
-        family: The exponential family; its log-density must be smooth.
+        family: The exponential family. Its log-density must be smooth.
 
     Raises:
         ValueError: If the family is not smooth.
@@ -51,7 +56,7 @@ class LaplaceBase(AbstractNormalBase):
         self.family = check_smooth(family)
 
     def normal(self, eta: Float[Array, " eta_dim"]) -> Normal:
-        """Returns the normal distribution at the mode; NaN if the log-density has no mode."""
+        """Returns the normal distribution at the mode, or NaN if the log-density has no mode."""
         mode = find_mode(self.family, eta)
         height, curvature = _height_and_curvature(self.family, eta, mode)
         return Normal(mode, height, inverse_factor(cholesky(curvature)))

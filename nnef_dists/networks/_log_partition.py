@@ -1,4 +1,4 @@
-"""Networks of the log-partition: moments that are the gradient of one scalar function."""
+"""Log-partition networks, whose gradients are the moments."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
 
         mu(eta) = grad A(eta),    d mu / d eta = hess A(eta)
 
-    so that the Jacobian of mu, which is the covariance of T, is symmetric for all weights.
+    The Jacobian of mu, which is the covariance of T, is symmetric for all weights.
 
     Attributes:
         family: The family whose log-partition is learned.
@@ -43,7 +43,7 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
         """Returns A(eta) at the weights' means, up to a constant, in nats.
 
         Args:
-            eta: One raw, valid eta, `(eta_dim,)`.
+            eta: Raw natural parameters, valid, `(eta_dim,)`.
 
         Returns:
             A scalar, twice differentiable in eta.
@@ -59,15 +59,15 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
         """Returns A(eta) up to a constant, in nats.
 
         Args:
-            eta: One raw, valid eta, `(eta_dim,)`; batch with `jax.vmap`.
-            key: Draws the weights; without a key the means are used.
-            sample: True insists on a draw, False on the means.
+            eta: Raw natural parameters, valid, `(eta_dim,)`. Use `jax.vmap` for a batch.
+            key: PRNG key that draws the weights. Without a key, they are at their means.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
-            A scalar. The same key gives the log-partition whose gradient a call with it returns.
+            A scalar. Its gradient is the result of `__call__` with this key.
 
         Raises:
-            ValueError: If `sample=True` comes without a key.
+            ValueError: If `sample=True` without a key.
         """
         return draw_or_mean(self, key=key, sample=sample).potential(eta)
 
@@ -78,7 +78,7 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
         key: PRNGKeyArray | None = None,
         sample: bool | None = None,
     ) -> Float[Array, " eta_dim"]:
-        """Returns the mean parameters mu = grad A(eta); see `AbstractMomentNetwork`."""
+        """Returns the mean parameters mu = grad A(eta) (see `AbstractMomentNetwork`)."""
         return jax.grad(draw_or_mean(self, key=key, sample=sample).potential)(eta)
 
 
@@ -88,36 +88,37 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
         A(eta) = A_B(eta) + s(eta) (a + b . x + c f(x)),    mu(eta) = grad A(eta)
 
-    with A_B the computed log-partition of the base, s its scale, x its inputs, standardized, a and
-    b the `LinearCorrection` of the data, f a perceptron and c the size of what the linear
-    correction leaves. Where the base becomes exact, as `LaplaceBase` does for the posteriors of
-    many observations, s vanishes, and with it all of the correction.
+    with A_B the log-partition of the base, s its scale, and x its standardized inputs. The
+    `LinearCorrection` of the data sets a and b. The perceptron is f, and c is the size of the
+    residual of the linear correction. If the base becomes exact, s vanishes, and so does the
+    correction. For example, `LaplaceBase` becomes exact for posteriors of many observations.
 
-    `choose_base` chooses no base where Laplace's approximation is far off. Without a base
+    `choose_base` returns None if Laplace's approximation is inaccurate. Without a base
 
         A(eta) = Q(eta) + c f(x(eta))
 
     up to a constant, with x the standardized coordinates of eta and Q the `QuadraticPotential`.
 
-    After training, `fit_residual` adds s(eta) g(x) (or c g(x)), with g a `ResidualProcess`: what
-    labels say of the network's errors.
+    After training, `fit_residual` adds s(eta) g(x), or c g(x) without a base. The `ResidualProcess`
+    g is the posterior of the network's errors, given labels.
 
-    A base takes longer to compute than a perceptron. For training `batch(data)` computes it once
-    per label.
+    A base takes longer to compute than a perceptron. For training, `batch(data)` computes the base
+    once per label.
 
     Args:
         family: The exponential family.
-        data: Moment data of that family, from which coordinates and start are set.
-        base: The base, or None for none; "auto" is the result of `choose_base`.
-        width: Units of a hidden layer.
-        depth: Hidden layers.
-        activation: The activation of the hidden layers; twice differentiable.
-        param_type: The law of weights and biases.
+        data: Moment data of that family, from which coordinates and initial values are set.
+        base: The base, or None for no base. Defaults to "auto", the result of `choose_base`.
+        width: Number of units per hidden layer, at least 1. Defaults to 64.
+        depth: Number of hidden layers, at least 1. Defaults to 3.
+        activation: Activation of the hidden layers, twice differentiable. Defaults to
+            `jax.nn.silu`.
+        param_type: Type of the weights' and biases' distribution. Defaults to `GaussianParameter`.
         key: PRNG key for the weights' means.
 
     Raises:
-        ValueError: For data of another family, for sizes below 1, and if the base does not exist at
-            the eta of a valid label.
+        ValueError: If `data` is of another family or has too few valid labels, a size is below 1,
+            or the base does not exist at a valid label.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -164,24 +165,24 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
     @property
     def is_absolute(self) -> bool:
-        """Whether A has no unknown constant: with a base."""
+        """Whether A has no unknown constant. True with a base."""
         return self.base is not None
 
     def unused_features(self) -> int:
-        """Returns how many features the fit of the quadratic has left out; 0 with a base."""
+        """Returns the number of features that the quadratic fit leaves out, 0 with a base."""
         if self.quadratic is None:
             return 0
         return int(np.sum(np.asarray(self.quadratic.features.tree) == 0))
 
     def batch(self, data: MomentDataset) -> MomentBatch:
-        """Returns the valid labels, with the base computed; see `AbstractMomentNetwork`."""
+        """Returns the valid labels, with the computed base (see `AbstractMomentNetwork`)."""
         return data.batch() if self.base is None else expand_labels(self.base, data)
 
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether eta, `(eta_dim,)`, is where A is known.
+        """Returns whether eta, `(eta_dim,)`, is in the region of validity.
 
-        With a base this is wherever the base exists and is about as exact as at some training eta,
-        or more, by its scale. Without one it is where the network has been trained.
+        With a base, the base must exist, and its scale must be at most 1.25 times the largest scale
+        of the training etas. Without a base, eta must be in the training region.
         """
         if self.base is None or self.correction is None:
             return self.standardization.is_inside(self.standardization.inputs(eta))
@@ -191,10 +192,10 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     def error_scales(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Returns the size of errors, relative to training etas; see `AbstractMomentNetwork`.
+        """Returns the size of errors, relative to training etas (see `AbstractMomentNetwork`).
 
-        With a base, the remoteness is a function of its inputs. The size is its scale, relative to
-        the median of the training etas.
+        With a base, the remoteness is a function of the inputs of the base. The size is the scale
+        of the base, relative to the median over training etas.
         """
         if self.base is None or self.correction is None:
             return super().error_scales(eta)
@@ -203,7 +204,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         return far, self.correction.relative_scale(terms.scale)
 
     def near(self, label: MomentBatch) -> Callable[[Array], Array]:
-        """Returns the moment map near a label; see `AbstractMomentNetwork`."""
+        """Returns the moment map near a label (see `AbstractMomentNetwork`)."""
         if self.base is None or label.base is None:
             return self
         label.base.check_source(self.base, self.family)
@@ -212,7 +213,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     def coordinates_near(
         self, label: MomentBatch
     ) -> Callable[[Array], tuple[Float[Array, ""], Float[Array, " m"]]]:
-        """Returns scale and inputs of what is added to A, near a label.
+        """Returns the scale and inputs of the learned correction, near a label.
 
         Args:
             label: One label, from a batch without its leading axis.
@@ -235,14 +236,14 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         return coordinates
 
     def level_error(self, label: MomentBatch) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Returns the error of A at a label; see `AbstractMomentNetwork`."""
+        """Returns the error of A at a label (see `AbstractMomentNetwork`)."""
         if self.base is None or label.base is None:
             return super().level_error(label)
         gap = label.base.gap
         return self._added(label.base(label.eta)) - gap.value, gap.error
 
     def potential(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns A(eta) at the weights' means; see `AbstractLogPartitionNetwork`."""
+        """Returns A(eta) at the weights' means (see `AbstractLogPartitionNetwork`)."""
         if self.base is not None:
             return self._corrected(self.base(eta))
         assert self.quadratic is not None
@@ -261,7 +262,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         return terms.scale * (self.correction(x) + self._rest(x))
 
     def _rest(self, x: Float[Array, " m"]) -> Float[Array, ""]:
-        """Returns the terms of perceptron and residual, beside the linear correction."""
+        """Returns the terms of perceptron and residual, without the linear correction."""
         assert self.correction is not None
         rest = paramax.unwrap(self.correction.residual_scale) * self.mlp(x)[0]
         return rest + self._process(x)

@@ -22,14 +22,15 @@ class MLPMomentNetwork(AbstractDirectNetwork):
     Args:
         family: The exponential family.
         data: Moment data of that family, from which the standardization is set.
-        width: Units of a hidden layer.
-        depth: Hidden layers.
-        activation: g, the activation of the hidden layers.
-        param_type: The law of weights and biases.
+        width: Number of units per hidden layer, at least 1. Defaults to 64.
+        depth: Number of hidden layers, at least 1. Defaults to 3.
+        activation: The activation g of the hidden layers. Defaults to `jax.nn.silu`.
+        param_type: Type of the weights' and biases' distribution. Defaults to `GaussianParameter`.
         key: PRNG key for the weights' means.
 
     Raises:
-        ValueError: For data of another family, and for sizes below 1.
+        ValueError: If `data` is of another family or has too few valid labels, or a size is below
+            1.
     """
 
     family: ExponentialFamily = eqx.field(static=True)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from nnef_dists.families import ExponentialFamily, support_dim, unconstrained_logdensity
 from nnef_dists.networks._climb import climb, tangent_of_maximum
 
-# Starts of the climb: the origin, and normal points of this standard deviation around it.
+# Number of starts, one of them at the origin, and standard deviation of the others around it.
 _STARTS, _SPREAD = 4, 2.0
 
 
@@ -18,8 +18,8 @@ _STARTS, _SPREAD = 4, 2.0
 def find_mode(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Float[Array, " n"]:
     """Returns the highest mode u of the log-density l in unconstrained coordinates.
 
-    Newton's method climbs from four points. Derivatives follow from the implicit equation
-    grad l(u; eta) = 0, to any order:
+    Newton's method starts from four points. Derivatives of any order follow from the implicit
+    equation grad l(u; eta) = 0:
 
         du / d eta = -(hess l)^-1 d grad l / d eta
 
@@ -28,8 +28,8 @@ def find_mode(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Float
         eta: Valid natural parameters, `(eta_dim,)`.
 
     Returns:
-        The mode, `(n,)`; NaN if no point is found where the gradient is zero and the Hessian
-        negative definite.
+        The mode, `(n,)`. NaN if no point is found with zero gradient and a negative definite
+        Hessian.
     """
     n = support_dim(family)
     normal = np.random.default_rng(0).normal(size=(_STARTS - 1, n))

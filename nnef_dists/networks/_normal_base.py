@@ -23,33 +23,18 @@ from nnef_dists.networks._importance import Normal, importance_sample
 from nnef_dists.networks._sphere_rule import sphere_rule
 from nnef_dists.networks._terms import AbstractBase, BaseTerms, Gap
 
-# Number of Gauss-Legendre points along the way to a node.
+# Number of Gauss-Legendre points per node.
 _TIMES = 3
 # Largest dimension of x with estimates of A.
 _MOST_SAMPLED = 32
-# Largest number of statistics whose correlations are inputs: their number grows with the square.
+# Largest number of statistics whose correlations are inputs, as these grow with the square.
 _MOST_CORRELATED = 16
 
 
 class AbstractNormalBase(AbstractBase):
-    """A base around a normal approximation of the density in unconstrained coordinates u.
+    """A base around a normal approximation of the density in unconstrained coordinates.
 
-        A_B = l(m) + log det(2 pi S) / 2 + d / sqrt(1 + d^2),    d = E_q[r] + Var_q[r] / 2
-        q = N(m, S),    r(u) = l(u) - l(m) + |S^(-1/2) (u - m)|^2 / 2
-
-    with l the log-density. Expectations over q are sums over fixed nodes, at the same distance from
-    m in units of S. The log-partition is the sum of the cumulants of r. d has the first two
-    cumulants, which are of order 1 / n for the posterior of n observations. It is bounded, because
-    a large d is useless. The scale is
-
-        s = E_q[r^2] / (1 + E_q[r^2])
-
-    The inputs need no declaration, and do not change with the units of x or T:
-
-        arcsinh(eta_a sd_q T_a),    arcsinh(E_q T_a / sd_q T_a),    artanh corr_q(T_a, T_b)
-
-    (correlations of at most 16 statistics) and log(E_q[r^2] + 1e-8). r integrates the slope of l
-    along the way from m to a node, so that it is accurate in float32 if l is large.
+    `LaplaceBase` has the equations of the terms, for its own mean u* and covariance S.
 
     Attributes:
         family: The exponential family, with a smooth log-density.
@@ -66,14 +51,14 @@ class AbstractNormalBase(AbstractBase):
         return self._terms(eta, self.normal(eta))
 
     def estimate_gap(self, eta: Float[Array, " eta_dim"]) -> Gap:
-        """Estimates A - A_B at eta by importance sampling around the normal distribution's mean.
+        """Estimates A - A_B at eta by importance sampling around the mean of q.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The estimate. Its error is infinite for x of more than 32 dimensions, where importance
-            sampling is inaccurate and takes much memory.
+            The estimate. Its error is infinite for x of more than 32 dimensions, because importance
+            sampling is then inaccurate and takes much memory.
         """
         family = self.family
         if support_dim(family) > _MOST_SAMPLED:
@@ -104,7 +89,7 @@ class AbstractNormalBase(AbstractBase):
         time, time_weight = (1 + time) / 2, time_weight / 2
 
         def along(displacement, time):
-            """The statistics at one time on the way, and the slope of l there."""
+            """Returns the statistics at one time on the path, and the slope of l at this time."""
 
             def at(time):
                 return _statistics_and_rest(family, mean + time * displacement)
@@ -150,7 +135,7 @@ def check_smooth(family: ExponentialFamily) -> ExponentialFamily:
 
 
 def _key_of(eta: Float[Array, " eta_dim"]) -> PRNGKeyArray:
-    """Returns a key that is another one for each eta."""
+    """Returns a key that depends on eta."""
     bits = lax.bitcast_convert_type(eta.astype(jnp.float32), jnp.uint32)
     return lax.fori_loop(
         0, len(bits), lambda i, key: jax.random.fold_in(key, bits[i]), jax.random.key(0)
@@ -160,7 +145,7 @@ def _key_of(eta: Float[Array, " eta_dim"]) -> PRNGKeyArray:
 def _statistics_and_rest(
     family: ExponentialFamily, u: Float[Array, " n"]
 ) -> tuple[Float[Array, " eta_dim"], Float[Array, ""]]:
-    """Returns T, and the terms of the log-density in u that eta does not enter."""
+    """Returns T, and the terms of the log-density in u that do not depend on eta."""
     support = continuous_support(family, "a normal approximation")
     x, log_det = support.transform_and_log_det(u.reshape(support.shape))
     rest = family.log_base_measure(x) + log_det.astype(u.dtype)

@@ -1,4 +1,4 @@
-"""The simple potential whose gradient is nearest to moment data."""
+"""The quadratic potential: a least-squares fit of the log-partition to moment data."""
 
 from typing import NamedTuple, final
 
@@ -12,31 +12,31 @@ from jaxtyping import Array, Float
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks._base import Standardization
 
-# Of the curvatures in the fit of the quadratic, relative to their mean square.
+# Ridge of least squares, relative to the mean square of each column.
 _RIDGE = 1e-6
-# In z units: a network beside a fit that leaves less still has some weight, and is uncertain.
+# Smallest residual of a fit, in z units, so that the network keeps some weight and uncertainty.
 LEAST_RESIDUAL = 1e-3
-# What is left with features has to be less than this part of what is left without.
+# Largest residual ratio, with features to without, at which the fit keeps the features.
 _GAIN = 0.1
-# Most rounds of reweighted least squares, and the ratio of two losses that ends them.
+# Largest number of rounds of reweighted least squares, and ratio of two losses that ends them.
 _REWEIGHTED, _CONVERGED = 20, 0.99
-# Median |z| of the robust fit, relative to that of least squares, below which it is taken.
+# Largest ratio of the median |z|, robust fit to least squares, at which the robust fit is used.
 _DECIDED = 0.5
 
 
 @final
 class QuadraticPotential(eqx.Module):
-    """The simple function whose gradient is nearest to moment data; never trained.
+    """The quadratic function whose gradient fits moment data best. It is not trained.
 
         Q(eta) = a . eta + b . x + x^T C x / 2 + c . phi(eta)
 
-    with x the standardized inputs of eta and phi the convex features of the natural domain, fitted
-    by least squares of z = (grad Q - mu) / sd(T), or by the least sum of log(1 + z^2) if a few
-    labels with a tiny sd(T) would decide. The features make it exact for Gaussians. If they do not
-    explain nearly all, c is zero, because their residual is steep toward the domain's edge. The
-    rest is for a network.
+    with x the standardized inputs of eta and phi the convex features of the natural domain. The fit
+    is least squares of z = (grad Q - mu) / sd(T). If a few labels with a tiny sd(T) would dominate,
+    it minimizes the sum of log(1 + z^2) instead. The features make Q exact for Gaussians. If they
+    do not reduce the residual tenfold, c is zero, because their residual is steep toward the edge
+    of the domain. A network fits the residual.
 
-    `QuadraticPotential.fit(data, standardization)` returns the one of some data.
+    `QuadraticPotential.fit(data, standardization)` returns the fit to moment data.
 
     Attributes:
         linear: a, `(eta_dim,)`.
@@ -58,7 +58,7 @@ class QuadraticPotential(eqx.Module):
         """Fits the function to moment data.
 
         Args:
-            data: Moment data, of which the valid labels are used.
+            data: Moment data. Only valid labels are used.
             standardization: The coordinates x.
 
         Returns:
@@ -87,7 +87,7 @@ class QuadraticPotential(eqx.Module):
         with_features = _fit(design, target, typical)
         if with_features.left < _GAIN * fit.left:
             fit, coefficients = with_features, with_features.coefficients
-        # Gradients of a function of x have any size where sd(T) is next to nothing.
+        # In z units, gradients of a function of x are unbounded if sd(T) is nearly zero.
         squares = np.mean(np.sum((slopes / sd[:, None]) ** 2, 1), 1)
         steepness = np.sqrt(np.median(squares) if fit.is_robust else np.mean(squares))
         curvature = np.zeros((m, m))
@@ -111,7 +111,7 @@ class QuadraticPotential(eqx.Module):
         inputs: Float[Array, " m"],
         features: Float[Array, " k"],
     ) -> Float[Array, ""]:
-        """Returns Q, in nats, at eta, whose inputs and convex features are given."""
+        """Returns Q at eta, in nats, from eta, its inputs and its convex features."""
         fixed = paramax.unwrap(self)
         quadratic = inputs @ fixed.curvature @ inputs / 2
         linear = fixed.linear @ eta + fixed.slope @ inputs
@@ -125,11 +125,11 @@ class _Fit(NamedTuple):
 
 
 def _fit(design: np.ndarray, target: np.ndarray, typical: np.ndarray) -> _Fit:
-    """Returns least squares of z, unless a few labels decide it.
+    """Returns the least-squares fit of z, or a robust fit if a few labels dominate.
 
-    They do if the median |z| is more than twice that of the fit with the least mean of
-    log(1 + z^2). This fit repeats least squares with weights 1 / (1 + z^2) of the fit before, from
-    weights that are equal in units of T up to a typical sd(T).
+    The robust fit has the least mean of log(1 + z^2). It is used if its median |z| is below half
+    the median of least squares. It repeats least squares with weights 1 / (1 + z^2) of the previous
+    fit. The first weights are equal in units of T, up to a typical sd(T).
     """
     plain, left = least_squares(design, target)
     weight, loss, coefficients, z = typical, np.inf, plain, target - design @ plain
@@ -147,11 +147,11 @@ def _fit(design: np.ndarray, target: np.ndarray, typical: np.ndarray) -> _Fit:
 
 
 def least_squares(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns coefficients of a hardly regularized fit, and the rms of what it leaves."""
+    """Returns the coefficients of a weakly regularized fit, and its RMS residual."""
     size = np.sqrt(np.mean(design**2, 0))
     size = np.where(size > 0, size, 1.0)
     scaled = design / size
-    # The ridge bounds the condition number: normal equations lose no digits that matter.
+    # The ridge bounds the condition number, so the normal equations are accurate enough.
     gram = scaled.T @ scaled + _RIDGE * len(target) * np.eye(len(size))
     coefficients = np.linalg.solve(gram, scaled.T @ target) / size
     return coefficients, float(np.sqrt(np.mean((target - design @ coefficients) ** 2)))

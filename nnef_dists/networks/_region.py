@@ -8,54 +8,55 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float
 
-# Of the training etas, for whoever needs a point near some moments.
+# Largest number of examples, a subset of the training etas.
 _EXAMPLES = 512
-# The neighbor whose distance is the radius of an example, and the factor of that radius.
+# Number of the neighbor whose distance is the radius of an example, and factor of this radius.
 _NEIGHBOR = 5
 _REACH = 1.5
-# Largest radius, in medians of all radii: a lonely example does not cover the gap around it.
+# Largest radius, in medians of all radii, so that an isolated example does not cover a gap.
 _MOST = 3.0
-# Least variance along a principal direction, of the largest: directions that etas do not explore.
+# Smallest variance along a principal direction, relative to the largest, for thin directions.
 _LEAST_VARIANCE = 1e-4
 # Largest growth of errors with the distance from the examples.
 _MOST_GROWTH = 100.0
-# Distance, in inputs, that rounding may make.
+# Largest distance, in inputs, from rounding alone.
 _ROUNDING = 1e-3
 
 
 @final
 class TrainingRegion(eqx.Module):
-    """The region of inputs near training examples; never trained.
+    """The region of inputs near training examples. It is not trained.
 
     An input x, `(m,)`, is inside if it is within the widened range of each input, and if there are
     examples x_j and x_k with
 
         |x - x_j| <= 1.5 r_j    and    |W (x - x_k)| <= 1.5 s_k,
 
-    with W the whitening of the inputs, and r_j, s_k their distances to their fifth neighbors,
-    plain and whitened, at most 3 times their medians. Radii follow the density of the examples, so
-    that rings, clusters and wedges keep their gaps. The whitening finds thin directions, such as
-    those across bands and simplices; its covariance is shrunk toward the identity by m / n.
+    with W the whitening of the inputs. The distances of the examples to their fifth neighbors are
+    r_j and, whitened, s_k. They are at most 3 times their medians. Radii follow the density of the
+    examples, so that rings, clusters and wedges keep their gaps. The whitening finds thin
+    directions, for example across bands and simplices. Its covariance is shrunk toward the identity
+    by m / n.
 
     A range is widened at either end by (1 + log(1 + m)) times the distance between its extreme and
-    its fifth value. Fresh inputs exceed the extremes of n others by about that distance, for short
-    and for long tails, in one of m inputs. With both, 99 % and more of fresh inputs of the same
-    distribution are inside. Gaps that are narrower than the distance between neighbors, as many are
-    in ten dimensions, are not found.
+    its fifth value. For short and long tails, new inputs exceed the extremes of n others by about
+    this distance, in one of m inputs. At least 99% of new inputs from this distribution are inside.
+    Gaps narrower than the distance between neighbors are not found, and in ten dimensions many gaps
+    are.
 
     Args:
         inputs: Standardized inputs of all training etas, `(n, m)`.
-        examples: The inputs around which balls are, `(k, m)`.
-        dtype: The dtype of the buffers.
+        examples: Inputs at the centers of balls, `(k, m)`.
+        dtype: Dtype of the buffers.
 
     Attributes:
-        low: The least inside value of each input, `(m,)`.
-        high: The largest, `(m,)`.
+        low: The smallest value of each input that is inside, `(m,)`.
+        high: The largest value of each input that is inside, `(m,)`.
         whitening: W^T, `(m, m)`.
         examples: The examples, `(k, m)`.
         whitened: The examples times W^T, `(k, m)`.
         radii: 1.5 r and 1.5 s, `(2, k)`.
-        spacing: The median whitened distance of an example to the nearest other one.
+        spacing: The median whitened distance of an example to its nearest neighbor.
     """
 
     low: paramax.NonTrainable[Array]
@@ -67,7 +68,7 @@ class TrainingRegion(eqx.Module):
     spacing: paramax.NonTrainable[Array]
 
     def __init__(self, inputs: np.ndarray, examples: np.ndarray, dtype: np.dtype):
-        # Repeated inputs have no more neighbors than one of them.
+        # Repeated inputs would be neighbors at distance zero.
         inputs, examples = np.unique(inputs, axis=0), np.unique(examples, axis=0)
         n, m = inputs.shape
         ordered = np.sort(inputs, 0)
@@ -101,12 +102,12 @@ class TrainingRegion(eqx.Module):
 
     @property
     def medoid(self) -> Array:
-        """The example, `(m,)`, whose summed whitened distance to all others is least."""
+        """The example, `(m,)`, with the least summed whitened distance to all others."""
         whitened = np.asarray(self.whitened.tree, np.float64)
         return self.examples.tree[np.argmin(_distances(whitened).sum(1))]
 
     def excess(self, inputs: Float[Array, " m"]) -> Float[Array, " m_plus_1"]:
-        """Returns how far inputs are outside: zero inside, differentiable outside.
+        """Returns the distance of inputs from the region: zero inside, differentiable outside.
 
         Args:
             inputs: Standardized inputs, `(m,)`.
@@ -132,19 +133,19 @@ class TrainingRegion(eqx.Module):
 
         Returns:
             A scalar, from 1 to 101. Errors of interpolation and extrapolation grow with the
-            distance from the examples, until they are as large as the learned function. Power and
-            limit fit the errors of families with one to seven statistics, up to ten times outside
-            the training ranges.
+            distance from the examples, until they are as large as the learned function. The power
+            and the limit fit the errors of families with one to seven statistics, up to ten times
+            outside the training ranges.
         """
         fixed = paramax.unwrap(self)
         squares = jnp.sum((inputs @ fixed.whitening - fixed.whitened) ** 2, 1)
-        # Far below the largest number, so that its cube is finite and has a derivative.
+        # The square is far below the largest number, so that its cube has a finite derivative.
         square = jnp.minimum(jnp.min(squares) / (1 + fixed.spacing**2), 1e6)
         cube = square**1.5
         return 1 + cube / (1 + cube / _MOST_GROWTH)
 
     def contains(self, inputs: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Returns whether inputs, `(m,)`, are in the region; NaN is not."""
+        """Returns whether inputs, `(m,)`, are in the region. False for NaN."""
         fixed = paramax.unwrap(self)
         ranges = jnp.all((inputs >= fixed.low) & (inputs <= fixed.high))
         return ranges & (self._gap(inputs) <= 0)
@@ -155,7 +156,7 @@ class TrainingRegion(eqx.Module):
         plain = inputs - fixed.examples
         white = inputs @ fixed.whitening - fixed.whitened
         squares = jnp.stack([jnp.sum(plain**2, 1), jnp.sum(white**2, 1)])
-        # A root that has a derivative at the examples themselves.
+        # The lower bound gives the root a finite derivative at the examples.
         distances = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
         return jnp.max(jnp.min(distances - fixed.radii, 1))
 
@@ -167,8 +168,8 @@ def _radii(distances: np.ndarray) -> np.ndarray:
 
 
 def _distances(points: np.ndarray) -> np.ndarray:
-    """Returns Euclidean distances between all of some points, `(k, k)`.
+    """Returns the pairwise Euclidean distances of points, `(k, k)`.
 
-    Rows are taken one by one, since all differences at once would be large in many dimensions.
+    Rows are computed one by one, since all differences at once are large in many dimensions.
     """
     return np.stack([np.sqrt(np.sum((points - row) ** 2, 1)) for row in points])

@@ -1,4 +1,4 @@
-"""What labels say of the errors of a trained network: rows of a linear model."""
+"""Residuals of a trained network at labels, as rows of a linear model."""
 
 import math
 from typing import NamedTuple
@@ -15,28 +15,28 @@ from nnef_dists.networks._base import moments_at
 from nnef_dists.networks._log_partition import LogPartitionNetwork
 from nnef_dists.networks._residual_process import features_and_gradients
 
-# Draws of the perceptron's weights.
+# Number of draws of the perceptron's weights.
 _DRAWS = 64
-# Part of the labels' standard errors that neighbors have in common, and its length: samplers have
-# biases far below their errors, which an average over many labels does not remove. The correlation
-# of errors of neighbors is 0.02 to 0.06. Then the number of pairs of random functions for it, for a
-# statistic and for all of them.
+# Fraction of the labels' standard errors that neighbors share, and length scale. Sampler biases
+# are far below the standard errors, but an average over many labels does not remove them. The
+# correlation between errors of neighbors is 0.02 to 0.06.
 _COMMON, _COMMON_LENGTH = 0.25, 2.0
+# Largest number of pairs of random functions for the shared errors, per statistic and in total.
 _MOST_PAIRS, _MOST_PAIRS_IN_ALL = 8, 128
-# Labels whose features are held at a time.
+# Number of labels whose features are in memory at once.
 _TILE = 512
 
 
 class ResidualLabels(NamedTuple):
-    """What n labels say of the residual, in float64 on the host.
+    """Residuals of a network at n labels, in float64 on the host.
 
     Attributes:
         scale: s and its gradients.
         inputs: x and its Jacobians.
         moments: Residuals of the moments, `(n, eta_dim)`, the standard errors of the labels, and
             the variance over draws of the perceptron.
-        levels: Residuals of A, `(n,)`, and their standard errors; infinite if unknown.
-        common: Functions of the inputs whose sums are the errors that neighbors share, `(n, l)`.
+        levels: Residuals of A, `(n,)`, and their standard errors, infinite without an estimate.
+        common: Functions of the inputs whose sums are the shared errors of neighbors, `(n, l)`.
     """
 
     scale: tuple[np.ndarray, np.ndarray]
@@ -71,7 +71,7 @@ def _evaluate(network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArra
 def residual_labels(
     network: LogPartitionNetwork, batch: MomentBatch, key: PRNGKeyArray, frequencies: np.ndarray
 ) -> ResidualLabels:
-    """Returns what a batch of labels says, given the frequencies of the process for length 1."""
+    """Returns the residuals at a batch of labels. The frequencies are for length 1."""
     found = _evaluate(network, batch, key)
     scale, inputs, moments, spread, level, level_error = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64), found
@@ -79,7 +79,7 @@ def residual_labels(
     mean, error, sd = (
         np.asarray(leaf, np.float64) for leaf in (batch.mean, batch.standard_error, batch.sd)
     )
-    # An exact label is as exact as its rounding.
+    # Even exact labels have rounding errors.
     eps = float(jnp.finfo(batch.eta.dtype).eps)
     error = np.hypot(error, eps * (sd + np.abs(mean)))
     pairs = max(1, min(_MOST_PAIRS, _MOST_PAIRS_IN_ALL // mean.shape[1]))
@@ -100,10 +100,10 @@ def features_at(labels: ResidualLabels, frequencies: np.ndarray):
 
 
 def whiten(labels: ResidualLabels, features: tuple[np.ndarray, np.ndarray], factor: float):
-    """Returns X, y, C and log t of y = X w + C c + e; c and e are standard normal.
+    """Returns X, y, C and log t of y = X w + C c + e, with standard normal c and e.
 
-    Rows have been divided by t, the scales of their errors. The errors C c are what labels of a
-    neighborhood have in common: a random function of the inputs for each statistic.
+    Rows are divided by t, the scales of their errors. The errors C c are shared by neighboring
+    labels: one random function of the inputs per statistic.
     """
     levels, moments = features
     residual, own, variance = labels.moments
@@ -123,7 +123,7 @@ def whiten(labels: ResidualLabels, features: tuple[np.ndarray, np.ndarray], fact
 
 
 def tiles(labels: ResidualLabels, frequencies: np.ndarray, factor: float):
-    """Yields X, y, C and log t, of a few labels at a time."""
+    """Yields X, y, C and log t, for one tile of labels at a time."""
     for start in range(0, len(labels), _TILE):
         tile = labels.take(slice(start, start + _TILE))
         yield whiten(tile, features_at(tile, frequencies), factor)

@@ -1,4 +1,4 @@
-"""A Gaussian process of random features: what a trained network leaves."""
+"""A Gaussian process of random features, for the residual of a trained network."""
 
 from typing import final
 
@@ -11,17 +11,17 @@ from jaxtyping import Array, Float
 
 from nnef_dists.bayes import GaussianParameter
 
-# Degrees of freedom of Student's t, the law of the frequencies.
+# Degrees of freedom of Student's t, the distribution of the frequencies.
 _TAILS = 5
 
 
 @final
 class ResidualProcess(eqx.Module):
-    """A function with a normal law, in the space of its weights; never trained.
+    """A Gaussian process in the space of its weights. It is not trained.
 
         g(x) = phi(x) . (m + L omega),    phi(x) = (cos(W x), sin(W x)),    omega ~ N(0, 1)
 
-    `sample_all_parameters` draws omega, and with it one function g. At the means omega is 0.
+    `sample_all_parameters` draws omega, and thereby one function g. At the means, omega is 0.
 
     Attributes:
         frequencies: W, `(k, m)`.
@@ -61,10 +61,10 @@ class ResidualProcess(eqx.Module):
 
 
 def draw_frequencies(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    """Draws W for the length 1, `(count, dim)`.
+    """Draws W for length 1, `(count, dim)`.
 
-    The frequencies of a Matern kernel of smoothness 5 / 2: of functions that are twice
-    differentiable, and no smoother.
+    The frequencies belong to a Matern kernel of smoothness 5 / 2. Its functions are twice
+    differentiable, but no smoother.
     """
     normal = rng.normal(size=(count, dim))
     return normal / np.sqrt(rng.chisquare(_TAILS, size=(count, 1)) / _TAILS)
@@ -79,8 +79,8 @@ def features_and_gradients(
 
     Args:
         frequencies: W, `(k, m)`.
-        scale: s, `(n,)`, and its gradients, `(n, eta_dim)`.
-        inputs: x, `(n, m)`, and its Jacobians, `(n, m, eta_dim)`.
+        scale: The scale s, `(n,)`, and its gradients, `(n, eta_dim)`.
+        inputs: The inputs x, `(n, m)`, and their Jacobians, `(n, m, eta_dim)`.
     """
     (s, s_slopes), (x, x_slopes) = scale, inputs
     angles, slopes = x @ frequencies.T, frequencies @ x_slopes

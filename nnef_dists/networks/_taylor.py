@@ -17,18 +17,18 @@ from nnef_dists.networks._laplace import LaplaceBase
 from nnef_dists.networks._terms import AbstractBase, BaseTerms, Gap
 from nnef_dists.networks._variational import VariationalBase
 
-# Etas per compiled call, and of these the ones that are computed together.
+# Number of etas per compiled call, and of etas that are computed at once.
 _TILE, _TOGETHER = 128, 16
-# A base is chosen if its error at this share of the labels is below this, in z units. Smooth
-# densities with one mode have far smaller errors, those with two modes larger ones.
+# Fraction of labels at which a chosen base must have a small error, and largest such error, in z
+# units. Smooth densities with one mode have far smaller errors, densities with two modes larger.
 _SHARE, _LARGEST_ERROR = 0.9, 0.3
 # RMS error of Laplace's approximation, in z units, above which the variational base is tried, and
 # the largest dimension of x for it: its search takes 0.8 ms per eta in four dimensions.
 _SMALL_ERROR, _MOST_VARIATIONAL = 0.05, 4
-# Estimates of A count whose means differ by less than this from the label, in z units.
+# Largest difference of an estimate's mean from the label, in z units, at which it is used.
 _DIFFERENT = 0.1
 
-# The batches of data that live: labels are expanded once, for the network and for its training.
+# Cache of the expanded labels, which the constructor of a network and its training share.
 _EXPANDED: "weakref.WeakKeyDictionary[MomentDataset, tuple[AbstractBase, MomentBatch]]" = (
     weakref.WeakKeyDictionary()
 )
@@ -38,17 +38,17 @@ _EXPANDED: "weakref.WeakKeyDictionary[MomentDataset, tuple[AbstractBase, MomentB
 class TaylorBase(AbstractBase):
     """The second-order Taylor model of another base around one eta.
 
-    Value, gradient and Hessian agree with the other base at this eta. So do the moments of a
-    network on either base, and their Jacobians.
+    At this eta, value, gradient and Hessian agree with the other base. So the moments of a network
+    and their Jacobians are equal for both bases.
 
     Attributes:
         family: The family of the other base.
         kind: The class of the other base.
-        eta: Where the model is exact, `(eta_dim,)`.
+        eta: Center of the model, `(eta_dim,)`.
         values: A_B, the scale and the inputs, in one vector, `(k,)`.
-        gradients: Their derivatives, `(k, eta_dim)`.
-        hessians: Their second derivatives, `(k, eta_dim, eta_dim)`.
-        gap: The estimate of A - A_B at that eta.
+        gradients: Derivatives of `values`, `(k, eta_dim)`.
+        hessians: Second derivatives of `values`, `(k, eta_dim, eta_dim)`.
+        gap: The estimate of A - A_B at `eta`.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -66,7 +66,7 @@ class TaylorBase(AbstractBase):
         return BaseTerms(found[0], found[1], found[2:])
 
     def check_source(self, base: AbstractBase, family: ExponentialFamily) -> None:
-        """Raises `ValueError` unless this is a model of that base, of that family."""
+        """Raises `ValueError` unless this is a model of this kind of base, for this family."""
         if self.kind is not type(base) or self.family != family:
             raise ValueError(
                 f"Expected labels with a {type(base).__name__} of {family!r}; got labels with a "
@@ -82,13 +82,13 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
         data: Moment data.
 
     Returns:
-        The batch; made once for the same data and base.
+        The batch. Further calls with this data and base return it again.
 
     Raises:
         ValueError: If the base does not exist at the eta of a label.
     """
     batch = _with_models(base, data)
-    # Concrete arrays, also if a compiled program that is being traced asks first.
+    # Concrete arrays, even if the first call is inside of a traced function.
     with eval_context():
         lost = ~_exist(batch.base)
         if lost.any():
@@ -103,17 +103,22 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
 def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase | None:
     """Returns the base that suits the data of a family: a `LaplaceBase`, `VariationalBase` or None.
 
-    A base suits if x is continuous, the log-density is smooth, the base exists at each of up to 128
-    labels, and the error of its moments, untrained, is below 0.3 at 90% of these labels, in z units
-    (root mean square over statistics). `LaplaceBase` is faster. `VariationalBase` is compared with
-    it in at most four dimensions of x, if the RMS error of `LaplaceBase` over labels is above 0.05.
+    A base suits under these conditions:
+
+    - x is continuous, and the log-density is smooth.
+    - The base exists at each of at most 128 labels.
+    - The error of its uncorrected moments is below 0.3 at 90% of these labels, in z units (root
+      mean square over statistics).
+
+    `LaplaceBase` is faster. It is compared with `VariationalBase` in at most four dimensions of x,
+    if its RMS error over the labels is above 0.05.
 
     Args:
         family: The exponential family.
         data: Moment data of that family.
 
     Returns:
-        The base.
+        The base, or None for no base.
     """
     if not family.is_smooth or isinstance(family.support, AbstractDiscreteSupport):
         return None
@@ -143,19 +148,19 @@ def _untrained_error(base: AbstractBase, data: MomentDataset) -> float:
 
 
 def _exist(models: TaylorBase) -> Bool[Array, " n"]:
-    """Returns at which etas the base exists."""
+    """Returns a mask of the etas at which the base exists."""
     return jnp.isfinite(models.hessians).all((1, 2, 3)) & jnp.isfinite(models.values).all(1)
 
 
 def _with_models(base: AbstractBase, data: MomentDataset) -> MomentBatch:
-    """Returns the valid labels with models of a base, wherever it exists or not; made once."""
+    """Returns the valid labels with models of a base, which may not exist. They are cached."""
     known = _EXPANDED.get(data)
     if known is not None and eqx.tree_equal(known[0], base) is True:
         return known[1]
     labels = data.batch()
     with eval_context():
         models = _expand(base, data.family, labels.eta)
-        # Estimates that have missed a second mode, for example.
+        # A different mean indicates a missed second mode, for example.
         differs = ~(jnp.abs(models.gap.mean - labels.mean) < _DIFFERENT * labels.sd).all(1)
         error = jnp.where(differs, jnp.inf, models.gap.error)
         models = eqx.tree_at(lambda m: m.gap.error, models, error)
@@ -167,7 +172,7 @@ def _with_models(base: AbstractBase, data: MomentDataset) -> MomentBatch:
 def _expand(
     base: AbstractBase, family: ExponentialFamily, etas: Float[Array, "n eta_dim"]
 ) -> TaylorBase:
-    """Returns the models around etas, with a leading axis; tiles share one compiled program."""
+    """Returns the models around etas, with a leading axis. Tiles share one compiled program."""
     n = len(etas)
     tile = min(_TILE, -(-n // _TOGETHER) * _TOGETHER)
     rows = jnp.minimum(jnp.arange(-(-n // tile) * tile), n - 1).reshape(-1, tile)

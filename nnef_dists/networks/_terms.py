@@ -1,4 +1,4 @@
-"""Computed approximations of the log-partition, for a network to correct."""
+"""Bases: computed log-partitions that a network corrects."""
 
 from abc import abstractmethod
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class BaseTerms(NamedTuple):
 
     Attributes:
         value: The base's log-partition A_B, in nats.
-        scale: How far from exact the base is: dimensionless, in [0, 1), and 0 where it is exact.
+        scale: Measure of the error of the base, dimensionless, in [0, 1). 0 if the base is exact.
         inputs: Dimensionless inputs of a correction, `(m,)`.
     """
 
@@ -27,16 +27,16 @@ class AbstractBase(eqx.Module):
 
     @abstractmethod
     def __call__(self, eta: Float[Array, " eta_dim"]) -> BaseTerms:
-        """Returns the terms at eta, `(eta_dim,)`; NaN where the approximation does not exist."""
+        """Returns the terms at eta, `(eta_dim,)`, or NaN if the approximation does not exist."""
 
     def estimate_gap(self, eta: Float[Array, " eta_dim"]) -> "Gap":
-        """Estimates A - A_B at eta, to train on; not differentiable.
+        """Estimates A - A_B at eta, for training. The estimate is not differentiable.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The estimate, of infinite error by default: nothing is known.
+            The estimate. By default its error is infinite.
         """
         return Gap.unknown(eta)
 
@@ -46,8 +46,8 @@ class Gap(NamedTuple):
 
     Attributes:
         value: A - A_B, in nats.
-        error: Its standard error.
-        mean: E[T] by the same estimate, `(eta_dim,)`, for a comparison with labels.
+        error: Standard error of `value`.
+        mean: Estimate of E[T] from these samples, `(eta_dim,)`, for a comparison with labels.
     """
 
     value: Float[Array, ""]
@@ -56,6 +56,6 @@ class Gap(NamedTuple):
 
     @classmethod
     def unknown(cls, eta: Float[Array, " eta_dim"]) -> "Gap":
-        """Returns no estimate at eta."""
+        """Returns an estimate of infinite error at eta."""
         zero = jnp.zeros((), eta.dtype)
         return cls(zero, zero + jnp.inf, jnp.full_like(eta, jnp.nan))

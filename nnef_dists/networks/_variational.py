@@ -17,7 +17,7 @@ from nnef_dists.networks._laplace import LaplaceBase
 from nnef_dists.networks._normal_base import AbstractNormalBase, check_smooth
 from nnef_dists.networks._sphere_rule import sphere_rule
 
-# Sizes of the starts of the climb, relative to Laplace's approximation.
+# Standard deviations of the starts of the search, relative to Laplace's approximation.
 _SIZES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 
 
@@ -28,15 +28,15 @@ class VariationalBase(AbstractNormalBase):
         q = N(m, S),    (m, S) = argmax E_q[l] + log det(S) / 2
 
     with l the log-density in unconstrained coordinates. `LaplaceBase` has the equations of the
-    terms, for its own m = u* and S. Expectations over q are the sums over its fixed nodes.
+    other terms, with u* instead of m. Expectations over q are sums over its fixed nodes.
 
-    The mean and the covariance depend on l at the distance of a standard deviation, not on its
-    curvature at one point. So this base is accurate for a density that is flat between steep sides,
-    where Laplace's S is far too large. It takes longer: the maximum has n + n (n + 1) / 2
-    coordinates, and its search starts at Laplace's approximation.
+    The mean and the covariance depend on l within a few standard deviations. Laplace's covariance
+    depends on the curvature at the mode alone, and is too large if the density is flat between
+    steep sides. This base takes longer, because the maximum has n + n (n + 1) / 2 coordinates. The
+    search for it starts at Laplace's approximation.
 
     Args:
-        family: The exponential family; its log-density must be smooth.
+        family: The exponential family. Its log-density must be smooth.
 
     Raises:
         ValueError: If the family is not smooth.
@@ -52,7 +52,7 @@ class VariationalBase(AbstractNormalBase):
         self.family = check_smooth(family)
 
     def normal(self, eta: Float[Array, " eta_dim"]) -> Normal:
-        """Returns the variational normal distribution; NaN if there is no maximum."""
+        """Returns the variational normal distribution, or NaN if no maximum is found."""
         mean, factor = find_normal(self.family, eta)
         return Normal(mean, unconstrained_logdensity(self.family, eta, mean), factor)
 
@@ -63,10 +63,13 @@ def find_normal(
 ) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Returns the mean and the factor of the variational normal distribution.
 
-    The coordinates of the search and of the derivatives are relative to a normal distribution: the
-    one of Laplace, and the variational one itself. They are a shift a and a lower triangular B:
+    Coordinates of a normal distribution are a shift a and a lower triangular B, relative to a mean
+    m and a factor F:
 
         m + a F,    B F
+
+    The search uses Laplace's m and F. The derivatives use m and F of the maximum, at which a = 0
+    and B = 1, because the curvatures in these coordinates are of order one.
     """
     mean, _, factor = LaplaceBase(family).normal(eta)
     height = functools.partial(_bound, family, mean, factor, eta)
@@ -88,19 +91,19 @@ def _(family, primals, tangents):
 
 
 def _identity(n: int, dtype: jnp.dtype) -> Float[Array, " k"]:
-    """Returns the coordinates of the normal distribution that others are relative to."""
+    """Returns a = 0 and B = 1 in one vector."""
     return jnp.concatenate([jnp.zeros(n, dtype), jnp.eye(n, dtype=dtype)[np.tril_indices(n)]])
 
 
 def _normal_at(mean, factor, point):
-    """Returns the mean and the factor at coordinates relative to a normal distribution."""
+    """Returns the mean and the factor of coordinates relative to `mean` and `factor`."""
     n = len(mean)
     relative = jnp.zeros((n, n), mean.dtype).at[np.tril_indices(n)].set(point[n:])
     return mean + product(point[:n], factor), product(relative, factor)
 
 
 def _bound(family, mean, factor, eta, point):
-    """Returns E_q[l] + log det(S) / 2 up to a constant; -inf without a positive diagonal."""
+    """Returns E_q[l] + log det(S) / 2 up to a constant, or -inf if B has no positive diagonal."""
     at, root = _normal_at(mean, factor, point)
     nodes, weight = sphere_rule(len(mean))
     logdensity = functools.partial(unconstrained_logdensity, family, eta)
