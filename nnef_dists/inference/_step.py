@@ -218,7 +218,7 @@ def _at(element: tuple[int, ...]) -> str:
 def _shortened(
     rho: Float[Array, ""], is_inside: Callable[[Array], Bool[Array, "*plate"]]
 ) -> Float[Array, "*plate 1"]:
-    """Returns the step size of each element, after a retreat to half of the first one inside."""
+    """Returns the step size of each element: rho, or half of the first smaller one inside."""
     sizes = rho * 0.5 ** jnp.arange(_HALVINGS, dtype=rho.dtype)
     inside = jax.vmap(is_inside)(sizes)
     first = jnp.argmax(inside, 0)
