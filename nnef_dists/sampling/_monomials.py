@@ -122,7 +122,7 @@ def monomial_moments(
     log_partition = logs[0] + jnp.log(jnp.sum(jnp.exp(logs - logs[0])))
     products = _transform(jnp.exp(logs - log_partition), bits, over_supersets=True)
     masks = monomials.masks
-    # Bits that are 1 in the most probable word are replaced by b = 1 - b' in each product.
+    # In each product, bits b that are 1 in the most probable word are replaced by 1 - b'.
     row, column = masks[:, None], masks[None]
     is_term = ((column & ~row) == 0) & ((row & ~column & ~highest) == 0)
     sign = 1 - 2 * (lax.population_count(column & highest) & 1)

@@ -56,7 +56,7 @@ def plane_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points:
     origin = stats.reshape(len(eta), -1)[:, jnp.argmax(logs)]
     stats = jnp.where(jnp.isneginf(logs), 0, stats - origin[:, None, None, None])
     error = _error(pieces, panels, found, outer, stats, logs, origin)
-    # The value is 0. Its derivatives give the derivatives of eta . T at fixed nodes.
+    # `change` is 0. Its derivatives give the derivatives of eta . T at fixed nodes.
     change = eta - fixed
     stats = stats.reshape(len(eta), -1)
     return LineRule(

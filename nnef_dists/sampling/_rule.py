@@ -125,7 +125,7 @@ def line_rule(
         error = error + _error_of_cuts(line, pieces)
     if log_base is not None:
         error = jnp.where(_ends_unknown(line, pieces), jnp.inf, error)
-    # The value is 0. Its derivatives give the derivatives of eta . T at fixed nodes.
+    # `change` is 0. Its derivatives give the derivatives of eta . T at fixed nodes.
     change = eta - fixed
     stats, logs = stats.reshape(len(eta), -1), logs.ravel()
     if constants:
