@@ -1,4 +1,4 @@
-"""An upper limit of a network's errors, from the spread of its draws and held-out labels."""
+"""An upper limit of a network's errors, from draws of its weights and held-out labels."""
 
 import math
 
@@ -13,10 +13,10 @@ from nnef_dists.networks import AbstractMomentNetwork
 _COVERAGE = 0.95
 # Rounding error of a mean, in units of its last digit.
 _ROUNDINGS = 16.0
-# The draws are the same for all etas, at calibration and afterwards.
+# Number of draws of the weights, and their seed, which is fixed for all etas.
 _SAMPLES, _SEED = 32, 0
-# Floors of the spread, in units of its median over etas; the last one makes the limit constant.
-# Draws of the weights may agree where there are no labels, so there is no smaller one.
+# Floors of the spread, in units of its median over etas. The last one makes the limit constant.
+# A smaller floor is unsafe, because draws of the weights may agree far from all labels.
 _FLOORS = (0.3, 1.0, 3.0, 10.0, 1e4)
 
 
@@ -31,13 +31,13 @@ def error_sizes(
         scale: sd(T | eta), `(eta_dim,)`.
 
     Returns:
-        Two scalars: the standard deviation of mu over draws of the weights, in z units, the largest
-        over statistics, and the size of errors relative to a typical training eta. Both are
-        multiplied by the remoteness of eta.
+        Two scalars, both multiplied by the remoteness of eta. The first is the standard deviation
+        of mu over draws of the weights, in z units, the largest over statistics. The second is the
+        size of errors relative to a typical training eta.
     """
     key = jax.random.key(_SEED)
     mean, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
-    # Draws of weights that are nearly certain differ by rounding, which grows with eta.
+    # Draws of nearly certain weights differ by rounding, which is subtracted.
     spread = jnp.maximum(jnp.max(spread / scale) - _rounding(mean, scale), 0)
     far, size = network.error_scales(eta)
     return far * spread, far * size
@@ -50,8 +50,8 @@ def calibrate_limit(
 
         limit = factor sqrt(spread^2 + (floor size)^2)
 
-    The factor is the conformal quantile of the ratios of errors to that root, so that the limit
-    covers 95% of new errors of the same distribution, for calibrated and other spreads. Of several
+    The factor is the conformal quantile of the ratios of errors to this root. The limit then covers
+    95% of new errors from one distribution, even if the spreads are not calibrated. Among several
     floors, the fit takes the one with the least median limit.
 
     Args:
@@ -61,8 +61,8 @@ def calibrate_limit(
         sizes: Expected sizes of errors relative to a typical training eta, `(n,)`.
 
     Returns:
-        Factor and floor. The factor is infinite for fewer than 19 errors, and if one in twenty is
-        not finite.
+        Factor and floor. The factor is infinite if there are fewer than 19 errors, or one in twenty
+        is not finite.
 
     Reference:
         Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, *Distribution-free predictive inference for
@@ -76,7 +76,7 @@ def calibrate_limit(
     fits = []
     for floor in unit * np.asarray(_FLOORS):
         widths = np.hypot(spreads, floor * sizes)
-        # Without any width at all there is no limit.
+        # Without any width, an error has no finite limit.
         usable = (widths > 0) & (widths < np.inf) & np.isfinite(errors)
         ratios = np.where(usable, errors, np.inf) / np.where(usable, widths, 1)
         factor = np.sort(ratios)[rank - 1] if rank <= n else np.inf
@@ -95,5 +95,5 @@ def rounding_of_mean(
 
 def _rounding(mean: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]) -> Float[Array, ""]:
     eps = jnp.finfo(mean.dtype).eps
-    # A sum over terms and draws loses a few digits more than its result.
+    # A sum over terms and draws loses a few more digits than its result.
     return _ROUNDINGS * eps * (1 + jnp.max(jnp.abs(mean) / scale))

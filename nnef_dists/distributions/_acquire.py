@@ -1,4 +1,4 @@
-"""Which etas to label next."""
+"""Choice of the next etas to label."""
 
 from functools import partial
 
@@ -22,39 +22,38 @@ def acquire(
     samples: int = 64,
     noise: float = 0.01,
 ) -> Int[np.ndarray, " n"]:
-    """Chooses etas whose labels would tell the network most, one after the other.
+    """Chooses the etas with the most informative labels for a network, one after the other.
 
     The network's moments at the candidates, over draws of its weights, have a covariance
 
         k(a, b) = sum_i Cov[mu_i(a) / s_i(a), mu_i(b) / s_i(b)]
 
-    with s the log-linear fit of sd(T) in the standardization, which is positive where a network
-    that has seen little may have no covariance.
+    with s the log-linear fit of sd(T) in the standardization. Unlike the covariance of a network
+    with few labels, this fit is always positive.
 
-    The candidate of the largest variance is taken, k is conditioned on its label, and so on: the
-    pivoted Cholesky factorization of k, which greedily maximizes det(k + noise^2) over subsets. So
-    those that are uncertain for the same reason are not all taken. Runs on the host.
+    Each step takes the candidate of the largest variance, and conditions k on its label. This is
+    the pivoted Cholesky factorization of k, which greedily maximizes det(k + noise^2) over subsets.
+    Candidates with strongly correlated moments are therefore not all taken. Runs on the host.
 
     Args:
-        q: The family and its network, whose weights have to have widths.
+        q: The family and its network, whose weights must be random.
         candidates: Valid natural parameters, `(n_candidates, eta_dim)`.
-        key: For the draws of the weights.
-        n: How many to choose.
-        samples: How many sets of weights are drawn, at least 2. With `eta_dim` statistics they tell
-            at most `samples * eta_dim` candidates apart.
-        noise: The error of a label, in z units, positive.
+        key: PRNG key of the draws of the weights.
+        n: Number of candidates to choose, from 1 to n_candidates.
+        samples: Number of draws of the weights, at least 2. They distinguish at most
+            `samples * eta_dim` candidates. Defaults to 64.
+        noise: Error of a label, in z units, positive. Defaults to 0.01.
 
     Returns:
-        Different indices of candidates, `(n,)`, the most informative first.
+        Distinct indices of candidates, `(n,)`, the most informative first.
 
     Raises:
-        ValueError: If n is not in [1, n_candidates], for fewer than 2 samples or a noise that is
-            not positive, for an invalid candidate, or if the network is certain of all of them or
-            its moments are not finite.
+        ValueError: If `n`, `samples` or `noise` is out of range, or a candidate is invalid. If the
+            moments of the network at the candidates are not finite, or have zero variance.
 
     Reference:
         Chen, Zhang and Zhou, *Fast greedy MAP inference for determinantal point process to improve
-        recommendation diversity*, NeurIPS (2018); Holzmueller, Zaverkin, Kaestner and Steinwart,
+        recommendation diversity*, NeurIPS (2018). Holzmueller, Zaverkin, Kaestner and Steinwart,
         *A framework and benchmark for deep batch active learning for regression*, JMLR 24 (2023),
         for its use with networks.
     """
@@ -86,7 +85,7 @@ def _features(
         return jax.vmap(network)(candidates) / scale
 
     draws = predictive_draws(q.network, predict, key, samples)
-    # From one of them first, so that equal ones have no spread at all.
+    # Subtract one draw first, so that equal draws have zero spread.
     draws = draws - draws[0]
     spread = (draws - jnp.mean(draws, 0)) / (samples - 1) ** 0.5
     return jnp.moveaxis(spread, 0, 1).reshape(len(candidates), -1)
@@ -101,7 +100,7 @@ def _pivots(features: Float[Array, "m k"], n: int, noise: Float[Array, ""]) -> I
         pivot = jnp.argmax(variance)
         column = features @ features[pivot] - columns @ columns[pivot]
         column = column / jnp.sqrt(jnp.maximum(variance[pivot], 0) + noise**2)
-        # What is chosen is not chosen again.
+        # Exclude the chosen candidate from later steps.
         variance = (variance - column**2).at[pivot].set(-jnp.inf)
         return chosen.at[i].set(pivot), columns.at[:, i].set(column), variance
 

@@ -1,4 +1,4 @@
-"""A family whose moments a network has learned, as a distribution."""
+"""Exponential families with a trained moment network."""
 
 from typing import ClassVar, final
 
@@ -41,17 +41,17 @@ class AmortizedFamily(AbstractTractableFamily, Module):
 
     Args:
         family: The exponential family.
-        network: A moment network of that family.
-        anchor: A at some eta, from `estimate_log_partition`. None computes it at `center`, the
-            medoid of the training etas, where that takes no sampling: for closed forms and in one
-            and two dimensions. A network with a base needs none, and gets none.
-        sampler: The sampler of `sample`. Defaults to `HMCSampler()`, for discrete x to
-            `GibbsSampler()`, or to sums where these are affordable.
-        strict: Whether an eta outside the training region is an error.
+        network: A moment network of `family`.
+        anchor: A at one eta, from `estimate_log_partition`. By default, A at `center`, the medoid
+            of the training etas, if a closed form, sum, or quadrature in one or two dimensions
+            gives it. A network with a base needs no anchor, and has none by default.
+        sampler: The sampler that `sample` uses. Defaults to `HMCSampler()`. For discrete x,
+            defaults to a sampler by sums, or to `GibbsSampler()` if there are too many points.
+        strict: Whether eta outside the training region raises instead of warning.
 
     Attributes:
-        anchor: The anchor of A, a buffer that is never trained; None without one.
-        report: The errors on held-out labels, from `nd.validate`, a buffer that is never trained;
+        anchor: The anchor of A, a buffer that is not trained. None without an anchor.
+        report: The errors on held-out labels, from `nd.validate`, a buffer that is not trained.
             None without validation. `print(q)` shows it.
 
     Raises:
@@ -69,7 +69,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
     anchor: paramax.NonTrainable[LogPartitionEstimate] | None
     sampler: AbstractSampler
     strict: bool = eqx.field(static=True)
-    # Not an argument: a copy with another network has no report.
+    # The report is no argument, because a copy with another network has none.
     report: paramax.NonTrainable[ValidationReport] | None = eqx.field(init=False)
     _region: ClassVar[str] = "training region"
 
@@ -105,7 +105,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         self.anchor, self.report = anchor, None
 
     def __repr__(self) -> str:
-        """The family, the network's class, what it leaves out, and the verdict of `nd.validate`."""
+        """Returns the family, the network's class and unused features, and the verdict."""
         verdict = "not validated" if self.report is None else repr(self.report.tree)
         verdict = verdict.removeprefix("ValidationReport(").removesuffix(")")
         left_out = self.network.unused_features() if _is_concrete(self.network) else 0
@@ -117,8 +117,8 @@ class AmortizedFamily(AbstractTractableFamily, Module):
     def center(self) -> Float[Array, " eta_dim"]:
         """The medoid of the training etas, `(eta_dim,)`, where A is anchored by default.
 
-        Of at most 512 training etas, it is the one whose summed distance to the others is least, in
-        whitened unconstrained coordinates.
+        It has the least summed distance to the other training etas, of which at most 512 are used,
+        in whitened unconstrained coordinates.
         """
         return paramax.unwrap(self.network.standardization).center
 
@@ -158,7 +158,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         self, mu: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
         if isinstance(self.network, AbstractLogPartitionNetwork) and self.network.is_absolute:
-            # A is known far from all training etas.
+            # With a base, A is accurate far from all training etas.
             eta, found = invert_mean(self, mu)
             return eta, found & self.network.is_inside(eta)
         return invert_network(self, self.network, mu)
@@ -190,6 +190,6 @@ def _lacks_constant(network: AbstractMomentNetwork) -> bool:
 
 
 def _is_concrete(network: AbstractMomentNetwork) -> bool:
-    """Whether the network holds numbers, and not what stands for them in a compiled program."""
+    """Returns whether the network has concrete arrays, without tracers or `ShapeDtypeStruct`."""
     leaves = jax.tree.leaves(network)
     return not any(isinstance(leaf, Tracer | jax.ShapeDtypeStruct) for leaf in leaves)

@@ -25,7 +25,7 @@ class AbstractTractableFamily(eqx.Module):
         log p(x | eta) = eta . T(x) + log h(x) - A(eta)
         mu(eta) = E[T | eta] = grad A(eta),    Cov[T | eta] = d mu / d eta
 
-    `ClosedForm` has formulas, `Quadrature` integrates, `AmortizedFamily` has a trained network.
+    `ClosedForm` has formulas, `Quadrature` integrates, and `AmortizedFamily` has a network.
 
     Each method takes one eta. Use `jax.vmap` for a batch. A call outside `jax.jit` runs one
     compiled program, which the next call with the same shapes reuses. `jax.jit(q.mean)` works too.
@@ -34,12 +34,12 @@ class AbstractTractableFamily(eqx.Module):
     without a host callback. With `strict`, it raises there too.
 
     A subclass declares the attributes, `_potential` and `_mean`. Other methods have defaults for
-    exact sources. Their arguments are checked before, and NaN if they are invalid.
+    exact sources. Their arguments are checked in advance, and are NaN if they are invalid.
 
     Attributes:
         family: The exponential family.
-        sampler: The sampler of `sample`.
-        strict: Whether an invalid eta, or one outside the training region, also raises inside
+        sampler: The sampler that `sample` uses.
+        strict: Whether eta that is invalid, or outside the training region, also raises inside
             compiled programs, by `equinox.error_if`, which is a host callback.
     """
 
@@ -62,7 +62,7 @@ class AbstractTractableFamily(eqx.Module):
     def _potential_and_mean(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"]]:
-        """Returns both, for sources that compute them together."""
+        """Returns the potential and the mean, for sources that compute them together."""
         return self._potential(eta), self._mean(eta)
 
     def _constant(self) -> Float[Array, ""] | float:
@@ -76,7 +76,7 @@ class AbstractTractableFamily(eqx.Module):
         return invert_mean(self, mu)
 
     def _is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
-        """Returns whether a valid eta is where A and mu have been learned; true for formulas."""
+        """Returns whether a valid eta is in the training region. True without a network."""
         return jnp.asarray(True)
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
@@ -105,7 +105,7 @@ class AbstractTractableFamily(eqx.Module):
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The same eta; NaN for an invalid one inside a compiled program.
+            The same eta. Inside a compiled program, NaN if it is invalid.
         """
         return eta
 
@@ -117,7 +117,7 @@ class AbstractTractableFamily(eqx.Module):
     def eta_at(self, u: Float[Array, " m"]) -> Float[Array, " eta_dim"]:
         """Returns valid natural parameters for each u, `(unconstrained_dim,)`.
 
-        An `AmortizedFamily` maps u into the box of its training etas, others anywhere.
+        An `AmortizedFamily` maps u into its training box, others into the natural domain.
         """
         return self.family.constrain_eta(u)
 
@@ -129,34 +129,33 @@ class AbstractTractableFamily(eqx.Module):
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
-            key: For the draws of the weights.
-            n: How many sets of weights are drawn, at least 2.
+            key: PRNG key of the draws of the weights.
+            n: Number of draws of the weights, at least 2. Defaults to 64.
 
         Returns:
-            Both `(eta_dim,)`, in units of T; without a network the standard deviation is 0.
+            Both `(eta_dim,)`, in units of T. Without a network, the standard deviation is 0.
 
         Raises:
-            ValueError: For fewer than 2 draws.
+            ValueError: If `n` is less than 2.
         """
         return self._predictive(eta, key, check_integer("n", n, 2))
 
     @functools.partial(compiled, within="space")
     def accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns how accurate the mean parameters are: an upper limit of their largest error.
+        """Returns an upper limit of the largest error of the mean parameters, in z units.
 
             max over statistics i of |mu_i(eta) - E[T_i | eta]| / sd(T_i | eta) <= accuracy(eta)
 
         It is the rounding for closed forms, and the error bound for `Quadrature`. For an
-        `AmortizedFamily` it is calibrated by `nd.validate`, to hold for 95% of etas that are
-        distributed as the held-out ones. It is an estimate for other etas, which grows with the
-        distance from the training etas. It is infinite outside the training region, and before
-        `nd.validate`.
+        `AmortizedFamily`, `nd.validate` calibrates it to hold for 95% of etas from the distribution
+        of the held-out etas. For other etas, it is an estimate that grows with the distance from
+        the training etas. It is infinite outside the training region, and before `nd.validate`.
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
 
         Returns:
-            A scalar, in z units; infinite for an invalid eta, too.
+            A scalar, in z units. Infinite if eta is invalid, too.
         """
         limit = self._accuracy(eta)
         return jnp.where(self._is_inside(eta) & jnp.isfinite(limit), limit, jnp.inf)
@@ -173,7 +172,8 @@ class AbstractTractableFamily(eqx.Module):
 
         Raises:
             ValueError: If eta is outside the natural domain, or the family is strict and eta is
-                outside the training region. All methods that take eta do this.
+                outside the training region. Other methods raise in these cases, too, except
+                `is_inside` and `accuracy`, and `sample` outside the training region.
         """
         return self._mean(eta)
 
@@ -181,7 +181,7 @@ class AbstractTractableFamily(eqx.Module):
     def covariance(self, eta: Float[Array, " eta_dim"]) -> Float[Array, "eta_dim eta_dim"]:
         """Returns Cov[T | eta], the symmetric part of the Jacobian of `mean`.
 
-        The covariance of a network may be indefinite; see `is_positive_definite`.
+        The covariance of a network may be indefinite. See `is_positive_definite`.
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
@@ -215,7 +215,7 @@ class AbstractTractableFamily(eqx.Module):
             A scalar.
 
         Raises:
-            ValueError: If the network is a direct one, or its A has no anchor.
+            ValueError: If a network predicts only moments, or its A has no anchor.
         """
         return self._potential(eta) + self._constant()
 
@@ -230,8 +230,8 @@ class AbstractTractableFamily(eqx.Module):
             A scalar, which may be negative.
 
         Raises:
-            ValueError: If the family has a base measure, whose entropy also needs E[log h], and
-                where `log_partition` raises.
+            ValueError: If the family has a base measure, whose entropy also needs E[log h], or if
+                `log_partition` raises.
         """
         if not self.family.has_unit_base_measure:
             raise ValueError(
@@ -248,7 +248,7 @@ class AbstractTractableFamily(eqx.Module):
     ) -> Float[Array, ""]:
         """Returns KL(p || q) = (eta_p - eta_q) . mu_p - A(eta_p) + A(eta_q), in nats.
 
-        It needs no anchor of A, but raises for a direct network. Without convexity it may be
+        No anchor of A is needed, but a direct network raises. If A is not convex, the result may be
         negative.
 
         Args:
@@ -263,7 +263,7 @@ class AbstractTractableFamily(eqx.Module):
 
     @compiled
     def log_prob(self, x: Array, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns log p(x | eta), in nats; raises where `log_partition` does.
+        """Returns log p(x | eta), in nats. Raises if `log_partition` raises.
 
         Args:
             x: One point of the support, of shape `family.x_shape`.
@@ -293,7 +293,7 @@ class AbstractTractableFamily(eqx.Module):
 
         Raises:
             RuntimeError: If no eta of the region has a mean within sqrt(eps) of mu, in z units.
-                Inside a compiled program eta is NaN, or raises in a strict family.
+                Inside a compiled program, the result is NaN, or a strict family raises.
         """
         eta, found = self._invert(mu)
         if not throw:

@@ -1,4 +1,4 @@
-"""Families with formulas for A and mu."""
+"""Families with closed forms for A and mu."""
 
 from typing import final
 
@@ -20,13 +20,13 @@ class ClosedForm(AbstractTractableFamily):
 
     Args:
         family: The exponential family.
-        sampler: The sampler that `sample` uses. Defaults to `DirectSampler()` if the family has an
-            algorithm of its own, else to `QuadratureSampler()` in one dimension and to
-            `HMCSampler()` otherwise.
+        sampler: The sampler that `sample` uses. Defaults to `DirectSampler()` if the family has a
+            sampling algorithm, and to sums for discrete x. Otherwise, it defaults to
+            `QuadratureSampler()` in one dimension, and to `HMCSampler()` in more.
         strict: Whether an invalid eta raises inside compiled programs too.
 
     Raises:
-        ValueError: If `family` is not a `AbstractNamedFamily`.
+        ValueError: If `family` is not an `AbstractNamedFamily`.
     """
 
     family: AbstractNamedFamily = eqx.field(static=True)

@@ -39,15 +39,15 @@ def directions(
 ) -> Float[Array, "eta_dim m"]:
     """Returns the directions in which eta can move, as columns with a largest entry of 1."""
     u = family.unconstrain_eta(eta)
-    # An edge has no coordinates. Any eta inside has the same directions.
+    # An edge has no finite coordinates. All etas inside have equal directions.
     tangents = jax.jacfwd(family.constrain_eta)(jnp.where(jnp.isfinite(u), u, 0))
     return tangents / jnp.max(jnp.abs(tangents), 0)
 
 
 def is_definite(information: Float[Array, "m m"]) -> Bool[Array, ""]:
-    """Returns whether a symmetric matrix is positive definite, whatever its units."""
+    """Returns whether a symmetric matrix is positive definite, independent of its units."""
     diagonal = jnp.diagonal(information)
-    # To unit diagonal, so that scales do not matter to float arithmetic.
+    # Scale to unit diagonal, so that units do not affect rounding.
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
     factor = cholesky(information / jnp.outer(scale, scale))
     return jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(factor))

@@ -1,4 +1,4 @@
-"""A distribution as a value."""
+"""Distributions with fixed natural parameters."""
 
 import math
 from typing import TYPE_CHECKING, Any, final
@@ -49,15 +49,15 @@ class Distribution(eqx.Module):
         return self.q.covariance(self.eta)
 
     def accuracy(self) -> Float[Array, ""]:
-        """Returns the largest error of the mean, in z units; see `q.accuracy`."""
+        """Returns the largest error of the mean, in z units. See `q.accuracy`."""
         return self.q.accuracy(self.eta)
 
     def entropy(self) -> Float[Array, ""]:
-        """Returns the differential entropy, in nats; see `AbstractTractableFamily.entropy`."""
+        """Returns the differential entropy, in nats. See `AbstractTractableFamily.entropy`."""
         return self.q.entropy(self.eta)
 
     def kl(self, other: "Distribution") -> Float[Array, ""]:
-        """Returns KL(self || other), in nats, by A and mu of this distribution's `q`.
+        """Returns KL(self || other), in nats, from A and mu of this distribution's `q`.
 
         Args:
             other: A distribution of the same family.
@@ -103,7 +103,7 @@ class Distribution(eqx.Module):
         """Returns the distribution for `numpyro.sample`.
 
         The site may be observed or latent. Latent sites are sampled in the unconstrained
-        coordinates of `family.support`, which has to be a flowjax bijection.
+        coordinates of `family.support`, which must be a flowjax bijection.
 
         Returns:
             A `numpyro.distributions.Distribution` with an empty batch shape and the event shape

@@ -1,4 +1,4 @@
-"""Families of finitely many points, whose A and mu are sums over all of them."""
+"""Families with finite supports, whose A and mu are sums over all points."""
 
 from typing import ClassVar, final
 
@@ -25,12 +25,14 @@ class Enumeration(AbstractTractableFamily):
 
         A(eta) = log sum_x h(x) exp(eta . T(x)),    mu(eta) = E[T | eta]
 
-    No training is needed, and sums are exact: in double precision, but inside compiled programs in
-    the dtype of eta. Points with the same T are one
-    cell of a table, which is made once and used for all etas. If there are more than 2^20 cells, or
-    2^24 numbers in them, there is no table. If T has products of at most four two-valued sites, at
-    most 22 in all, sums are then fast transforms of all probabilities. Otherwise each call passes
-    all points.
+    No training is needed, and sums are exact. They run in double precision, or in the dtype of eta
+    inside compiled programs. Points with equal T and h are one cell of a table, which is computed
+    once for all etas.
+
+    A table has at most 2^20 cells and 2^24 numbers. With more cells, sums are fast transforms of
+    all probabilities if T is a polynomial in at most 22 two-valued sites, with h = 1. Its products
+    may have at most four sites, and at most 1024 may occur. Otherwise, each call passes over all
+    points.
 
     Example:
         `q = nd.Enumeration(nd.families.Ising((4, 4)))`, then `q.mean(eta)`, `q.entropy(eta)`.

@@ -14,37 +14,37 @@ _REMEDY = "Add labels there and train again, or sample with nd.mean_or_oracle."
 
 
 class ExtrapolationWarning(UserWarning):
-    """A network is used away from its training data.
+    """Warning that a network is used away from its training data.
 
-    It is an eta outside the training region, or an observation unlike the simulated ones.
+    Either eta is outside the training region, or an observation is unlike the simulated ones.
     """
 
 
 def check_extrapolation(
     value: _T, eta: Float[Array, " eta_dim"], inside: Bool[Array, ""], *, strict: bool
 ) -> _T:
-    """Returns a value that depends on eta, and reports an eta outside the training region.
+    """Returns a value that depends on eta, and reports eta outside the training region.
 
     Args:
         value: A pytree that was computed from eta.
         eta: Valid natural parameters, `(eta_dim,)`, for the message.
-        inside: Whether eta is inside.
-        strict: Whether an eta outside is an error.
+        inside: Whether eta is in the training region.
+        strict: Whether eta outside the training region raises.
 
     Returns:
-        The same value; if strict, inside a compiled program, with an `equinox.error_if`.
+        The same value. If strict, inside a compiled program, it has an `equinox.error_if`.
 
     Warns:
-        ExtrapolationWarning: For a concrete eta outside, unless strict.
+        ExtrapolationWarning: If a concrete eta is outside, unless strict.
 
     Raises:
-        ValueError: If strict, for a concrete eta outside.
+        ValueError: If a concrete eta is outside, and `strict`.
     """
     message = "Expected eta in the training region, beyond which the network extrapolates"
     if strict:
         return guard(value, inside, message, eta, _REMEDY, strict=True)
     if not isinstance(inside, Tracer) and not inside:
-        # The line that calls the method: past the two frames of the compiled method.
+        # Report the line that calls the method, past the two frames of the compiled method.
         warnings.warn(f"{message}; got {eta}. {_REMEDY}", ExtrapolationWarning, stacklevel=4)
     return value
 
@@ -57,7 +57,7 @@ def check_found(
     *,
     strict: bool,
 ) -> Float[Array, " eta_dim"]:
-    """Returns the eta of mean parameters mu if a search has found it; see `guard`."""
+    """Returns the eta of mean parameters mu if a search has found it. See `guard`."""
     return guard(
         eta,
         found,

@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from nnef_dists.distributions._base import AbstractTractableFamily
 
 _STEPS = 200
-# Factor of the damping between steps, the least one after a rejection, and the one that ends.
+# Factor of the damping between steps, least damping after a rejection, and damping that ends.
 _DAMPING = 8.0
 _LEAST_DAMPING = 1e-3
 _LARGEST_DAMPING = 1e6
-# Size of the slope at the end of a step, relative to that at its start, beyond which it is undone.
+# Largest slope at the end of a step, relative to the slope at its start, of a step that is kept.
 _OVERSHOOT = 0.9
-# Factor by which a step may change the size of d eta / d u.
+# Largest factor by which a step may change the size of d eta / d u.
 _MOST_STRETCH = 20.0
-# Part of the way from an edge to the middle of the domain, where a second search starts.
+# Start of a second search, as a part of the way from an edge to the middle of the domain.
 _BESIDE = 1e-4
-# Errors of mu, in units of eps (sd(T) + |mu|), that are its rounding.
+# Rounding error of mu, in units of eps (sd(T) + |mu|).
 _ROUNDINGS = 4.0
 # Weight of one unit of distance to the training region, in whitened z units.
 _WALL = 10.0
 
 
 class _Point(NamedTuple):
-    """A point of the search, beside the slope in its coordinates u.
+    """A point of the search, without the slope in its coordinates u.
 
     Attributes:
         place: Coordinates in which the function is convex, or nearly so.
-        gradient: Its gradient in these.
+        gradient: Gradient of the function in these coordinates.
         stretch: Size of d eta / d u, for each entry of u.
-        hessian: Its second derivative in u, at a solution.
-        misfit: The largest |mu(eta) - mu| over its rounding.
+        hessian: Second derivative of the function in u, at a solution.
+        misfit: The largest |mu(eta) - mu|, divided by its rounding.
         found: Whether mu(eta) is mu within sqrt(eps), in z units.
     """
 
@@ -54,7 +54,7 @@ class _Point(NamedTuple):
 
 
 class _State(NamedTuple):
-    """The point to try next, what is known at the best one, and the damping."""
+    """The next trial, the slope and `_Point` of the best point, and the damping."""
 
     trial: Float[Array, " m"]
     slope: Float[Array, " m"]
@@ -67,8 +67,9 @@ class _DampedNewton(optx.AbstractRootFinder):
     """Newton's method for the stationary point of a convex function.
 
     The root-finding problem returns the slope in u, and a `_Point`. A step is kept if the slope
-    along it does not change its sign to more than nine tenths of its size. Otherwise the damping
-    grows. No value of the function is needed, whose rounding hides the last half of all digits.
+    along it does not change its sign to more than nine tenths of its size. It is also kept if the
+    misfit halves. Otherwise, the damping grows. The value of the function is not used, because its
+    rounding hides the last half of all digits.
     """
 
     # Optimistix requires these fields. The search ends at the rounding of mu, without a tolerance.
@@ -83,7 +84,7 @@ class _DampedNewton(optx.AbstractRootFinder):
         return _State(y, jnp.zeros_like(y), best, jnp.ones((), y.dtype))
 
     def step(self, fn, y, args, options, state, tags):
-        """Evaluates the trial, keeps it or not, and proposes the next one."""
+        """Evaluates the trial, keeps or rejects it, and proposes the next trial."""
         slope, here = fn(state.trial, args)
         best = state.best
         move = here.place - best.place
@@ -131,9 +132,8 @@ def invert_mean(
         K^T (mu(eta(u)) - mu) = 0,    K = d eta / d u
 
     with the curvature K^T Cov K. Derivatives in mu and in arrays of q follow from the implicit
-    function theorem.
-    Each declared edge of the natural domain is searched too, in its own coordinates, and the
-    solution that meets mu best counts.
+    function theorem. Each declared edge of the natural domain is also searched, in separate
+    coordinates. The result is the solution with the smallest misfit.
 
     Args:
         q: A tractable family whose A is convex.
@@ -143,7 +143,7 @@ def invert_mean(
         The eta, `(eta_dim,)`, and whether its mean is within sqrt(eps) of mu, in z units.
 
     Reference:
-        Nocedal and Wright, *Numerical Optimization* (2006), section 3.4; Wainwright and Jordan,
+        Nocedal and Wright, *Numerical Optimization* (2006), section 3.4. Wainwright and Jordan,
         *Graphical Models, Exponential Families, and Variational Inference* (2008), section 3.6,
         for the convex dual.
     """
@@ -157,7 +157,7 @@ _Chart = tuple[int, Callable[[Array], Array]]
 
 
 def _charts(q: "AbstractTractableFamily") -> list[_Chart]:
-    """Returns the coordinates of the domain and of its edges: numbers, and maps to eta."""
+    """Returns the charts of the domain and of its edges: numbers of coordinates, maps to eta."""
     return [(q.family.unconstrained_dim, q.family.constrain_eta), *edge_charts(q.family)]
 
 
@@ -176,12 +176,12 @@ def _stationarity(q: "AbstractTractableFamily", constrain: Callable[[Array], Arr
     return stationarity
 
 
-# The derivative of the root-finding problem would fail where one chart has no solution.
+# The derivative of the root-finding problem would fail if one chart had no solution.
 @eqx.filter_custom_jvp
 def _search(
     q: "AbstractTractableFamily", mu: Float[Array, " eta_dim"]
 ) -> tuple[list[Array], Int[Array, ""], Bool[Array, ""]]:
-    """Returns coordinates in each chart, the chart that counts, and whether mu is met there."""
+    """Returns coordinates in each chart, the best chart, and whether its solution meets mu."""
     family, charts = q.family, _charts(q)
     edges = [
         _solve(_stationarity(q, constrain), jnp.zeros(size, mu.dtype), mu)
@@ -227,10 +227,10 @@ def invert_network(
 ) -> tuple[Float[Array, " eta_dim"], Bool[Array, ""]]:
     """Solves mu(eta) = mu for eta, in the training region.
 
-    As `invert_mean`, in the standardized coordinates x of eta. It starts from that example of the
-    training etas whose moments are most like mu: the one under which mu is most probable for
-    independent normal errors of size sd(T). Outside the training region the squared distance to it
-    is added to the function, because the extrapolation of a network may meet mu anywhere.
+    This search is like `invert_mean`, but in the standardized coordinates x of eta. It starts from
+    the training example under which mu is most probable, for independent normal errors of size
+    sd(T). Outside the training region, the squared distance to the region is added to the function,
+    because the extrapolation of a network may meet mu anywhere.
 
     Args:
         q: The amortized family.
@@ -277,14 +277,14 @@ def _solve(stationarity, start, args):
 
 
 def _misfit(point: _Point) -> Float[Array, "*n"]:
-    """Returns the misfit of a solution, infinite if it is none."""
+    """Returns the misfit of a solution, infinite if none was found."""
     return jnp.where(point.found, point.misfit, jnp.inf)
 
 
 def _fit(
     error: Float[Array, " eta_dim"], sd: Float[Array, " eta_dim"], mu: Float[Array, " eta_dim"]
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Returns the largest error of mu over its rounding, and whether it is within sqrt(eps) sd."""
+    """Returns the largest error of mu by its rounding, and whether all are within sqrt(eps) sd."""
     eps = jnp.finfo(mu.dtype).eps.astype(mu.dtype)
     error = jnp.abs(error)
     misfit = jnp.max(error / (_ROUNDINGS * eps * (sd + jnp.abs(mu))))
@@ -292,7 +292,7 @@ def _fit(
 
 
 def _start(network: AbstractMomentNetwork, mu: Float[Array, " eta_dim"]) -> Float[Array, " m"]:
-    """Returns inputs of the example whose moments are most like mu."""
+    """Returns inputs of the example under which mu is most probable."""
     coordinates = network.standardization
     examples = coordinates.examples
 

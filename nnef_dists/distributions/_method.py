@@ -1,4 +1,4 @@
-"""Methods that are one body: traced where they are traced, and one compiled program otherwise."""
+"""A decorator of methods that run as one compiled program with checked arguments."""
 
 import functools
 import inspect
@@ -27,8 +27,8 @@ class compiled(Generic[_Self, _P, _R]):  # noqa: N801
 
     Arguments are converted by their names: `eta`, `eta_p`, `eta_q` and `mu` to vectors, `x` to a
     point, `key` to a key. Arrays are traced, other arguments are static. The body sees an invalid
-    eta as NaN. The program also returns whether all is well, one bit. If this bit is concrete and
-    false, the checks run again on concrete values, and raise or warn.
+    eta as NaN. The program also returns whether all checks pass, as one bit. If this bit is
+    concrete and false, the checks run again on concrete values, and raise or warn.
 
     The bound method is a `jax.tree_util.Partial`, so that `jax.jit(q.mean)` works. The bound
     methods of an `equinox.Module` hash their arrays, which fails. This one hashes by identity. The
@@ -37,8 +37,8 @@ class compiled(Generic[_Self, _P, _R]):  # noqa: N801
 
     Args:
         function: The method. It calls no other compiled method.
-        within: Where each eta has to be: in the training "region", where the method raises
-            or warns otherwise, in the natural "domain", or anywhere in "space".
+        within: Set that must contain each eta: the training "region", outside which the method
+            raises or warns, the natural "domain", or the whole "space". Defaults to "region".
     """
 
     def __init__(
@@ -109,8 +109,8 @@ def _run(function: Callable, within: Within, q: Any, arguments: dict[str, Any]) 
 def _program(
     function: Callable, within: Within, q: Any, arguments: dict[str, Any]
 ) -> tuple[Any, Bool[Array, ""], dict[str, Bool[Array, ""]], Bool[Array, ""]]:
-    """Returns the result; whether all is well, each eta is inside, and the result has no NaN."""
-    # Less work per call than `equinox.filter_jit`, which also takes results that are not arrays.
+    """Returns the result, and whether all checks pass, each eta is inside, and there is no NaN."""
+    # This is less work per call than `equinox.filter_jit`, whose results need not be arrays.
     leaves, structure = jax.tree.flatten((q, arguments))
     is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
     arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
@@ -124,7 +124,7 @@ def _program(
 def _in_double(
     function: Callable, within: Within, structure: Any, rest: tuple, arrays: list[Array]
 ) -> Any:
-    """Runs the program in double precision; results have the dtypes of the arguments."""
+    """Runs the program in double precision. Results have the dtypes of the arguments."""
     narrow = any(leaf.dtype == jnp.float32 for leaf in arrays)
 
     def cast(leaf: Any, is_wider: bool) -> Any:

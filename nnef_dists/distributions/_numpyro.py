@@ -22,7 +22,7 @@ from nnef_dists.families import (
 
 
 def as_numpyro(distribution: Distribution) -> dist.Distribution:
-    """Returns the NumPyro distribution; see `Distribution.to_numpyro`."""
+    """Returns the NumPyro distribution. See `Distribution.to_numpyro`."""
     return _Site(distribution)
 
 
@@ -79,7 +79,7 @@ class _SupportTransform(Transform):
     def codomain(self) -> constraints.Constraint:
         return _Support(self.family)
 
-    # NumPyro's names: x are the coordinates and y the point.
+    # In NumPyro's notation, x are the coordinates and y is the point.
     def __call__(self, x: Any) -> Array:
         return _over_batch(self._continuous.transform, x, self.family.support.shape)
 
@@ -123,7 +123,7 @@ class _SupportTransform(Transform):
 @biject_to.register(_Support)
 def _to_support(constraint: _Support) -> _SupportTransform:
     transform = _SupportTransform(constraint.family)
-    _ = transform._bijection  # Raises where there is none.
+    _ = transform._bijection  # Raises if there is no bijection.
     return transform
 
 
@@ -152,7 +152,7 @@ class _Site(dist.Distribution):
 
 
 def _over_batch(function: Any, value: Array, shape: tuple[int, ...]) -> Array:
-    """Applies a function of one array of some shape to all leading axes."""
+    """Applies a function of one array of a given shape over all leading axes."""
     batch = value.shape[: value.ndim - len(shape)]
     flat = value.reshape(math.prod(batch), *shape)
     out = jax.vmap(function)(flat)

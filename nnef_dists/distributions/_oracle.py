@@ -1,4 +1,4 @@
-"""Moments from the network where it is sure, and from sampling where it is not."""
+"""Moments from a network if it is accurate, and from sampling otherwise."""
 
 from typing import NamedTuple
 
@@ -11,20 +11,20 @@ from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.moments import MomentDataset, check_etas, estimate_moments
 from nnef_dists.sampling import HMCConfig
 
-# Etas whose networks are evaluated at once.
+# Number of etas that are evaluated at once.
 _BATCH = 256
 
 
 class OracleReport(NamedTuple):
-    """Where the network was not trusted, and what was found instead.
+    """The accuracy of each eta, and the labels of sampled etas.
 
     Attributes:
         accuracy: The limits of errors that `q.accuracy` returns, in z units, `(n,)`.
-        indefinite: Where the network's covariance is not positive definite, `(n,)`.
-        asked: Which etas were sampled, `(n,)`.
-        failed: Those of them whose labels are not good, and whose means are NaN, `(n,)`.
-        data: The labels of the etas that were sampled, in their order, good for further training;
-            None if there were none.
+        indefinite: Whether the covariance of q is not positive definite, `(n,)`.
+        asked: Whether eta was sampled, `(n,)`.
+        failed: Whether the label of a sampled eta was rejected, so that the mean is NaN, `(n,)`.
+        data: Labels of the sampled etas, in order, for further training. None if no eta was
+            sampled.
     """
 
     accuracy: np.ndarray
@@ -44,27 +44,28 @@ def mean_or_oracle(
 ) -> tuple[np.ndarray, OracleReport]:
     """Returns E[T | eta] of many etas, from q or, if q is not accurate enough, from samples.
 
-    An eta is sampled if `q.accuracy(eta)` is above the tolerance, or if the covariance there is not
-    positive definite. A network without a report of `nd.validate` has an accuracy that is not
-    known, so that all etas are sampled. Runs on the host.
+    Each eta is sampled for which `q.accuracy(eta)` is above the tolerance, the mean is not finite,
+    or the covariance is not positive definite. Without a report of `nd.validate`, the accuracy of a
+    network is infinite, so that all etas are sampled. Runs on the host.
 
     Args:
         q: The tractable family.
         etas: Valid natural parameters, `(n, eta_dim)`.
         key: PRNG key.
-        tolerance: The largest error that is accepted, in z units, positive.
-        config: How to sample; None is `HMCConfig()`.
+        tolerance: Largest accepted error, in z units, positive.
+        config: Sampler settings. Defaults to `HMCConfig()`.
 
     Returns:
-        The means, `(n, eta_dim)`, and a report. A label that failed is NaN, and in the report.
+        The means, `(n, eta_dim)`, and a report. The means of rejected labels are NaN.
 
     Raises:
-        ValueError: If the tolerance is not positive, and for an invalid eta, by index.
+        ValueError: If `tolerance` is not positive, or a row of `etas` is invalid. The message
+            contains its index.
     """
     tolerance = check_number("tolerance", tolerance, 0.0)
     etas = check_etas(q.family, etas)
     mean, accuracy, definite = (np.array(leaf) for leaf in _predict(q, etas))
-    # A comparison that NaN fails.
+    # NaN compares as False, so that a NaN prediction is sampled.
     asked = ~((accuracy <= tolerance) & np.isfinite(mean).all(1) & definite)
     failed = np.zeros_like(asked)
     data = None

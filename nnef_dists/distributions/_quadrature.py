@@ -21,7 +21,7 @@ class Quadrature(AbstractTractableFamily):
 
     No training is needed. See `quadrature_moments` for the rules and their error bound, which is
     below 1e-3 nats and z units, and usually at the rounding of eta's dtype. If the bound is larger,
-    the call raises. Inside a compiled program the result is NaN.
+    the call raises. Inside a compiled program, the result is NaN.
 
     All derivatives in eta differentiate the same sum at fixed nodes: the derivative of A is the
     mean, the derivative of the mean is the covariance, and so on to any order.
@@ -32,7 +32,7 @@ class Quadrature(AbstractTractableFamily):
     Args:
         family: An exponential family of one or two dimensions. A circle has one, and the
             sphere in R^3 two.
-        points: Number of nodes, odd, at least 9; see `quadrature_moments`, which has the defaults.
+        points: Number of nodes, odd, at least 9. Defaults to the number of `quadrature_moments`.
             Memory and time per eta are proportional to it in one dimension, and to its square in
             two.
         sampler: The sampler that `sample` uses. Defaults to `QuadratureSampler()` in one dimension

@@ -1,4 +1,4 @@
-"""The result of a validation, as arrays and in words."""
+"""The result of a validation, as arrays and as text."""
 
 from collections.abc import Sequence
 from typing import final
@@ -14,31 +14,31 @@ _LEAST_COVERAGE = 0.7
 
 @final
 class ValidationReport(eqx.Module):
-    """Errors of a network on held-out labels; made by `nd.validate`.
+    """Errors of a network on held-out labels, from `nd.validate`.
 
-    All fields are arrays of the dtype of eta, counts too, so that `jax.grad` of a function of an
-    `AmortizedFamily` needs no exception for them. An error z is (mu - label) / sd(T | eta), of one
-    statistic at one eta.
+    All fields, counts included, are arrays of the dtype of eta. Therefore `jax.grad` of a function
+    of an `AmortizedFamily` needs no exception for them. An error z is (mu - label) / sd(T | eta),
+    of one statistic at one eta.
 
     Attributes:
-        n_labels: Number of valid held-out labels, which all other figures are of.
+        n_labels: Number of valid held-out labels, on which all other numbers are based.
         n_rejected: Number of rejected labels, which were left out.
         n_outside: Number of labels at etas outside the training region.
         n_trained_on: Number of labels at etas among the network's stored training examples.
         z_rms: Root mean square of z.
-        z_rms_limit: Its upper limit, the root of the mean of z^2 plus two standard errors.
+        z_rms_limit: Upper limit of z_rms, the root of the mean of z^2 plus two standard errors.
         z_median: Median of |z|.
-        z_largest: Largest |z|; infinite if a prediction is not finite.
+        z_largest: Largest |z|. Infinite if a prediction is not finite.
         label_z_rms: Root mean square of the labels' own standard errors, in z units.
-        coverage: Fractions of labels in their central 50 % and 90 % intervals, `(2,)`; NaN if the
+        coverage: Fractions of labels in their central 50% and 90% intervals, `(2,)`. NaN if the
             network's weights are certain.
-        tolerated_coverage: Fraction of labels in 90 % intervals that are widened by the tolerance.
+        tolerated_coverage: Fraction of labels in 90% intervals that are widened by the tolerance.
         worst_eta: The eta of the largest |z|, `(eta_dim,)`.
-        worst_statistic: Its index among the flat statistics.
-        tolerance: The rms error that is good enough, in z units.
+        worst_statistic: Index of the largest |z| among the flat statistics.
+        tolerance: Acceptable RMS error, in z units.
         rms_ratio: z_rms_limit over its bound, the larger of 3 label_z_rms and the tolerance.
-        largest_ratio: The largest |z| over its bound, which is the larger of 6 standard errors of
-            its label and 5 tolerances.
+        largest_ratio: The largest ratio of |z| to its bound, which is the larger of 6 standard
+            errors of its label and 5 tolerances.
         accuracy_factor: Factor c of the limit c sqrt(spread^2 + (b size)^2) of errors. The spread
             is the standard deviation over draws of the weights, in z units. The size is about 1 at
             typical etas. Both are multiplied by `TrainingRegion.remoteness`.
@@ -66,9 +66,9 @@ class ValidationReport(eqx.Module):
 
     @property
     def overconfident(self) -> Bool[Array, ""]:
-        """Whether fewer than 70 % of the labels are in their 90 % intervals.
+        """Whether fewer than 70% of the labels are in their 90% intervals.
 
-        This alone is no failure: all errors may be within the tolerance.
+        This alone is no failure, because all errors may be within the tolerance.
         """
         return self.coverage[1] < _LEAST_COVERAGE
 
@@ -79,7 +79,7 @@ class ValidationReport(eqx.Module):
         return (self.rms_ratio <= 1) & (self.largest_ratio <= 1) & covered
 
     def summary(self) -> str:
-        """Returns the verdict and the figures, in one line.
+        """Returns the verdict and the numbers, in one line.
 
         Raises:
             jax.errors.ConcretizationTypeError: Inside a compiled program.
@@ -103,7 +103,7 @@ class ValidationReport(eqx.Module):
         return f"{verdict} on {int(self.n_labels)} labels: {', '.join(parts)}"
 
     def complaint(self, names: Sequence[str]) -> str:
-        """Returns the text of a warning: what is wrong, where, and what to do.
+        """Returns the text of a warning, with the failures, the largest error and a remedy.
 
         Args:
             names: The names of the flat statistics.
@@ -127,7 +127,7 @@ class ValidationReport(eqx.Module):
         )
 
     def __repr__(self) -> str:
-        """The summary of concrete arrays; otherwise, as in a compiled program, none."""
+        """Returns the summary of concrete arrays, or dots inside a compiled program."""
         concrete = isinstance(self.z_rms, jax.Array | np.ndarray)
         concrete = concrete and self.z_rms.ndim == 0 and not isinstance(self.z_rms, Tracer)
         return f"ValidationReport({self.summary() if concrete else '...'})"

@@ -32,13 +32,13 @@ from nnef_dists.sampling import (
 
 @final
 class HMCSampler(AbstractSampler):
-    """Draws by Hamiltonian Monte Carlo: `sample_hmc`, with its checks.
+    """A sampler by Hamiltonian Monte Carlo, with the checks of `sample_hmc`.
 
-    Chains run for `config.draws` iterations at least, so that the diagnostics mean something, and
-    the n draws are spread evenly over all of them.
+    Chains run for at least `config.draws` iterations, so that the diagnostics are meaningful. The n
+    draws are spread evenly over all iterations.
 
     Args:
-        config: How to sample, and which draws are refused; None is `HMCConfig()`.
+        config: Sampler settings, and thresholds of the checks. Defaults to `HMCConfig()`.
     """
 
     config: HMCConfig = eqx.field(static=True)
@@ -49,18 +49,18 @@ class HMCSampler(AbstractSampler):
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
-        """Draws n points; see `AbstractSampler`.
+        """Draws n points. See `AbstractSampler`.
 
         Raises:
             RuntimeError: If the draws fail the checks of the config: chains that disagree, too few
-                effective draws, divergences. Inside a compiled program they are NaN. `sample_hmc`
+                effective draws, divergences. Inside a compiled program, they are NaN. `sample_hmc`
                 returns such draws, with diagnostics.
             ValueError: If n < 1.
         """
         n = check_integer("n", n, 1)
         total = max(n, self.config.chains * self.config.draws)
         x, label = sample_hmc(key, family, eta, total, self.config)
-        # Chains follow each other: an even spread takes the same share of each.
+        # Draws are ordered by chain, so that an even spread takes an equal share of each chain.
         rows = (np.arange(n) * total) // n
         return guard(
             x[rows],
@@ -74,16 +74,16 @@ class HMCSampler(AbstractSampler):
 
 @final
 class QuadratureSampler(AbstractSampler):
-    """Draws in one dimension by inverting the distribution function.
+    """A sampler in one dimension that inverts the CDF.
 
-    The nodes are those of `quadrature_moments`; between them the distribution function is linear.
-    It is fast, and fine under `jax.vmap`: many etas, a few draws of each.
+    The CDF has the nodes of `quadrature_moments`, and is linear between them. The sampler is fast,
+    and suits `jax.vmap` over many etas with a few draws each.
 
     Args:
-        points: Nodes of each half of a piece, an odd number, at least 9.
+        points: Number of nodes in each half of a piece, odd, at least 9. Defaults to 65.
 
     Raises:
-        ValueError: For any other number.
+        ValueError: If `points` is even, or less than 9.
     """
 
     points: int = eqx.field(static=True)
@@ -96,7 +96,7 @@ class QuadratureSampler(AbstractSampler):
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
-        """Draws n points; see `AbstractSampler`.
+        """Draws n points. See `AbstractSampler`.
 
         Raises:
             RuntimeError: If the density does not fall before numbers overflow, or has too many
@@ -122,15 +122,15 @@ class QuadratureSampler(AbstractSampler):
 
 @final
 class SummationSampler(AbstractSampler):
-    """Draws counts by the sums of `Summation`: independent, and fine under `jax.vmap`."""
+    """A sampler of counts by the sums of `Summation`. Draws are independent."""
 
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Int[Array, " n"]:
-        """Draws n integers; see `AbstractSampler`.
+        """Draws n integers. See `AbstractSampler`.
 
         Raises:
-            RuntimeError: If the sum diverges. Inside a compiled program the draws are then -1,
+            RuntimeError: If the sum diverges. Inside a compiled program, the draws are then -1,
                 which is no count.
             ValueError: If n < 1, or the support is not `Counts`.
         """
@@ -148,12 +148,12 @@ class SummationSampler(AbstractSampler):
 
 @final
 class EnumerationSampler(AbstractSampler):
-    """Draws points of a finite support by passing all of them once: independent draws."""
+    """A sampler of a finite support, in two passes over all points. Draws are independent."""
 
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Int[Array, "n *x_shape"]:
-        """Draws n points, as integers; see `AbstractSampler`.
+        """Draws n points, as integers. See `AbstractSampler`.
 
         Raises:
             ValueError: If n < 1, or the support has more than 2^24 points.
@@ -164,10 +164,10 @@ class EnumerationSampler(AbstractSampler):
 
 @final
 class GibbsSampler(AbstractSampler):
-    """Draws points of a finite support by Gibbs sampling: `sample_gibbs`, with its checks.
+    """A sampler of a finite support by Gibbs sampling, with the checks of `sample_gibbs`.
 
     Args:
-        config: How to sample, and which draws are refused; None is `HMCConfig()`.
+        config: Sampler settings, and thresholds of the checks. Defaults to `HMCConfig()`.
     """
 
     config: HMCConfig = eqx.field(static=True)
@@ -178,11 +178,11 @@ class GibbsSampler(AbstractSampler):
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Int[Array, "n *x_shape"]:
-        """Draws n points, as integers; see `AbstractSampler`.
+        """Draws n points, as integers. See `AbstractSampler`.
 
         Raises:
-            RuntimeError: If the draws fail the checks of the config. Inside a compiled program all
-                entries are the smallest integer then, which is no value of any support.
+            RuntimeError: If the draws fail the checks of the config. Inside a compiled program, all
+                entries are then the smallest integer, which no support contains.
             ValueError: If n < 1, or the support is not finite.
         """
         x, label = sample_gibbs(key, family, eta, n, self.config)
@@ -199,15 +199,15 @@ class GibbsSampler(AbstractSampler):
 
 @final
 class DirectSampler(AbstractSampler):
-    """Draws by the family's own algorithm: independent, and fine under `jax.vmap`."""
+    """A sampler by the algorithm of an `AbstractDrawFamily`. Draws are independent."""
 
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
-        """Draws n points; see `AbstractSampler`.
+        """Draws n points. See `AbstractSampler`.
 
         Raises:
-            ValueError: If n < 1, or the family is no `AbstractDrawFamily`.
+            ValueError: If n < 1, or the family is not an `AbstractDrawFamily`.
         """
         if not isinstance(family, AbstractDrawFamily):
             raise ValueError(

@@ -12,7 +12,7 @@ from nnef_dists.distributions._sampler import default_sampler
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.sampling import AbstractSampler, first_panels, sum_counts
 
-# In nats and z units.
+# Largest error bound of valid sums, in nats and z units.
 _MOST_ERROR = 1e-3
 
 
@@ -22,12 +22,13 @@ class Summation(AbstractTractableFamily):
 
         A(eta) = log sum_x h(x) exp(eta . T(x)),    mu(eta) = E[T | eta]
 
-    No training is needed. Sums have few terms, also for millions of likely counts: panels of 2^k
-    counts by rules of 16 nodes, refined where the probability is, and a bound of the tail. A call
-    outside of compiled programs sums in double precision, and is right to rounding; inside of them
-    sums are in the dtype of eta, whose rounding is part of the error bound. If the bound is above
-    1e-3 nats or z units, for example since the sum diverges, a call raises. Inside a compiled
-    program the result is NaN.
+    No training is needed. Sums have few terms, even for millions of likely counts. Rules of 16
+    nodes sum adaptive panels of 2^k counts, and the tail is bounded.
+
+    A call outside of compiled programs sums in double precision, and is accurate to rounding.
+    Inside compiled programs, sums are in the dtype of eta, whose rounding is part of the error
+    bound. If the bound is above 1e-3 nats or z units, for example because the sum diverges, a call
+    raises. Inside a compiled program, the result is NaN.
 
     All derivatives in eta differentiate the same sum at fixed nodes: the derivative of A is the
     mean, the derivative of the mean is the covariance, and so on to any order.
@@ -41,7 +42,7 @@ class Summation(AbstractTractableFamily):
         strict: Whether an invalid eta raises inside compiled programs too.
 
     Raises:
-        ValueError: If the support is another one, or T is not finite on it.
+        ValueError: If the support is not `Counts`, or T is not finite at the first counts.
     """
 
     family: ExponentialFamily = eqx.field(static=True)

@@ -1,4 +1,4 @@
-"""Tractable families that compute at one eta for each orbit of a symmetry."""
+"""Tractable families that are evaluated at one eta per orbit of a symmetry."""
 
 from typing import Any, final
 
@@ -22,7 +22,7 @@ from nnef_dists.sampling import AbstractSampler
 
 @final
 class SymmetricSampler(AbstractSampler):
-    """Draws at the canonical eta by another sampler, and moves the draws by the group.
+    """A sampler that draws at the canonical eta, and moves the draws by the group.
 
     Attributes:
         sampler: The sampler of the canonical eta.
@@ -35,7 +35,7 @@ class SymmetricSampler(AbstractSampler):
     def sample(
         self, key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
     ) -> Float[Array, "n *x_shape"]:
-        """Draws n points; see `AbstractSampler`."""
+        """Draws n points. See `AbstractSampler`."""
         g = self.symmetry.frame(family, eta)
         effect = transformation(family, self.symmetry, g, eta.dtype)
         z = self.sampler.sample(key, family, effect.matrix.T @ eta, n)
@@ -48,9 +48,9 @@ class Symmetric(AbstractTractableFamily):
 
         A(eta) = A(M^T eta) + eta . c + constant,    mu(eta) = M mu(M^T eta) + c
 
-    with M, c and the constant of the element `symmetry.frame(family, eta)`. Quadrature then never
-    meets an extreme scale. A network that has learned the canonical etas, or labels of
-    `moments.orbit`, is right on all their orbits. The result is exact where `q` is.
+    with M, c and the constant of the element `symmetry.frame(family, eta)`. Quadrature then avoids
+    extreme scales. A network that is trained on canonical etas, or on labels of `moments.orbit`, is
+    accurate on all their orbits. The result is exact if `q` is exact.
 
     Example:
         `nd.Symmetric(nd.Quadrature(family), nd.families.Scaling(x=1, inverse=-1))`
@@ -80,7 +80,7 @@ class Symmetric(AbstractTractableFamily):
     def _canonical(
         self, eta: Float[Array, " eta_dim"]
     ) -> tuple[Float[Array, " eta_dim"], Transformation]:
-        # The identities hold for each fixed g, so that all derivatives do.
+        # The identities hold for each fixed g, so that all derivatives are correct, too.
         g: Any = jax.lax.stop_gradient(self.symmetry.frame(self.family, eta))
         effect = transformation(self.family, self.symmetry, g, eta.dtype)
         return effect.matrix.T @ eta, effect
@@ -120,5 +120,5 @@ class Symmetric(AbstractTractableFamily):
     ) -> tuple[Float[Array, " eta_dim"], Float[Array, " eta_dim"]]:
         canonical, effect = self._canonical(eta)
         mean, sd = self.q._predictive(canonical, key, n)
-        # An upper limit: entries of the mean may err together.
+        # This is an upper limit, because errors of entries of the mean may be correlated.
         return effect.matrix @ mean + effect.shift, jnp.abs(effect.matrix) @ sd

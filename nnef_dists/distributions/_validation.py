@@ -1,4 +1,4 @@
-"""Errors of a trained network on labels that it was not trained on."""
+"""Validation of a trained network on held-out labels."""
 
 import functools
 import warnings
@@ -17,19 +17,19 @@ from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.moments import MomentDataset
 from nnef_dists.networks import AbstractMomentNetwork
 
-# One in twenty of them may exceed the limit of errors.
+# Least number of labels, of which one in twenty may exceed the limit of errors.
 _LEAST_LABELS = 20
 _SAMPLES = 64
-# Normal quantiles of central 50 % and 90 % intervals.
+# Normal quantiles of central 50% and 90% intervals.
 _QUANTILES = (0.6745, 1.6449)
-# Factors of the labels' errors, and of the tolerance, that a network may not exceed.
+# Bounds of a network's errors, as factors of the labels' errors and of the tolerance.
 _FLOOR_FACTOR = 3.0
 _LARGEST_FLOORS = 6.0
 _LARGEST_TOLERANCES = 5.0
 
 
 class ValidationWarning(UserWarning):
-    """A network is less accurate on held-out labels than these labels and the tolerance allow."""
+    """Warning that a network is less accurate than held-out labels and the tolerance allow."""
 
 
 def validate(
@@ -50,22 +50,22 @@ def validate(
     - sqrt(m + 2 s) > max(3 rms floor, tolerance), or a prediction is not finite, with m the mean of
       z^2 and s the standard error of that mean over labels
     - |z_ni| > max(6 floor_ni, 5 tolerance) for some n and i
-    - |z_ni| <= 1.645 sqrt(sd_ni^2 + floor_ni^2 + tolerance^2) for fewer than 70 % of all n and i,
+    - |z_ni| <= 1.645 sqrt(sd_ni^2 + floor_ni^2 + tolerance^2) for fewer than 70% of all n and i,
       with sd the standard deviation of z over draws of the weights
 
-    The report also has the limit of errors that `q.accuracy(eta)` returns, which includes the
-    errors of the labels. It has the coverage of 50 % and 90 % intervals without the tolerance, if
-    weights are uncertain. The printed verdict mentions intervals that are too narrow, as they may
-    be before the scales of the weights are trained. The floor is the error of the labels: a network
-    cannot be shown to be more accurate than that, and labels with a floor above the tolerance are
-    too noisy to show an accuracy of `tolerance`.
+    The report also contains the limit of errors that `q.accuracy(eta)` returns, which includes the
+    errors of the labels. If weights are random, it contains the coverage of 50% and 90% intervals
+    without the tolerance. The printed verdict mentions intervals that are too narrow, for example
+    before the scales of the weights are trained. The floor is the error of the labels, which limits
+    the accuracy that can be shown. Labels with a floor above the tolerance are too noisy to show an
+    accuracy of `tolerance`.
 
-    The first bound is for an upper limit of the rms error, since a few large errors, of which a
-    small sample may have none, often dominate it. More held-out labels narrow the limit.
+    The first bound applies to an upper limit of the RMS error. A few large errors often dominate
+    it, and a small sample may contain none of them. More held-out labels narrow the limit.
 
-    Printing q then states the verdict. `nd.save` writes the report with the network. A network that
-    is trained further has to be validated again: a new `AmortizedFamily` has no report. Runs on the
-    host, with one compiled program.
+    `print(q)` then shows the verdict. `nd.save` writes the report with the network. After further
+    training, a network must be validated again, because a new `AmortizedFamily` has no report. Runs
+    on the host, with one compiled program.
 
     Example:
         ```python
@@ -78,9 +78,9 @@ def validate(
         q: The family and its trained network.
         held_out: Labels of the same family at etas that were not trained on, at least 20 of them
             valid. Rejected labels are left out and counted.
-        tolerance: The rms error, in z units, that is good enough if labels are more accurate;
-            positive. Defaults to 0.02.
-        key: For the 64 draws of the weights. Defaults to `jax.random.key(0)`.
+        tolerance: Acceptable RMS error, in z units, if labels are more accurate. Positive. Defaults
+            to 0.02.
+        key: PRNG key of the 64 draws of the weights. Defaults to `jax.random.key(0)`.
 
     Returns:
         The same q, with a `ValidationReport` as its `report`.
@@ -89,8 +89,9 @@ def validate(
         ValidationWarning: If the network fails.
 
     Raises:
-        ValueError: If the labels are of another family, fewer than 20 are valid, a valid label is
-            not finite or has a variance that is not positive, or the tolerance is not positive.
+        ValueError: If the labels are of another family, or fewer than 20 are valid. If a valid
+            label is not finite or has a variance that is not positive. If `tolerance` is not
+            positive.
     """
     if not isinstance(held_out, MomentDataset):
         raise ValueError(
@@ -182,9 +183,9 @@ def _predict(
     Bool[Array, " n"],
     tuple[Float[Array, " n"], Float[Array, " n"]],
 ]:
-    """Returns moments, their standard deviations, which etas are inside, and which are examples.
+    """Returns moments, standard deviations, masks of inner etas and examples, and error sizes.
 
-    The last are the sizes of errors that `accuracy` uses.
+    `accuracy` uses the error sizes.
     """
     coordinates = network.standardization
     inputs = jax.vmap(coordinates.inputs)(etas)

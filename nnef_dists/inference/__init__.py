@@ -1,4 +1,4 @@
-"""Variational message passing with tractable families: the energy is the graph."""
+"""Variational message passing with tractable families, for a model given by its energy."""
 
 from nnef_dists.inference._check import EnergyReport, check_energy
 from nnef_dists.inference._conjugate import StatisticsSum, conjugate_update, evidence

@@ -14,7 +14,7 @@ from nnef_dists.families import support_point
 from nnef_dists.inference._node import ByNode, Node, Nodes, NodeStatistics, over_plate
 from nnef_dists.inference._step import Energy, energy_of, of_node
 
-# Random points, and the largest number of plate elements whose second derivatives are computed.
+# Number of random points, and largest number of plate elements with computed second derivatives.
 _POINTS = 8
 _ELEMENTS = 128
 # Largest relative difference in double precision, also if parts are computed in float32.
@@ -22,11 +22,11 @@ _TOLERANCE = 1e-7
 
 
 class EnergyReport(NamedTuple):
-    """A valid energy.
+    """The report of a valid energy.
 
     Attributes:
-        constant: energy(T(x)) + log h(x) - log_joint(x), in nats, by which `elbo` exceeds the bound
-            of the log joint.
+        constant: energy(T(x)) + log h(x) - log_joint(x), in nats. `elbo` exceeds the bound of the
+            log joint by this constant.
         coupled: Nodes with elements of one plate that are coupled in the energy. Update them by
             colors, or with rho < 1.
     """
@@ -49,7 +49,7 @@ def check_energy(
     key: PRNGKeyArray,
     *args: Any,
 ) -> EnergyReport:
-    """Checks that an energy is the log joint density in statistics, and conjugate.
+    """Checks that an energy is the log joint density in terms of statistics, and conjugate.
 
         energy(T(x)) + sum of log h(x) - log_joint(x) = constant
 
@@ -57,8 +57,9 @@ def check_energy(
     in the statistics of each plate element, also off the image of T. Both run in double precision,
     on the host, with small compiled programs. Data are converted to double precision.
 
-    It cannot detect a missing constant, which is in the report, or an error in both functions. In a
-    plate of more than 128 elements, the second check tests 128 of them.
+    The check cannot detect a missing constant, which is in the report, or an error in both
+    functions. In a plate of more than 128 elements, the second check locates coupled or nonlinear
+    statistics among 128 of them only.
 
     Args:
         energy: `energy(statistics, *args)`, a scalar, in nats.
@@ -73,9 +74,8 @@ def check_energy(
 
     Raises:
         ValueError: If a term is NaN, if the difference varies with a node, or if the energy is not
-            linear in the statistics of a node. The message has the names of all nodes with which
-            the difference varies, or those of the node and of the statistics whose product is in
-            the energy.
+            linear in the statistics of a node. The message names all nodes with which the
+            difference varies, or the node and the statistics whose product is in the energy.
 
     Example:
         `print(nd.inference.check_energy(energy, log_joint, nodes, jax.random.key(0), data))`
@@ -109,7 +109,7 @@ def _double(leaf: Any) -> Any:
 
 
 def _draw(node: Node, key: PRNGKeyArray, n: int) -> Array:
-    """Returns points x of a node, `(n, *plate, *x_shape)`, standard normal in coordinates."""
+    """Returns points of a node, `(n, *plate, *x_shape)`, normal in unconstrained coordinates."""
     family = node.q.family
     u = jax.random.normal(key, (n, *node.plate, *family.support.shape), jnp.float64)
     to_point = functools.partial(support_point, family)
@@ -174,7 +174,7 @@ def _check_difference(
 def _check_linear(
     energy: Energy, node: Node, statistics: Any, name: str, key: PRNGKeyArray, args: Any
 ) -> bool:
-    """Returns whether elements of the node's plate are coupled; raises if one is not linear."""
+    """Returns whether elements of the node's plate are coupled. Raises if one is not linear."""
     flat = statistics[name].flat
     d = flat.shape[-1]
 

@@ -15,15 +15,15 @@ from nnef_dists.distributions import AbstractTractableFamily
 class StatisticsSum(eqx.Module):
     """A compensated sum of statistics, about as accurate as one in twice the precision.
 
-    It holds the rounding errors of its own additions. For a stream it is the carry of a scan,
+    It stores the rounding errors of its additions. For a stream, use it as the carry of a scan,
     `total = total.add(statistics)`. For chunks of data on many machines, add the sums of the chunks
-    in the order of the chunks. The result is then the same bits, whichever chunk came first.
+    in the order of the chunks. The result is then bitwise identical, in any order of completion.
 
-    `StatisticsSum.zeros(eta_dim)` starts one.
+    `StatisticsSum.zeros(eta_dim)` returns an empty sum.
 
     Attributes:
         value: The sum, `(*plate, eta_dim)`.
-        rest: What rounding has taken from it.
+        rest: Rounding error of the sum, `(*plate, eta_dim)`.
     """
 
     value: Float[Array, "*plate eta_dim"]
@@ -31,12 +31,12 @@ class StatisticsSum(eqx.Module):
 
     @classmethod
     def zeros(cls, *shape: int, dtype=None) -> "StatisticsSum":
-        """Returns an empty sum of statistics of a shape, `(*plate, eta_dim)`."""
+        """Returns an empty sum of statistics of shape `(*plate, eta_dim)`."""
         zeros = jnp.zeros(shape, jnp.result_type(float) if dtype is None else dtype)
         return cls(zeros, zeros)
 
     def add(self, statistics: Float[Array, "*plate eta_dim"]) -> "StatisticsSum":
-        """Returns the sum with more statistics, those of one observation or of many.
+        """Returns the sum with the statistics of one or more observations added.
 
         Args:
             statistics: Statistics, `(*plate, eta_dim)`.
@@ -75,10 +75,10 @@ def conjugate_update(
 
     Args:
         prior_eta: Natural parameters of the prior, `(*plate, eta_dim)`.
-        statistics: The sum of the observations' statistics, of the same shape.
+        statistics: Sum of the statistics over observations, `(*plate, eta_dim)`.
 
     Returns:
-        Natural parameters, `(*plate, eta_dim)`, in the dtype of the prior's.
+        Natural parameters, `(*plate, eta_dim)`, in the dtype of `prior_eta`.
 
     Raises:
         ValueError: If the shapes differ, `prior_eta` is not floating, or statistics are not finite.
@@ -102,7 +102,7 @@ def conjugate_update(
             f"Expected finite statistics; got {total}. Look for missing or infinite observations."
         )
     dtype = jnp.promote_types(prior_eta.dtype, total.dtype)
-    # The small terms first, so that they add up before they meet the large one.
+    # Small terms are added first, before the sum is rounded to the digits of the large term.
     small = prior_eta.astype(dtype) + (statistics.rest.astype(dtype) if is_sum else 0)
     return (small + total.astype(dtype)).astype(prior_eta.dtype)
 
@@ -128,17 +128,18 @@ def evidence(
 
         log p(y) = A(posterior_eta) - A(prior_eta) + log_base
 
-    For n observations A is of the size n. In float32 the difference is right to about n * 1e-7
-    nats, so use double precision for a large n.
+    For n observations, A is of order n. In float32, the error of the difference is about n * 1e-7
+    nats. Use double precision for a large n.
 
     Args:
         q: The tractable family of prior and posterior.
         prior_eta: Natural parameters of the prior, `(eta_dim,)`.
         posterior_eta: Natural parameters of the posterior, `(eta_dim,)`.
-        log_base: The sum of the terms of the log-likelihood that are not in the statistics, log g.
+        log_base: Sum of log g, the terms of the log-likelihood that are not in the statistics, in
+            nats. Defaults to 0.
 
     Returns:
-        A scalar; NaN inside a compiled program if either eta is invalid.
+        A scalar. NaN inside a compiled program if either eta is invalid.
 
     Raises:
         ValueError: If either eta is invalid, or outside the training region of a strict family.

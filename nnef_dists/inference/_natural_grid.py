@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-# Points of a grid that searches, and of the last one, along one axis each by number of axes.
+# Numbers of points per axis of the search grids and of the last grid, by number of axes.
 _SEARCH, _FINAL = {1: 65, 2: 33}, {1: 65536, 2: 256}
-# Half-width of a grid in standard deviations, and the mass allowed at its border.
+# Half-width of a grid in standard deviations, and the largest mass at its border.
 _REACH, _BORDER = 7.0, 1e-5
 _ROUNDS = 40
-# Points that are evaluated at once.
+# Number of points that are evaluated at once.
 _BATCH = 4096
 
 
@@ -22,20 +22,21 @@ def draw_from_grid(
 ) -> Float[Array, "n m"]:
     """Draws from a density of one or two variables.
 
-    The grid is centered and oriented by the moments of a coarser one, until they agree. A draw is
-    uniform in its cell, which is 0.05 standard deviations wide with two variables.
+    The grid is centered and oriented by the moments of coarser grids, which are repeated until the
+    moments settle. A draw is uniform in its cell, which is 0.05 standard deviations wide with two
+    variables.
 
     Args:
-        density: From u, `(m,)`, to its log-density up to a constant; -inf where it is zero.
-        start: A point of positive density, `(m,)`, with m 1 or 2.
-        n: The number of draws.
+        density: Function from u, `(m,)`, to its log-density up to a constant. -inf without density.
+        start: A point of positive density, `(m,)`, with m = 1 or 2.
+        n: Number of draws.
         key: A `jax.random.key`.
 
     Returns:
         The draws, `(n, m)`.
 
     Raises:
-        ValueError: If no grid holds the density: it may be improper.
+        ValueError: If no grid covers the density, which may be improper.
     """
     m = start.size
     evaluate = jax.jit(lambda points: jax.lax.map(density, points, batch_size=_BATCH))
@@ -52,7 +53,7 @@ def draw_from_grid(
         is_settled = np.max(np.abs(mean)) < 0.2 and (np.abs(np.log(values)) < 0.5).all()
         if is_settled and at_border < _BORDER:
             break
-        # Out of sight there may be more.
+        # There may be more mass beyond the border.
         widening = 2.0 if at_border > _BORDER else 1.0
         axes = axes @ (vectors * np.sqrt(values) * widening)
     else:
@@ -65,7 +66,7 @@ def draw_from_grid(
     p = _probabilities(evaluate, center, axes, unit, start.dtype)
     key_cell, key_order, key_inside = jax.random.split(key, 3)
     levels = np.sort(np.asarray(jax.random.uniform(key_cell, (n,)), np.float64))
-    # Draws in the order of cells would be no sample for diagnostics.
+    # Draws are shuffled, because diagnostics would fail for draws in the order of cells.
     cells = np.searchsorted(np.cumsum(p) / p.sum(), levels, side="right").clip(max=len(p) - 1)
     cells = np.asarray(jax.random.permutation(key_order, jnp.asarray(cells)))
     inside = np.asarray(jax.random.uniform(key_inside, (n, m)), np.float64) - 0.5
@@ -95,7 +96,7 @@ def _probabilities(
 
 
 def _curvature_axes(density: Callable[[Array], Array], start: Array) -> np.ndarray:
-    """Returns axes of one standard deviation by the curvature at the start, or of length 1."""
+    """Returns axes of one standard deviation from the curvature at the start, or unit axes."""
     curvature = -np.asarray(jax.jit(jax.hessian(density))(start), np.float64)
     if np.isfinite(curvature).all():
         values, vectors = np.linalg.eigh(curvature)

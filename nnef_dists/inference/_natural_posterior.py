@@ -1,4 +1,4 @@
-"""Posteriors of natural parameters: likelihoods whose normalizer is A itself."""
+"""Posteriors of natural parameters, with likelihoods normalized by A."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.distributions import AbstractTractableFamily
 from nnef_dists.inference._natural_grid import draw_from_grid
 
-# Rounding error of a log-density, in nats, at which draws are refused.
+# Largest rounding error of a log-density, in nats, for which draws are valid.
 _MOST_ROUNDING = 0.1
 
 LogPrior = Callable[[Float[Array, " eta_dim"]], Float[Array, ""]]
@@ -26,9 +26,9 @@ class NaturalPosterior(NamedTuple):
 
     Attributes:
         eta: The draws, `(chains, draws, eta_dim)`.
-        rhat: Split R-hat of each natural parameter, `(eta_dim,)`; above 1.01 chains disagree.
+        rhat: Split R-hat of each natural parameter, `(eta_dim,)`. Above 1.01, chains disagree.
         ess: Effective sample size of each natural parameter, `(eta_dim,)`.
-        divergences: The fraction of transitions that diverged.
+        divergences: Fraction of divergent transitions. 0 for draws from a grid.
     """
 
     eta: Float[Array, "chains draws eta_dim"]
@@ -54,43 +54,45 @@ def sample_natural_posterior(
 
         log p(eta | x_1, ..., x_n) = eta . sum_i T(x_i) - n A(eta) + log p(eta) + constant
 
-    Such posteriors are called doubly intractable if A is unknown. With a q that has learned A they
-    are ordinary ones. One or two natural parameters are drawn independently, from a grid of
-    65,536 points of the density. More are drawn by BlackJAX's NUTS in the unconstrained coordinates
-    of eta, with adaptation of step sizes and a dense mass matrix. A is needed up to a constant:
-    networks take no anchor.
+    Such posteriors are doubly intractable if A is unknown. If q computes A, they are ordinary
+    posteriors. With one or two unconstrained coordinates of eta, draws are independent, from a grid
+    of 65,536 points of the density. Otherwise, BlackJAX's NUTS draws in these coordinates, with
+    adapted step sizes and a dense mass matrix. A is needed only up to a constant, so that networks
+    need no anchor.
 
-    The likelihood is log-concave in eta. If the prior has separate modes, draws may be those of the
-    mode around the start alone.
+    The likelihood is log-concave in eta. If the prior has separate modes, draws may miss all modes
+    but the mode around the start.
 
-    An eta outside the natural domain, or outside the training region of a network, has no
-    probability: train the network on etas around the whole posterior, by `nd.families.
-    ellipsoid_etas` or `nearby_etas`, for example.
+    An eta outside the natural domain, or outside the training region of a network, has probability
+    zero. Train the network on etas around the whole posterior, for example by
+    `nd.families.ellipsoid_etas` or `nearby_etas`.
 
     Args:
         key: A `jax.random.key`.
         q: The tractable family of x.
         total: The sum of T over the observations, `(eta_dim,)`.
-        n: Their number, positive.
-        log_prior: From eta, `(eta_dim,)`, to its log-density up to a constant; differentiable.
+        n: Number of observations, positive.
+        log_prior: Differentiable function from eta, `(eta_dim,)`, to its log-density up to a
+            constant.
         start: Valid natural parameters at which all chains begin, `(eta_dim,)`.
-        chains: Chains, at least 2.
-        warmup: Iterations of each chain before the adaptation ends.
-        draws: Iterations of each chain after it, at least 4.
-        method: "grid" or "nuts"; "auto" is "grid" if eta has at most two unconstrained coordinates
-            and "nuts" otherwise. A grid evaluates A about 100,000 times.
+        chains: Number of chains, at least 2. Defaults to 4.
+        warmup: Number of adaptation iterations per chain, at least 1. Defaults to 500.
+        draws: Number of iterations per chain after the adaptation, at least 4. Defaults to 1000.
+        method: Sampler, "grid" or "nuts". By default, "auto" chooses "grid" if eta has at most two
+            unconstrained coordinates, and "nuts" otherwise. A grid evaluates A about 100,000 times.
 
     Returns:
-        The draws. Look at R-hat and the divergences.
+        The draws and their diagnostics. Check R-hat and the divergences.
 
     Raises:
-        ValueError: If the posterior has no density at the start, for one that is invalid or outside
-            the training region, if no grid holds the posterior, for numbers out of range, and for a
-            grid of more than two coordinates.
+        ValueError: If `start` is invalid, outside the training region, or without finite density.
+            If the rounding error of the log-density is too large. If no grid covers the posterior,
+            or a grid would have more than two coordinates. If a number is out of range, or `method`
+            is unknown.
 
     Reference:
         Murray, Ghahramani and MacKay, *MCMC for doubly-intractable distributions*, UAI 2006, for
-        the problem; Hoffman and Gelman, *The No-U-Turn sampler*, JMLR 15 (2014).
+        the problem. Hoffman and Gelman, *The No-U-Turn sampler*, JMLR 15 (2014).
     """
     check_instance(q, AbstractTractableFamily, "q")
     key, family = as_key(key), q.family
@@ -154,9 +156,9 @@ def _log_posterior(
 ) -> Float[Array, ""]:
     eta = q.family.constrain_eta(u)
     tangents = jax.jacfwd(q.family.constrain_eta)(u)
-    # Of square and of tall Jacobians.
+    # This form holds for square and for tall Jacobians.
     log_det = jnp.linalg.slogdet(tangents.T @ tangents)[1] / 2
-    # A up to a constant: a network needs no anchor.
+    # The potential is A up to a constant, so that a network needs no anchor.
     value = jnp.sum(total * eta) - n * q._potential(eta) + log_prior(eta) + log_det
     return jnp.where(q.is_inside(eta) & ~jnp.isnan(value), value, -jnp.inf)
 

@@ -53,7 +53,7 @@ Statistics = dict[str, NodeStatistics]
 
 @jax.tree_util.register_pytree_with_keys_class
 class ByNode(dict):
-    """What belongs to each node, as energies and log joint densities take it."""
+    """A dict by node, which is passed to energies and log joint densities."""
 
     def __missing__(self, name: str):
         raise ValueError(
@@ -62,7 +62,7 @@ class ByNode(dict):
         )
 
     def tree_flatten_with_keys(self):
-        """Returns the children, as those of a dict."""
+        """Returns the children with their keys, sorted by name, as for a dict."""
         names = tuple(sorted(self))
         return [(jax.tree_util.DictKey(name), self[name]) for name in names], names
 
@@ -106,7 +106,7 @@ class Node(eqx.Module):
 
 
 def over_plate(node: Node, function: Callable, *arrays: Array) -> Any:
-    """Applies a function of one plate element to all, with leaves of shape `(*plate, ...)`."""
+    """Applies a function of one plate element to all elements. Leaves are `(*plate, ...)`."""
     depth = len(node.plate)
     flat = [array.reshape(-1, *array.shape[depth:]) for array in arrays]
     out = jax.vmap(function)(*flat)
@@ -114,7 +114,7 @@ def over_plate(node: Node, function: Callable, *arrays: Array) -> Any:
 
 
 def where_inside(node: Node, eta: Array) -> Array:
-    """Returns natural parameters, `(*plate, eta_dim)`; NaN where A and mu are not known."""
+    """Returns natural parameters, `(*plate, eta_dim)`. Elements without known A and mu are NaN."""
     inside = over_plate(node, node.q.is_inside, eta)
     return jnp.where(inside[..., None], eta, jnp.nan)
 
@@ -123,7 +123,7 @@ def check_name(nodes: Mapping[str, _T], name: str) -> _T:
     """Returns the entry of a node.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no entry of this name.
     """
     if name not in nodes:
         raise ValueError(f"Expected the name of a node, one of {list(nodes)}; got {name!r}.")
@@ -131,10 +131,10 @@ def check_name(nodes: Mapping[str, _T], name: str) -> _T:
 
 
 def check_etas_of(nodes: Nodes, eta: Etas) -> dict[str, Array]:
-    """Returns natural parameters as arrays of the nodes' shapes.
+    """Returns natural parameters as arrays, with the shapes that the nodes require.
 
     Raises:
-        ValueError: If names, shapes or dtypes are not the nodes'.
+        ValueError: If names or shapes do not match the nodes, or a dtype is not floating-point.
     """
     if not isinstance(eta, Mapping) or set(eta) != set(nodes):
         got = list(eta) if isinstance(eta, Mapping) else type(eta).__name__

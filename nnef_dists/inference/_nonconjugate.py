@@ -12,9 +12,9 @@ from nnef_dists.distributions import AbstractTractableFamily
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.sampling import line_rule, quadrature_dim
 
-# Nodes of each half of a piece, and the largest error of a projection that is not NaN.
+# Number of nodes in each half of a piece, and largest error of a projection that is not NaN.
 _NODES, _MOST_ERROR = 33, 1e-3
-# Roundings of a singular value, relative to the largest one.
+# Cutoff of singular values, in roundings of the largest one.
 _ROUNDINGS = 16
 
 
@@ -27,25 +27,26 @@ def cvi_message(
 
         m = Cov_q[T]^-1 Cov_q[T, log p]
 
-    This is the gradient of E_q[log p] with respect to the mean parameters of q, computed as the
+    This is the gradient of E_q[log p] with respect to the mean parameters of q. It is computed by
     least-squares regression of log p on T over draws. If log p is a linear function of T, it is
-    exact from any draws. Otherwise damp the update: `step(..., extra=message, rho=0.1)`.
+    exact from any draws. Otherwise, damp the update: `step(..., extra=message, rho=0.1)`.
 
     Args:
         log_p: The log-density of the factor as a function of x, in nats, such as a log-likelihood.
         q: The tractable family of the node.
-        draws: Points from q at its present eta, as `q.sample(key, eta, n)`; more than eta_dim.
+        draws: Points from q at its current eta, for example `q.sample(key, eta, n)`. The number n
+            must exceed eta_dim.
 
     Returns:
-        Natural parameters, `(eta_dim,)`; for an over-complete family those of least norm. NaN if
-        log_p is not finite at a draw.
+        Natural parameters, `(eta_dim,)`. In an over-complete family, their norm in units of
+        1 / sd(T) is least. NaN if log_p is not finite at a draw.
 
     Raises:
-        ValueError: If there are not more draws than statistics, if draws have the wrong shape, or
+        ValueError: If there are not more draws than statistics, draws have the wrong shape, or
             log_p does not return a scalar.
 
     Reference:
-        Khan and Lin, *Conjugate-computation variational inference*, AISTATS 2017; Salimans and
+        Khan and Lin, *Conjugate-computation variational inference*, AISTATS 2017. Salimans and
         Knowles, *Fixed-form variational posterior approximation through stochastic linear
         regression*, Bayesian Analysis 8 (2013).
     """
@@ -55,7 +56,7 @@ def cvi_message(
     values = _at_draws("log_p", log_p, draws)
     stats = jax.vmap(family.sufficient_statistics)(draws)
     stats = stats - jnp.mean(stats, 0)
-    # Draws at which a statistic is constant do not tell its message: 0 / 0.
+    # If a statistic is constant over draws, its message is undetermined: 0 / 0.
     scale = jnp.sqrt(jnp.mean(stats**2, 0))
     values = (values - jnp.mean(values)).astype(stats.dtype)
     # The default cutoff grows with the number of draws, and would lose nearly collinear statistics.
@@ -66,14 +67,15 @@ def cvi_message(
 class Projection(NamedTuple):
     """The member of a family with the moments of another density.
 
-    All are NaN, and the error infinite, if quadrature does not converge to 1e-3.
+    If quadrature does not converge to 1e-3, the error is infinite, and all other fields are NaN.
 
     Attributes:
-        eta: Its natural parameters, `(eta_dim,)`; NaN if no member has these moments.
+        eta: Natural parameters of the member, `(eta_dim,)`. NaN if no member has these moments.
         mean: E[T] under the density, `(eta_dim,)`.
         log_integral: The logarithm of the density's integral, in nats.
-        error: The error of mean, in z units, and of log_integral, in nats: a bound by quadrature,
-            or about the standard error of importance sampling, 1 / sqrt(effective sample size).
+        error: Error of `mean`, in z units, and of `log_integral`, in nats. With quadrature, it is a
+            bound. With draws, it is about the standard error of importance sampling,
+            1 / sqrt(effective sample size).
     """
 
     eta: Float[Array, " eta_dim"]
@@ -88,35 +90,34 @@ def project(
     init: Float[Array, " eta_dim"] | None = None,
     draws: Float[Array, "n *x_shape"] | None = None,
 ) -> Projection:
-    """Projects a density onto a family: the eta with the same E[T], which minimizes KL(p to q).
+    """Projects a density p onto a family: the eta with equal E[T], which minimizes KL(p || q).
 
-    In one dimension the moments are integrals, by the adaptive quadrature of `nd.Quadrature`, with
-    an error bound. In more dimensions they are averages over draws from q at `init`, weighed by
+    In one dimension, the moments are integrals, by the adaptive quadrature of `nd.Quadrature`, with
+    an error bound. In more dimensions, they are averages over draws from q at `init`, weighted by
     p / q.
 
-    The density may have cuts, jumps and kinks in one dimension, such as
-    `jnp.where(x > 0.3, 0.0, -jnp.inf)`, at places that arrays of the program set. If its program
-    has comparisons, absolute values or the like, up to five breaks are searched for, which takes
-    about 20 times as long. With more breaks the result is NaN. A part of the density that lies
-    between two points of all scans is not seen. If it is the only part, the result is NaN. The
-    first scan has points 3% of |x| apart, the others 0.3% of the width of what is found.
-    Derivatives do not include the motion of a cut or jump.
+    In one dimension, the density may have cuts, jumps and kinks, such as
+    `jnp.where(x > 0.3, 0.0, -jnp.inf)`, at positions given by arrays. If its traced program
+    contains operations such as comparisons or absolute values, up to five breaks are located, which
+    takes about 20 times as long. With more breaks, the result is NaN. A part of the density between
+    two neighboring points of all scans is missed. If it is the only part, the result is NaN. The
+    points of the first scan are 3% of |x| apart. The points of the other scans are 0.3% of the
+    located width apart. Derivatives do not include the motion of a cut or jump.
 
     Args:
         q: The tractable family.
-        log_tilted: The log-density of p with respect to dx, in nats, up to a constant; for
-            expectation propagation the cavity times a factor.
-        init: The eta that the draws come from, `(eta_dim,)`. Without draws it only has the dtype of
-            the result.
+        log_tilted: The log-density of p with respect to dx, in nats, up to a constant. For
+            expectation propagation, p is the cavity times a factor.
+        init: The eta of the draws, `(eta_dim,)`. Without draws, it only sets the dtype of the
+            result.
         draws: Points from q at `init`, `(n, *x_shape)`. Required in more than one dimension.
 
     Returns:
         The projection.
 
     Raises:
-        ValueError: If the family has more than one dimension and there are no draws, if there are
-            draws without `init`, if draws have the wrong shape, or log_tilted does not return a
-            scalar.
+        ValueError: If there are no draws in more than one dimension, or draws without `init`. If
+            draws have the wrong shape, or log_tilted does not return a scalar.
 
     Reference:
         Minka, *Expectation propagation for approximate Bayesian inference*, UAI 2001.
@@ -136,7 +137,7 @@ def project(
         rule = line_rule(family, zeros, _NODES, log_tilted)
         error = jax.lax.stop_gradient(rule.error)
         is_known = error <= _MOST_ERROR
-        # A factor, not a selection: derivatives are NaN too.
+        # With a factor instead of a selection, derivatives are NaN, too.
         factor = jnp.where(is_known, 1, jnp.nan).astype(dtype)
         mean, log_integral = factor * rule.mean, factor * rule.log_partition
         error = jnp.where(is_known, error, jnp.inf)

@@ -1,4 +1,4 @@
-"""Where a factorized posterior is valid, and how accurate its moments are."""
+"""Validity and accuracy of a factorized posterior."""
 
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ class NodeStatus(NamedTuple):
     Attributes:
         valid: Whether eta is in the natural domain, `(*plate,)`.
         accurate: Whether the moments are known to be accurate, `(*plate,)`.
-        accuracy: The largest error of the mean parameters, in z units, as told by the node's
-            tractable family, `(*plate,)`; infinite where it does not know.
+        accuracy: Largest error of the mean parameters, in z units, by `accuracy` of the node's
+            tractable family, `(*plate,)`. Infinite if it is unknown, or eta is invalid.
     """
 
     valid: Bool[Array, "*plate"]
@@ -30,16 +30,16 @@ class NodeStatus(NamedTuple):
 
 
 def status(nodes: Nodes, eta: Etas, limit: float = 0.05) -> dict[str, NodeStatus]:
-    """Returns where each node is valid and accurate.
+    """Returns the validity and accuracy of each node.
 
     Args:
         nodes: The nodes by name.
         eta: Natural parameters by node, each `(*plate, eta_dim)`.
-        limit: The largest accuracy that counts as accurate, in z units.
+        limit: Largest error of an accurate element, in z units. Defaults to 0.05.
 
     Returns:
-        By node, masks and accuracies of the shape of its plate. Print one for a summary. Networks
-        know their accuracy after `nd.validate`.
+        For each node, masks and accuracies of the shape of its plate. Print one for a summary. The
+        accuracy of a network is unknown before `nd.validate`.
 
     Raises:
         ValueError: If the names or shapes of `eta` do not match `nodes`.

@@ -24,7 +24,7 @@ from nnef_dists.inference._node import (
 # energy(statistics, *args), a scalar in nats.
 Energy = Callable[..., Any]
 
-# A retreat halves a step at most so many times.
+# Number of step sizes, each half of the one before, among which a retreat chooses.
 _HALVINGS = 24
 
 
@@ -41,8 +41,8 @@ def elbo(
         ELBO = energy(E[T]) + sum over nodes and plates of (A(eta) - eta . mu(eta)) + extra
 
     This holds if the energy is linear in the statistics of each plate element, so that its
-    expectation is its value at E[T]. Otherwise the result is NaN. Here the first element of each
-    plate is tested, and `check_energy` tests all. The bound holds up to the constant that
+    expectation is its value at E[T]. Otherwise, the result is NaN. This function tests the first
+    element of each plate, and `check_energy` tests all. The bound holds up to the constant that
     `check_energy` returns.
 
     Args:
@@ -51,8 +51,8 @@ def elbo(
         nodes: The nodes by name.
         eta: Natural parameters by node, each `(*plate, eta_dim)`.
         *args: Data and settings, passed to `energy`.
-        extra: Expected terms that are not in the energy, in nats.
-        scale: Factors of the entropies by node, 1 by default. With a minibatch of B out of N plate
+        extra: Expected terms that are not in the energy, in nats. Defaults to 0.
+        scale: Factors of the entropies by node. Defaults to 1. With a minibatch of B out of N plate
             elements, use N / B for the nodes of the plate.
 
     Returns:
@@ -68,11 +68,11 @@ def elbo(
     statistics, entropies = {}, jnp.zeros(())
     for name, node in nodes.items():
         known = where_inside(node, eta[name])
-        # The mean as the gradient of A, so that one evaluation gives both.
+        # The mean is the gradient of A, so that one evaluation gives both.
         both = jax.value_and_grad(node.q.log_partition)
         log_partition, mean = over_plate(node, both, known)
         statistics[name] = NodeStatistics(node.q.family, mean)
-        # Elements first: A and eta . mu are large, and cancel.
+        # Subtract within elements first, because A and eta . mu are large, and cancel.
         entropy = jnp.sum(log_partition - jnp.sum(known * mean, -1))
         entropies = entropies + scale.get(name, 1.0) * entropy
     total = energy_of(energy, statistics, args) + extra + entropies
@@ -120,8 +120,8 @@ def step(
 
     With rho = 1 the step maximizes the ELBO over the factors of the node, if no two elements of its
     plate are coupled. Smaller values damp it, or make it a step of stochastic natural-gradient
-    ascent. Whether the energy is linear in the node's statistics is not tested here, but by `elbo`
-    and `check_energy`.
+    ascent. This function does not test whether the energy is linear in the node's statistics.
+    `elbo` and `check_energy` do.
 
     Example:
         ```python
@@ -142,9 +142,9 @@ def step(
         rho: Step size in (0, 1]. Defaults to 1.
         extra: Further messages, `(*plate, eta_dim)`, of terms that are not in the energy.
         retreat: Whether an element that would leave the natural domain, or the training region of a
-            network, takes a shorter step instead: half of the longest one of rho, rho / 2, rho / 4,
-            ... that stays inside. So at least half of its distance to the edge of the domain is
-            left. It has not reached its message, and another step may. Defaults to False.
+            network, takes a shorter step instead: half of the longest of rho, rho / 2, rho / 4, ...
+            that stays inside. At least half of its distance to the edge of the domain is then left.
+            The element has not reached its message, but another step may. Defaults to False.
 
     Returns:
         The same dict with the new natural parameters of the node. An element that leaves the
@@ -152,12 +152,12 @@ def step(
         is never clipped.
 
     Raises:
-        ValueError: If the new eta of an element, or that of another node, is outside the natural
-            domain or the training region, if names or shapes do not match, or `energy` does not
-            return a scalar.
+        ValueError: If the new eta of an element, or the eta of another node, is outside the natural
+            domain or the training region. If `rho` is not in (0, 1], names or shapes do not match,
+            or `energy` does not return a scalar.
 
     Reference:
-        Winn and Bishop, *Variational message passing*, JMLR 6 (2005); Hoffman, Blei, Wang and
+        Winn and Bishop, *Variational message passing*, JMLR 6 (2005). Hoffman, Blei, Wang and
         Paisley, *Stochastic variational inference*, JMLR 14 (2013).
     """
     eta, node = check_etas_of(nodes, eta), check_name(nodes, name)
@@ -196,7 +196,7 @@ def step(
 
 
 def _check_inside(nodes: Nodes, eta: Etas) -> None:
-    """Raises for the first node whose own eta has no moments."""
+    """Raises for the first node whose current eta has no moments."""
     for name, node in nodes.items():
         lost = jnp.any(jnp.isnan(where_inside(node, eta[name])), -1)
         if jnp.any(lost):
@@ -218,7 +218,7 @@ def _at(element: tuple[int, ...]) -> str:
 def _shortened(
     rho: Float[Array, ""], is_inside: Callable[[Array], Bool[Array, "*plate"]]
 ) -> Float[Array, "*plate 1"]:
-    """Returns the step size of each element, halved until it stays inside, and then once more."""
+    """Returns the step size of each element: rho, or half of the first smaller one inside."""
     sizes = rho * 0.5 ** jnp.arange(_HALVINGS, dtype=rho.dtype)
     inside = jax.vmap(is_inside)(sizes)
     first = jnp.argmax(inside, 0)
@@ -242,7 +242,7 @@ def energy_of(energy: Energy, statistics: Statistics, args: tuple) -> Float[Arra
     """Returns the energy of statistics.
 
     Raises:
-        ValueError: If it is not a floating scalar, or the energy looks up a node that is not there.
+        ValueError: If the value is not a floating-point scalar, or the energy uses an unknown node.
     """
     value = energy(ByNode(statistics), *args)
     shape, dtype = jnp.shape(value), jnp.result_type(value)

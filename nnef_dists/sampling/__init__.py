@@ -1,4 +1,4 @@
-"""Draws from one density, by Hamiltonian Monte Carlo, importance, tempering; rules for sums."""
+"""Samplers of one density (HMC, importance, tempering, Gibbs), quadrature rules and sums."""
 
 from nnef_dists.sampling._annealing import annealed_log_sum as annealed_log_sum
 from nnef_dists.sampling._chains import Chains as Chains
@@ -35,5 +35,5 @@ from nnef_dists.sampling._states import states_table as states_table
 from nnef_dists.sampling._states import sum_states as sum_states
 from nnef_dists.sampling._tempered import tempered_chains as tempered_chains
 
-# What is not listed is for the other rooms of the package alone, here and in every room.
+# Names that are not listed are private to the package, here and in every subpackage.
 __all__ = ["AbstractSampler", "HMCConfig", "pareto_k"]

@@ -11,7 +11,7 @@ from nnef_dists.sampling._config import HMCConfig
 from nnef_dists.sampling._gibbs import GibbsTarget
 from nnef_dists.sampling._gibbs_plan import finite_support, gibbs_plan
 
-# Steps of annealing.
+# Number of annealing steps.
 _ANNEALING = 256
 
 
@@ -21,16 +21,16 @@ def annealed_log_sum(
     eta: Float[Array, " eta_dim"],
     key: PRNGKeyArray,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Estimates A(eta) by annealed importance sampling, from all points equally likely.
+    """Estimates A(eta) by annealed importance sampling, from a uniform distribution of points.
 
     Args:
         family: A family with a finite support.
-        config: `chains` independent groups, each of `draws` / 16 runs.
+        config: Sampler settings: `chains` groups, each of max(1, `draws` // 16) independent runs.
         eta: Valid natural parameters, `(eta_dim,)`.
         key: PRNG key.
 
     Returns:
-        A, in nats, and its standard error from the groups.
+        A(eta), in nats, and its standard error over the groups.
     """
     return _annealed(family, config.chains, max(1, config.draws // 16), eta, key)
 

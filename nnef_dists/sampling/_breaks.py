@@ -11,32 +11,33 @@ from jax.core import eval_context
 from nnef_dists.families import AbstractAngularSupport, ExponentialFamily
 from nnef_dists.sampling._line import transform
 
-# Cells of the scan, either way, and how far it goes.
+# Number of scan cells on each side of 0, and the largest |u| of the scan.
 _CELLS, _REACH = 1500, 1e4
 _BISECTIONS = 60
-# Where noise is looked for, in steps of some roundings.
+# Offsets, in steps of several roundings, at which the noise of values is measured.
 _BESIDE = (1, 3, 10, 30)
-# Of the size in a cell: a larger change between neighboring numbers is a break.
+# Smallest break: a change between neighboring numbers, relative to the values in the cell.
 _LEAST_JUMP = 1e-3
-# Of x: where it changes by less in a cell its coordinate is at the end of its digits.
+# Smallest relative change of x in a cell. Cells with a smaller change are at the limit of the
+# precision of x, and are ignored.
 _LEAST_CHANGE = 1e-9
-# Beyond these sizes of x powers of it overflow.
+# Range of |x| that is searched. Outside it, powers of x overflow or underflow.
 _SMALLEST, _LARGEST = 1e-140, 1e140
 _MOST_BREAKS = 6
 
 
 @functools.cache
 def find_breaks(family: ExponentialFamily) -> tuple[tuple[float, float], ...]:
-    """Finds where T, log h or log|dx/du| have a jump or a kink in the coordinate u.
+    """Finds the jumps and kinks of T, log h and log|dx/du| in the coordinate u.
 
-    They do not depend on eta, so that one search serves all etas. It is made while programs are
-    traced.
+    These functions do not depend on eta, so one search serves all etas. The search runs while a
+    program is traced.
 
     Args:
         family: A family of one dimension.
 
     Returns:
-        The last point before and the first point after each break, in order; at most six.
+        The last point before and the first point after each break, in order. At most six breaks.
     """
     angular = isinstance(family.support, AbstractAngularSupport)
     t = np.linspace(-1, 1, 2 * _CELLS) * (1 + 1e-3 / math.pi)
@@ -53,7 +54,7 @@ def find_breaks(family: ExponentialFamily) -> tuple[tuple[float, float], ...]:
             in_low = in_low[:, None]
             at_low = np.where(in_low, at_low, at_middle)
             at_high = np.where(in_low, at_middle, at_high)
-        # Where values are noise they change on either side of a jump, too.
+        # Noisy values also change on either side of a jump.
         noise = np.zeros_like(low)
         for step in _BESIDE:
             away = step * (8 * (high - low) + 16 * np.finfo(np.float64).eps * np.abs(low))
@@ -76,7 +77,7 @@ def _values_at(family, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _change(a: np.ndarray, b: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Returns the largest change of each row of values in units of their size."""
+    """Returns the largest change in each row of values, relative to `size`."""
     with np.errstate(all="ignore"):
         change = np.abs(b - a) / size
     return np.max(np.where(np.isfinite(change), change, 0), 1)
@@ -84,7 +85,7 @@ def _change(a: np.ndarray, b: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _values(family, u):
-    """Returns x, and all that the log-density is made of with its slopes, at points u."""
+    """Returns x, and T, log h and log|dx/du| with their slopes, at points u."""
 
     def parts(u):
         x, log_det = transform(family, u)
@@ -97,5 +98,5 @@ def _values(family, u):
         return x.ravel()[0], jnp.concatenate([values, slopes])
 
     x, values = jax.vmap(one)(u)
-    # A wall counts as a jump; numbers that overflow do not.
+    # A wall (-inf) counts as a jump. Numbers that overflow do not.
     return x, jnp.where(jnp.isneginf(values), -1e30, values)

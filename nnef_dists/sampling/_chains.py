@@ -1,4 +1,4 @@
-"""What samplers return: draws of several chains, and where these stayed."""
+"""Results of samplers: draws of several chains, and the modes around which these stayed."""
 
 from typing import NamedTuple
 
@@ -16,15 +16,16 @@ class SamplerInfo(NamedTuple):
     """Summary of a sampler's run, over all chains after adaptation.
 
     Attributes:
-        acceptance: Mean acceptance of the HMC transitions; NaN if the sampler makes none.
-        divergences: Fraction of transitions of the chains that diverged; 0 without chains.
-        step_size: The step size of the HMC transitions, in units of the whitened density; NaN if
-            the sampler makes none.
-        jumps: Fraction of global moves that were accepted; 0 without global moves.
-        effective_fraction: 1 / (n sum_i w_i^2) of the normalized weights w of the n draws; 1 if all
-            weigh the same.
-        weight_k: Pareto k of the weights; -inf if all weigh the same.
-        finite: Whether the log-density is finite at the end of all chains, or at all draws.
+        acceptance: Mean acceptance probability of the HMC transitions. NaN without HMC transitions.
+        divergences: Fraction of the chains' transitions that diverged. 0 without chains.
+        step_size: Step size of the HMC transitions, in whitened coordinates. NaN without HMC
+            transitions.
+        jumps: Fraction of accepted global moves. 0 without global moves.
+        effective_fraction: 1 / (n sum_i w_i^2) of the normalized weights w of the n draws. 1 if all
+            weights are equal.
+        weight_k: Pareto k of the weights. -inf if all weights are equal.
+        finite: Whether the log-density (T, in Gibbs sampling) is finite at the end of all chains,
+            or at all draws. False also if tempering stops before it reaches the density.
     """
 
     acceptance: Float[Array, ""]
@@ -43,7 +44,7 @@ class Chains(NamedTuple):
         z: The draws, `(chains, draws, n)`.
         score: The gradients of the log-density of z at the draws, `(chains, draws, n)`.
         log_density: The unnormalized log-density at the draws, in nats, `(chains, draws)`.
-        whitening: The coordinates: `whitening.to_u(z)` is the point.
+        whitening: The coordinates. `whitening.to_u(z)` is the point.
         info: Summary of the run.
     """
 
@@ -55,7 +56,7 @@ class Chains(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """Where the chains of a run stayed: the start of samplers that need no mixing chains.
+    """Means and covariances of the chains of a run, from which fallback samplers start.
 
     Attributes:
         whitening: The coordinates z of the run.
@@ -71,11 +72,11 @@ class Modes(NamedTuple):
 
     @classmethod
     def of(cls, chains: Chains) -> "Modes":
-        """Returns where each chain stayed; covariances are widened by 20 % in each direction."""
+        """Returns center and factor of each chain, with standard deviations increased by 20%."""
         center = jnp.mean(chains.z, 1)
         spread = chains.z - center[:, None]
         covariance = jnp.swapaxes(spread, 1, 2) @ spread / spread.shape[1]
-        # A chain that hardly moved still is a place to start from.
+        # A small floor keeps the covariance of a chain that hardly moved positive definite.
         least = 1e-4 * jnp.eye(center.shape[-1], dtype=center.dtype)
         factor = _SPREAD * jax.vmap(cholesky)(covariance + least)
         return cls(chains.whitening, center, factor, chains.info.step_size)

@@ -1,4 +1,4 @@
-"""How moments are sampled, and when a label counts as good."""
+"""Settings of the samplers, and thresholds of valid labels."""
 
 import math
 from dataclasses import dataclass
@@ -8,40 +8,44 @@ from nnef_dists._ranges import check_integer, check_number
 
 @dataclass(frozen=True)
 class HMCConfig:
-    """How moments are sampled, and when a label counts as good.
+    """Settings of the samplers, and thresholds of valid labels.
 
     Attributes:
-        chains: Chains for each eta, at least 4.
-        warmup: Iterations of each chain before the adaptation ends, at least 24.
-        draws: Iterations of each chain after it, at least 8.
-        leapfrog_steps: Gradient evaluations an iteration, the same for all etas and iterations, so
-            that batched chains never wait for each other.
-        initial_step_size: Where the adaptation of the step size starts.
-        target_acceptance: The mean acceptance that the step size is adapted to. A trajectory is
-            never longer than a quarter period of the whitened density, where draws of a Gaussian
-            are independent, so acceptance is often higher.
-        step_size_jitter: In every iteration the step size is multiplied by a uniform draw from
-            1 -/+ this: a trajectory of fixed length resonates with some densities.
+        chains: Number of chains per eta, at least 4. Defaults to 16.
+        warmup: Number of adaptation iterations per chain, at least 24. Defaults to 240.
+        draws: Number of iterations per chain after the adaptation, at least 8. Defaults to 250.
+        leapfrog_steps: Number of gradient evaluations per iteration, at least 1. Defaults to 5.
+            Batched chains never wait for each other, because the number is fixed.
+        initial_step_size: Step size at the start of the adaptation, positive. Defaults to 0.1.
+        target_acceptance: Mean acceptance probability that the step-size adaptation aims at, in
+            (0, 1). Defaults to 0.95. The actual acceptance is often higher, because trajectories
+            are limited to a quarter period of the whitened density. At this length, successive
+            draws of a Gaussian are independent.
+        step_size_jitter: Half-width, in [0, 1], of the uniform factor around 1 that multiplies the
+            step size in each iteration. Defaults to 0.2. Trajectories of fixed length resonate with
+            some densities.
         dispersion: Standard deviation, in unconstrained coordinates, of the points from which half
-            of the searches for modes begin; the others begin at distances from 0.01 to 10,000.
-            Chains start around the modes.
+            of the searches for modes begin. The others begin at distances from 0.01 to 10,000.
+            Chains start around the modes. Defaults to 2.
         global_moves: Whether an independence Metropolis step, whose proposal is fitted to the
-            warm-up of all chains, follows each HMC transition. In few dimensions it carries chains
-            between modes; in many it is rarely accepted and costs little.
-        control_variates: Whether moments are corrected by Stein control variates, from the
-            gradients that HMC computes anyway.
-        ladder: Whether an eta whose label fails is tried again: by a longer run, then by importance
-            sampling (up to three dimensions) or tempered sequential Monte Carlo (above).
-        tile: How many etas one compiled program treats. Labels are reproducible bit for bit for
-            the same tile, whatever the number and order of the etas.
-        max_rhat: A label is refused where split R-hat is above this in any statistic.
-        min_ess: A label is refused where the split-chain effective sample size is below this in
-            any statistic.
-        max_divergences: A label is refused where more than this fraction of transitions diverged.
-        max_influence: A label is refused where one draw has more than this share in the sum of
-            squared deviations that a mean or a covariance is estimated from.
-        quadrature: Whether labels of one and two dimensions are compared with quadrature, and
-            refused where both errors cannot explain the difference.
+            warm-up of all chains, follows each HMC transition. In few dimensions, this step moves
+            chains between modes. In many, it is rarely accepted and costs little.
+        control_variates: Whether Stein control variates, built from the gradients of HMC, correct
+            the moments.
+        ladder: Whether a rejected label is resampled, first by a longer run. If chains still
+            mix poorly, a fallback sampler follows: importance sampling (up to three dimensions),
+            tempered sequential Monte Carlo (above) or tempered Gibbs sampling (discrete x).
+        tile: Number of etas per compiled call, at least 1. Defaults to 64. For an equal tile,
+            labels are bitwise identical for any number and order of the etas.
+        max_rhat: Largest split R-hat of any statistic of a valid label, above 1. Defaults to 1.02.
+        min_ess: Smallest split-chain effective sample size of any statistic of a valid label.
+            Defaults to 400.
+        max_divergences: Largest fraction of divergent transitions of a valid label, in [0, 1].
+            Defaults to 0.001.
+        max_influence: Largest share of one draw, in [0, 1], in the sum of squared deviations from
+            which a mean or a covariance of a valid label is estimated. Defaults to 0.8.
+        quadrature: Whether labels in one and two dimensions are compared with quadrature. A label
+            is rejected if the errors of both cannot explain the difference.
 
     Raises:
         ValueError: If a value is out of its range, NaN, or not one concrete number.

@@ -1,4 +1,4 @@
-"""Panels of counts, and rules of few whole numbers for sums over them."""
+"""Panels of counts, and rules with few integer nodes for sums over them."""
 
 import functools
 import math
@@ -13,24 +13,26 @@ from jaxtyping import Array, Float, Int
 from nnef_dists.families import Counts, ExponentialFamily
 from nnef_dists.sampling._smooth import is_smooth
 
-# Nodes of a panel. A panel of at most as many counts is summed term by term.
+# Number of nodes per panel. A panel of at most this many counts is summed term by term.
 NODES = 16
-# Rules of longer panels are exact for polynomials of this degree.
+# Largest degree of polynomials for which the rules of longer panels are exact.
 _DEGREE = 13
 LEAST = int(math.log2(NODES))
-# Panels of up to 2^44 counts.
+# Number of panel lengths, 2^0 to 2^44 counts.
 LEVELS = 45
-# Panels of 16 counts, if T is not smooth.
+# Largest number of panels, of 16 counts each, if T is not smooth.
 _MOST_SHORT = 2048
 _COMPARISONS = frozenset({"eq", "ne"})
 
 
 @functools.cache
 def rules() -> tuple[np.ndarray, np.ndarray]:
-    """Returns nodes and weights of panels of 2^k counts, from 0 on, each `(levels, nodes)`.
+    """Returns nodes and weights of panels of 2^k counts, each `(levels, nodes)`.
 
-    Nodes are the counts nearest to those of Gauss and Legendre. The weights, of all that sum
-    polynomials up to a degree exactly, are the closest to Gauss's. All are positive.
+    Nodes are counted from the start of the panel. They are all counts of a short panel, and the
+    counts nearest to Gauss-Legendre nodes of a longer one. Of all weights that sum polynomials up
+    to a degree exactly, the rule has the weights closest to Gauss-Legendre weights. No weight is
+    negative.
 
     Reference:
         Wilson, *Necessary and sufficient conditions for equidistant quadrature formula*, SIAM J.
@@ -57,12 +59,12 @@ def rules() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sums(level: int) -> np.ndarray:
-    """Returns the means of Legendre polynomials over 2^level counts, in [-1, 1]."""
+    """Returns the means of Legendre polynomials over 2^level counts, mapped to [-1, 1]."""
     length = 2.0**level
     if level <= 14:
         x = (2 * np.arange(length) + 1) / length - 1
         return np.polynomial.legendre.legvander(x, _DEGREE).mean(0)
-    # By the Euler-Maclaurin formula of midpoints.
+    # The midpoint Euler-Maclaurin formula replaces long sums.
     step, sums = 2 / length, np.zeros(_DEGREE + 1)
     for degree in range(_DEGREE + 1):
         one = np.polynomial.Legendre.basis(degree)
@@ -73,13 +75,13 @@ def _sums(level: int) -> np.ndarray:
 
 
 class FirstPanels(NamedTuple):
-    """Panels before any is halved.
+    """Panels before refinement.
 
     Attributes:
-        starts: Their first counts, `(panels,)`.
-        levels: The logarithms to base 2 of their lengths, `(panels,)`.
-        is_complete: Whether they end at the last count.
-        is_smooth: Whether T and log h are smooth as far as their program shows.
+        starts: First count of each panel, `(panels,)`.
+        levels: log2 of the length of each panel, `(panels,)`.
+        is_complete: Whether the panels end at the last count of the support.
+        is_smooth: Whether T and log h are smooth, according to their traced program.
     """
 
     starts: np.ndarray
@@ -92,14 +94,15 @@ class FirstPanels(NamedTuple):
 def first_panels(family: ExponentialFamily) -> FirstPanels:
     """Returns panels that cover all counts, or the first 2^15 if T is not smooth.
 
-    Lengths double from 16 on, as long as T is finite. If the program of T has comparisons,
-    remainders and the like, its jumps may be between any nodes: all panels are of 16 counts then.
+    Lengths double from 16, as long as T is finite. If the traced program of T contains operations
+    such as comparisons or remainders, T may jump between any two nodes. All panels then have 16
+    counts.
 
     Args:
         family: A family whose support is `Counts`.
 
     Raises:
-        ValueError: If T is not finite at the first counts, with the bound to declare.
+        ValueError: If T is not finite at the first counts. The message contains a remedy.
     """
     support = counts_of(family)
     starts, levels, x = [], [], support.lower
@@ -110,7 +113,7 @@ def first_panels(family: ExponentialFamily) -> FirstPanels:
             break
         if 2**level > left:
             level = int(math.log2(left))
-            # The rest of a bounded range: ever shorter panels.
+            # Shorter and shorter panels cover the rest of a bounded support.
             while left > 0:
                 level = min(level, int(math.log2(left)))
                 starts.append(x)
@@ -154,7 +157,7 @@ def counts_of(family: ExponentialFamily) -> Counts:
     """Returns the support of a family of counts.
 
     Raises:
-        ValueError: If the support is another one, with what to use for it.
+        ValueError: If the support is not `Counts`. The message names an alternative.
     """
     support = family.support
     if isinstance(support, Counts):

@@ -1,4 +1,4 @@
-"""Panels of counts, refined where the probability is."""
+"""Adaptive refinement of panels of counts."""
 
 import functools
 import math
@@ -15,13 +15,13 @@ from nnef_dists.sampling._count_panels import LEAST, LEVELS, panel_lengths, pane
 from nnef_dists.sampling._line import NOWHERE
 
 _PANELS = 128
-# Panels that are halved at once.
+# Number of panels that are halved at once.
 _WIDTH = 4
-# Relative to the sum, and beside a part of the rounding of eta . T: a panel that differs less from
-# its halves is not halved.
+# Tolerance of the refinement, relative to the sum, plus this part of the rounding of eta . T. A
+# panel is halved if its sum differs by more from the sum of its halves.
 _TOLERANCE = 1e-13
 _PART = 1 / 16
-# Modes that are looked for, beside the highest value of the first panels.
+# Number of modes that are located between nodes of the first panels, and of points per step.
 _MODES = 6
 _BRACKET = 17
 
@@ -30,13 +30,15 @@ class Panels(NamedTuple):
     """Panels of counts, and the logarithms of their sums.
 
     Attributes:
-        start: The first count, `(panels,)`.
-        level: log2 of the length, `(panels,)`.
-        misfit: The difference of the sum by one rule and of that of both halves, `(panels,)`; the
-            larger one of the sums of weights and of those times the place in the panel.
-        halves: The sums of both halves, `(panels, 2)`; of a shortest panel its own sum and none.
-        peak: The highest log-density known in each, `(panels,)`.
-        seen: The highest of those at nodes, `(panels,)`.
+        start: First count of each panel, `(panels,)`.
+        level: log2 of the length of each panel, `(panels,)`.
+        misfit: Logarithm of the difference between the sum by one rule and the sum of both halves,
+            `(panels,)`. The sums are of the terms, or of the terms times their place in the panel,
+            whichever differ more.
+        halves: Logarithms of the sums of both halves, `(panels, 2)`. For a panel of at most 16
+            counts, its own sum and -inf.
+        peak: Highest known log-density in each panel, `(panels,)`.
+        seen: Highest log-density at the nodes of each panel, `(panels,)`.
     """
 
     start: Float[Array, " panels"]
@@ -47,8 +49,8 @@ class Panels(NamedTuple):
     seen: Float[Array, " panels"]
 
     def errors(self, top: Float[Array, ""]) -> Float[Array, " panels"]:
-        """Returns by how much the sums may be off; `top` is the logarithm of their unit."""
-        # A peak between the nodes.
+        """Returns the estimated errors of the sums, in units of exp(`top`)."""
+        # A peak between the nodes counts with its height.
         hidden = jnp.where(self.peak > self.seen + 0.5, jnp.exp(self.peak - top), 0)
         return jnp.where(self.level <= LEAST, 0, jnp.maximum(jnp.exp(self.misfit - top), hidden))
 
@@ -64,7 +66,7 @@ def log_rounding(
 def log_weights_of(
     family: ExponentialFamily, eta: Float[Array, " eta_dim"], x: Float[Array, " *n"]
 ) -> Float[Array, " *n"]:
-    """Returns eta . T + log h at counts, `NOWHERE` where there is no density."""
+    """Returns eta . T + log h at counts, `NOWHERE` without density."""
 
     def one(x):
         return jnp.sum(eta * family.sufficient_statistics(x)) + family.log_base_measure(x)
@@ -74,7 +76,7 @@ def log_weights_of(
 
 
 def panel_sums(logs: Any, start: Array, level: Array) -> tuple[Array, Array, Array]:
-    """Returns logarithms: of the misfit, the sums of halves, and the highest value at nodes."""
+    """Returns the logarithms of the misfit, of the sums of halves, and of the highest density."""
     is_short = level <= LEAST
     child = jnp.where(is_short, level, level - 1)
     starts = jnp.stack([start, start, start + panel_lengths(child, start.dtype)], -1)
@@ -108,7 +110,7 @@ def short_panels(
 def refine_panels(
     family: ExponentialFamily, eta: Float[Array, " eta_dim"], starts: np.ndarray, levels: np.ndarray
 ) -> Panels:
-    """Halves panels until their sums agree with those of their halves, or no room is left."""
+    """Halves panels until their sums agree with the sums of their halves, or no slots are left."""
     logs = functools.partial(log_weights_of, family, eta)
     count, start, level = (
         len(starts),
@@ -159,7 +161,7 @@ def refine_panels(
         )
         peak = jnp.maximum(seen, jnp.max(jnp.where(holds, heights, -jnp.inf), -1))
         new = Panels(starts, both, misfit, halves, peak, seen)
-        # Those that are not chosen are written beyond the end, which drops them.
+        # Panels that are not chosen are written beyond the end, which drops them.
         first_rows = jnp.where(chosen, rows, _PANELS)
         second_rows = jnp.where(chosen, used + jnp.cumsum(chosen) - 1, _PANELS)
 
@@ -173,7 +175,7 @@ def refine_panels(
 
 
 def _find_modes(logs: Any, start: Array, level: Array) -> tuple[Array, Array]:
-    """Returns the highest counts between nodes of the first panels, and their log-densities."""
+    """Returns the modes between nodes of the first panels, and their log-densities."""
     x = panel_nodes(start, level)[0].ravel()
     values = logs(x)
     padded = jnp.pad(values, 1, constant_values=-jnp.inf)

@@ -1,4 +1,4 @@
-"""Sums over counts: a rule of few whole numbers, refined where the probability is."""
+"""Sums over counts by adaptive rules with few integer nodes."""
 
 import functools
 from typing import NamedTuple
@@ -25,23 +25,23 @@ from nnef_dists.sampling._count_refinement import (
 from nnef_dists.sampling._density import ROUNDING
 from nnef_dists.sampling._line import NOWHERE
 
-# Of draws.
+# Largest error bound of the sums at which draws are valid.
 _MOST_ERROR = 1e-3
 
 
 class CountsRule(NamedTuple):
-    """Moments of one eta by summation, and the panels that they come from.
+    """Moments at one eta by summation, and the panels of the sum.
 
     Attributes:
         mean: E[T], `(eta_dim,)`.
         covariance: Cov[T], `(eta_dim, eta_dim)`.
         log_partition: A(eta), in nats.
-        error: An upper bound of the errors of the mean, in z units, of the covariance, in units of
-            both sd(T), and of A, in nats: what the rule leaves, its tail, and the rounding of
-            eta . T, which is epsilon times its size.
-        start: The first count of each panel, `(panels,)`.
-        level: The logarithm to base 2 of their lengths, `(panels,)`.
-        log_mass: The logarithms of their probabilities, `(panels,)`.
+        error: Upper bound of the errors of the mean, in z units, of the covariance, in units of
+            both sd(T), and of A, in nats. It includes the error of the rule, the tail, and the
+            rounding of eta . T, which is epsilon times its size.
+        start: First count of each panel, `(panels,)`.
+        level: log2 of the length of each panel, `(panels,)`.
+        log_mass: Logarithm of the probability of each panel, `(panels,)`.
     """
 
     mean: Float[Array, " eta_dim"]
@@ -56,14 +56,16 @@ class CountsRule(NamedTuple):
 def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> CountsRule:
     """Sums T and its products over all counts, in the dtype of eta.
 
-    The counts are cut into panels of 2^k, from 16 at the lower end to 2^44 far out. A rule of 16
-    nodes sums each; the panels that differ most from their halves are halved, down to 16 counts,
-    which are summed one by one. The modes are looked for between the nodes of the first panels.
+    The counts are divided into panels of 2^k, from 16 counts at the lower end to at most 2^44. A
+    rule of 16 nodes sums each panel. Panels whose sums differ most from the sums of their halves
+    are halved, down to 16 counts, which are summed term by term. Modes are also located between the
+    nodes of the first panels.
 
-    If the program of T has comparisons, remainders and the like, no rule sees all of its jumps: the
-    first 2^15 counts are summed one by one, and what the last half of them weighs is in the error.
+    If the traced program of T contains operations such as comparisons or remainders, a rule may
+    miss jumps of T. The first 2^15 counts are then summed term by term, and the error includes the
+    weight of the last half of them.
 
-    Derivatives in eta are those of the sum at fixed nodes, to any order: A has the gradient E[T].
+    Derivatives in eta, of any order, are taken at fixed nodes. The gradient of A is E[T].
 
     Args:
         family: A family whose support is `Counts`.
@@ -74,14 +76,14 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
         separate parts.
 
     Raises:
-        ValueError: If the support is another one, or T is not finite on it.
+        ValueError: If the support is not `Counts`, or T is not finite at the first counts.
     """
     starts, levels, is_complete, is_smooth = first_panels(family)
     fixed = lax.stop_gradient(eta)
     panels = (refine_panels if is_smooth else short_panels)(family, fixed, starts, levels)
     top = jnp.max(panels.peak)
 
-    # Halves of all panels: nodes that stay where they are when eta moves.
+    # The nodes in the halves of all panels are fixed when eta changes.
     is_short = panels.level <= LEAST
     child = jnp.where(is_short, panels.level, panels.level - 1)
     second = panels.start + panel_lengths(child, eta.dtype)
@@ -93,7 +95,7 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
     mean, covariance, log_partition = fine
     sd = jnp.sqrt(jnp.diagonal(lax.stop_gradient(covariance)))
     sd = jnp.where(sd > 0, sd, 1)
-    # What a panel lacks counts with the largest z^2 in it.
+    # The error of a panel is weighted by the largest z^2 at its ends.
     ends = jnp.stack([panels.start, panels.start + panel_lengths(panels.level, eta.dtype) - 1], 1)
     z = (jax.vmap(jax.vmap(family.sufficient_statistics))(ends) - mean) / sd
     left = panels.errors(log_partition) * (1 + jnp.max(z**2, (1, 2)))
@@ -103,7 +105,7 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
         end = float(starts[-1] + 2.0 ** levels[-1] - 1)
         error += _tail(family, fixed, end, log_partition, mean, sd)
     elif not is_complete:
-        # Of jumps that may come, no more is known than that the last half is not heavier.
+        # T may jump later. The bound assumes that the tail weighs at most as much as the last half.
         mass = jnp.exp(log_mass) * (1 + jnp.max(z**2, (1, 2)))
         error += jnp.sum(mass[len(starts) // 2 :])
     at = jnp.argmax(panels.peak)
@@ -145,9 +147,9 @@ def _tail(
     mean: Float[Array, " eta_dim"],
     sd: Float[Array, " eta_dim"],
 ) -> Float[Array, ""]:
-    """Returns a bound of what lies beyond the last count of all panels, in units of z^2.
+    """Returns a bound of the sum beyond the last count of all panels, in units of z^2.
 
-    The weights there fall like a power of x at least, the one that they have before it.
+    Weights are assumed to decay at least like the power of x fitted between `end` / 2 and `end`.
     """
     x = jnp.asarray([end / 2, end], eta.dtype)
     half, last = log_weights_of(family, eta, x)
@@ -160,16 +162,16 @@ def _tail(
 def draw_counts(
     key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
 ) -> tuple[Int[Array, " n"], Bool[Array, ""]]:
-    """Draws counts: a panel by its probability, then a half of it, and so on to one count.
+    """Draws counts by choosing a panel, then halves of it, by their probabilities.
 
     Args:
         key: PRNG key.
         family: A family whose support is `Counts`.
         eta: Valid natural parameters, `(eta_dim,)`.
-        n: How many.
+        n: Number of draws.
 
     Returns:
-        Draws, `(n,)`, and whether the sums that they are drawn by are exact to 1e-3.
+        Draws, `(n,)`, and whether the error bound of the sums is below 1e-3.
     """
     rule = sum_counts(family, eta)
     logs = functools.partial(log_weights_of, family, eta)

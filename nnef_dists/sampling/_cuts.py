@@ -1,4 +1,4 @@
-"""Cuts, steps and kinks of the log-density on a line, found by the program that integrates it."""
+"""Cuts, jumps and kinks of the log-density on a line, located inside the compiled program."""
 
 from typing import NamedTuple
 
@@ -9,23 +9,23 @@ from jaxtyping import Array, Float
 
 from nnef_dists.sampling._line import Line, transform
 
-# The most breaks of one density.
+# Largest number of breaks of one density.
 MOST_CUTS = 5
-# Bisections of all cells of a scan, and how many cells are bisected to the end.
+# Number of bisections of all cells of a scan, and number of cells that are bisected to the end.
 _BISECTIONS, _CELLS = 6, 16
-# The part of a cell's roughness that these bisections leave if there is a break.
+# Smallest part of a cell's roughness that is left after these bisections if there is a break.
 _LEAST_FALL = 0.125
-# Bisections beyond the digits of the dtype: a break may be close to 0.
+# Number of bisections beyond the digits of the dtype, because a break may be close to 0.
 _MORE_BISECTIONS = 10
-# The smallest break: a jump in nats, or of the slope in units of its size in a cell of the scan.
+# Smallest break: a jump in nats, or a jump of the slope relative to its size in a scan cell.
 _LEAST_JUMP = 1e-3
-# A jump to points without density.
+# Roughness of a jump to points without density.
 _WALL = 1e30
-# Slopes count from a change of so many nats over all that is within so many of the maximum.
+# Smallest size of slopes: this many nats over the region within this many nats of the maximum.
 _NATS_OF_SLOPE, _BULK_NATS = 10.0, 2.0
-# Where noise is looked for, in steps of some roundings.
+# Offsets, in steps of several roundings, at which the noise of values is measured.
 _BESIDE = (1, 3, 10, 30)
-# Breaks so many nats under the maximum do not count.
+# Distance below the maximum, in nats, beyond which breaks are ignored.
 _NEGLIGIBLE_NATS = 60.0
 
 
@@ -33,8 +33,8 @@ class Cuts(NamedTuple):
     """Breaks of a density on a line, in order.
 
     Attributes:
-        before: The last points before them, `(MOST_CUTS,)`; -inf if there are fewer breaks.
-        after: The first points after them.
+        before: Last point before each break, `(MOST_CUTS,)`. -inf for unused entries.
+        after: First point after each break, `(MOST_CUTS,)`. -inf for unused entries.
     """
 
     before: Float[Array, " cuts"]
@@ -50,25 +50,25 @@ class _At(NamedTuple):
 
 
 class _Scale(NamedTuple):
-    """The size of slopes in a cell of a scan, and the curvature in the cells beside it."""
+    """The size of slopes in a scan cell, and the curvature in the neighboring cells."""
 
     size: Array
     curvature: Array
 
 
 def find_cuts(line: Line, scan: Float[Array, " n"]) -> Cuts:
-    """Finds where the log-density jumps, ends or has a kink.
+    """Finds the jumps, ends and kinks of the log-density.
 
-    Each cell of a scan is bisected toward the half that looks less smooth, until its ends are
-    neighboring numbers. If they still differ, there is a break between them. Two breaks of one cell
-    are found if the next scan has a point between them.
+    Each cell of a scan is bisected toward the rougher half, until its ends are neighboring numbers.
+    If the values there still differ, there is a break between them. Two breaks in one cell are
+    found if the next scan has a point between them.
 
     Args:
         line: The density.
-        scan: Points in order.
+        scan: Points in increasing order, `(n,)`.
 
     Returns:
-        The breaks where the density is highest.
+        The breaks at which the density is highest.
     """
 
     def at(u):
@@ -90,7 +90,7 @@ def find_cuts(line: Line, scan: Float[Array, " n"]) -> Cuts:
 
     before_bisection = _roughness(low, high, scale)
     low, high, scale = lax.fori_loop(0, _BISECTIONS, bisect, (low, high, scale))
-    # That of a break stays as it is, others fall by half with each bisection.
+    # Bisection does not reduce the roughness of a break, but halves any other roughness.
     left = _roughness(low, high, scale)
     is_candidate = left > jnp.maximum(_LEAST_FALL * before_bisection, _LEAST_JUMP)
     heights = jnp.where(is_candidate, jnp.maximum(low.logs, high.logs), -jnp.inf)
@@ -98,8 +98,8 @@ def find_cuts(line: Line, scan: Float[Array, " n"]) -> Cuts:
     state = jax.tree.map(lambda a: a[cells], (low, high, scale))
     steps = jnp.finfo(dtype).nmant + _MORE_BISECTIONS
     low, high, scale = lax.fori_loop(0, steps, bisect, state)
-    # Where values are noise they change on either side of a break, too. At a kink itself, the slope
-    # may be that between both sides.
+    # Noisy values also change on either side of a break. At a kink itself, the slope may lie
+    # between the slopes of both sides.
     eps = float(jnp.finfo(dtype).eps)
     away = 8 * (high.u - low.u) + 16 * eps * jnp.abs(low.u)
     away = jnp.asarray(_BESIDE, dtype)[:, None] * away
@@ -116,7 +116,7 @@ def find_cuts(line: Line, scan: Float[Array, " n"]) -> Cuts:
         rough((left, farther), (left, nearer)), rough((right, nearer), (right, farther))
     )
     jump = rough((left, 0), (right, 0))
-    # The break may be that of the next cell.
+    # The break may belong to the next cell.
     is_own = 4 * _roughness(low, high, scale) > jump
     is_break = is_own & (jump > _LEAST_JUMP) & (jump / 4 > jnp.max(noise, 0))
     heights = jnp.where(is_break, jnp.maximum(low.logs, high.logs), -jnp.inf)
@@ -131,9 +131,9 @@ def find_cuts(line: Line, scan: Float[Array, " n"]) -> Cuts:
 
 
 def _least_slope(at: _At) -> Array:
-    """Returns the slope of some nats over all of the density that a scan sees."""
+    """Returns the slope of `_NATS_OF_SLOPE` nats over the bulk of the density in a scan."""
     is_high = at.logs > jnp.max(at.logs) - _BULK_NATS
-    # With the cells beside it.
+    # Include the neighboring cells.
     is_high = is_high | jnp.append(is_high[1:], False) | jnp.append(False, is_high[:-1])
     width = jnp.max(jnp.where(is_high, at.u, -jnp.inf)) - jnp.min(jnp.where(is_high, at.u, jnp.inf))
     return _NATS_OF_SLOPE / jnp.maximum(width, jnp.finfo(width.dtype).tiny)
@@ -153,7 +153,7 @@ def _scale(low: _At, high: _At, least: Array) -> _Scale:
 
 
 def _roughness(a: _At, b: _At, scale: _Scale) -> Array:
-    """Returns the change in nats that slopes do not explain, or that of slopes by no curvature."""
+    """Returns the larger residual: of values, given slopes, or of slopes, given the curvature."""
     step = b.u - a.u
     change = jnp.abs(b.logs - a.logs - step * (a.slopes + b.slopes) / 2)
     of_slopes = jnp.abs(b.slopes - a.slopes - step * scale.curvature) / scale.size
@@ -165,11 +165,11 @@ def _roughness(a: _At, b: _At, scale: _Scale) -> Array:
 
 
 def cut_gap(line: Line, u: Float[Array, ""]) -> Float[Array, ""]:
-    """Returns by how much a cut may be off that is found at u: it and x are rounded.
+    """Returns the error of a cut at u that results from the rounding of u and x.
 
     Args:
         line: The density.
-        u: The coordinate.
+        u: Coordinate of the cut.
     """
     x, log_det = transform(line.family, u)
     moved = jnp.max(jnp.abs(x)) * jnp.exp(-log_det)

@@ -1,4 +1,4 @@
-"""The density that samplers see: that of a family, in coordinates without heavy tails."""
+"""Target densities of samplers, in coordinates without heavy tails."""
 
 import math
 from typing import NamedTuple, final
@@ -14,21 +14,21 @@ from nnef_dists.families import (
     unconstrained_logdensity,
 )
 
-# Of the machine epsilon: the standard deviation of one rounding.
+# Standard deviation of one rounding, in units of the machine epsilon.
 ROUNDING = 0.25
 
 
 class Tails(NamedTuple):
     """Coordinates v that compress heavy tails: u = c + s sinh((v - c) / s), entry by entry.
 
-    A tail |u|^-a becomes exp(-(a - 1) |v| / s), of which all polynomials have moments. Entries
-    whose tails are not heavy are left as they are.
+    A tail |u|^-a becomes exp(-(a - 1) |v| / s), under which all polynomials have moments. Entries
+    without heavy tails are unchanged.
 
     Attributes:
         center: c, `(n,)`.
         scale: s, `(n,)`.
-        is_heavy: Which entries are compressed, `(n,)`.
-        integrable: Whether all tails fall fast enough for the integral to exist and to be sampled.
+        is_heavy: Whether each entry is compressed, `(n,)`.
+        integrable: Whether all tails decay fast enough for the integral to exist and be sampled.
     """
 
     center: Float[Array, " n"]
@@ -61,11 +61,11 @@ class Tails(NamedTuple):
 
 
 class ModeMasses(NamedTuple):
-    """The separate modes of a density and what part of the mass lies around each, roughly.
+    """Separate modes of a density, and the approximate mass around each.
 
     Attributes:
         point: The modes, `(k, n)`, in the coordinates v.
-        mass: Their masses by Laplace's method, `(k,)`, with sum 1; 0 for repetitions of a mode.
+        mass: Masses by Laplace's method, `(k,)`, with sum 1. 0 for repetitions of a mode.
         factor: The Cholesky factor of the mean covariance within modes, `(n, n)`.
     """
 
@@ -83,13 +83,14 @@ class ModeMasses(NamedTuple):
 class Density(eqx.Module):
     """The unnormalized density of one member of a family, in flat coordinates v on R^n.
 
-    They are the unconstrained coordinates u of the support, with heavy tails compressed.
+    The coordinates v are the unconstrained coordinates u of the support, with heavy tails
+    compressed.
 
     Attributes:
         family: The exponential family.
         eta: Valid natural parameters, `(eta_dim,)`.
         tails: The coordinates.
-        modes: Its separate modes, as far as they are known.
+        modes: Separate modes of the density, as far as they are known.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -125,16 +126,16 @@ class Density(eqx.Module):
 
 
 def finite_or_lowest(logs: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Returns log-densities, -inf where they are NaN or infinite: nothing is drawn there."""
+    """Returns log-densities, with -inf in place of NaN and infinity, so that none is drawn."""
     return jnp.where(jnp.isfinite(logs), logs, -jnp.inf)
 
 
 def drop_of_draws(dim: int) -> float:
-    """Returns how far below the highest log-density any draw is expected, in nats.
+    """Returns a bound of the distance of draws below the highest log-density, in nats.
 
-    Half a chi-squared variable of n degrees of freedom exceeds n / 2 + sqrt(2 n x) + 2 x with
-    probability below exp(-2 x) or so; three times the bound at x = 11, as tails may be heavier than
-    normal ones.
+    Half a chi-squared variable of n degrees of freedom exceeds n / 2 + sqrt(2 n x) + 2 x with a
+    probability of at most exp(-2 x). The result is three times the bound at x = 11, because tails
+    may be heavier than normal.
 
     Reference:
         Laurent and Massart, *Adaptive estimation of a quadratic functional by model selection*,

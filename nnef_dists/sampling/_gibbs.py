@@ -1,4 +1,4 @@
-"""Gibbs sampling of discrete x, by colors, and functions of the draws whose means are zero."""
+"""Gibbs sampling of discrete x by graph coloring, and control variates of the draws."""
 
 from typing import NamedTuple
 
@@ -13,20 +13,20 @@ from nnef_dists.sampling._chains import SamplerInfo
 from nnef_dists.sampling._config import HMCConfig
 from nnef_dists.sampling._gibbs_plan import GibbsPlan, finite_support, gibbs_plan
 
-# Temperatures of replica exchange, and the lowest factor of eta.
+# Number of temperatures of replica exchange, and the lowest factor of eta.
 _LEVELS = 8
 _HOTTEST = 0.05
-# With more statistics their products are no control variates.
+# Largest number of statistics whose products are control variates, too.
 _MOST_STATISTICS = 12
 
 
 class GibbsDraws(NamedTuple):
-    """What chains say at each draw.
+    """Draws of Gibbs chains.
 
     Attributes:
-        stats: T, `(chains, draws, eta_dim)`.
-        features: Numbers of mean zero, `(chains, draws, k)`.
-        points: x, flat, `(chains, draws, sites)`.
+        stats: T at each draw, `(chains, draws, eta_dim)`.
+        features: Control variates at each draw, of mean zero, `(chains, draws, k)`.
+        points: Flat x of each draw, `(chains, draws, sites)`.
         info: Summary of the run.
     """
 
@@ -37,7 +37,7 @@ class GibbsDraws(NamedTuple):
 
 
 class GibbsTarget(NamedTuple):
-    """One member of a family, as Gibbs sampling sees it: a function of a flat x."""
+    """The density of one member of a family, as a function of a flat x."""
 
     family: ExponentialFamily
     plan: GibbsPlan
@@ -78,16 +78,16 @@ class GibbsTarget(NamedTuple):
         return lax.scan(update, x, (colors, jax.random.split(key, len(colors))))[0]
 
     def turn(self, x: Array, key: PRNGKeyArray) -> tuple[Array, Float[Array, ""]]:
-        """Proposes to reverse the values of all sites at once, and returns whether it did."""
+        """Proposes to reverse the values of all sites at once. Also returns the acceptance."""
         reversed_x = (self.values[0] + self.values[-1] - x).astype(x.dtype)
         change = self.height(reversed_x) - self.height(x)
         accepted = jnp.log(jax.random.uniform(key, (), self.eta.dtype)) < change
         return jnp.where(accepted, reversed_x, x), accepted.astype(self.eta.dtype)
 
     def features(self, x: Array, center: Float[Array, " eta_dim"]) -> Float[Array, " k"]:
-        """Returns sums over sites of E[g | all other sites] - g(x), of mean zero.
+        """Returns sums over sites of E[g | all other sites] - g(x), which have mean zero.
 
-        g are the statistics and, of few, their products.
+        The functions g are the statistics and, with at most 12 statistics, their products.
         """
         sites = jnp.arange(len(x))
         p = jax.nn.softmax(self.logits(x, sites), axis=1)
@@ -120,18 +120,20 @@ def gibbs_chains(
     *,
     tempered: bool = False,
 ) -> GibbsDraws:
-    """Runs Gibbs sampling of one eta.
+    """Runs Gibbs chains at one eta.
 
-    Chains begin at points of the lowest values, of the highest, and at random ones. An iteration
-    makes `config.leapfrog_steps` sweeps and proposes once to reverse all values.
+    A quarter of the chains starts with the lowest value at all sites, a quarter with the highest,
+    and the others at random points. Each iteration makes `config.leapfrog_steps` sweeps, and
+    proposes once to reverse all values.
 
     Args:
         family: A family with a finite support.
-        config: Chains, warm-up, draws, and sweeps of an iteration as `leapfrog_steps`.
+        config: Sampler settings: `chains`, `warmup`, `draws`, and `leapfrog_steps`, the number of
+            sweeps per iteration.
         eta: Valid natural parameters, `(eta_dim,)`.
         key: PRNG key.
-        tempered: Whether each chain is one of eight that have eta times factors from 1 to 0.05 and
-            exchange their points (Swendsen and Wang 1986; Geyer 1991).
+        tempered: Whether each chain uses replica exchange between eight levels, with eta times
+            factors from 1 to 0.05 (Swendsen and Wang 1986, Geyer 1991). Defaults to False.
 
     Returns:
         The draws.
@@ -144,7 +146,7 @@ def gibbs_chains(
         factors = factors[:1]
 
     def iterate(x, key):
-        """One iteration of all levels, `(levels, sites)`."""
+        """Runs one iteration at all levels, for x of shape `(levels, sites)`."""
         keys = jax.random.split(key, len(factors) + 1)
 
         def level(factor, x, key):

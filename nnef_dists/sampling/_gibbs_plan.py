@@ -1,4 +1,4 @@
-"""Which sites of a discrete x are updated together in Gibbs sampling."""
+"""Graph colorings of the sites of a discrete x, for Gibbs sampling."""
 
 import functools
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from jaxtyping import Array, Float
 
 from nnef_dists.families import AbstractFiniteSupport, ExponentialFamily
 
-# Random points at which T is examined.
+# Number of random points at which T is examined.
 _PROBES = 4
-# Of the largest change of T: a smaller one is rounding.
+# Largest change of T that is rounding, relative to the largest change of T.
 _TOLERANCE = 1e-9
-# Changes of T in one block.
+# Largest number of entries that are evaluated in one block.
 _BLOCK = 2**16
-# Primitives that make polynomials of polynomials, beside divisions by constants and powers.
+# Primitives that map polynomials to polynomials, besides divisions by constants and powers.
 _POLYNOMIAL = {
     "add",
     "add_any",
@@ -52,12 +52,12 @@ _Function = Callable[[Array], Array]
 
 
 class GibbsPlan(NamedTuple):
-    """Which sites of a family are updated together.
+    """Sites of a family that Gibbs sampling updates together.
 
     Attributes:
-        colors: Numbers of sites, `(colors, sites)`, rows padded with the number of sites. Given all
-            others, the sites of one color are independent.
-        is_affine: Whether T and log h are affine in each entry of x. Then one gradient has the
+        colors: Indices of the sites of each color, `(colors, sites)`. Rows are padded with the
+            number of sites. Given all other sites, the sites of one color are independent.
+        is_affine: Whether T and log h are affine in each entry of x. Then one gradient gives the
             conditional distributions of all sites.
     """
 
@@ -69,9 +69,9 @@ class GibbsPlan(NamedTuple):
 def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
     """Finds the colors of a family at random points, in double precision.
 
-    If T and log h are polynomials that are affine in each entry, sites interact whose second
-    derivative is not zero. For other statistics each site is a color of its own: which of them
-    interact cannot be seen at a few points.
+    If T and log h are polynomials that are affine in each entry, two sites interact if their mixed
+    second derivative is not zero. For other statistics, each site has a separate color, because a
+    few points cannot show all interactions.
 
     Args:
         family: A family with a finite support.
@@ -97,7 +97,7 @@ def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
                 f"Expected statistics of {family!r} that are finite on {support!r}; got {name!r} "
                 "that is not. Write T so that it is finite on the support."
             )
-        # Random combinations: one function, whose terms do not cancel.
+        # A random combination is one function, whose terms do not cancel.
         weights = jnp.asarray(rng.uniform(1, 2, found.shape[1]))
 
         def combined(x):
@@ -107,7 +107,7 @@ def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
         is_floating = jnp.issubdtype(points.dtype, jnp.floating)
         if not (is_floating and _is_polynomial(jax.make_jaxpr(combined)(one).jaxpr)):
             return _one_by_one(n)
-        # Of a polynomial, random real points tell all.
+        # Random real points show all interactions of a polynomial.
         inside = jnp.asarray(rng.uniform(values[0], values[-1], (_PROBES, n)))
         is_affine, unit = _is_affine(combined, inside)
         if not is_affine:
@@ -116,7 +116,7 @@ def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
 
 
 def _one_by_one(n: int) -> GibbsPlan:
-    """Returns the plan in which each site has a color of its own, right for any T."""
+    """Returns the plan with a separate color for each site, which is valid for any T."""
     return GibbsPlan(np.arange(n)[:, None], False)
 
 
@@ -124,7 +124,7 @@ def finite_support(family: ExponentialFamily) -> AbstractFiniteSupport:
     """Returns the support of a family whose x has finitely many values at each of its sites.
 
     Raises:
-        ValueError: If the support is another one.
+        ValueError: If the support is not an `AbstractFiniteSupport`.
     """
     support = family.support
     if not isinstance(support, AbstractFiniteSupport):
@@ -137,9 +137,9 @@ def finite_support(family: ExponentialFamily) -> AbstractFiniteSupport:
 
 
 def _is_polynomial(jaxpr: Jaxpr, varies: list[bool] | None = None) -> bool:
-    """Returns whether a program makes polynomials of its inputs, as far as it shows.
+    """Returns whether a traced program only has operations that give polynomials of its inputs.
 
-    A jump, such as that of a comparison, may be at points that no random point is close to.
+    Random points may miss a jump, for example of a comparison.
     """
     varies = [True] * len(jaxpr.invars) if varies is None else varies
     varying = {v for v, does in zip(jaxpr.invars, varies, strict=True) if does}
@@ -188,7 +188,7 @@ def _block(sites: int) -> int:
 
 
 def _coupled(combined: _Function, points: Float[Array, "k n"], unit: float) -> np.ndarray:
-    """Returns which pairs of entries have a second derivative, `(n, n)`."""
+    """Returns whether each pair of entries has a nonzero second derivative, `(n, n)`."""
     coupled = np.zeros((points.shape[1],) * 2, bool)
     for x in points:
 

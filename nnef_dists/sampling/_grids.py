@@ -1,4 +1,4 @@
-"""Points of a line where a density is looked for."""
+"""Scan points on a line for locating a density."""
 
 import math
 
@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Points of a scan, and how far in u the first one is dense.
+# Number of points of a scan, and the largest |u| at which the first scan is dense.
 SCAN, _FIRST_REACH = 160, 1e4
-# Beyond this the points of a search for breaks are so dense that their ratio is constant.
+# Smallest |u| at which neighboring points of a search for breaks have a constant ratio.
 _NEAR = 1e-4
 
 
 def first_scan(low: float, high: float, dtype) -> np.ndarray:
-    """Returns points of a segment, whose ends are included if they are finite."""
+    """Returns points of a segment. Finite ends are included."""
     far = math.log(float(jnp.finfo(dtype).max)) / 6
     if math.isfinite(low) and math.isfinite(high):
         return np.linspace(low, high, SCAN)
@@ -25,13 +25,13 @@ def first_scan(low: float, high: float, dtype) -> np.ndarray:
 
 
 def search_scan(size: int, dtype) -> np.ndarray:
-    """Returns points of the whole line where breaks are searched for first, at all scales."""
+    """Returns points of the whole line, at all scales, for the first search for breaks."""
     far = math.log(float(jnp.finfo(dtype).max)) / 6 - math.log(_NEAR)
     return _NEAR * sinh_scan(size // 2, np.arcsinh(_FIRST_REACH / _NEAR), far)
 
 
 def sinh_scan(points: int, near: float, far: float) -> np.ndarray:
-    """Returns points on either side of 0: sinh of an even grid to `near`, thinner to `far`."""
+    """Returns points on both sides of 0: sinh of a grid, even to `near` and thinner to `far`."""
     t = np.arange(0.5, points) / (points - 0.5)
     # Two thirds of the points are as dense as an even grid to `near` would be.
     t = 1.5 * near * t + (far - 1.5 * near) * t**7
@@ -39,7 +39,7 @@ def sinh_scan(points: int, near: float, far: float) -> np.ndarray:
 
 
 def scan_between(low: Float[Array, ""], high: Float[Array, ""]) -> Float[Array, " n"]:
-    """Returns the points of `first_scan` for ends that the program finds."""
+    """Returns the points of `first_scan` for traced ends."""
     dtype = low.dtype
     inf = math.inf
     both, left, right = (
@@ -60,12 +60,12 @@ def scan_around(
     ends: tuple[Float[Array, ""], Float[Array, ""]],
     points: int,
 ) -> Float[Array, " n"]:
-    """Returns even points over what was found of a density, and as far on either side.
+    """Returns even points over the located parts of a density, and one span beyond each side.
 
     Args:
-        start: Where its parts start.
-        length: Their lengths with signs; 0 for those that do not count.
-        ends: The ends of the line.
+        start: Starts of the parts.
+        length: Signed lengths of the parts. 0 for unused parts.
+        ends: Ends of the line.
         points: Number of points.
     """
     is_used = length != 0

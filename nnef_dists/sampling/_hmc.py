@@ -24,11 +24,11 @@ def sample_chains(
     eta: Float[Array, " eta_dim"],
     key: PRNGKeyArray,
 ) -> tuple[Density, Chains]:
-    """Samples one eta by HMC.
+    """Samples p(x | eta) at one eta by HMC.
 
     Args:
         family: The exponential family.
-        config: How to sample.
+        config: Sampler settings.
         eta: Valid natural parameters, `(eta_dim,)`.
         key: PRNG key.
 
@@ -50,31 +50,32 @@ def run_chains(
 ) -> Chains:
     """Draws from an unnormalized density on R^n by HMC in whitened coordinates.
 
-    Chains share step size (dual averaging of their mean acceptance) and whitening, adapted in
-    three phases: in coordinates of the modes' mean covariance, then twice in those of the chains'
-    pooled covariance; then both are fixed. After each phase a chain whose log-density is too low
-    for a draw continues from where another one is. The kernel is BlackJAX's HMC, followed by an
-    independence Metropolis step whose proposal is a `KernelMixture` of starts and warm-up (where
-    `config.global_moves`).
+    Chains share one step size, from dual averaging of their mean acceptance, and one whitening.
+    Both are adapted in three phases, and then fixed. The first phase uses the mean covariance
+    within modes, the other two the pooled covariance of the chains. After each phase, a chain whose
+    log-density is too low for a draw continues from the point of another chain.
+
+    The kernel is BlackJAX's HMC. If `config.global_moves`, an independence Metropolis step follows,
+    whose proposal is a `KernelMixture` of starts and warm-up.
 
     Args:
         logdensity_fn: The unnormalized log-density of one point of shape `(dim,)`, in nats.
-        start: Where chains start, and the first coordinates.
+        start: Starting points of the chains, and the first coordinates.
         key: PRNG key.
-        config: How to sample.
+        config: Sampler settings.
 
     Returns:
         The draws, `(chains, draws, dim)`, with the gradients that HMC computed there.
 
     Reference:
         Hoffman and Gelman, *The No-U-Turn Sampler*, JMLR 15 (2014), section 3.2, for the
-        adaptation; Tierney, *Markov chains for exploring posterior distributions*, Ann. Statist.
+        adaptation. Tierney, *Markov chains for exploring posterior distributions*, Ann. Statist.
         22 (1994), section 2.3, for the cycle of kernels.
     """
     dtype, dim = start.points.dtype, start.points.shape[1]
     key_phases, key_draws = jax.random.split(key)
     phase_length = config.warmup // 3
-    # In whitened coordinates a Gaussian has period 2 pi; a quarter of it makes draws independent.
+    # A whitened Gaussian has period 2 pi. After a quarter of it, draws are independent.
     longest_step = math.pi / 2 / config.leapfrog_steps
 
     def adapt(carry, phase):
@@ -84,7 +85,7 @@ def run_chains(
         kernel = _Kernel(logdensity_fn, whitening, config)
         z, logs, step_size = kernel.adapt_step_size(u, phase_key, phase_length, step_limit)
         u = jax.vmap(jax.vmap(whitening.to_u))(z)
-        # The last point of a lost chain is replaced before anything is learned from it.
+        # The last point of a lost chain is replaced before it affects the adaptation.
         is_lost = jnp.max(logs[-1]) - logs[-1] > drop_of_draws(dim)
         others = jax.random.categorical(
             key_rescue, jnp.where(is_lost, -jnp.inf, 0.0), shape=is_lost.shape
@@ -103,7 +104,7 @@ def run_chains(
         (start.points, Whitening(jnp.mean(start.points, 0), start.factor)),
         (jax.random.split(key_phases, len(step_limits)), step_limits),
     )
-    # Memory of the starts and all phases: they still hold the modes that chains have since left.
+    # Points of the starts and all phases, which include modes that chains have since left.
     centers = jnp.concatenate([start.points, start.scouts, phases[2].reshape(-1, dim)])
     whitening, step_size, _, spread = jax.tree.map(lambda leaf: leaf[-1], phases)
     proposal = KernelMixture.fit(jax.vmap(whitening.to_z)(centers), spread)
@@ -113,8 +114,8 @@ def run_chains(
 class _Kernel(NamedTuple):
     """Transitions of all chains at once, in whitened coordinates z.
 
-    States, infos and the kernel are annotated `Any`: BlackJAX types a position as any pytree, a
-    flag as bool and a step size as float, where here all are arrays.
+    States, infos and the kernel are annotated `Any`. BlackJAX types a position as a pytree, a flag
+    as bool and a step size as float, but here all are arrays.
     """
 
     logdensity_fn: Callable[[Array], Array]
@@ -131,7 +132,7 @@ class _Kernel(NamedTuple):
         length: int,
         step_limit: Float[Array, ""],
     ) -> tuple[Float[Array, "length chains n"], Float[Array, "length chains"], Float[Array, ""]]:
-        """Runs `length` transitions; returns z, log-densities and the adapted step size."""
+        """Runs `length` transitions. Returns z, log-densities and the adapted step size."""
         dtype = u.dtype
         da_init, da_update, da_final = dual_averaging_adaptation(self.config.target_acceptance)
 
@@ -192,7 +193,7 @@ class _Kernel(NamedTuple):
         return self.logdensity_fn(self.whitening.to_u(z))
 
     def _hmc(self, key: PRNGKeyArray, states: Any, step_size: Float[Array, ""]) -> tuple[Any, Any]:
-        """Takes one HMC step of every chain; returns their states and infos."""
+        """Takes one HMC step of each chain. Returns states and infos."""
         key_jitter, key_chains = jax.random.split(key)
         jitter = self.config.step_size_jitter
         dtype = states.position.dtype
@@ -210,7 +211,7 @@ class _Kernel(NamedTuple):
     def _jump(
         self, key: PRNGKeyArray, states: Any, proposal: KernelMixture
     ) -> tuple[Any, Bool[Array, " chains"]]:
-        """Takes one independence Metropolis step of every chain; returns who accepted, too."""
+        """Takes one independence Metropolis step of each chain. Returns states and acceptances."""
         key_proposal, key_accept = jax.random.split(key)
         chains = self.config.chains
         proposed = self.init(proposal.sample(key_proposal, chains))

@@ -1,4 +1,4 @@
-"""Importance sampling from a mixture around the chains: few dimensions, separate modes."""
+"""Importance sampling from a mixture around the chains, for separate modes in few dimensions."""
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,16 @@ _DEGREES_OF_FREEDOM = 5.0
 def importance_chains(
     log_density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig
 ) -> Chains:
-    """Samples by importance, from a mixture of Student t distributions around the chains.
+    """Draws by importance sampling, from a mixture of Student t distributions around the chains.
 
-    As many independent batches as there are chains are weighted and resampled, each by itself, so
-    that their disagreement says how good they are.
+    Each of `config.chains` independent batches is weighted and resampled separately. The
+    disagreement of the batches indicates their accuracy.
 
     Args:
         log_density: The density of u.
-        modes: What the chains of a longer run found.
+        modes: Modes of the chains of a longer run.
         key: PRNG key.
-        config: How many batches and draws.
+        config: Sampler settings: `chains` batches of `draws` draws each.
 
     Returns:
         The resampled draws, with the Pareto k of all weights in their info.
@@ -87,20 +87,21 @@ def importance_chains(
 
 
 def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
-    """Returns the shape k of the tail of importance weights: those above 0.7 are not to be used.
+    """Returns the Pareto shape k of the tail of importance weights.
 
-    A generalized Pareto distribution is fitted to the largest 3 sqrt(n) weights by the mean of a
-    quasi-posterior, and k is shrunk toward 1/2 as by ten draws.
+    Weights with k above 0.7 should not be used. A generalized Pareto distribution is fitted to the
+    largest 3 sqrt(n) weights, at most n / 5, by the mean of a quasi-posterior. The estimate is
+    shrunk toward 1/2 with the weight of ten draws.
 
     Args:
         log_weights: Logarithms of the weights, up to a constant.
 
     Returns:
-        The shape k; infinite where there is no tail to fit.
+        The shape k. Infinite if there is no tail to fit.
 
     Reference:
         Zhang and Stephens, *A new and efficient estimation method for the generalized Pareto
-        distribution*, Technometrics 51 (2009), section 2.2; Vehtari et al., *Pareto smoothed
+        distribution*, Technometrics 51 (2009), section 2.2. Vehtari et al., *Pareto smoothed
         importance sampling*, JMLR 25 (2024), appendix C, for the shrinkage.
     """
     n = log_weights.shape[0]

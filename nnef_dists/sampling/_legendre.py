@@ -1,4 +1,4 @@
-"""Gauss-Legendre rules, and places of their nodes on a piece along which a density falls."""
+"""Gauss-Legendre rules, and positions of their nodes on a piece along which a density falls."""
 
 import functools
 import math
@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike
 
-# Largest distance of the end of a body, in distances of one nat.
+# Largest length of a body, in units of the distance at which the density has fallen by one nat.
 _LONGEST_BODY = 8.0
-# Logarithm of the distance over which the nodes of a tail are even at first.
+# Largest initial rate at which the log distance of tail nodes grows with their position.
 _DENSE_TAIL = 3.0
-# Fall of the density, in nats or relative to the digits, that is required before overflow.
+# Required fall of the density before overflow, in nats and as a fraction of the digits.
 _LEAST_FALL = 32.0
 _LEAST_FALL_OF_DIGITS = 0.75
 
 
 class Legendre(NamedTuple):
-    """A rule on (0, 1): nodes, weights, and of values there integrals and Legendre coefficients."""
+    """Nodes and weights on (0, 1), and matrices from values to integrals and coefficients."""
 
     node: np.ndarray
     weight: np.ndarray
@@ -28,7 +28,7 @@ class Legendre(NamedTuple):
 
 @functools.cache
 def legendre(points: int) -> Legendre:
-    """Returns the Gauss-Legendre rule with so many nodes."""
+    """Returns the Gauss-Legendre rule with `points` nodes."""
     node, weight = np.polynomial.legendre.leggauss(points)
     values = np.polynomial.legendre.legvander(node, points)
     norm = 2 * np.arange(points) + 1
@@ -47,7 +47,7 @@ class Spread(NamedTuple):
         inner: The distance at which the body ends and the tail begins.
         body: Distances of nodes in the body.
         tail: Distances of nodes in the tail.
-        steps: Derivatives of both distances in the place t of a node.
+        steps: Derivatives of both distances with respect to the position t of a node.
     """
 
     inner: Array
@@ -59,11 +59,12 @@ class Spread(NamedTuple):
 def spread_nodes(t: Array, width: Array, bulk: Array) -> Spread:
     """Spreads nodes over a piece, for a body and for a tail.
 
-    In the body the distance of a node from the start is w expm1(a t) / expm1(a), with a such that a
-    third of the nodes lie within one nat. In the tail its logarithm is a quadratic function of t.
+    In the body, the distance of a node from the start is w expm1(a t) / expm1(a). A third of the
+    nodes lie within one nat, which determines a. In the tail, the logarithm of the distance is a
+    quadratic function of t.
 
     Args:
-        t: Places of the nodes in (0, 1).
+        t: Positions of the nodes in (0, 1).
         width: Lengths of the pieces. They broadcast against t.
         bulk: Distances at which the density has fallen by one nat. They broadcast against t.
 
@@ -76,7 +77,7 @@ def spread_nodes(t: Array, width: Array, bulk: Array) -> Spread:
     alpha = jnp.where(jnp.abs(nat) < 1e-3, 1e-3, nat)
     inner = width * end / ratio
     length = inner / jnp.expm1(alpha)
-    # The beginning of a long tail takes more nodes than its rest.
+    # The beginning of a long tail needs more nodes than its rest.
     decades = jnp.log(ratio / end)
     rate = jnp.minimum(decades, _DENSE_TAIL)
     tail = inner * jnp.exp(rate * t + (decades - rate) * t**2)
@@ -85,6 +86,6 @@ def spread_nodes(t: Array, width: Array, bulk: Array) -> Spread:
 
 
 def least_fall(dtype: DTypeLike) -> float:
-    """Returns the fall, in nats, below which a density is not negligible at the end of a piece."""
+    """Returns the smallest fall, in nats, of a negligible density at the end of a piece."""
     digits = -math.log(float(jnp.finfo(dtype).eps))
     return min(_LEAST_FALL, _LEAST_FALL_OF_DIGITS * digits)

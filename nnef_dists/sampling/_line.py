@@ -19,11 +19,11 @@ class OnLine(NamedTuple):
     """A log-density and its parts at points of a line.
 
     Attributes:
-        stats: T, `(eta_dim, *points)`; 0 without density.
-        logs: eta . T + log h + log|dx/du|, in nats, `(*points,)`; `NOWHERE` without density.
-        slopes: The derivative of `logs` in u, `(*points,)`; 0 without density.
-        rounding: The rounding error of `logs`, in nats, `(*points,)`.
-        slope_rounding: The rounding error of `slopes`, `(*points,)`.
+        stats: T, `(eta_dim, *points)`. 0 without density.
+        logs: eta . T + log h + log|dx/du|, in nats, `(*points,)`. `NOWHERE` without density.
+        slopes: Derivative of `logs` in u, `(*points,)`. 0 without density.
+        rounding: Rounding error of `logs`, in nats, `(*points,)`.
+        slope_rounding: Rounding error of `slopes`, `(*points,)`.
     """
 
     stats: Float[Array, "eta_dim *points"]
@@ -112,7 +112,7 @@ def on_line(
 def transform(
     family: ExponentialFamily, u: Float[Array, "*coordinates"]
 ) -> tuple[Array, Float[Array, ""]]:
-    """Returns the point x of the coordinates of quadrature, and log|dx/du|, in nats."""
+    """Returns the point x at quadrature coordinates u, and log|dx/du|, in nats."""
     support = continuous_support(family, _USER)
     if isinstance(support, AbstractAngularSupport):
         return support.at_angle(u.reshape(support.coordinates))

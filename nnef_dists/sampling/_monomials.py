@@ -1,4 +1,4 @@
-"""Sums over all words of bits by fast transforms, for statistics that are sums of few products."""
+"""Sums over all binary words by fast transforms, for statistics with few monomials."""
 
 import functools
 import itertools
@@ -10,9 +10,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-# Products of at most so many bits, at most so many of them, in words of at most so many bits.
+# Largest number of bits in a monomial, of monomials, and of bits in a word.
 _ORDER, _MOST_MONOMIALS, MOST_BITS = 4, 1024, 22
-# Bits of one axis of a transform, which is a product with a matrix of 2^5 rows.
+# Number of bits per axis of a transform, which is a product with a matrix of 2^5 rows.
 _AXIS = 5
 
 
@@ -22,9 +22,9 @@ class Monomials(NamedTuple):
         T(x) = sum over sets S of coefficients[:, S] prod_{i in S} b_i,    b_i = 0 or 1
 
     Attributes:
-        masks: The sets as numbers, bit i for site i: the empty one first, and all subsets of each,
-            `(k,)`.
-        coefficients: `(eta_dim, k)`, in double precision.
+        masks: The sets S as bit masks, with bit i for site i, `(k,)`. The empty set is first. All
+            subsets of each set are included.
+        coefficients: The coefficients, `(eta_dim, k)`, in double precision.
     """
 
     masks: Int[Array, " k"]
@@ -32,7 +32,7 @@ class Monomials(NamedTuple):
 
 
 def candidate_masks(bits: int) -> np.ndarray:
-    """Returns the sets of at most four bits, smaller ones first."""
+    """Returns the masks of all sets of at most four bits, smaller sets first."""
     sets = itertools.chain.from_iterable(
         itertools.combinations(range(bits), order) for order in range(_ORDER + 1)
     )
@@ -42,12 +42,12 @@ def candidate_masks(bits: int) -> np.ndarray:
 def find_monomials(
     masks: np.ndarray, stats: Float[np.ndarray, "n eta_dim"], unit: Float[np.ndarray, " eta_dim"]
 ) -> Monomials | None:
-    """Returns the polynomials that have the statistics of all words of `candidate_masks`.
+    """Returns the polynomials that are equal to T at all words of `candidate_masks`.
 
     Args:
         masks: The words, from `candidate_masks`.
-        stats: T of each.
-        unit: Coefficients of less than this are 0, by statistic.
+        stats: T at each word, `(n, eta_dim)`.
+        unit: Largest coefficient of each statistic that is set to 0, `(eta_dim,)`.
 
     Returns:
         The polynomials, or None if they have too many terms. Words with more bits are not checked.
@@ -102,12 +102,12 @@ def monomial_moments(
 ) -> tuple[Float[Array, ""], Float[Array, " eta_dim"], Float[Array, "eta_dim eta_dim"]]:
     """Returns A(eta), E[T] and Cov[T] by two transforms of 2^bits numbers.
 
-    E of all products are sums of probabilities over supersets, and products of products are
-    products. Bits are counted from the most probable word, so that small variances keep their
-    digits.
+    The expectation of a product of bits is the sum of probabilities over supersets, and products of
+    products are products. Bits are flipped relative to the most probable word, so that small
+    variances keep their digits.
 
     Args:
-        bits: The number of bits of a word.
+        bits: Number of bits of a word.
         monomials: The statistics.
         eta: Natural parameters, `(eta_dim,)`.
 
@@ -117,12 +117,12 @@ def monomial_moments(
     """
     logs = polynomial_values(monomials, eta, bits)
     highest = jnp.argmax(lax.stop_gradient(logs)).astype(jnp.int32)
-    # In this order the most probable word is word 0.
+    # In this order, the most probable word is word 0.
     logs = logs[jnp.arange(2**bits, dtype=jnp.int32) ^ highest]
     log_partition = logs[0] + jnp.log(jnp.sum(jnp.exp(logs - logs[0])))
     products = _transform(jnp.exp(logs - log_partition), bits, over_supersets=True)
     masks = monomials.masks
-    # Of bits that are 1 in the most probable word, b = 1 - b' is inserted into each product.
+    # In each product, bits b that are 1 in the most probable word are replaced by 1 - b'.
     row, column = masks[:, None], masks[None]
     is_term = ((column & ~row) == 0) & ((row & ~column & ~highest) == 0)
     sign = 1 - 2 * (lax.population_count(column & highest) & 1)

@@ -1,4 +1,4 @@
-"""Panels of Gauss-Legendre nodes on the pieces of a line, shared out among those in use."""
+"""Panels of Gauss-Legendre nodes, distributed over the used pieces of a line."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 from nnef_dists.sampling._legendre import legendre, spread_nodes
 from nnef_dists.sampling._pieces import Pieces, move
 
-# How many of the last Legendre coefficients bound the error, and how far they may be off.
+# Number of last Legendre coefficients that bound the error, and safety factor of the bound.
 _LAST, _SAFETY = 2, 4.0
-# Roundings by which T may be off: log Gamma is known to some.
+# Error of T in roundings. For example, log Gamma is accurate to several roundings.
 _ROUNDINGS = 3.0
 
 
@@ -19,13 +19,13 @@ class Panels(NamedTuple):
     """Panels of nodes on the pieces of a line.
 
     Attributes:
-        piece: The piece of each panel, `(panels,)`.
-        is_used: Whether a panel stands for a part of a piece, `(panels,)`.
-        ends_piece: Whether it is the last one of an open piece, `(panels,)`.
+        piece: Index of the piece of each panel, `(panels,)`.
+        is_used: Whether a panel represents a part of a piece, `(panels,)`.
+        ends_piece: Whether a panel is the last one of an open piece, `(panels,)`.
         u: The nodes, `(panels, nodes)`.
-        distance: Their distances from the start of the piece.
-        stretch: The lengths that nodes stand for, in units of the weights of a rule on (0, 1).
-        fits: Whether each piece in use has panels.
+        distance: Distances of the nodes from the start of the piece, `(panels, nodes)`.
+        stretch: Lengths that the nodes represent, in units of the weights of a rule on (0, 1).
+        fits: Whether each used piece has panels.
     """
 
     piece: Int[Array, " panels"]
@@ -38,14 +38,14 @@ class Panels(NamedTuple):
 
 
 def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
-    """Shares panels out among the pieces in use: a third of each piece's to its tail.
+    """Distributes panels over the used pieces, and puts a third of each share into the tail.
 
     `spread_nodes` places the nodes.
 
     Args:
         pieces: The pieces.
-        panels: The number of panels.
-        points: Nodes in each.
+        panels: Number of panels.
+        points: Number of nodes per panel.
 
     Returns:
         The panels.
@@ -85,14 +85,14 @@ def lay_panels(pieces: Pieces, panels: int, points: int) -> Panels:
 
 
 def panel_logs(pieces: Pieces, panels: Panels, at) -> Float[Array, "panels nodes"]:
-    """Returns the log-density at the nodes, from the highest start on, in nats.
+    """Returns the log-density at the nodes, relative to the highest start, in nats.
 
-    It is the integral of the slope, which keeps its digits where the log-density is large, as far
-    as the rounding of the log-density allows.
+    The result is the integral of the slope, because the slope keeps its digits if the log-density
+    is large. It is clipped to the rounding interval of the log-density itself.
 
     Args:
         pieces: The pieces.
-        panels: Their panels.
+        panels: Panels on the pieces.
         at: The density at the nodes, `OnLine`.
     """
     dtype = at.logs.dtype
@@ -114,7 +114,7 @@ def panel_logs(pieces: Pieces, panels: Panels, at) -> Float[Array, "panels nodes
 
 
 def falls(panels: Panels, bulk: Array, logs: Float[Array, "panels nodes"]) -> Array:
-    """Returns how far the density per log distance is below its highest at the open ends."""
+    """Returns the fall of the density per log distance at open ends, in nats, else infinity."""
     ends = -logs[:, -1] - jnp.log1p(panels.distance[:, -1] / bulk[panels.piece])
     return jnp.where(panels.ends_piece, ends, jnp.inf)
 
@@ -127,7 +127,7 @@ def remainder(values: Float[Array, "*n nodes"], scale: float | Array = 0.0) -> F
 
     Args:
         values: Integrands at the nodes.
-        scale: Their rounding errors, relative to the largest value.
+        scale: Rounding errors of the integrands, relative to their largest values. Defaults to 0.
 
     Returns:
         The bounds.
@@ -140,7 +140,7 @@ def remainder(values: Float[Array, "*n nodes"], scale: float | Array = 0.0) -> F
         return jnp.maximum(jnp.max(jnp.abs(values @ rows), -1), jnp.finfo(dtype).tiny)
 
     last = largest(points - _LAST)
-    # Coefficients of rounding errors do not fall.
+    # Coefficients of rounding errors do not decay.
     floor = scale * jnp.max(jnp.abs(values), -1)
     decay = jnp.minimum((last / largest(points // 2)) ** 2, last / largest(0))
     return _SAFETY * jnp.maximum(last - floor, 0) * decay

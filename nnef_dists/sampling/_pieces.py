@@ -1,4 +1,4 @@
-"""Pieces of a line that hold all of a density that matters, on each of which it falls."""
+"""Pieces of a line that cover a density up to a negligible part, on each of which it falls."""
 
 import math
 from typing import NamedTuple
@@ -23,35 +23,35 @@ from nnef_dists.sampling._grids import (
 from nnef_dists.sampling._line import Line, OnLine
 from nnef_dists.sampling._roots import find_root
 
-# Beyond this many nats under the maximum, exp() is below float64's relative rounding.
+# Distance below the maximum, in nats, at which exp() is below float64's relative rounding.
 NEGLIGIBLE_NATS = 45.0
-# Points of a scan that are so many nats under the maximum may lie beyond all pieces.
+# Distance below the maximum, in nats, at which points of a scan may lie outside all pieces.
 _UNCOVERED_NATS = 40.0
-# Modes between two breaks whose pieces are kept.
+# Number of modes between two breaks whose pieces are kept.
 _MODES = 4
-# How far the second scan is dense, in widths of a mode.
+# Largest distance at which the second scan is dense, in widths of a mode.
 _SECOND_REACH = 50.0
-# How often breaks of a density are searched for.
+# Number of searches for breaks of a density.
 _SEARCHES = 3
-# Root finding halves brackets in each step, but for one.
+# Numbers of steps of root finding. Each step but one halves the bracket.
 _MODE_STEPS, _WIDTH_STEPS = 16, 12
-# The part of a bracket where the search for a width begins.
+# Lower end of the bracket in which a width is searched for, relative to the upper end.
 _NARROW = 1e-7
-# How many roundings of a log-density a fall has to be to be seen.
+# Smallest detectable fall of a log-density, in roundings.
 _ROUNDINGS = 8.0
-# Of epsilon: how far off a break may be in another precision.
+# Largest shift of a break in another precision, in units of epsilon.
 _BREAK_ROUNDINGS = 1
 
 
 class Pieces(NamedTuple):
-    """Pieces of a line: from its start on, in one direction, the density falls.
+    """Pieces of a line, on each of which the density falls from its start in one direction.
 
     Attributes:
         start: The higher end, `(pieces,)`.
-        at_start: The log-density there.
+        at_start: The log-density at the start.
         direction: 1 or -1, `(pieces,)`.
         end: The valley, the break or the end of the scan in this direction, `(pieces,)`.
-        width: The length, `(pieces,)`; 0 for a piece that is not used.
+        width: The length, `(pieces,)`. 0 for an unused piece.
         bulk: The distance at which the density has fallen by about one nat, `(pieces,)`.
         is_open: Whether neither a valley nor a break ends the piece, `(pieces,)`.
         uncovered: The highest log-density found outside of all pieces, in nats, `(1,)`.
@@ -78,7 +78,7 @@ class Pieces(NamedTuple):
 
     @property
     def is_whole(self) -> Bool[Array, ""]:
-        """Whether all points of the scans that matter are inside of pieces."""
+        """Whether all points of the scans with a relevant density lie inside pieces."""
         is_covered = jnp.max(self.uncovered) < self.highest - _UNCOVERED_NATS
         return is_covered & jnp.any(self.is_used)
 
@@ -87,13 +87,13 @@ def find_pieces(line: Line, is_smooth: bool = True) -> Pieces:
     """Finds the pieces between modes, valleys, breaks and ends of a density.
 
     Two scans evaluate the slope of the log-density: the first everywhere, the second around each
-    mode, in units of its width. A slope that changes its sign from + to - brackets a mode, however
-    narrow it is.
+    mode, in units of its width. A sign change of the slope from + to - brackets a mode of any
+    width.
 
     Args:
         line: The density.
-        is_smooth: Whether the density has no breaks besides those of its family. If not, they are
-            looked for among points that are closer and closer to the modes.
+        is_smooth: Whether the density has only the breaks of its family. If not, other breaks are
+            searched for at points closer and closer to the modes. Defaults to True.
 
     Returns:
         Two pieces for each of the highest modes between two breaks.
@@ -129,7 +129,7 @@ def _family_breaks(line: Line) -> tuple[list[float], list[float]]:
 def _between_cuts(
     line: Line, ends: tuple[Array, Array], breaks: tuple[list[float], list[float]]
 ) -> Pieces:
-    """Returns the pieces between breaks whose places depend on the density."""
+    """Returns the pieces between breaks whose positions depend on the density."""
     dtype = line.eta.dtype
     points = 2 * SCAN * (MOST_CUTS + len(breaks[0]) + 1)
     if isinstance(line.family.support, AbstractAngularSupport):
@@ -146,9 +146,9 @@ def _between_cuts(
         uncovered = jnp.where(is_empty, -jnp.inf, found.uncovered)
         return found._replace(width=width, uncovered=uncovered), closer
 
-    # One loop body for all: later searches are among the points around each mode.
+    # One loop body for all searches. Later searches use the points around each mode.
     def look(scan, _):
-        # Breaks that do not exist are at the lower end.
+        # Unused entries of breaks are placed at the lower end.
         before, after = (
             jnp.maximum(jnp.sort(jnp.append(found, jnp.asarray(own, dtype))), ends[0])
             for found, own in zip(find_cuts(line, scan), breaks, strict=True)
@@ -178,13 +178,13 @@ def _on_segment(
     far = math.log(float(jnp.finfo(low.dtype).max)) / 2
     per_mode = sinh_scan(SCAN // (2 * _MODES), np.arcsinh(_SECOND_REACH), far)
 
-    # One loop body for both scans: the program has each evaluation once.
+    # One loop body for both scans, so that the program contains each evaluation once.
     def look(scan, _):
         found = _pieces_of(line, scan, is_infinite)
         mode, bulk = found.start[:_MODES], found.bulk.reshape(2, -1)
         # A mode at an end has one side.
         scale = jnp.prod(jnp.sqrt(jnp.maximum(bulk, 1e-3 * jnp.max(bulk, 0))), 0)
-        # Each mode has its part of the second scan, which ends halfway to the next one.
+        # Each mode has its part of the second scan, which ends halfway to the next mode.
         middle = (mode[1:] + mode[:-1]) / 2
         lows, highs = jnp.append(low, middle), jnp.append(middle, high)
         t = jnp.asarray(per_mode, low.dtype)
@@ -221,8 +221,8 @@ def _pieces_of(
     away = direction * (scan[:, None] - start)
     fall = logs - at.logs[:, None]
 
-    # The distance of one nat, or as many as rounding does not hide, then that of all that matter:
-    # one loop body for both.
+    # One loop body for two distances: first at a fall of one nat, or of more if rounding hides one
+    # nat, then at a fall to negligible density.
     def widen(bulk, goal):
         nats, is_tail = goal
 
@@ -243,7 +243,7 @@ def _pieces_of(
         values = excess(jnp.stack(ends))
         found = jnp.exp(find_root(excess, ends, (values[0], values[1]), _WIDTH_STEPS))
         found = jnp.where(values[1] <= 0, limit, jnp.where(values[0] < 0, found, least))
-        # Around a smooth mode the fall grows with the square of the distance.
+        # Around a smooth mode, the fall grows with the square of the distance.
         found = jnp.where(is_tail, found, found / jnp.sqrt(nats))
         return found, found
 
@@ -258,17 +258,17 @@ def _pieces_of(
 
 
 def _rises(at: OnLine) -> Bool[Array, " n"]:
-    """Returns whether the log-density rises: without density, toward the highest point."""
+    """Returns whether the log-density rises. Without density, it rises toward the highest point."""
     toward = np.arange(len(at.logs)) < jnp.argmax(at.logs)
     rises = jnp.where(at.is_nowhere, toward, at.slopes > 0)
-    # So that there is a mode at an end where the density is highest.
+    # The fixed ends make a mode of an end at which the density is highest.
     return jnp.concatenate([jnp.array([True]), rises[1:-1], jnp.array([False])])
 
 
 def _find_modes(
     line: Line, scan: Float[Array, " n"], at: OnLine
 ) -> tuple[Float[Array, " modes"], Int[Array, " modes"], Bool[Array, " modes"]]:
-    """Returns the highest modes in order, the cells that hold them, and which of them exist."""
+    """Returns the highest modes in order, the cells that contain them, and whether each exists."""
     rises = _rises(at)
     step = scan[1:] - scan[:-1]
     slopes, logs = at.slopes, at.logs
@@ -285,7 +285,7 @@ def _find_modes(
         height = jnp.where(np.arange(len(height)) == cell, -jnp.inf, height)
     cell, exists = lax.sort((jnp.stack(cells), jnp.stack(exists)), num_keys=1)
     low, high = scan[cell], scan[cell + 1]
-    # Without density the slope leads toward the other end.
+    # Without density, the slope points toward the other end.
     nowhere = at.is_nowhere[cell], at.is_nowhere[cell + 1]
     steepest = jnp.maximum(jnp.abs(slopes[cell]), jnp.abs(slopes[cell + 1]))
     beyond = jnp.where(nowhere[0], steepest, -steepest)
@@ -308,13 +308,13 @@ def _both_ways(mode: Float[Array, " modes"]) -> tuple[Array, Array]:
 
 
 def _nearest(away: Float[Array, "n pieces"], holds: Bool[Array, "n pieces"]) -> Array:
-    """Returns how far away the first point of a scan is where something holds."""
+    """Returns the distance of the nearest point of a scan at which a condition holds."""
     return jnp.min(jnp.where((away > 0) & holds, away, jnp.inf), 0)
 
 
 def move(
     start: Array, direction: Array, end: Array, distance: Float[Array, "*n pieces"]
 ) -> Float[Array, "*n pieces"]:
-    """Returns the points so far from starts, never beyond the ends."""
+    """Returns the points at these distances from the starts, clipped to the ends."""
     u = start + direction * distance
     return jnp.where(direction > 0, jnp.minimum(u, end), jnp.maximum(u, end))

@@ -1,4 +1,4 @@
-"""Quadrature in the plane: an integral of integrals along lines, each with nodes of its own."""
+"""Quadrature in the plane: an integral of integrals along lines, each with separate nodes."""
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,15 @@ from nnef_dists.sampling._rule import LineRule
 from nnef_dists.sampling._scan import Scan, find_brackets, pieces_of
 from nnef_dists.sampling._section import Section, Sections, first_scan, integrate, marginal
 
-# Lines of the first scan and of each pass after it.
+# Number of lines of the first scan and of each later pass, and number of later passes.
 _FIRST, _LINES, _PASSES = 48, 24, 5
-# Modes of the marginal density that are kept.
+# Number of modes of the marginal density that are kept.
 _MODES = 4
-# Panels of the outer coordinate.
+# Number of panels of the outer coordinate.
 _PANELS = 16
-# A mode is located if it is at most so many nats above a point.
+# Largest height of a located mode above the ends of its cell, in nats.
 _LOCATED = 0.02
-# Roundings by which T may be off: log Gamma is known to some.
+# Error of T in roundings. For example, log Gamma is accurate to several roundings.
 _ROUNDINGS = 1.5
 
 
@@ -30,14 +30,15 @@ def plane_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points:
     """Returns the rule for one eta of a family of two dimensions.
 
     The outer integral is over the first coordinate, and the inner one over the second, which may be
-    an angle. Each line of constant outer coordinate has pieces and nodes of its own, so that the
-    density may be narrow in any direction, and bent. The marginal density of the outer coordinate
-    has the expected slope as its slope, and is a line itself.
+    an angle. Each line of constant outer coordinate has separate pieces and nodes, so that the
+    density may be narrow in any direction, and bent. The slope of the marginal log-density of the
+    outer coordinate is the expected slope on each line. The marginal is integrated like a density
+    on a line.
 
     Args:
         family: A family of two dimensions.
         eta: Natural parameters, not checked.
-        points: Nodes in each panel, of which an outer piece has eight, if there are two pieces.
+        points: Number of nodes per panel. With two pieces, each outer piece has eight panels.
 
     Returns:
         The rule, in the dtype of eta.
@@ -55,7 +56,7 @@ def plane_rule(family: ExponentialFamily, eta: Float[Array, " eta_dim"], points:
     origin = stats.reshape(len(eta), -1)[:, jnp.argmax(logs)]
     stats = jnp.where(jnp.isneginf(logs), 0, stats - origin[:, None, None, None])
     error = _error(pieces, panels, found, outer, stats, logs, origin)
-    # The value is 0. The derivatives are those of eta . T at fixed nodes.
+    # `change` is 0. Its derivatives give the derivatives of eta . T at fixed nodes.
     change = eta - fixed
     stats = stats.reshape(len(eta), -1)
     return LineRule(
@@ -85,7 +86,7 @@ def _find_pieces(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Pi
 
     def step(i, scan):
         u = jnp.where(i < scans, first[jnp.minimum(i, scans - 1)], _next_lines(scan, i))
-        # The last ones are empty.
+        # The last entries are empty.
         new = Scan(u, look(u))
         merged = jax.tree.map(lambda old, new: old.at[..., -_LINES:].set(new), scan, new)
         u, *rest = lax.sort((merged.u, *merged.at[1:]), num_keys=1)
@@ -96,7 +97,7 @@ def _find_pieces(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Pi
 
 
 def _next_lines(scan: Scan, number: Array) -> Float[Array, " n"]:
-    """Returns lines toward modes that are not yet located, and around those that are."""
+    """Returns lines toward modes that are not yet located, and around located modes."""
     u, at = scan.u, scan.at
     brackets = find_brackets(scan, _MODES)
     pieces = pieces_of(scan, brackets, True)
@@ -108,14 +109,14 @@ def _next_lines(scan: Scan, number: Array) -> Float[Array, " n"]:
     low, high = u[cell], u[cell + 1]
     a, b = at.slopes[cell], at.slopes[cell + 1]
     guess = low + (high - low) * jnp.where(a > b, a / jnp.where(a > b, a - b, 1), 0.5)
-    # Some even, most closer and closer to where the mode may be.
+    # Some points are even. Most are closer and closer to the estimated mode.
     part = (slot + 0.5) / share
     is_low = part < 0.5
     r = jnp.where(is_low, 2 * part, 2 * part - 1)
     near = jnp.where(r < 0.4, 1 - 0.9 * r / 0.4, 0.1 * 10 ** (-4 * (r - 0.4) / 0.6))
     toward = guess + (jnp.where(is_low, low, high) - guess) * near
     toward = jnp.where(slot == 0, guess, toward)
-    # Evenly in the logarithm of the distance, as far as the density matters.
+    # Points are even in the logarithm of the distance, within the width of the piece.
     part = (slot + 0.5 * jnp.exp2(-(number % 4).astype(u.dtype))) / share
     is_low = part < 0.5
     r = jnp.where(is_low, 2 * part, 2 * part - 1)
@@ -145,12 +146,12 @@ def _error(
     values = jnp.concatenate([weights[None], weights * z, weights * z**2])
 
     line_weights = jnp.sum(weights, (1, 2))
-    # Between modes whole log-densities are compared.
+    # Between modes, whole log-densities are compared, with their full rounding.
     start = pieces.at_start
     heights = jnp.where(pieces.is_used, start.logs - pieces.highest, -jnp.inf)
     is_other = pieces.start != pieces.start[jnp.argmax(heights)]
     rounding = jnp.max(jnp.where(is_other, start.rounding * jnp.exp(heights), 0))
-    # Of the log-density within one nat, of the nodes, and of T itself.
+    # Rounding of the log-density within one nat, of the nodes, and of T itself.
     bulk = pieces.bulk[panels.piece][:, None]
     slope_rounding = found.at.slope_rounding.reshape(bulk.shape[0], -1) * bulk
     nodes_rounding = eps * jnp.abs(panels.u) / bulk

@@ -27,7 +27,7 @@ class Whitening(NamedTuple):
 
     @classmethod
     def fit(cls, u: Float[Array, "draws n"]) -> "Whitening":
-        """Fits pooled draws of u; correlations are shrunk as if by 5 uncorrelated draws."""
+        """Fits pooled draws of u. Correlations are shrunk as if by 5 uncorrelated draws."""
         weight = u.shape[0] / (u.shape[0] + 5)
         center = jnp.mean(u, 0)
         covariance = (u - center).T @ (u - center) / u.shape[0]

@@ -10,13 +10,15 @@ from jaxtyping import Array
 def find_root(
     fn: Callable[[Array], Array], ends: tuple[Array, Array], values: tuple[Array, Array], steps: int
 ) -> Array:
-    """Returns roots of a function by the ITP method: n steps are as good as n - 1 bisections.
+    """Returns roots of a function by the ITP method.
+
+    In the worst case, n steps are as accurate as n - 1 bisections.
 
     Args:
-        fn: The function, of an array entry by entry.
-        ends: The lower and the upper ends of brackets.
-        values: The function there, of different signs.
-        steps: How often it is evaluated.
+        fn: Elementwise function of an array.
+        ends: Lower and upper ends of the brackets.
+        values: Values of the function at both ends, of different signs.
+        steps: Number of evaluations.
 
     Returns:
         The end of each bracket, after all steps, at which the function is closer to 0.

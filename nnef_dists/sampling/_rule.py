@@ -1,4 +1,4 @@
-"""Gauss-Legendre rules on the pieces of a line: integrals right at any scale, in float32 too."""
+"""Gauss-Legendre rules on the pieces of a line, accurate at any scale, also in float32."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,30 +15,31 @@ from nnef_dists.sampling._line import Line, transform
 from nnef_dists.sampling._pieces import Pieces, find_pieces, move
 from nnef_dists.sampling._smooth import is_smooth
 
-# How many of the last Legendre coefficients bound the error, and how far they may be off.
+# Number of last Legendre coefficients that bound the error, and safety factor of the bound.
 _LAST, _SAFETY = 4, 4.0
-# Roundings by which T may be off: log Gamma is known to some.
+# Error of T in roundings. For example, log Gamma is accurate to several roundings.
 _ROUNDINGS = 3.0
-# Distance beyond the ends of a piece at which NaN is looked for, in lengths of the piece.
+# Distance beyond the ends of a piece at which NaN is searched for, in lengths of the piece.
 _BEYOND = 1e-3
-# How many gaps lie between both sides of a break.
+# Number of gaps between both sides of a break.
 _GAPS = 3.0
 
 
 class LineRule(NamedTuple):
     """A rule for the integral of a density of one dimension, and its nodes.
 
-    Derivatives in eta of whatever is computed by it are those at fixed nodes: `log_partition` has
-    the gradient E[T], and so on to any order.
+    Derivatives in eta are taken at fixed nodes. The gradient of `log_partition` is E[T], and so on
+    to any order.
 
     Attributes:
-        stats: T at the nodes from `origin` on, `(eta_dim, n)`.
-        logs: Logarithms of weight times density, from the highest density on, `(n,)`.
+        stats: T at the nodes, relative to `origin`, `(eta_dim, n)`.
+        logs: Logarithms of weight times density, relative to the highest density, `(n,)`.
         origin: T at the highest mode, `(eta_dim,)`.
-        highest: The log-density there, in nats.
-        error: An upper bound of the error of A, in nats, of means, in z units, and of covariances,
-            in units of both sd(T); without the rounding of the log-density itself, which A has.
-            Infinite if the density does not fall before numbers overflow, or has more modes.
+        highest: Log-density at the highest mode, in nats.
+        error: Upper bound of the errors of A, in nats, of means, in z units, and of covariances,
+            in units of both sd(T). It excludes the rounding of the log-density itself, which also
+            affects A. Infinite if the density does not fall before numbers overflow, or has too
+            many modes.
     """
 
     stats: Float[Array, "eta_dim n"]
@@ -69,13 +70,12 @@ class Nodes(NamedTuple):
     """Nodes on pieces of a line, each of which has a body and a tail: `(2, pieces, nodes)`.
 
     Attributes:
-        edges: Where the body begins, where it ends and where the tail ends.
+        edges: Start of the body, end of the body, and end of the tail.
         u: The nodes.
-        stats: T there, `(eta_dim, 2, pieces, nodes)`.
-        logs: Logarithms of the density, from the highest start on, in nats.
-        stretch: The lengths that nodes stand for, in units of the weights of a rule on (0, 1).
-        end: How far the density per unit of log distance has fallen at the last node, in nats,
-            `(pieces,)`.
+        stats: T at the nodes, `(eta_dim, 2, pieces, nodes)`.
+        logs: Logarithms of the density, relative to the highest start, in nats.
+        stretch: Lengths that the nodes represent, in units of the weights of a rule on (0, 1).
+        end: Fall of the density per unit of log distance at the last node, in nats, `(pieces,)`.
     """
 
     edges: Float[Array, "3 pieces"]
@@ -97,9 +97,9 @@ def line_rule(
     Args:
         family: A family of one dimension.
         eta: Natural parameters, not checked.
-        points: Nodes in each half of a piece.
-        log_base: A log base measure in place of the family's, in nats. Derivatives in arrays that
-            it closes over are those at fixed nodes.
+        points: Number of nodes in each half of a piece.
+        log_base: Log base measure that replaces the one of the family, in nats. Derivatives in
+            arrays that it closes over are taken at fixed nodes. Defaults to the family's.
 
     Returns:
         The rule, in the dtype of eta.
@@ -125,7 +125,7 @@ def line_rule(
         error = error + _error_of_cuts(line, pieces)
     if log_base is not None:
         error = jnp.where(_ends_unknown(line, pieces), jnp.inf, error)
-    # Nothing but eta varies: values are 0, derivatives those of eta . T.
+    # `change` is 0. Its derivatives give the derivatives of eta . T at fixed nodes.
     change = eta - fixed
     stats, logs = stats.reshape(len(eta), -1), logs.ravel()
     if constants:
@@ -142,12 +142,12 @@ def line_rule(
 
 
 class Quantiles(NamedTuple):
-    """A distribution function as a table.
+    """A table of a CDF.
 
     Attributes:
         cumulative: Probabilities, rising from 0 to 1, `(n,)`.
-        u: The coordinates, `(n,)`: they need not rise from one piece to the next.
-        is_held: Whether all that matters of the density is in the table.
+        u: The coordinates, `(n,)`. They need not rise from one piece to the next.
+        is_held: Whether the density is negligible outside the table.
     """
 
     cumulative: Float[Array, " n"]
@@ -158,12 +158,12 @@ class Quantiles(NamedTuple):
 def line_quantiles(
     family: ExponentialFamily, eta: Float[Array, " eta_dim"], points: int
 ) -> Quantiles:
-    """Returns the distribution function of one eta at the ends and nodes of all pieces.
+    """Returns the CDF at one eta, at the ends and nodes of all pieces.
 
     Args:
         family: A family of one dimension.
         eta: Natural parameters, not checked.
-        points: Nodes in each half of a piece.
+        points: Number of nodes in each half of a piece.
 
     Returns:
         The table, in the dtype of eta.
@@ -185,13 +185,13 @@ def line_quantiles(
 def _place_nodes(line: Line, pieces: Pieces, points: int) -> Nodes:
     """Places nodes on all pieces.
 
-    The log-density at the nodes is the integral of its slope, which keeps its digits where the
-    log-density is large, as far as its rounding allows.
+    The log-density at the nodes is the integral of its slope, because the slope keeps its digits
+    if the log-density is large. It is clipped to the rounding interval of the log-density itself.
 
     Args:
         line: The density.
-        pieces: Its pieces.
-        points: Nodes in each half of a piece.
+        pieces: Pieces of the density.
+        points: Number of nodes in each half of a piece.
 
     Returns:
         The nodes.
@@ -223,7 +223,7 @@ def _place_nodes(line: Line, pieces: Pieces, points: int) -> Nodes:
 def _error(
     pieces: Pieces, nodes: Nodes, stats: Array, logs: Array, origin: Float[Array, " eta_dim"]
 ) -> Float[Array, ""]:
-    """Returns the bound of a rule: what its polynomials leave, its tails, and rounding."""
+    """Returns the error bound of a rule: its interpolation error, tails, and rounding."""
     dtype = logs.dtype
     points = logs.shape[-1]
     rule = legendre(points)
@@ -238,10 +238,10 @@ def _error(
     heights = pieces.at_start.logs - pieces.highest
     eps = float(jnp.finfo(dtype).eps) / 2
     at = pieces.at_start
-    # Of the log-density within one nat, of the nodes, and of T itself.
+    # Rounding of the log-density within one nat, of the nodes, and of T itself.
     rounding = jnp.minimum(at.rounding, at.slope_rounding * pieces.bulk) / 2
     rounding = jnp.maximum(rounding, eps * jnp.abs(pieces.start) / pieces.bulk)
-    # Between modes whole log-densities are compared.
+    # Between modes, whole log-densities are compared, with their full rounding.
     best = pieces.start[jnp.argmax(jnp.where(pieces.is_used, heights, -jnp.inf))]
     rounding = jnp.where(pieces.start == best, rounding, jnp.maximum(rounding, at.rounding / 2))
     rounding = jnp.max(jnp.where(pieces.is_used, rounding * jnp.exp(heights), 0))
@@ -251,9 +251,9 @@ def _error(
         rows = jnp.asarray(rule.coefficients[stop - _LAST : stop].T, dtype)
         return jnp.maximum(jnp.max(jnp.abs(values @ rows), -1), jnp.finfo(dtype).tiny)
 
-    # n nodes integrate polynomials of degree 2 n - 1: coefficients go on falling as they do.
+    # n nodes integrate polynomials of degree 2 n - 1. The decay of coefficients is extrapolated.
     last = largest(points)
-    # Coefficients of rounding errors do not fall.
+    # Coefficients of rounding errors do not decay.
     floor = _SAFETY * rounding * jnp.max(jnp.abs(values), -1)
     decay = jnp.minimum(
         (last / largest(points // 2)) ** 2, (last / largest(points - _LAST)) ** (points / _LAST)
@@ -279,9 +279,9 @@ def _error_of_cuts(line: Line, pieces: Pieces) -> Float[Array, ""]:
 
 
 def _ends_unknown(line: Line, pieces: Pieces) -> Bool[Array, ""]:
-    """Returns whether the density is NaN next to a place where it is not negligible.
+    """Returns whether the density is NaN next to a point at which it is not negligible.
 
-    A density beyond NaN is unknown, not zero.
+    Beyond NaN, the density is unknown, not zero.
     """
     start, direction = pieces.start, pieces.direction
     end = move(start, direction, pieces.end, pieces.width)

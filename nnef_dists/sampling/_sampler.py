@@ -1,4 +1,4 @@
-"""What draws from an exponential family."""
+"""The base class of samplers."""
 
 from abc import abstractmethod
 
@@ -9,7 +9,7 @@ from nnef_dists.families import ExponentialFamily
 
 
 class AbstractSampler(eqx.Module):
-    """Draws from p(x | eta) of a family: by HMC, by a flow, or in a way of the user's own."""
+    """A sampler of p(x | eta) of a family, by HMC, a flow or a custom method."""
 
     @abstractmethod
     def sample(
@@ -21,7 +21,7 @@ class AbstractSampler(eqx.Module):
             key: PRNG key.
             family: The exponential family.
             eta: Valid natural parameters, `(eta_dim,)`.
-            n: How many, at least 1.
+            n: Number of draws, at least 1.
 
         Returns:
             The draws, `(n, *x_shape)`.

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nnef_dists.sampling._line import OnLine
 from nnef_dists.sampling._pieces import NEGLIGIBLE_NATS, Pieces
 
-# Roundings up to a width count as inside.
+# Relative tolerance of the width of a piece, within which a point counts as inside.
 _NARROW = 1e-6
 
 
@@ -17,8 +17,8 @@ class Scan(NamedTuple):
     """A log-density at points of a line, in order.
 
     Attributes:
-        u: The points, `(n,)`; infinite where there is none.
-        at: The log-density there.
+        u: The points, `(n,)`. Infinite for unused entries.
+        at: The log-density at the points.
     """
 
     u: Float[Array, " n"]
@@ -26,21 +26,21 @@ class Scan(NamedTuple):
 
     @property
     def rises(self) -> Bool[Array, " n"]:
-        """Whether the log-density rises; without density, toward the highest point."""
+        """Whether the log-density rises. Without density, it rises toward the highest point."""
         logs = self.at.logs
         toward = np.arange(len(logs)) < jnp.argmax(logs)
         rises = jnp.where(self.at.is_nowhere, toward, self.at.slopes > 0)
-        # So that there is a mode at an end where the density is highest, and else none.
+        # The fixed ends make a mode of an end only if the density is highest there.
         return (rises | (self.u == self.u[0])) & (self.u != self.u[-1])
 
 
 class Brackets(NamedTuple):
-    """Cells of a scan that hold the highest modes, in order.
+    """Cells of a scan that contain the highest modes, in order.
 
     Attributes:
-        cell: Their numbers, `(modes,)`.
-        exists: Whether there is a mode; if not the cell is another one's.
-        gain: How far the mode may be above the ends of the cell, in nats.
+        cell: Indices of the cells, `(modes,)`.
+        exists: Whether there is a mode. If not, the cell belongs to another mode.
+        gain: Largest possible height of the mode above the ends of the cell, in nats.
     """
 
     cell: Int[Array, " modes"]
@@ -49,11 +49,11 @@ class Brackets(NamedTuple):
 
 
 def find_brackets(scan: Scan, modes: int) -> Brackets:
-    """Finds the cells in which the slope changes its sign from + to -, by the height of the mode.
+    """Finds the cells of the highest modes, in which the slope changes its sign from + to -.
 
     Args:
         scan: The scan.
-        modes: How many are kept.
+        modes: Number of modes that are kept.
 
     Returns:
         The cells.
@@ -82,12 +82,12 @@ def find_brackets(scan: Scan, modes: int) -> Brackets:
 def pieces_of(scan: Scan, brackets: Brackets, is_infinite: bool) -> Pieces:
     """Cuts a line at the modes and valleys of a scan.
 
-    Modes are at points of the scan, and the widths of pieces between its points.
+    Modes are at points of the scan. Widths of pieces are interpolated between points.
 
     Args:
         scan: The scan.
-        brackets: Its modes.
-        is_infinite: Whether the line goes on beyond the scan.
+        brackets: Modes of the scan.
+        is_infinite: Whether the line extends beyond the scan.
 
     Returns:
         The pieces.
@@ -130,9 +130,9 @@ def _where_falls(
     nats: Float[Array, " pieces"],
     length: Float[Array, " pieces"],
 ) -> Float[Array, " pieces"]:
-    """Returns at which distances a log-density has fallen so far, at most the length.
+    """Returns the distances at which a log-density has fallen by `nats`, at most the length.
 
-    Between the points of the scan the fall is taken as a power of the distance.
+    Between the points of the scan, the fall is interpolated as a power of the distance.
     """
     is_ahead = (away > 0) & (away <= length)
     beyond = jnp.min(jnp.where(is_ahead & (fall > nats), away, jnp.inf), 0)

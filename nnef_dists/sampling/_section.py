@@ -17,15 +17,16 @@ from nnef_dists.sampling._panels import falls, lay_panels, panel_logs
 from nnef_dists.sampling._roots import find_root
 from nnef_dists.sampling._scan import Scan, find_brackets, pieces_of
 
-# Modes of a section that are kept.
+# Number of modes of a section that are kept.
 _MODES = 3
-# Points of a scan, and how far it is dense: in u, in widths of a mode.
+# Number of points of a scan, and largest distance at which it is dense: in u for the first scan, in
+# widths of a mode for the second.
 _SCAN, _FIRST_REACH, _SECOND_REACH = 48, 1e4, 50.0
-# Steps of root finding.
+# Number of steps of root finding.
 _STEPS = 10
-# Of a cell: the step of the difference that estimates a curvature.
+# Step of the finite difference that estimates a curvature, relative to the cell.
 _DIFFERENCE = 1e-4
-# Panels of a section.
+# Number of panels of a section.
 _PANELS = 12
 
 
@@ -34,9 +35,11 @@ class Sections(NamedTuple):
 
     Attributes:
         stats: T at the nodes, `(eta_dim, lines, panels, nodes)`.
-        logs: Logarithms of the nodes' parts of each integral, in nats, `(lines, panels, nodes)`.
+        logs: Logarithms of the shares of the nodes in the integral of their line, in nats,
+            `(lines, panels, nodes)`.
         at: The marginal log-density of the outer coordinate, without statistics, `(lines,)`.
-        fall: How far the density has fallen where a section ends before the density does, in nats.
+        fall: Smallest fall of the density at the open ends of each section, in nats, `(lines,)`.
+            -inf if its pieces do not cover the density.
     """
 
     stats: Float[Array, "eta_dim lines panels nodes"]
@@ -100,7 +103,7 @@ def _is_circle(family: ExponentialFamily) -> bool:
 
 @functools.cache
 def _shares(points: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mode of each point of a scan, and its distance in widths: for 1, 2, ... modes."""
+    """Returns the mode of each point of a scan, and its distance in widths, for 1, 2, ... modes."""
     number = np.zeros((modes, points), np.int32)
     distance = np.zeros((modes, points))
     far = 300.0
@@ -114,7 +117,7 @@ def _shares(points: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def first_scan(dtype, points: int) -> np.ndarray:
-    """Returns points of a line, evenly in asinh(u), thinner and thinner up to the largest."""
+    """Returns points of a line, even in asinh(u) at first, thinner toward the largest numbers."""
     far = math.log(float(jnp.finfo(dtype).max)) / 6
     return sinh_scan(points // 2, np.arcsinh(_FIRST_REACH), far)
 
@@ -133,7 +136,7 @@ def _look(line: Section) -> Float[Array, " n"]:
     scan = Scan(first, at)
     cell, exists, _ = find_brackets(scan, _MODES)
     low, high = first[cell], first[cell + 1]
-    # Without density the slope leads toward the other end.
+    # Without density, the slope points toward the other end.
     nowhere = at.is_nowhere[cell], at.is_nowhere[cell + 1]
     steepest = jnp.maximum(jnp.abs(at.slopes[cell]), jnp.abs(at.slopes[cell + 1]))
     beyond = jnp.where(nowhere[0], steepest, -steepest)
@@ -168,7 +171,7 @@ def _look(line: Section) -> Float[Array, " n"]:
 
 
 def marginal(line: Section) -> OnLine:
-    """Returns the marginal log-density of the outer coordinate by the trapezoidal rule: roughly."""
+    """Estimates the marginal log-density of the outer coordinate by the trapezoidal rule."""
     inner = _look(line)
     at = line.across(inner)
     ends = jnp.concatenate([inner[:1], (inner[1:] + inner[:-1]) / 2, inner[-1:]])
@@ -192,7 +195,7 @@ def _summary(logs: Array, at: OnLine) -> OnLine:
 
 
 def integrate(line: Section, points: int) -> Sections:
-    """Integrates a density along one line: `Sections` without the axis of lines."""
+    """Integrates a density along one line. Returns `Sections` without the axis of lines."""
     inner = _look(line)
     at = line.along(inner)
     scan = Scan(inner, at._replace(stats=at.stats[:0]))
@@ -209,7 +212,7 @@ def integrate(line: Section, points: int) -> Sections:
     is_held = panels.fits & pieces.is_whole
     fall = jnp.where(exists, jnp.where(is_held, fall, -jnp.inf), jnp.inf)
     logs = jnp.where(exists, logs - jax.nn.logsumexp(logs), -jnp.inf)
-    # Rounding of the inner mean moves the marginal slope in proportion to the spread of slopes.
+    # Rounding of the inner mean shifts the marginal slope in proportion to the spread of slopes.
     start = pieces.at_start
     rounding = jnp.maximum(jnp.finfo(logs.dtype).eps * jnp.abs(pieces.start) / pieces.bulk, 0)
     rounding = jnp.maximum(rounding, start.slope_rounding * pieces.bulk)

@@ -1,4 +1,4 @@
-"""Smoothness of a function as far as its program shows: no comparisons, no |x| and no max(x)."""
+"""Smoothness of a function by its traced program: no comparisons, no |x| and no max(x)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
@@ -25,9 +25,9 @@ _BREAKING = {
     "lt",
     "max",
 } | {"min", "reduce_max", "reduce_min", "rem", "round", "sign", "sort"}
-# Smooth functions that are written with them. The highest mode jumps where two are equally high.
+# Smooth functions that use these primitives. `find_mode` jumps if two modes are equally high.
 _SMOOTH = {"find_mode", "find_normal", "log_factorial", "log_ndtr", "logaddexp", "logaddexp2"}
-# Primitives with positive values, and those that keep the sign of all inputs.
+# Primitives with positive values, and primitives that keep positive inputs positive.
 _POSITIVE = {"exp", "exp2", "logistic", "square"}
 _KEEPING_SIGN = {
     "add",
@@ -37,7 +37,7 @@ _KEEPING_SIGN = {
     "mul",
     "reduce_sum",
 } | {"reshape", "squeeze", "transpose"}
-# Primitives that are broken where a value is NaN.
+# Primitives whose results jump between NaN and other values.
 _ASKING = {"eq", "is_finite", "ne"}
 # Primitives that change no value.
 _COPYING = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze"}
@@ -59,17 +59,18 @@ def is_smooth(
     x: jax.ShapeDtypeStruct,
     breaking: frozenset[str] = frozenset(),
 ) -> bool:
-    """Returns whether the program of a function has no primitive that may break its values.
+    """Returns whether the traced program of a function has no primitive that may break smoothness.
 
-    A comparison that makes values NaN on one side, as checks of arguments do, breaks nothing.
+    A comparison that makes values NaN on one side, as in checks of arguments, is allowed.
 
     Args:
         function: The function.
         x: The shape and the dtype of its argument.
-        breaking: More primitives that break it, such as `eq`, which counts on whole numbers.
+        breaking: Further primitives that break smoothness, such as `eq` for integer arguments.
+            Defaults to none.
 
     Returns:
-        Whether it is smooth. False also for smooth functions that are written with comparisons.
+        Whether the function is smooth. False also for smooth functions that use comparisons.
     """
     found = _kinds(jax.make_jaxpr(function)(x), [_Kind.SMOOTH], _BREAKING | breaking)
     return _Kind.BROKEN not in found
@@ -106,13 +107,14 @@ def _kinds_after(
         return [kinds[0] if name in _COPYING else _Kind.CONSTANT] * n
     smooth = _Kind.GUARDED if _Kind.GUARDED in kinds else _Kind.SMOOTH
     if name == "stop_gradient":
-        # A shift, such as that of logsumexp.
+        # A constant shift, as in logsumexp.
         return [smooth]
     is_choice = name == "select_n" and len(kinds) == 3
     if is_choice and _Kind.NAN in kinds[1:] and _Kind.BROKEN not in kinds[1:]:
         return [_Kind.GUARDED]
     inner = list(_inner_programs(equation.params))
-    # A loop feeds its results back as inputs. Branches and `while` loops order them differently.
+    # A loop feeds its results back as inputs. Branches and `while` loops order
+    # inputs differently.
     shape = len(kinds), n
     is_call = [(len(one.jaxpr.invars), len(one.jaxpr.outvars)) == shape for one in inner]
     if is_call == [True] and name != "scan" and not _is_smooth_by_name(inner[0]):
@@ -134,7 +136,7 @@ def _kinds_after(
 
 
 def _truncates(equation: Any, breaking: frozenset[str] | set[str]) -> bool:
-    """Returns whether an equation makes whole numbers of others."""
+    """Returns whether an equation converts floating-point numbers to integers."""
     if equation.primitive.name != "convert_element_type" or "floor" not in breaking:
         return False
     before, after = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype

@@ -1,4 +1,4 @@
-"""Where chains start: around modes, found from dispersed points, and as wide as these are."""
+"""Starting points of chains, dispersed around modes that are found from dispersed points."""
 
 import math
 from collections.abc import Callable
@@ -13,22 +13,23 @@ from nnef_dists._factorizations import cholesky
 from nnef_dists.families import support_dim
 from nnef_dists.sampling._density import Density, ModeMasses, Tails, finite_or_lowest
 
-# Of the first points, in unconstrained coordinates: a mode may be narrow, or far.
+# Smallest and largest distance of the first points in unconstrained coordinates, because a mode may
+# be narrow, or far.
 _NEAREST, _FARTHEST = 1e-2, 1e4
 _CANDIDATES = 8
 _STEPS = 17
-# Lengths that are tried in each step beside that of the quasi-Newton direction.
+# Lengths that are tried in each step, besides the length of the quasi-Newton step.
 _LENGTHS = tuple(1e-5 * 6.0**k for k in range(14))
-# Factors by which a displacement of a mode is stretched until the log-density has dropped.
+# Factors that stretch a displacement from a mode until the log-density has dropped.
 _STRETCHES = tuple(2.0 ** (k / 2) for k in range(-16, 17))
-# Between separate modes, in nats, and where it is looked for on the line between them.
+# Smallest barrier between separate modes, in nats, and number of tested points between them.
 _LEAST_BARRIER = 0.1
 _BARRIER_POINTS = 15
-# Radii of the rays that show how tails fall, in widths of a mode.
+# Radii at which the decay of tails is measured, in widths of a mode.
 _RADII = (1e2, 1e3, 1e4, 1e5, 1e6)
-# Of p ~ r^-a far out: below this a tail is heavy, and coordinates compress it.
+# Exponent a of p ~ r^-a far out, below which a tail is heavy and coordinates compress it.
 _HEAVY = 40.0
-# Compressed tails have to have fallen by this where numbers end, in nats.
+# Smallest fall of compressed tails up to the largest numbers, in nats, and number of tested points.
 _LEAST_FALL = 20.0
 _DEPTHS = 48
 
@@ -36,12 +37,12 @@ LogDensity = Callable[[Float[Array, " n"]], Float[Array, ""]]
 
 
 class Modes(NamedTuple):
-    """What hill climbing finds, one mode a chain.
+    """Modes from hill climbing, one per chain.
 
     Attributes:
         point: The modes, `(chains, n)`.
-        height: The log-density there, in nats, `(chains,)`.
-        covariance: The inverse of minus the curvature there, as climbing has learned it.
+        height: Log-density at the modes, in nats, `(chains,)`.
+        covariance: Estimate of the inverse negative Hessian at the modes, `(chains, n, n)`.
     """
 
     point: Float[Array, "chains n"]
@@ -50,11 +51,11 @@ class Modes(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where chains start, in the coordinates v of a density.
+    """Starting points of chains, in the coordinates v of a density.
 
     Attributes:
         points: The starts, `(chains, n)`.
-        scouts: Points farther out, where the density is still to be proposed, `(chains, n)`.
+        scouts: Points farther out, which the proposal of global moves has to cover, `(chains, n)`.
         factor: The Cholesky factor of the mean covariance within modes, `(n, n)`.
     """
 
@@ -68,19 +69,19 @@ def start_chains(
 ) -> tuple[Density, Start]:
     """Finds modes, compresses heavy tails and disperses starts around the modes.
 
-    Half of the climbs begin at normal points of standard deviation `dispersion`, half at the best
-    of points at distances from 0.01 to 10,000. A start is a mode plus a normal displacement of the
-    local covariance, stretched until the log-density has dropped by 2 n + 2 nats: about twice as
-    wide as a normal density is.
+    Half of the climbs begin at normal points of standard deviation `dispersion`. The others begin
+    at the best of eight points at distances from 0.01 to 10,000. A start is a mode plus a normal
+    displacement of the local covariance. The displacement is stretched until the log-density has
+    dropped by 2 n + 2 nats, which is about twice the scale of a normal density.
 
     Args:
         density: The density, in unconstrained coordinates.
         key: PRNG key.
-        chains: How many starts.
+        chains: Number of starts.
         dispersion: Standard deviation of the near points.
 
     Returns:
-        The density in coordinates without heavy tails, and the starts in these.
+        The density in coordinates without heavy tails, and the starts in these coordinates.
 
     Reference:
         Nocedal and Wright, *Numerical Optimization* (2006), section 6.1, for the quasi-Newton
@@ -103,7 +104,7 @@ def start_chains(
 def _first_points(
     log_density: LogDensity, chains: int, dim: int, dispersion: float, dtype: DTypeLike
 ) -> Float[Array, "chains n"]:
-    # The same design for all densities: nothing is drawn from here.
+    # One design serves all densities, because no draws come from it.
     generator = np.random.default_rng(0)
     far = chains // 2
     near = dispersion * generator.normal(size=(chains - far, dim))
@@ -125,13 +126,13 @@ def _first_points(
 
 
 def _climb(log_density: LogDensity, x: Float[Array, " n"]):
-    """Returns a mode uphill of x, its log-density and the inverse of minus the curvature."""
+    """Returns a mode uphill of x, its log-density and the inverse negative Hessian."""
     dtype, dim = x.dtype, len(x)
     lengths = jnp.asarray(_LENGTHS, dtype)
     identity = jnp.eye(dim, dtype=dtype)
 
     def learn(inverse, is_first, s, y):
-        """Updates the inverse curvature by a step s that changed the slope by -y."""
+        """Updates the inverse negative Hessian by a step s that changed the slope by -y."""
         sy, yy = s @ y, y @ y
         curved = jnp.isfinite(yy) & (sy > 1e-6 * jnp.sqrt(yy * (s @ s)))
         sy_safe, yy_safe = jnp.where(curved, sy, 1), jnp.where(curved, yy, 1)
@@ -152,7 +153,7 @@ def _climb(log_density: LogDensity, x: Float[Array, " n"]):
         unit = unit * jax.lax.rsqrt(jnp.maximum(jnp.sum(unit**2), jnp.finfo(dtype).tiny))
         steps = jnp.concatenate([newton[None], lengths[:, None] * unit])
         values = finite_or_lowest(jax.vmap(lambda d: log_density(x + d))(steps))
-        # The first maximum along the line: farther ones may lie on other hills.
+        # Take the first maximum along the line, because farther maxima may belong to other modes.
         noise = 4 * jnp.finfo(dtype).eps * jnp.abs(value)
         rises = jnp.diff(values[1:], prepend=value) >= -noise
         last = jnp.sum(jnp.cumprod(rises))
@@ -191,10 +192,10 @@ def _disperse(
 
 
 def _masses(log_density: LogDensity, modes: Modes) -> Float[Array, " chains"]:
-    """Returns the mass around each mode by Laplace's method, 0 for repetitions of a higher one.
+    """Returns the mass around each mode by Laplace's method, 0 for repetitions of a mode.
 
     A mode is a repetition unless the log-density falls by `_LEAST_BARRIER` nats on the line to
-    every higher one.
+    every higher mode.
     """
     dtype = modes.point.dtype
     logs = finite_or_lowest(modes.height)
@@ -212,13 +213,13 @@ def _masses(log_density: LogDensity, modes: Modes) -> Float[Array, " chains"]:
     factors = jax.vmap(cholesky)(modes.covariance)
     volume = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), 1)
     weight = jnp.where(is_separate & jnp.isfinite(volume), logs + volume, -jnp.inf)
-    # The highest one, whatever its curvature.
+    # The highest mode has a weight even if its curvature is not definite.
     weight = jnp.where((rank == 0) & ~jnp.isfinite(weight), logs, weight)
     return jax.nn.softmax(weight)
 
 
 def _stretch(log_density, mode, height, direction, drops):
-    """Returns the largest factors of a direction along which the log-density drops by less."""
+    """Returns the largest factors of a direction with a drop of the log-density up to `drops`."""
     stretches = jnp.asarray(_STRETCHES, mode.dtype)
     logs = jax.vmap(lambda s: finite_or_lowest(log_density(mode + s * direction)))(stretches)
     is_high = logs >= height - drops[:, None]
@@ -228,8 +229,8 @@ def _stretch(log_density, mode, height, direction, drops):
 def _find_tails(density: Density, modes: Modes) -> Tails:
     """Returns coordinates that compress the heavy tails.
 
-    Along each axis and diagonals, either way, p falls like r^-a far out. It is integrable along
-    an axis for a > 1, and in a direction of no axis for a > n.
+    Far out, p falls like r^-a along each axis and diagonal, in both directions. It is integrable
+    along an axis if a > 1, and along a diagonal if a > n.
     """
     dim, dtype = modes.point.shape[1], modes.point.dtype
     best = jnp.argmax(finite_or_lowest(modes.height))
@@ -244,13 +245,13 @@ def _find_tails(density: Density, modes: Modes) -> Tails:
     def exponent(direction):
         logs = jax.vmap(lambda r: density(mode + r * widths * direction))(radii)
         slopes = (logs[:-1] - logs[1:]) / jnp.log(radii[1:] / radii[:-1])
-        # None that is known is a wall, or an overflow.
+        # If no slope is finite, there is a wall or an overflow.
         known = jnp.isfinite(slopes)
         last = jnp.max(jnp.where(known, jnp.arange(len(slopes)), -1))
         farthest = jnp.where(last >= 0, slopes[jnp.maximum(last, 0)], jnp.inf)
         return farthest, jnp.min(jnp.where(known, slopes, jnp.inf))
 
-    # Signs of a fixed pattern: diagonals of no coordinate plane.
+    # A fixed pattern of signs, whose diagonals lie in no coordinate plane.
     signs = jnp.where(jnp.arange(dim) % 2 == 0, 1.0, -0.7).astype(dtype)
     diagonals = jnp.stack([signs, -signs, jnp.abs(signs), -jnp.abs(signs)])
     farthest, least = jax.vmap(exponent)(jnp.concatenate([either_way, diagonals]))

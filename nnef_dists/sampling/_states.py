@@ -1,4 +1,4 @@
-"""Sums over all points of a finite support: by a table of different statistics, or one by one."""
+"""Sums over all points of a finite support, by a table of distinct statistics or by blocks."""
 
 import functools
 import math
@@ -24,22 +24,22 @@ from nnef_dists.sampling._monomials import (
 )
 
 MOST_STATES = 2**24
-# A table has at most this many cells, and numbers in all.
+# Largest number of cells of a table, and of numbers in a table.
 _MOST_CELLS, _MOST_NUMBERS = 2**20, 2**24
-# Numbers of a block of states, T included, and the states of the first look.
+# Largest number of entries in a block of states, T included, and number of states that set units.
 _BLOCK, _LOOK = 2**20, 2**12
-# Statistics that differ by less than this, relative to their largest value, are one cell.
+# Largest difference of statistics in one cell, relative to their largest value.
 _SAME = 2.0**-40
 
 _Carry = TypeVar("_Carry")
 
 
 class StatesTable(NamedTuple):
-    """The different statistics of all states, in double precision.
+    """The distinct statistics of all states, in double precision.
 
     Attributes:
-        stats: T, `(cells, eta_dim)`.
-        log_weights: The logarithm of the number of states, plus log h, `(cells,)`.
+        stats: T in each cell, `(cells, eta_dim)`.
+        log_weights: Logarithm of the number of states in each cell, plus log h, `(cells,)`.
     """
 
     stats: Float[Array, "cells eta_dim"]
@@ -47,7 +47,7 @@ class StatesTable(NamedTuple):
 
 
 class StatesSum(NamedTuple):
-    """Moments of one eta by a sum over all states.
+    """Moments at one eta by a sum over all states.
 
     Attributes:
         mean: E[T], `(eta_dim,)`.
@@ -86,7 +86,7 @@ def count_states(family: ExponentialFamily) -> int:
 
 
 def state_at(family: ExponentialFamily, index: Int[Array, ""]) -> Array:
-    """Returns the point with a number from 0 to `count_states(family) - 1`: its digits."""
+    """Returns the point with an index from 0 to `count_states(family) - 1`, by its digits."""
     support = family.support
     assert isinstance(support, AbstractDiscreteSupport)
     assert support.values is not None
@@ -99,18 +99,18 @@ def state_at(family: ExponentialFamily, index: Int[Array, ""]) -> Array:
 
 @functools.cache
 def states_table(family: ExponentialFamily) -> StatesTable | Monomials | None:
-    """Returns the table of a family, or its polynomials if it has too many different statistics.
+    """Returns the table of a family, or its polynomials if it has too many distinct statistics.
 
-    Cells have the same T and log h. The states of seven-node graphs, for example, 2^21, have 110
-    different numbers of edges and triangles. Polynomials are looked for among two-valued sites, at
-    most 22, with h = 1. They are compared with T at all points. If neither serves, None.
+    Each cell has one T and log h. For example, the 2^21 graphs with seven nodes have 110 different
+    numbers of edges and triangles. Polynomials are tried for at most 22 two-valued sites and h = 1,
+    and are compared with T at all points. If both fail, the result is None.
 
     Args:
         family: A family with a finite support of at most 2^24 points.
 
     Raises:
-        ValueError: If T is not finite on the support, with the point; and what `count_states`
-            raises.
+        ValueError: If T is not finite at a point of the support, which the message names, or if
+            `count_states` raises.
     """
     n = count_states(family)
     with jax.enable_x64(True), eval_context():
@@ -124,7 +124,7 @@ def states_table(family: ExponentialFamily) -> StatesTable | Monomials | None:
         for start in range(0, n, size):
             index = np.arange(start, min(start + size, n))
             found = _finite_rows(family, rows, index)
-            # Rows that are the same have the same key. The reverse is checked.
+            # Equal rows have equal keys. The converse is checked.
             new = np.sum(np.round(found / unit) * direction, 1)
             keys, at, inverse = np.unique(
                 np.concatenate([keys, new]), return_index=True, return_inverse=True
@@ -143,7 +143,7 @@ def states_table(family: ExponentialFamily) -> StatesTable | Monomials | None:
 def _monomials(
     family: ExponentialFamily, rows: Callable[[Any], Array], unit: np.ndarray
 ) -> Monomials | None:
-    """Returns T as polynomials in the digits of states, if this is what it is."""
+    """Returns T as polynomials in the digits of states, or None if T has too many terms."""
     n = count_states(family)
     bits = n.bit_length() - 1
     support = family.support
@@ -155,7 +155,7 @@ def _monomials(
     monomials = find_monomials(masks, _finite_rows(family, rows, masks)[:, :-1], unit)
     if monomials is None:
         return None
-    # A random combination of statistics, at all states.
+    # The polynomials are checked at all states, by a random combination of statistics.
     weights = np.random.default_rng(2).uniform(1, 2, len(unit)) / unit
     expected = np.asarray(polynomial_values(monomials, jnp.asarray(weights), bits))
     size, tolerance = _block_size(family), float(len(unit))
@@ -176,10 +176,10 @@ def sum_states(
     Args:
         family: A family with a finite support of at most 2^24 points.
         eta: Valid natural parameters, `(eta_dim,)`.
-        table: Its `states_table`, or None, with which all states are passed twice, block by block.
+        table: The `states_table` of the family. None makes two passes over all states, by blocks.
 
     Returns:
-        The moments; derivatives in eta are exact, to any order.
+        The moments. Derivatives in eta are exact, to any order.
     """
     if isinstance(table, Monomials):
         bits = count_states(family).bit_length() - 1
@@ -213,13 +213,13 @@ def sum_states(
 def draw_states(
     key: PRNGKeyArray, family: ExponentialFamily, eta: Float[Array, " eta_dim"], n: int
 ) -> Int[Array, "n *x_shape"]:
-    """Draws points by inverting the distribution function of their numbers, in one pass.
+    """Draws points by inverting the CDF of their indices, in two passes over all states.
 
     Args:
         key: PRNG key.
         family: A family with a finite support of at most 2^24 points.
         eta: Valid natural parameters, `(eta_dim,)`.
-        n: How many.
+        n: Number of draws.
 
     Returns:
         Independent draws, `(n, *x_shape)`.
@@ -237,7 +237,7 @@ def draw_states(
         cumulative = below + jnp.cumsum(jnp.exp(logs - log_partition))
         place = jnp.searchsorted(cumulative, uniform, side="right")
         chosen = index[jnp.minimum(place, len(index) - 1)]
-        # The last point with a probability, if rounding leaves a draw over.
+        # The last point of the block with a probability. Later blocks replace it, if they have any.
         last = index[jnp.argmax(jnp.where(jnp.isfinite(logs), jnp.arange(len(index)), -1))]
         here = jnp.where(place < len(index), chosen, last)
         return cumulative[-1], jnp.where(uniform >= below, here, found)
@@ -291,7 +291,7 @@ def _finite_rows(
             f"{name!r} that is not at x = {state_at(family, jnp.asarray(index[row])).tolist()}. "
             "Write T so that it is finite on the support."
         )
-    # Points of h = 0 count for nothing, with whatever T.
+    # Points with h = 0 do not count.
     return found[found[:, -1] > -np.inf]
 
 
@@ -306,7 +306,7 @@ def _over_blocks(
     step: Callable[[_Carry, Array, Array, Array], _Carry],
     start: _Carry,
 ) -> _Carry:
-    """Folds `step(carry, stats, log_densities, numbers)` over blocks of states."""
+    """Folds `step(carry, stats, log_densities, indices)` over blocks of states."""
     n, size = count_states(family), _block_size(family)
 
     @jax.checkpoint

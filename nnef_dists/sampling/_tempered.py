@@ -22,20 +22,21 @@ _MOVES = 2
 def tempered_chains(
     log_density: Density, modes: Modes, key: PRNGKeyArray, config: HMCConfig
 ) -> tuple[Chains, Float[Array, " chains"]]:
-    """Samples by sequential Monte Carlo, tempered from a wide Gaussian around the chains.
+    """Draws by sequential Monte Carlo, tempered from a wide Gaussian around the chains.
 
-    As many independent populations as there are chains, each with a quarter of a chain's draws in
-    particles, so that their disagreement says how good they are. Each also estimates the integral
-    of the density: the product over temperatures of the mean weight, times that of the start.
+    Each of `config.chains` independent populations has `config.draws` // 4 particles, at least 16.
+    The disagreement of the populations indicates their accuracy. Each population also estimates the
+    integral of the density: the integral of the Gaussian times the product of the mean weights over
+    temperatures.
 
     Args:
         log_density: The density of u.
-        modes: What the chains of a longer run found.
+        modes: Modes of the chains of a longer run.
         key: PRNG key.
-        config: How many populations and particles.
+        config: Sampler settings.
 
     Returns:
-        The particles, and of each population the log of the integral over u, in nats.
+        The particles, and the log of the integral over u from each population, in nats.
 
     Reference:
         Del Moral, Doucet and Jasra, *Sequential Monte Carlo samplers*, J. R. Statist. Soc. B 68
@@ -92,7 +93,7 @@ def tempered_chains(
         carry = jax.lax.while_loop(
             unfinished, lambda carry: step(carry)[0], (0, state, jnp.zeros((), dtype))
         )
-        # The last temperature has only been weighted for: resample and move once more.
+        # Particles are only weighted for the last temperature. Resample and move them once more.
         (_, state, log_ratio), moves = step(carry)
         log_p, score = jax.vmap(jax.value_and_grad(value))(state.particles)
         acceptance = jnp.mean(moves.acceptance_rate.astype(dtype))
@@ -111,7 +112,7 @@ def tempered_chains(
         weight_k=jnp.full((), -jnp.inf, dtype),
         finite=jnp.all(jnp.isfinite(log_p)) & jnp.all(finished),
     )
-    # Of the start in z, and of the volume of u in a volume of z.
+    # Logarithms of the integral of the Gaussian in z, and of the volume du / dz.
     log_start = n * math.log(_WIDE * math.sqrt(2 * math.pi))
     log_volume = jnp.sum(jnp.log(jnp.diagonal(modes.whitening.factor)))
     chains = Chains(z, score, log_p, modes.whitening, info)
