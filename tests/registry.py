@@ -418,6 +418,7 @@ PARTS = (
     nd.posterior.TruncatedNormal,
     nd.posterior.TruncatedPrior,
     nd.posterior.Trunk,
+    nd.networks.VariationalBase,
 )
 
 ROOMS = (nd.families, nd.networks, nd.flows, nd.posterior)

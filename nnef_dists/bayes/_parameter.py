@@ -84,7 +84,7 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
 
     def raw_widths(self) -> list[Float[Array, "..."]]:
         """Returns the unconstrained scales, in field order."""
-        pairs, _ = jax.tree_util.tree_flatten_with_path(self)
+        pairs, _ = jax.tree_util.tree_flatten_with_path(self, is_leaf=is_fixed)
         return [
             leaf for path, leaf in pairs if not is_mean_path(path) and eqx.is_inexact_array(leaf)
         ]

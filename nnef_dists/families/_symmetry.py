@@ -108,8 +108,8 @@ def check_symmetry(family: Any, symmetry: AbstractSymmetry) -> float:
         symmetry: The symmetry.
 
     Returns:
-        The largest misfit of T(g z) = M T(z) + c at fresh points, in standard deviations of T:
-        about 1e-15 if the statistics are closed.
+        The largest misfit of T(g z) = M T(z) + c at fresh points, in standard deviations of T. It
+        is about 1e-15 if the statistics are closed.
 
     Raises:
         ValueError: If the misfit is above 1e-9, the base measure changes by more than a constant,

@@ -118,7 +118,7 @@ class Climb:
             rows: Indices of the etas.
 
         Returns:
-            The keys, `(m,)`: `fold_in(key, k)` for try number k, and the key itself for try 0.
+            The keys, `(m,)`. Try number k has `fold_in(key, k)`, and try 0 has the key itself.
         """
         number, keys = self._tries[rows], self.keys[rows]
         self._tries[rows] += 1

@@ -67,7 +67,7 @@ class AbstractMomentNetwork(Module):
             data: Moment data of the network's family.
 
         Returns:
-            The batch: `data.batch()`, whose field `base` is set if the network has a base.
+            The batch `data.batch()`, whose field `base` is set if the network has a base.
 
         Raises:
             ValueError: If no label is valid, or the base does not exist at one of them.
@@ -112,8 +112,8 @@ class AbstractMomentNetwork(Module):
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            Two factors: the remoteness of eta (see `TrainingRegion.remoteness`), and the relative
-            size of the learned function.
+            The remoteness of eta (see `TrainingRegion.remoteness`), and the relative size of the
+            learned function.
         """
         far = self.standardization.region.remoteness(self.standardization.inputs(eta))
         return far, jnp.ones_like(far)
