@@ -180,7 +180,7 @@ def make_page(results):
 def main():
     """Runs the chosen examples."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=list(ALL), metavar="NAME", default=list(ALL))
+    parser.add_argument("--only", nargs="+", action="extend", choices=list(ALL), metavar="NAME")
     parser.add_argument("--list", action="store_true", help="print names, seconds and commands")
     parser.add_argument("--page", action="store_true", help="write the page from earlier results")
     options = parser.parse_args()
@@ -191,7 +191,8 @@ def main():
             print(f"{name:<26}{seconds:>8}  {example.command}")
         return
     # Fast examples first, then examples without earlier results.
-    order = sorted(options.only, key=lambda n: results[n]["seconds"] if n in results else 1e9)
+    chosen = options.only or list(ALL)
+    order = sorted(chosen, key=lambda n: results[n]["seconds"] if n in results else 1e9)
     for name in [] if options.page else order:
         print(f"{ALL[name].command} ...", end=" ", flush=True)
         with tempfile.TemporaryDirectory() as folder:

@@ -103,7 +103,7 @@ def test_a_failure_leaves_earlier_results(gallery, tmp_path, monkeypatch, capsys
         return {**result, "seconds": 3.0}
 
     monkeypatch.setattr(gallery, "run", run)
-    monkeypatch.setattr("sys.argv", ["gallery.py", "--only", "zoo", "mixture", "stream"])
+    monkeypatch.setattr("sys.argv", ["gallery.py", "--only", "zoo", "mixture", "--only", "stream"])
     with pytest.raises(SystemExit, match=r"^failed: zoo\."):
         gallery.main()
     assert "got an error" in capsys.readouterr().out

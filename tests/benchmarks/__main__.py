@@ -40,7 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small settings: minutes in all")
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="a script or NAME.PART; repeatable"
+        "--only", nargs="+", action="extend", metavar="NAME", help="scripts, or NAME.PART"
     )
     parser.add_argument("--list", action="store_true", help="print the names of scripts")
     parser.add_argument("--page", action="store_true", help="rewrite the page alone")
