@@ -73,7 +73,8 @@ def log_prior(model: PyTree, prior: PyTree) -> Float[Array, ""]:
     """Returns the log-density of the means of a model under a prior, in nats.
 
     For the result of `sample_all_parameters`, this is the log-density of the prior at a draw. If
-    there is no closed form, averages over draws estimate the second term of the divergence.
+    there is no closed form, the negative average over draws estimates the second term of the
+    divergence.
 
     Args:
         model: Any pytree with parameters.

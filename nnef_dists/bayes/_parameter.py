@@ -24,8 +24,9 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
 
     A custom distribution subclasses this class with a field `mean` and the abstract members below.
     Freezing, sampling, entropy, KL, counting and saving then work. One rule must hold: **the
-    field `mean` holds the mean, and every other inexact array leaf is an unconstrained scale**.
-    If `make_parameter` is to build it, its `__init__` must take `(mean, raw_width)`.
+    field `mean` holds the mean, and every other inexact array leaf outside of
+    `paramax.NonTrainable` is an unconstrained scale**. If `make_parameter` is to build it, its
+    `__init__` must take `(mean, raw_width)`.
 
     As a `paramax` unwrappable, a parameter can also replace an array in flowjax structures. There,
     `paramax.unwrap` replaces the parameter by its mean.

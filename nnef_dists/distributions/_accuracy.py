@@ -51,8 +51,8 @@ def calibrate_limit(
         limit = factor sqrt(spread^2 + (floor size)^2)
 
     The factor is the conformal quantile of the ratios of errors to this root. The limit then covers
-    95% of new errors from one distribution, even if the spreads are not calibrated. Among several
-    floors, the fit takes the one with the least median limit.
+    95% of new errors from the distribution of `errors`, even if the spreads are not calibrated.
+    Among several floors, the fit takes the one with the least median limit.
 
     Args:
         errors: Absolute errors, `(n,)`, in z units.

@@ -46,7 +46,8 @@ class AmortizedFamily(AbstractTractableFamily, Module):
             of the training etas, if a closed form, sum, or quadrature in one or two dimensions
             gives it. A network with a base needs no anchor, and has none by default.
         sampler: The sampler that `sample` uses. Defaults to `HMCSampler()`. For discrete x,
-            defaults to a sampler by sums, or to `GibbsSampler()` if there are too many points.
+            defaults to the sampling algorithm of the family if it has one. Otherwise, it defaults
+            to a sampler by sums, or to `GibbsSampler()` if there are too many points.
         strict: Whether eta outside the training region raises instead of warning.
 
     Attributes:

@@ -21,7 +21,8 @@ class ClosedForm(AbstractTractableFamily):
     Args:
         family: The exponential family.
         sampler: The sampler that `sample` uses. Defaults to `DirectSampler()` if the family has a
-            sampling algorithm, and to sums for discrete x. Otherwise, it defaults to
+            sampling algorithm. For other discrete x, it defaults to a sampler by sums, or to
+            `GibbsSampler()` if there are too many points. For other continuous x, it defaults to
             `QuadratureSampler()` in one dimension, and to `HMCSampler()` in more.
         strict: Whether an invalid eta raises inside compiled programs too.
 

@@ -67,9 +67,9 @@ class _DampedNewton(optx.AbstractRootFinder):
     """Newton's method for the stationary point of a convex function.
 
     The root-finding problem returns the slope in u, and a `_Point`. A step is kept if the slope
-    along it does not change its sign to more than nine tenths of its size. It is also kept if the
-    misfit halves. Otherwise, the damping grows. The value of the function is not used, because its
-    rounding hides the last half of all digits.
+    along it does not change its sign to more than nine tenths of its size, or if the misfit halves.
+    A step that changes d eta / d u by a large factor is not kept. Then the damping grows. The value
+    of the function is not used, because its rounding hides the last half of all digits.
     """
 
     # Optimistix requires these fields. The search ends at the rounding of mu, without a tolerance.

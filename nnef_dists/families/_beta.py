@@ -23,7 +23,8 @@ class Beta(AbstractNamedFamily):
         p(x | eta) proportional to exp(eta1 log x + eta2 log(1 - x)),    eta1, eta2 > -1
 
     Statistics `log_x` and `log_1mx`. The usual parameters are a = eta1 + 1 and b = eta2 + 1. The
-    density is a power at either end, x^eta1 and (1 - x)^eta2, integrable for exponents above -1.
+    density is a power at either end, x^eta1 and (1 - x)^eta2, integrable only for exponents above
+    -1.
 
     A float x cannot represent points within rounding of 1. Their mass is about (6e-8)^b in
     float32, 2e-4 for b = 0.5, and HMC then reports divergent transitions. `Dirichlet(2)` stores

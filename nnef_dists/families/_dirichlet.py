@@ -25,7 +25,7 @@ class Dirichlet(AbstractNamedFamily):
 
     with x_i > 0 and sum x_i = 1, as a density of the first k - 1 entries. Statistic `log_x`, shape
     `(k,)`. The concentration is alpha = eta + 1. At the face x_i = 0 the density is x_i^eta_i,
-    integrable for exponents above -1. Elsewhere it is bounded. The beta distribution is k = 2.
+    integrable only for exponents above -1. Elsewhere it is bounded. The beta distribution is k = 2.
 
     In float32, x_i cannot be below 1e-38, so HMC needs concentrations above about 0.1.
 

@@ -67,8 +67,7 @@ class AbstractDiscreteSupport(eqx.Module):
     def point(self, u: Array) -> Array:
         """Returns the point for real numbers u, of the support's shape.
 
-        The map covers all points. Checks at random points use the points of normal u, which are
-        well spread.
+        Each point is the image of some u. Random checks use normal u, whose points are well spread.
         """
 
 

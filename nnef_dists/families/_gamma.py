@@ -28,7 +28,7 @@ class Gamma(AbstractNamedFamily):
         p(x | eta) proportional to exp(eta1 log x + eta2 x),    eta1 > -1, eta2 < 0
 
     Statistics `log_x` and `x`. The shape is eta1 + 1 and the rate -eta2. At 0 the density is
-    x^eta1, integrable for eta1 > -1. At infinity the exponential decides, and for eta2 = 0 no
+    x^eta1, integrable only for eta1 > -1. At infinity the exponential decides, and for eta2 = 0 no
     power is integrable at both ends. The coordinate is log x, in which a change of rate is a shift.
 
     In float32, x cannot be below 1e-38, so HMC needs a shape above about 0.1.

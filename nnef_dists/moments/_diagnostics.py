@@ -240,7 +240,7 @@ def refuse(
 
 
 def largest_share(deviations: Float[Array, "draws d"]) -> Float[Array, " d"]:
-    """Returns the largest share of one draw in each sum of squared deviations, at most 1."""
+    """Returns the largest share of one draw in each sum of squared deviations, 1 / draws to 1."""
     centered = deviations - jnp.mean(deviations, 0)
     squares = (centered / jnp.maximum(jnp.max(jnp.abs(centered), 0), _tiny(centered))) ** 2
     return jnp.max(squares, 0) / jnp.maximum(jnp.sum(squares, 0), 1)

@@ -53,7 +53,7 @@ class AbstractMomentNetwork(Module):
             The mean parameters, `(eta_dim,)`.
 
         Raises:
-            ValueError: If `sample=True` without a key.
+            ValueError: If `sample` is True without a key.
         """
 
     def unused_features(self) -> int:
@@ -154,8 +154,9 @@ class AbstractDirectNetwork(AbstractMomentNetwork):
 class Standardization(eqx.Module):
     """Coordinates from data in which eta and E[T] are of order one. They are not trained.
 
-    Inputs are the unconstrained coordinates u(eta) of the natural domain, shifted and scaled to
-    mean 0 and variance 1. For example, u is a logarithm or a Cholesky factor. An output y gives
+    Inputs are the unconstrained coordinates u(eta) of the natural domain (logarithms of negative
+    parameters, Cholesky factors of definite ones), shifted and scaled to mean 0 and variance 1. An
+    output y gives
 
         mu_i = s_i(eta) (c_i + r_i y_i),    log s_i(eta) = a_i + b_i . inputs(eta)
 

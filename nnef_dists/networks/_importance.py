@@ -22,7 +22,7 @@ _DISTANCES, _WIDEST = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 6.0
 
 
 class Normal(NamedTuple):
-    """A normal approximation of a density. Its draws are mean + z factor, with z ~ N(0, 1).
+    """A normal approximation of a density. Its draws are mean + z factor, with z ~ N(0, I).
 
     Attributes:
         mean: The mean, `(n,)`.
@@ -39,7 +39,7 @@ class Integral(NamedTuple):
     """The integral of a density, and a mean.
 
     Attributes:
-        log: The logarithm of the integral of the density divided by its height.
+        log: The logarithm of the integral of the density, divided by its value at the mean.
         error: Standard error of `log`.
         mean: The mean of a function, `(k,)`.
     """

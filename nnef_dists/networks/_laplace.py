@@ -26,9 +26,9 @@ class LaplaceBase(AbstractNormalBase):
         r(u) = l(u) - l(u*) + |S^(-1/2) (u - u*)|^2 / 2
 
     Expectations over q are sums over fixed nodes, at equal distances from u* in units of S. The
-    log-partition is the sum of the cumulants of r, and d has the first two. They are of order 1 / n
-    for the posterior of n observations. A large d is inaccurate, so its contribution is bounded.
-    The scale is
+    error of the normal approximation is log E_q[exp(r)], a series of the cumulants of r, and d has
+    its first two terms. They are of order 1 / n for the posterior of n observations. A large d is
+    inaccurate, so its contribution is bounded. The scale is
 
         s = E_q[r^2] / (1 + E_q[r^2])
 

@@ -67,7 +67,7 @@ class AbstractLogPartitionNetwork(AbstractMomentNetwork):
             A scalar. Its gradient is the result of `__call__` with this key.
 
         Raises:
-            ValueError: If `sample=True` without a key.
+            ValueError: If `sample` is True without a key.
         """
         return draw_or_mean(self, key=key, sample=sample).potential(eta)
 
@@ -93,7 +93,8 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     residual of the linear correction. If the base becomes exact, s vanishes, and so does the
     correction. For example, `LaplaceBase` becomes exact for posteriors of many observations.
 
-    `choose_base` returns None if Laplace's approximation is inaccurate. Without a base
+    `choose_base` returns a `LaplaceBase`, a `VariationalBase`, or None if both are inaccurate.
+    Without a base
 
         A(eta) = Q(eta) + c f(x(eta))
 

@@ -51,7 +51,7 @@ class AbstractNormalBase(AbstractBase):
         return self._terms(eta, self.normal(eta))
 
     def estimate_gap(self, eta: Float[Array, " eta_dim"]) -> Gap:
-        """Estimates A - A_B at eta by importance sampling around the mean of q.
+        """Estimates A - A_B at eta by importance sampling around the normal approximation.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.

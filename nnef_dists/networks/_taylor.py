@@ -6,6 +6,7 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import eval_context
 from jaxtyping import Array, Bool, Float
@@ -125,16 +126,16 @@ def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase 
         return None
     base: AbstractBase = LaplaceBase(family)
     errors = _uncorrected_errors(base, data)
-    is_poor = _rms(errors) > _SMALL_ERROR and jnp.median(errors) < _LARGEST_MEDIAN
+    is_poor = _rms(errors) > _SMALL_ERROR and np.median(errors) < _LARGEST_MEDIAN
     if is_poor and support_dim(family) <= _MOST_VARIATIONAL:
         other = VariationalBase(family)
         other_errors = _uncorrected_errors(other, data)
         if _rms(other_errors) < _rms(errors):
             base, errors = other, other_errors
-    return base if jnp.quantile(errors, _SHARE) < _LARGEST_ERROR else None
+    return base if np.quantile(errors, _SHARE) < _LARGEST_ERROR else None
 
 
-def _uncorrected_errors(base: AbstractBase, data: MomentDataset) -> Float[Array, " n"]:
+def _uncorrected_errors(base: AbstractBase, data: MomentDataset) -> Float[np.ndarray, " n"]:
     """Returns errors of a base at some labels, in z units.
 
     All are infinite if the base does not exist at one of these labels.
@@ -149,11 +150,11 @@ def _uncorrected_errors(base: AbstractBase, data: MomentDataset) -> Float[Array,
             models = _expand(base, data.family, labels.eta)
         z = (models.gradients[:, 0] - labels.mean) / labels.sd
         errors = jnp.sqrt(jnp.mean(z**2, 1))
-        return jnp.where(_exist(models).all(), errors, jnp.inf)
+        return np.asarray(jnp.where(_exist(models).all(), errors, jnp.inf))
 
 
-def _rms(errors: Float[Array, " n"]) -> Float[Array, ""]:
-    return jnp.sqrt(jnp.mean(errors**2))
+def _rms(errors: Float[np.ndarray, " n"]) -> float:
+    return float(np.sqrt(np.mean(errors**2)))
 
 
 def _exist(models: TaylorBase) -> Bool[Array, " n"]:
@@ -162,7 +163,7 @@ def _exist(models: TaylorBase) -> Bool[Array, " n"]:
 
 
 def _with_models(base: AbstractBase, data: MomentDataset) -> MomentBatch:
-    """Returns the valid labels with models of a base, which may not exist. They are cached."""
+    """Returns the valid labels with models of a base, which may not exist. The last are cached."""
     known = _EXPANDED.get(data)
     if known is not None and eqx.tree_equal(known[0], base) is True:
         return known[1]

@@ -33,7 +33,8 @@ class VariationalBase(AbstractNormalBase):
     The mean and the covariance depend on l within a few standard deviations. Laplace's covariance
     depends on the curvature at the mode alone, and is too large if the density is flat between
     steep sides. This base takes longer, because the maximum has n + n (n + 1) / 2 coordinates. The
-    search for it starts at Laplace's approximation.
+    search for it starts at Laplace's approximation, so the base exists only if the log-density has
+    a mode.
 
     Args:
         family: The exponential family. Its log-density must be smooth.
@@ -68,6 +69,8 @@ def find_normal(
 
         m + a F,    B F
 
+    Both are NaN if the log-density has no mode, or no maximum is found.
+
     The search uses Laplace's m and F. The derivatives use m and F of the maximum, at which a = 0
     and B = 1, because the curvatures in these coordinates are of order one.
     """
@@ -87,7 +90,8 @@ def _(family, primals, tangents):
     identity = _identity(len(mean), eta.dtype)
     height = functools.partial(_bound, family, mean, factor)
     found = tangent_of_maximum(height, eta, identity, tangent)
-    return jax.jvp(functools.partial(_normal_at, mean, factor), (identity,), (found,))
+    moved = jax.jvp(functools.partial(_normal_at, mean, factor), (identity,), (found,))[1]
+    return (mean, factor), moved
 
 
 def _identity(n: int, dtype: jnp.dtype) -> Float[Array, " k"]:
@@ -103,7 +107,7 @@ def _normal_at(mean, factor, point):
 
 
 def _bound(family, mean, factor, eta, point):
-    """Returns E_q[l] + log det(S) / 2 up to a constant, or -inf if B has no positive diagonal."""
+    """Returns E_q[l] + log det(S) / 2 up to a constant, or -inf if a diagonal entry is negative."""
     at, root = _normal_at(mean, factor, point)
     nodes, weight = sphere_rule(len(mean))
     logdensity = functools.partial(unconstrained_logdensity, family, eta)

@@ -71,7 +71,7 @@ class AbstractPosterior(Module):
         Args:
             x: One observation, of the simulations' shape.
             key: PRNG key for one draw of the weights. By default, the means are used.
-            sample: Whether to draw the weights. By default, this depends on `key`.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
             A pytree of arrays, documented in the class of the head.
@@ -98,7 +98,7 @@ class AbstractPosterior(Module):
             theta: Parameters, `(theta_dim,)`.
             x: One observation, of the simulations' shape.
             key: PRNG key for one draw of the weights. By default, the means are used.
-            sample: Whether to draw the weights. By default, this depends on `key`.
+            sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
             A scalar. Minus infinity outside the support.
@@ -136,7 +136,8 @@ class AbstractPosterior(Module):
     def is_inside(self, x: Float[Array, "*x_shape"]) -> Bool[Array, ""]:
         """Returns whether an observation is like the simulated ones, see `ObservationRegion`.
 
-        Otherwise, the other methods issue a warning if the observation is concrete.
+        The other methods warn if a concrete observation is unlike the simulated ones. Under a
+        transformation they cannot warn.
 
         Args:
             x: One observation, of the simulations' shape.

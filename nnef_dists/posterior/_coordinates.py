@@ -27,7 +27,7 @@ _LIBRARIES = {"nnef_dists", "equinox", "jaxtyping", "beartype", "jax"}
 
 @final
 class PosteriorCoordinates(eqx.Module):
-    """Unconstrained coordinates of theta, and standardized observations, without training.
+    """Unconstrained coordinates of theta, and standardized observations. They are not trained.
 
         theta = support(u),    u = shift + scale z,    inputs(x) = (x - x_shift) / x_scale
 

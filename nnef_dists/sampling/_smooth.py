@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,8 +26,10 @@ _BREAKING = {
     "lt",
     "max",
 } | {"min", "reduce_max", "reduce_min", "rem", "round", "sign", "sort"}
-# Smooth functions that use these primitives. `find_mode` jumps if two modes are equally high.
+# Smooth functions of JAX and of this package that use these primitives, and their folders. The
+# first two jump if two modes are equally high.
 _SMOOTH = {"find_mode", "find_normal", "log_factorial", "log_ndtr", "logaddexp", "logaddexp2"}
+_FOLDERS = str(Path(jax.__file__).parent), str(Path(__file__).parents[1])
 # Primitives with positive values, and primitives that keep positive inputs positive.
 _POSITIVE = {"exp", "exp2", "logistic", "square"}
 _KEEPING_SIGN = {
@@ -113,8 +116,7 @@ def _kinds_after(
     if is_choice and _Kind.NAN in kinds[1:] and _Kind.BROKEN not in kinds[1:]:
         return [_Kind.GUARDED]
     inner = list(_inner_programs(equation.params))
-    # A loop feeds its results back as inputs. Branches and `while` loops order
-    # inputs differently.
+    # A loop feeds its results back as inputs. Branches and `while` loops order inputs differently.
     shape = len(kinds), n
     is_call = [(len(one.jaxpr.invars), len(one.jaxpr.outvars)) == shape for one in inner]
     if is_call == [True] and name != "scan" and not _is_smooth_by_name(inner[0]):
@@ -144,7 +146,9 @@ def _truncates(equation: Any, breaking: frozenset[str] | set[str]) -> bool:
 
 
 def _is_smooth_by_name(program: ClosedJaxpr) -> bool:
-    return program.jaxpr.debug_info.func_name in _SMOOTH
+    info = program.jaxpr.debug_info
+    path = info.func_src_info.rpartition(" at ")[2]
+    return info.func_name in _SMOOTH and path.startswith(_FOLDERS)
 
 
 def _inner_programs(params: dict[str, Any]) -> Iterator[ClosedJaxpr]:

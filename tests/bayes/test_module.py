@@ -2,6 +2,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
 
 from nnef_dists.bayes import (
@@ -9,13 +10,14 @@ from nnef_dists.bayes import (
     Module,
     draw_or_mean,
     drawing_key,
+    flatten_raw_stdvs,
     get_parameter_count,
     get_parameter_groups,
     get_parameters,
     make_parameter,
     sample_all_parameters,
 )
-from tests.bayes.laws import MODELS, Mixed, SeedMLP
+from tests.bayes.laws import MODELS, Mixed, SeedMLP, UniformParameter
 
 
 def seed_mlp(**options):
@@ -50,6 +52,24 @@ def test_flat_vectors_are_aligned():
     np.testing.assert_allclose(stdvs[6:10], np.sqrt(2) * (0.3**2 + 1e-4), rtol=1e-6)
     expected = [0.5] * 6 + [0.3] * 4 + [0.0] * 2 + [-1.0] * 5
     np.testing.assert_allclose(model.flatten_raw_stdvs(), expected, rtol=1e-6)
+
+
+class Shifted(AbstractParameter):
+    """A uniform distribution with a fixed array."""
+
+    mean: jax.Array
+    raw_half_width: jax.Array
+    shift: paramax.NonTrainable
+
+    stdv = UniformParameter.stdv
+    sample = UniformParameter.sample
+    entropy = UniformParameter.entropy
+
+
+def test_fixed_arrays_of_a_parameter_are_no_scales():
+    parameter = Shifted(jnp.zeros(2), jnp.full(2, -1.0), paramax.NonTrainable(jnp.ones(2)))
+    assert len(parameter.raw_widths()) == 1
+    np.testing.assert_array_equal(flatten_raw_stdvs([parameter]), [-1.0, -1.0])
 
 
 def test_a_model_without_parameters_is_empty():

@@ -26,7 +26,7 @@ def main():
     )
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}")
     names, options = split(sys.argv[1:])
-    parser.parse_args(["--help"] if "--help" in options else names)
+    parser.parse_args(["--help"] if {"-h", "--help"} & set(options) else names)
     if unknown := set(names) - set(PARTS):
         parser.error(f"Expected parts of {list(PARTS)}; got {sorted(unknown)}.")
     for part in names:

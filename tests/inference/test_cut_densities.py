@@ -12,6 +12,7 @@ from scipy.special import i0e
 from scipy.stats import norm
 
 import nnef_dists as nd
+from nnef_dists.networks._variational import find_normal
 from nnef_dists.sampling._smooth import is_smooth
 
 # A compiled program is faster than one operation after another.
@@ -253,10 +254,17 @@ def test_nan_is_unknown_beside_a_square_root():
         lambda x: jnp.sin(x) * jnp.where(x < 3, 1, jnp.nan),
         lambda x: Q.log_partition(jnp.stack([x, jnp.full_like(x, -0.5)])),
         lambda x: nd.inference.evidence(Q, jnp.array([0.0, -1.0]), jnp.stack([x, -x * 0 - 2])),
+        lambda x: find_normal(nd.Gamma(), jnp.stack([x * 0 + 1, x]))[0],
     ],
 )
 def test_smooth_functions_are_not_searched(smooth):
     assert is_smooth(smooth, jax.ShapeDtypeStruct((), jnp.float32))
+
+
+@jax.jit
+def log_ndtr(x):
+    """A function with the name of a smooth one."""
+    return jnp.abs(x)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +283,7 @@ def test_smooth_functions_are_not_searched(smooth):
         lambda x: jax.lax.switch(jnp.int32(x), [lambda: 1.0, lambda: jnp.nan, lambda: 2.0]),
         lambda x: jax.lax.select_n((10 * x).astype(int), x, x + 1, jnp.full_like(x, jnp.nan)),
         lambda x: x.astype(int) / 2,
+        log_ndtr,
     ],
 )
 def test_functions_with_breaks_are_searched(rough):
