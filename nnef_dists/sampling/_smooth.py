@@ -116,6 +116,10 @@ def _kinds_after(
     if is_choice and _Kind.NAN in kinds[1:] and _Kind.BROKEN not in kinds[1:]:
         return [_Kind.GUARDED]
     inner = list(_inner_programs(equation.params))
+    if name == "cond" and kinds[0] in fixed:
+        # The choice of the branch, for example by platform, does not depend on the argument.
+        branches = zip(*(_kinds(one, kinds[1:], breaking) for one in inner), strict=True)
+        return [_either(set(branch)) for branch in branches]
     # A loop feeds its results back as inputs. Branches and `while` loops order inputs differently.
     shape = len(kinds), n
     is_call = [(len(one.jaxpr.invars), len(one.jaxpr.outvars)) == shape for one in inner]
@@ -135,6 +139,15 @@ def _kinds_after(
         if not _is_smooth_by_name(one) and _Kind.BROKEN in _kinds(one, every, breaking):
             return [_Kind.BROKEN] * n
     return [smooth] * n
+
+
+def _either(kinds: set[_Kind]) -> _Kind:
+    """Returns the kind of a variable that has one of several kinds."""
+    if len(kinds) == 1:
+        return kinds.pop()
+    if _Kind.BROKEN in kinds:
+        return _Kind.BROKEN
+    return _Kind.GUARDED if kinds & {_Kind.GUARDED, _Kind.NAN} else _Kind.SMOOTH
 
 
 def _truncates(equation: Any, breaking: frozenset[str] | set[str]) -> bool:

@@ -255,6 +255,8 @@ def test_nan_is_unknown_beside_a_square_root():
         lambda x: Q.log_partition(jnp.stack([x, jnp.full_like(x, -0.5)])),
         lambda x: nd.inference.evidence(Q, jnp.array([0.0, -1.0]), jnp.stack([x, -x * 0 - 2])),
         lambda x: find_normal(nd.Gamma(), jnp.stack([x * 0 + 1, x]))[0],
+        lambda x: nd.networks.LaplaceBase(nd.GaussianNatural1D())(jnp.stack([x, -x])).value,
+        lambda x: jnp.diagonal(jnp.stack([jnp.stack([x, x])] * 2)),
     ],
 )
 def test_smooth_functions_are_not_searched(smooth):
@@ -284,6 +286,7 @@ def log_ndtr(x):
         lambda x: jax.lax.select_n((10 * x).astype(int), x, x + 1, jnp.full_like(x, jnp.nan)),
         lambda x: x.astype(int) / 2,
         log_ndtr,
+        lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin, default=jnp.abs),
     ],
 )
 def test_functions_with_breaks_are_searched(rough):
