@@ -16,6 +16,8 @@ from nnef_dists.families._domain import AbstractDomain, Ranges, Shapes, draw_unt
 _ZERO = 1e-9
 # Largest number of Newton steps.
 _STEPS = 200
+# Largest number of coefficients that messages list.
+_MOST_PRINTED = 12
 # Distance to all edges at which the search for an interior point ends.
 _ENOUGH = 0.5
 # Largest fraction of the distance to an edge that one Newton step covers.
@@ -217,6 +219,8 @@ def half_space(normal: Any, bound: Any) -> Polyhedron:
             f"Expected finite coefficients and bounds; got {a.tolist()} and {b.tolist()}."
         )
     terms = f"with A eta < b, A = {a.tolist()}, b = {b.tolist()}"
+    if a.size > _MOST_PRINTED:
+        terms = f"with A eta < b, as declared by half_space(A, b) with {len(b)} inequalities"
     size = np.linalg.norm(a, axis=1)
     if (b[size == 0] <= 0).any():
         raise ValueError(f"Expected inequalities that some eta satisfies; got 0 < b <= 0, {terms}.")

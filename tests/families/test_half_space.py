@@ -138,6 +138,11 @@ class TestFamilies:
             family.check_eta(jnp.array([2.0, 1.0]))
         assert np.isnan(jax.jit(family.check_eta)(jnp.array([2.0, 1.0]))).all()
 
+    def test_messages_list_few_coefficients(self):
+        few, many = nd.half_space([1, 1], 0), nd.half_space(np.eye(4), np.ones(4))
+        assert few.expectation("eta") == "with A eta < b, A = [[1.0, 1.0]], b = [0.0]"
+        assert many.expectation("eta").endswith("half_space(A, b) with 4 inequalities")
+
     def test_sizes(self):
         class Other(Wedge):
             natural_domain = nd.half_space([1, 1, 1], 0)
