@@ -299,8 +299,7 @@ def steep(options):
         f"Networks of {options.labels:,} exact labels of six families on the half-line",
         ["family", "base", "network", "RMS error [z units]", "median", "largest",
          "etas with errors above 0.1 [%]", "s"],
-        "Laplace's base is far off if the density of log x is flat between two steep sides. The "
-        "residual process is fitted to 256 other labels as well.",
+        "`choose_base` chooses the base. The residual process is fitted to 256 other labels as well.",
     )  # fmt: skip
     for powers, ranges in list(STEEP.items())[: 1 if options.quick else None]:
         family = PositivePowers(powers)
@@ -321,7 +320,7 @@ def steep(options):
             for title, network in zip(titles, networks, strict=True):
                 z = (jax.jit(jax.vmap(network))(fresh.eta) - fresh.mean) / fresh.sd
                 rms, most = jnp.sqrt(jnp.mean(z**2)), jnp.abs(z).max()
-                name = "none" if base else "Laplace"
+                name = "none" if base else type(after.base).__name__
                 wrong = 100 * jnp.mean(jnp.max(jnp.abs(z), 1) > 0.1)
                 table.add(repr(family), name, title, rms, jnp.median(jnp.abs(z)), most, wrong, took)
 
