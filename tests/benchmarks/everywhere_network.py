@@ -299,7 +299,7 @@ def steep(options):
         f"Networks of {options.labels:,} exact labels of six families on the half-line",
         ["family", "base", "network", "RMS error [z units]", "median", "largest",
          "etas with errors above 0.1 [%]", "s"],
-        "`choose_base` chooses the base. The residual process is fitted to 256 other labels as well.",
+        "The base is that of `choose_base`. The residual process has 256 further labels.",
     )  # fmt: skip
     for powers, ranges in list(STEEP.items())[: 1 if options.quick else None]:
         family = PositivePowers(powers)
