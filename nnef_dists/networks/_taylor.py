@@ -19,9 +19,11 @@ from nnef_dists.networks._variational import VariationalBase
 
 # Number of etas per compiled call, and of etas that are computed at once.
 _TILE, _TOGETHER = 128, 16
-# Fraction of labels at which a chosen base must have a small error, and largest such error, in z
-# units. Smooth densities with one mode have far smaller errors, densities with two modes larger.
-_SHARE, _LARGEST_ERROR = 0.9, 0.3
+# Number of labels at which bases are compared with labels.
+_MOST_COMPARED = 512
+# Fraction of labels at which a chosen base must have a small error, largest such error, and largest
+# error of Laplace's approximation at any label, in z units.
+_SHARE, _LARGEST_ERROR, _LIMIT = 0.9, 0.3, 1.0
 # RMS error of Laplace's approximation, in z units, above which the variational base is tried, and
 # largest median error at which it is.
 _SMALL_ERROR, _LARGEST_MEDIAN = 0.02, 0.05
@@ -105,15 +107,13 @@ def expand_labels(base: AbstractBase, data: MomentDataset) -> MomentBatch:
 def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase | None:
     """Returns the base that suits the data of a family: `LaplaceBase`, `VariationalBase` or None.
 
-    `LaplaceBase` is the first candidate. In at most four dimensions of x, `VariationalBase` is
-    another one if the RMS error of `LaplaceBase` is above 0.02, but its median is below 0.05. The
-    density then has one mode, and Laplace's covariance is poor at some labels. The candidate with
-    the smaller RMS error is chosen under these conditions, otherwise no base:
+    A base needs continuous x and a smooth log-density, and must exist at each of at most 512
+    labels. At these labels its uncorrected moments have errors, in z units (root mean square over
+    statistics). With two modes, some of them are large. The first base that suits is chosen:
 
-    - x is continuous, and the log-density is smooth.
-    - The base exists at each of at most 128 labels.
-    - The error of its uncorrected moments is below 0.3 at 90% of these labels, in z units (root
-      mean square over statistics).
+    1. `VariationalBase` in at most four dimensions of x, if all its errors are below 0.3, and
+       Laplace's are poor at some labels: their RMS is above 0.02, but their median below 0.05.
+    2. `LaplaceBase` if its errors are below 0.3 at 90% of the labels, and below 1 at all.
 
     Args:
         family: The exponential family.
@@ -124,15 +124,18 @@ def choose_base(family: ExponentialFamily, data: MomentDataset) -> AbstractBase 
     """
     if not family.is_smooth or isinstance(family.support, AbstractDiscreteSupport):
         return None
-    base: AbstractBase = LaplaceBase(family)
-    errors = _uncorrected_errors(base, data)
-    is_poor = _rms(errors) > _SMALL_ERROR and np.median(errors) < _LARGEST_MEDIAN
+    laplace = LaplaceBase(family)
+    errors = _uncorrected_errors(laplace, data)
+    if not np.isfinite(errors).all():
+        return None
+    rms = np.sqrt(np.mean(errors**2))
+    is_poor = rms > _SMALL_ERROR and np.median(errors) < _LARGEST_MEDIAN
     if is_poor and support_dim(family) <= _MOST_VARIATIONAL:
-        other = VariationalBase(family)
-        other_errors = _uncorrected_errors(other, data)
-        if _rms(other_errors) < _rms(errors):
-            base, errors = other, other_errors
-    return base if np.quantile(errors, _SHARE) < _LARGEST_ERROR else None
+        variational = VariationalBase(family)
+        if np.max(_uncorrected_errors(variational, data)) < _LARGEST_ERROR:
+            return variational
+    suits = np.quantile(errors, _SHARE) < _LARGEST_ERROR and np.max(errors) < _LIMIT
+    return laplace if suits else None
 
 
 def _uncorrected_errors(base: AbstractBase, data: MomentDataset) -> Float[np.ndarray, " n"]:
@@ -142,19 +145,15 @@ def _uncorrected_errors(base: AbstractBase, data: MomentDataset) -> Float[np.nda
     """
     labels = data.batch()
     with eval_context():
-        if len(labels) <= _TILE:
+        if len(labels) <= _MOST_COMPARED:
             labels = _with_models(base, data)
             models = labels.base
         else:
-            labels = labels[jnp.linspace(0, len(labels) - 1, _TILE).astype(int)]
+            labels = labels[jnp.linspace(0, len(labels) - 1, _MOST_COMPARED).astype(int)]
             models = _expand(base, data.family, labels.eta)
         z = (models.gradients[:, 0] - labels.mean) / labels.sd
         errors = jnp.sqrt(jnp.mean(z**2, 1))
         return np.asarray(jnp.where(_exist(models).all(), errors, jnp.inf))
-
-
-def _rms(errors: Float[np.ndarray, " n"]) -> float:
-    return float(np.sqrt(np.mean(errors**2)))
 
 
 def _exist(models: TaylorBase) -> Bool[Array, " n"]:
