@@ -1,6 +1,7 @@
 """Densities of scalar families, and probabilities of discrete ones."""
 
 import math
+import textwrap
 from collections.abc import Callable
 
 import jax
@@ -38,6 +39,8 @@ _DRAWN_NATS = 9.0
 # Discrete points: largest number to draw, largest number to evaluate, and evaluated range in nats
 # below the largest mean mass of a block of counts.
 _MOST_DRAWN, _MOST_POINTS, _LOOKED_NATS = 2**12, 2**20, 20.0
+# Largest number of characters per line of a title, and a space without a line break.
+_TITLE_WIDTH, _FIXED = 38, "\u00a0"
 # Discrete families: largest missing probability at which E[x] is marked, and largest error of a
 # sum over counts.
 _LACKING, _MOST_ERROR = 1e-6, 1e-3
@@ -234,6 +237,9 @@ def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndar
 
 
 def _title(family: ExponentialFamily, eta: np.ndarray) -> str:
+    """Returns eta . T, with line breaks only between its terms."""
     terms = [f"{value:+.2f} {name}" for name, value in zip(family.stat_names, eta, strict=True)]
-    text = " ".join(terms).removeprefix("+")
-    return "η·T = " + text.replace(" +", " + ").replace(" -", " − ").replace("-", "−")
+    signed = [f"{term[0]} {term[1:]}".replace("-", "−").replace(" ", _FIXED) for term in terms]
+    first = signed[0].removeprefix(f"+{_FIXED}").replace(f"−{_FIXED}", "−")
+    signed[0] = f"η·T{_FIXED}={_FIXED}{first}"
+    return textwrap.fill(" ".join(signed), _TITLE_WIDTH)
