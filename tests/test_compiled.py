@@ -325,6 +325,7 @@ def networks() -> Iterator[Call]:
     )
     yield from every_method(network, eta=eta, key=KEY, label=batch[0])
     yield from every_method(network.base, eta=eta)
+    yield from every_method(nd.networks.VariationalBase(GAUSSIAN), eta=eta)
     label = network.batch(data)[0]
     yield from every_method(label.base, eta=eta)
     terms = network.base(eta)

@@ -242,4 +242,4 @@ def _title(family: ExponentialFamily, eta: np.ndarray) -> str:
     signed = [f"{term[0]} {term[1:]}".replace("-", "−").replace(" ", _FIXED) for term in terms]
     first = signed[0].removeprefix(f"+{_FIXED}").replace(f"−{_FIXED}", "−")
     signed[0] = f"η·T{_FIXED}={_FIXED}{first}"
-    return textwrap.fill(" ".join(signed), _TITLE_WIDTH)
+    return textwrap.fill(" ".join(signed), _TITLE_WIDTH).replace(_FIXED, " ")

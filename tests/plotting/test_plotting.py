@@ -129,7 +129,7 @@ def test_returns_a_figure_and_leaves_nothing_behind(picture, tmp_path):
 @pytest.mark.parametrize("name", plotting.__all__)
 def test_documents_its_arguments_and_result(name):
     doc = inspect.getdoc(getattr(plotting, name)) or ""
-    assert all(heading in doc for heading in ("**Arguments:**", "**Returns:**", "**Raises:**"))
+    assert all(f"\n\n{heading}\n    " in doc for heading in ("Args:", "Returns:", "Raises:"))
 
 
 def test_the_users_settings_do_not_show():
