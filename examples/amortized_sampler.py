@@ -64,7 +64,7 @@ def blocks(n, count, key):
 
 
 def make_flow(family, etas, key):
-    """Returns a bijection conditioned on eta by a network, called once for all draws at an eta."""
+    """Returns a bijection conditioned on eta by a network, called once per eta."""
     bijection_key, net_key = jax.random.split(key)
     cond_dim, shape = family.unconstrained_dim, family.support.shape
     bijection = layers(8, bijection_key) if shape == () else blocks(shape[0], 2, bijection_key)

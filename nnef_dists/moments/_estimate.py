@@ -122,7 +122,7 @@ def check_etas(
         These etas.
 
     Raises:
-        ValueError: If the shape is wrong, or an eta is invalid. The message names the index of the
+        ValueError: If the shape is wrong, or a row is invalid. The message names the index of the
             first invalid eta.
     """
     check_instance(family, ExponentialFamily, "family")

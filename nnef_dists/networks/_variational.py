@@ -91,6 +91,7 @@ def _(family, primals, tangents):
     height = functools.partial(_bound, family, mean, factor)
     found = tangent_of_maximum(height, eta, identity, tangent)
     moved = jax.jvp(functools.partial(_normal_at, mean, factor), (identity,), (found,))[1]
+    # Batched loops need these primal outputs. Other ones may have another batch axis.
     return (mean, factor), moved
 
 

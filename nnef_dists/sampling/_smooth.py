@@ -1,5 +1,6 @@
 """Smoothness of a function by its traced program: no comparisons, no |x| and no max(x)."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from pathlib import Path
@@ -29,7 +30,7 @@ _BREAKING = {
 # Smooth functions of JAX and of this package that use these primitives, and their folders. The
 # first two jump if two modes are equally high.
 _SMOOTH = {"find_mode", "find_normal", "log_factorial", "log_ndtr", "logaddexp", "logaddexp2"}
-_FOLDERS = str(Path(jax.__file__).parent), str(Path(__file__).parents[1])
+_FOLDERS = f"{Path(jax.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}"
 # Primitives with positive values, and primitives that keep positive inputs positive.
 _POSITIVE = {"exp", "exp2", "logistic", "square"}
 _KEEPING_SIGN = {
