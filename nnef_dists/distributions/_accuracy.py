@@ -1,6 +1,7 @@
 """An upper limit of a network's errors, from draws of its weights and held-out labels."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,42 @@ _SAMPLES, _SEED = 32, 0
 _FLOORS = (0.3, 1.0, 3.0, 10.0, 1e4)
 
 
-def error_sizes(
+# Largest extrapolated share, at which errors still depend on the calibrated factor.
+_MOST_SHARE = 0.99
+
+
+class ErrorTerms(NamedTuple):
+    """The predictors of the limit of errors at one eta.
+
+        e = factor sqrt(spread^2 + (floor size)^2)
+        limit = growth e^(1 - share) max(learned, e)^share
+
+    Attributes:
+        spread: Standard deviation of mu over draws of the weights, in z units, the largest over
+            statistics.
+        size: See `ErrorScales`, like the others.
+        growth: Factor of all errors.
+        share: Extrapolated share.
+        learned: In z units, the largest over statistics.
+    """
+
+    spread: Float[Array, "*n"]
+    size: Float[Array, "*n"]
+    growth: Float[Array, "*n"]
+    share: Float[Array, "*n"]
+    learned: Float[Array, "*n"]
+
+    def limit(self, factor: float | Array, floor: float | Array) -> Float[Array, "*n"]:
+        """Returns the limit of errors, in z units."""
+        error = factor * jnp.hypot(self.spread, floor * self.size)
+        most = jnp.maximum(self.learned, error)
+        return self.growth * error ** (1 - self.share) * most**self.share
+
+
+def error_terms(
     network: AbstractMomentNetwork, eta: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the predictors of the size of errors at one eta.
+) -> ErrorTerms:
+    """Returns the predictors of the limit of errors at one eta.
 
     Args:
         network: The network.
@@ -31,34 +64,28 @@ def error_sizes(
         scale: sd(T | eta), `(eta_dim,)`.
 
     Returns:
-        Two scalars, both multiplied by the remoteness of eta. The first is the standard deviation
-        of mu over draws of the weights, in z units, the largest over statistics. The second is the
-        size of errors relative to a typical training eta.
+        The predictors, scalars.
     """
     key = jax.random.key(_SEED)
     mean, spread = predictive_moments(network, lambda drawn: drawn(eta), key, _SAMPLES)
     # Draws of nearly certain weights differ by rounding, which is subtracted.
     spread = jnp.maximum(jnp.max(spread / scale) - _rounding(mean, scale), 0)
-    far, size = network.error_scales(eta)
-    return far * spread, far * size
+    size, growth, share, learned = network.error_scales(eta)
+    share = jnp.minimum(share, _MOST_SHARE)
+    return ErrorTerms(spread, size, growth, share, jnp.max(learned / scale))
 
 
-def calibrate_limit(
-    errors: np.ndarray, spreads: np.ndarray, sizes: np.ndarray
-) -> tuple[float, float]:
-    """Fits factor and floor of the limit that 95% of errors do not exceed.
+def calibrate_limit(errors: np.ndarray, terms: ErrorTerms) -> tuple[float, float]:
+    """Fits factor and floor of the limit that 95% of errors do not exceed (see `ErrorTerms`).
 
-        limit = factor sqrt(spread^2 + (floor size)^2)
-
-    The factor is the conformal quantile of the ratios of errors to this root. The limit then covers
-    95% of new errors from the distribution of `errors`, even if the spreads are not calibrated.
-    Among several floors, the fit takes the one with the least median limit.
+    The limit rises with the factor. The factor is the conformal quantile of the least factors at
+    which the limit covers each error. The limit then covers 95% of new errors from the distribution
+    of `errors`, even if the spreads are not calibrated. Among several floors, the fit takes the one
+    with the least median limit.
 
     Args:
         errors: Absolute errors, `(n,)`, in z units.
-        spreads: Standard deviations over draws of the weights times the remoteness, `(n,)`, in z
-            units.
-        sizes: Expected sizes of errors relative to a typical training eta, `(n,)`.
+        terms: The predictors, `(n,)` each.
 
     Returns:
         Factor and floor. The factor is infinite if there are fewer than 19 errors, or one in twenty
@@ -70,18 +97,24 @@ def calibrate_limit(
     """
     n = len(errors)
     rank = math.ceil(_COVERAGE * (n + 1))
-    spreads = np.where(np.isfinite(spreads), spreads, np.inf)
-    unit = np.median(spreads) / max(np.median(sizes), np.finfo(np.float64).tiny)
+    spread, size, growth, share, learned = (np.asarray(leaf, np.float64) for leaf in terms)
+    spread = np.where(np.isfinite(spread), spread, np.inf)
+    unit = np.median(spread) / max(np.median(size), np.finfo(np.float64).tiny)
     unit = unit if 0 < unit < np.inf else 1.0
+    # The least e that covers each error. If the error is below `learned`, so is e.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grown = np.log(errors / growth)
+        least = np.exp((grown - share * np.log(learned)) / (1 - share))
+        least = np.where(errors / growth < learned, least, errors / growth)
     fits = []
     for floor in unit * np.asarray(_FLOORS):
-        widths = np.hypot(spreads, floor * sizes)
+        widths = np.hypot(spread, floor * size)
         # Without any width, an error has no finite limit.
-        usable = (widths > 0) & (widths < np.inf) & np.isfinite(errors)
-        ratios = np.where(usable, errors, np.inf) / np.where(usable, widths, 1)
+        usable = (widths > 0) & (widths < np.inf) & np.isfinite(least)
+        ratios = np.where(usable, least, np.inf) / np.where(usable, widths, 1)
         factor = np.sort(ratios)[rank - 1] if rank <= n else np.inf
-        median = factor * np.median(widths) if factor < np.inf else np.inf
-        fits.append((float(median), float(factor), float(floor)))
+        found = terms.limit(factor, floor) if factor < np.inf else np.inf
+        fits.append((float(np.median(found)), float(factor), float(floor)))
     _, factor, floor = min(fits)
     return factor, floor
 

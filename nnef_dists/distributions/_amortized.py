@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._checks import check_instance
 from nnef_dists.bayes import Module, check_whole, predictive_moments
-from nnef_dists.distributions._accuracy import error_sizes, rounding_of_mean
+from nnef_dists.distributions._accuracy import error_terms, rounding_of_mean
 from nnef_dists.distributions._base import AbstractTractableFamily
 from nnef_dists.distributions._curvature import covariance_and_mean
 from nnef_dists.distributions._inverse import invert_mean, invert_network
@@ -173,8 +173,8 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         report = paramax.unwrap(self.report)
         covariance, mean = covariance_and_mean(self, eta)
         scale = jnp.sqrt(jnp.diagonal(covariance))
-        spread, size = error_sizes(self.network, eta, scale)
-        limit = report.accuracy_factor * jnp.hypot(spread, report.accuracy_floor * size)
+        terms = error_terms(self.network, eta, scale)
+        limit = terms.limit(report.accuracy_factor, report.accuracy_floor)
         return limit + rounding_of_mean(covariance, mean)
 
     def _log_partition_network(self) -> AbstractLogPartitionNetwork:

@@ -39,9 +39,10 @@ class ValidationReport(eqx.Module):
         rms_ratio: z_rms_limit over its bound, the larger of 3 label_z_rms and the tolerance.
         largest_ratio: The largest ratio of |z| to its bound, which is the larger of 6 standard
             errors of its label and 5 tolerances.
-        accuracy_factor: Factor c of the limit c sqrt(spread^2 + (b size)^2) of errors. The spread
-            is the standard deviation over draws of the weights, in z units. The size is about 1 at
-            typical etas. Both are multiplied by `TrainingRegion.remoteness`.
+        accuracy_factor: Factor c of e = c sqrt(spread^2 + (b size)^2), the limit of errors at
+            training etas. The spread is the standard deviation over draws of the weights, in z
+            units. The size is about 1 at typical etas. Away from the training etas, the limit grows
+            (see `ErrorScales`).
         accuracy_floor: The floor b of this limit, in z units.
     """
 

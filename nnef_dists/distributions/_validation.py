@@ -11,7 +11,7 @@ import paramax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists.bayes import predictive_moments
-from nnef_dists.distributions._accuracy import calibrate_limit, error_sizes
+from nnef_dists.distributions._accuracy import ErrorTerms, calibrate_limit, error_terms
 from nnef_dists.distributions._amortized import AmortizedFamily
 from nnef_dists.distributions._report import ValidationReport
 from nnef_dists.moments import MomentDataset
@@ -123,7 +123,7 @@ def validate(
 
     key = jax.random.key(0) if key is None else key
     found = _predict(q.network, jnp.asarray(labels.eta), jnp.sqrt(jnp.asarray(variances)), key)
-    predicted, spread, inside, seen, (drawn, sizes) = jax.tree.map(np.asarray, found)
+    predicted, spread, inside, seen, terms = jax.tree.map(np.asarray, found)
     scale = np.sqrt(variances.astype(np.float64))
     z, floor = np.abs(predicted - mean) / scale, error / scale
     z = np.where(np.isfinite(z), z, np.inf)
@@ -137,7 +137,7 @@ def validate(
     by_label = np.mean(z**2, 1)
     with np.errstate(invalid="ignore"):
         limit_of_rms = np.sqrt(by_label.mean() + 2 * by_label.std(ddof=1) / np.sqrt(len(labels)))
-    factor, least_spread = calibrate_limit(z.max(1), drawn, sizes)
+    factor, least_spread = calibrate_limit(z.max(1), terms)
     row, statistic = np.unravel_index(np.argmax(z), z.shape)
 
     def to_array(value) -> Array:
@@ -181,17 +181,14 @@ def _predict(
     Float[Array, "n eta_dim"],
     Bool[Array, " n"],
     Bool[Array, " n"],
-    tuple[Float[Array, " n"], Float[Array, " n"]],
+    ErrorTerms,
 ]:
-    """Returns moments, standard deviations, masks of inner etas and examples, and error sizes.
-
-    `accuracy` uses the error sizes.
-    """
+    """Returns moments, standard deviations, masks of inner etas and examples, and error terms."""
     coordinates = network.standardization
     inputs = jax.vmap(coordinates.inputs)(etas)
     examples = coordinates.examples
     close = 16 * jnp.finfo(inputs.dtype).eps * (1 + jnp.abs(inputs))
     seen = jax.vmap(lambda x, r: jnp.any(jnp.all(jnp.abs(examples - x) <= r, 1)))(inputs, close)
     _, spread = predictive_moments(network, lambda drawn: jax.vmap(drawn)(etas), key, _SAMPLES)
-    sizes = jax.vmap(functools.partial(error_sizes, network))(etas, scales)
-    return jax.vmap(network)(etas), spread, jax.vmap(network.is_inside)(etas), seen, sizes
+    terms = jax.vmap(functools.partial(error_terms, network))(etas, scales)
+    return jax.vmap(network)(etas), spread, jax.vmap(network.is_inside)(etas), seen, terms

@@ -4,12 +4,12 @@ from typing import ClassVar, final
 
 import jax.numpy as jnp
 from flowjax.bijections import SoftPlus
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._constraints import negative
 from nnef_dists.families._domain import ProductDomain
+from nnef_dists.families._gamma_functions import log_gamma
 
 # Largest mean log(r y) of the exponential feature. A quadratic continues it beyond.
 _LARGEST_LOG = 12.0
@@ -58,4 +58,4 @@ class GammaShapePrior(ExponentialFamily):
 
     def compute_stats(self, x: Array) -> dict[str, Array]:
         """Returns alpha and log Gamma(alpha)."""
-        return {"alpha": x, "log_gamma": gammaln(x)}
+        return {"alpha": x, "log_gamma": log_gamma(x)}

@@ -21,7 +21,7 @@ from nnef_dists.networks._losses import (
 )
 from nnef_dists.networks._mlp import MLPMomentNetwork
 from nnef_dists.networks._quadratic_potential import QuadraticPotential
-from nnef_dists.networks._region import TrainingRegion
+from nnef_dists.networks._region import ErrorScales, TrainingRegion
 from nnef_dists.networks._residual_process import ResidualProcess
 from nnef_dists.networks._taylor import TaylorBase, choose_base
 from nnef_dists.networks._terms import AbstractBase, BaseTerms
@@ -34,6 +34,7 @@ __all__ = [
     "AbstractMomentNetwork",
     "BaseTerms",
     "ConvexLogPartitionNetwork",
+    "ErrorScales",
     "GLUMomentNetwork",
     "LaplaceBase",
     "LinearCorrection",

@@ -17,7 +17,7 @@ from nnef_dists._ranges import check_integer
 from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.families import ExponentialFamily, unconstrain_etas
 from nnef_dists.moments import MomentBatch, MomentDataset
-from nnef_dists.networks._region import TrainingRegion
+from nnef_dists.networks._region import ErrorScales, TrainingRegion
 
 
 class AbstractMomentNetwork(Module):
@@ -103,20 +103,19 @@ class AbstractMomentNetwork(Module):
         """Returns whether a valid eta, `(eta_dim,)`, is in the training region."""
         return self.standardization.is_inside(self.standardization.inputs(eta))
 
-    def error_scales(
-        self, eta: Float[Array, " eta_dim"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def error_scales(self, eta: Float[Array, " eta_dim"]) -> ErrorScales:
         """Returns the size of errors at a valid eta, relative to training etas.
+
+        Errors grow in proportion to `TrainingRegion.remoteness`.
 
         Args:
             eta: Natural parameters, `(eta_dim,)`.
 
         Returns:
-            The remoteness of eta (see `TrainingRegion.remoteness`), and the relative size of the
-            learned function.
+            The growth of errors.
         """
         far = self.standardization.region.remoteness(self.standardization.inputs(eta))
-        return far, jnp.ones_like(far)
+        return ErrorScales(jnp.ones_like(far), far, jnp.zeros_like(far), jnp.zeros_like(eta))
 
 
 class AbstractDirectNetwork(AbstractMomentNetwork):

@@ -1,6 +1,6 @@
 """The region that training etas cover, as a union of balls within a box."""
 
-from typing import final
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,6 +21,25 @@ _LEAST_VARIANCE = 1e-4
 _MOST_GROWTH = 100.0
 # Largest distance, in inputs, from rounding alone.
 _ROUNDING = 1e-3
+
+
+class ErrorScales(NamedTuple):
+    """The size of a network's errors at one eta, given their size e at a typical training eta.
+
+        growth (size e)^(1 - share) max(learned, size e)^share
+
+    Attributes:
+        size: Size of the learned function relative to a typical training eta.
+        growth: Factor of all errors.
+        share: Extrapolated share of the learned function, from 0 to below 1.
+        learned: Limit of the error that the learned function can cause, in units of T,
+            `(eta_dim,)`.
+    """
+
+    size: Float[Array, ""]
+    growth: Float[Array, ""]
+    share: Float[Array, ""]
+    learned: Float[Array, " eta_dim"]
 
 
 @final
@@ -121,12 +140,23 @@ class TrainingRegion(eqx.Module):
         gap = jnp.maximum(self._gap(inputs), 0)
         return jnp.concatenate([beyond, gap[None]])
 
-    def remoteness(self, inputs: Float[Array, " m"]) -> Float[Array, ""]:
-        """Returns the growth of a learned function's errors with the distance from the examples.
+    def distance(self, inputs: Float[Array, " m"]) -> Float[Array, ""]:
+        """Returns the relative distance of inputs, `(m,)`, from the examples, at most 1,000.
 
-            1 + t^3 / (1 + t^3 / 100),    t^2 = d^2 / (1 + spacing^2)
+            t = d / sqrt(1 + spacing^2)
 
         with d the whitened distance to the nearest example.
+        """
+        fixed = paramax.unwrap(self)
+        squares = jnp.sum((inputs @ fixed.whitening - fixed.whitened) ** 2, 1)
+        square = jnp.min(squares) / (1 + fixed.spacing**2)
+        # The limits give the distance and its cube finite derivatives.
+        return jnp.sqrt(jnp.clip(square, jnp.finfo(square.dtype).tiny, 1e6))
+
+    def remoteness(self, inputs: Float[Array, " m"]) -> Float[Array, ""]:
+        """Returns the growth of a learned function's errors with the distance t from the examples.
+
+            1 + t^3 / (1 + t^3 / 100)
 
         Args:
             inputs: Standardized inputs, `(m,)`.
@@ -137,11 +167,7 @@ class TrainingRegion(eqx.Module):
             and the limit fit the errors of families with one to seven statistics, up to ten times
             outside the training ranges.
         """
-        fixed = paramax.unwrap(self)
-        squares = jnp.sum((inputs @ fixed.whitening - fixed.whitened) ** 2, 1)
-        # The square is far below the largest number, so that its cube has a finite derivative.
-        square = jnp.minimum(jnp.min(squares) / (1 + fixed.spacing**2), 1e6)
-        cube = square**1.5
+        cube = self.distance(inputs) ** 3
         return 1 + cube / (1 + cube / _MOST_GROWTH)
 
     def contains(self, inputs: Float[Array, " m"]) -> Bool[Array, ""]:

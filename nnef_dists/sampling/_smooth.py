@@ -29,7 +29,15 @@ _BREAKING = {
 } | {"min", "reduce_max", "reduce_min", "rem", "round", "sign", "sort"}
 # Smooth functions of JAX and of this package that use these primitives, and their folders. The
 # first two jump if two modes are equally high.
-_SMOOTH = {"find_mode", "find_normal", "log_factorial", "log_ndtr", "logaddexp", "logaddexp2"}
+_SMOOTH = {
+    "find_mode",
+    "find_normal",
+    "log_factorial",
+    "log_gamma",
+    "log_ndtr",
+    "logaddexp",
+    "logaddexp2",
+}
 _FOLDERS = f"{Path(jax.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}"
 # Primitives with positive values, and primitives that keep positive inputs positive.
 _POSITIVE = {"exp", "exp2", "logistic", "square"}

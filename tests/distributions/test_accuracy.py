@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnef_dists as nd
-from nnef_dists.distributions._accuracy import calibrate_limit
+from nnef_dists.distributions._accuracy import ErrorTerms, calibrate_limit
 from tests.networks.data import exact_data
 from tests.networks.exact import CASES, STDV, etas_of, family_of, moments_of, potential_of
 
@@ -97,6 +97,12 @@ def test_of_formulas_it_is_the_rounding(source):
     assert np.all(limit < 1e-2)
 
 
+def near(spread, size):
+    """Terms of etas that are close to the training etas."""
+    zero = np.zeros(len(spread))
+    return ErrorTerms(np.asarray(spread, float), size, 1 + zero, zero, zero)
+
+
 class TestCalibration:
     RNG = np.random.default_rng(0)
 
@@ -106,7 +112,7 @@ class TestCalibration:
         for _ in range(300):
             sizes, noise = np.exp(self.RNG.normal(size=(2, 80)))
             errors = np.abs(sizes * self.RNG.normal(size=80))
-            factor, floor = calibrate_limit(errors[:40], (sizes * noise)[:40], np.ones(40))
+            factor, floor = calibrate_limit(errors[:40], near((sizes * noise)[:40], np.ones(40)))
             limit = factor * np.hypot((sizes * noise)[40:], floor)
             covered.append(np.mean(errors[40:] <= limit))
         # The best of five floors costs a part of the coverage.
@@ -115,26 +121,44 @@ class TestCalibration:
     def test_a_spread_that_knows_is_used(self):
         sizes = np.exp(2 * self.RNG.normal(size=400))
         errors = np.abs(sizes * self.RNG.normal(size=400))
-        factor, floor = calibrate_limit(errors, sizes, np.ones(400))
+        factor, floor = calibrate_limit(errors, near(sizes, np.ones(400)))
         assert abs(factor / 1.96 - 1) < 0.2
         assert floor < np.median(sizes) / 2
 
     def test_one_that_does_not_is_not(self):
         errors = np.abs(self.RNG.normal(size=400))
-        factor, floor = calibrate_limit(errors, np.exp(2 * self.RNG.normal(size=400)), np.ones(400))
+        spread = np.exp(2 * self.RNG.normal(size=400))
+        factor, floor = calibrate_limit(errors, near(spread, np.ones(400)))
         assert abs(factor * floor / 1.96 - 1) < 0.2
 
     def test_no_spread_at_all(self):
-        factor, floor = calibrate_limit(np.arange(100.0), np.zeros(100), np.ones(100))
+        factor, floor = calibrate_limit(np.arange(100.0), near(np.zeros(100), np.ones(100)))
         assert factor * floor == pytest.approx(95)
 
     @pytest.mark.parametrize("errors", [np.full(100, np.inf), np.arange(18.0)])
     def test_errors_that_say_nothing(self, errors):
-        assert calibrate_limit(errors, np.ones(len(errors)), np.ones(len(errors)))[0] == np.inf
+        one = np.ones(len(errors))
+        assert calibrate_limit(errors, near(one, one))[0] == np.inf
 
     def test_sizes_that_know_are_used(self):
         sizes = np.exp(2 * self.RNG.normal(size=400))
-        factor, floor = calibrate_limit(
-            np.abs(sizes * self.RNG.normal(size=400)), np.zeros(400), sizes
-        )
+        errors = np.abs(sizes * self.RNG.normal(size=400))
+        factor, floor = calibrate_limit(errors, near(np.zeros(400), sizes))
         assert abs(factor * floor / 1.96 - 1) < 0.2
+
+    def test_the_limit_between_training_etas_and_the_learned_function(self):
+        """Errors e^(1 - w) M^w with one e are covered by that e, whatever w and M are."""
+        share, learned = self.RNG.uniform(0, 0.9, 400), np.exp(self.RNG.normal(size=400))
+        size = np.exp(self.RNG.normal(size=400) - 3)
+        typical = size * np.abs(self.RNG.normal(size=400))
+        errors = typical ** (1 - share) * np.maximum(learned, typical) ** share
+        terms = ErrorTerms(np.zeros(400), size, np.ones(400), share, learned)
+        factor, floor = calibrate_limit(errors, terms)
+        assert abs(factor * floor / 1.96 - 1) < 0.2
+        assert 0.94 < np.mean(errors <= terms.limit(factor, floor)) < 0.97
+
+    def test_no_limit_is_below_that_of_training_etas(self):
+        """Also if nothing was learned."""
+        terms = ErrorTerms(*(jnp.asarray(v) for v in (0.1, 1.0, 1.0, 0.7, 0.0)))
+        assert terms.limit(2.0, 0.0) == pytest.approx(0.2)
+        assert terms._replace(learned=jnp.asarray(1e3)).limit(2.0, 0.0) > 1

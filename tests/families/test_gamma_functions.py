@@ -1,0 +1,38 @@
+"""log Gamma and its derivatives, beside SciPy's in double precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import gammaln, polygamma
+
+from nnef_dists.families._gamma_functions import log_gamma
+
+# Roundings of max(1, |value|).
+MOST = {np.float32: 6.0, np.float64: 45.0}
+
+
+def derivatives(a, order):
+    fn = log_gamma
+    for _ in range(order):
+        fn = jax.grad(fn)
+    return np.asarray(jax.jit(jax.vmap(fn))(jnp.asarray(a)), np.float64)
+
+
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("dtype", MOST)
+def test_all_scales(order, dtype):
+    """From 1e-6 to 1e6, with points next to the ends of the series."""
+    with jax.enable_x64(dtype == np.float64):
+        seams = np.array([1.0, 2.0, 3.0, 10.0])[:, None] * np.array([1 - 1e-6, 1, 1 + 1e-6])
+        a = np.append(np.geomspace(1e-6, 1e6, 4001), seams).astype(dtype)
+        found = derivatives(a, order)
+    exact = polygamma(order - 1, a.astype(float)) if order else gammaln(a.astype(float))
+    error = np.abs(found - exact) / np.maximum(1, np.abs(exact))
+    assert error.max() < MOST[dtype] * np.finfo(dtype).eps / 2
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_infinity_and_nan(order):
+    limit = [np.inf, np.inf, 0, 0][order]
+    assert np.array_equal(derivatives(np.array([np.inf, np.nan]), order), [limit, np.nan], True)
