@@ -243,6 +243,7 @@ def parts_of_families() -> Iterator[Call]:
         yield from every_method(symmetry, family=family, **values)
     functions = eqx.filter_eval_shape(nd.LatticePhi4(4).stein_functions, floats(4))
     yield from every_method(functions, score=floats(4))
+    yield "log_gamma", nd.families.log_gamma, (floats(4),)
 
 
 def bayes() -> Iterator[Call]:

@@ -39,6 +39,7 @@ from nnef_dists.families._eta_law import RangeEtas as RangeEtas
 from nnef_dists.families._eta_law import as_eta_law as as_eta_law
 from nnef_dists.families._fisher_bingham import FisherBingham
 from nnef_dists.families._gamma import Gamma
+from nnef_dists.families._gamma_functions import log_gamma
 from nnef_dists.families._gamma_shape_prior import GammaShapePrior
 from nnef_dists.families._gaussian import GaussianNatural1D
 from nnef_dists.families._generalized_inverse_gaussian import GeneralizedInverseGaussian
@@ -145,6 +146,7 @@ __all__ = [
     "ellipsoid_etas",
     "half_space",
     "interval",
+    "log_gamma",
     "nearby_etas",
     "negative",
     "negative_definite",

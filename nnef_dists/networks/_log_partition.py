@@ -210,10 +210,10 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         """
         if self.base is None or self.correction is None:
             return super().error_scales(eta)
-        correction = self.correction
+        base, correction = self.base, self.correction
 
         def learned(eta):
-            terms = self.base(eta)
+            terms = base(eta)
             x = correction.standardized(terms.inputs)
             return terms.scale * jnp.stack([correction(x), self._rest(x)]), (terms.scale, x)
 
