@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from nnef_dists._ranges import check_integer
 from nnef_dists.families._base import ExponentialFamily
 from nnef_dists.families._domain import CoupledDomain
-from nnef_dists.families._gamma_functions import log_gamma
+from nnef_dists.families._gamma_functions import log_beta
 from nnef_dists.families._symmetries import Permutation
 from nnef_dists.families._symmetry import AbstractSymmetry
 
@@ -91,7 +91,7 @@ class DirichletPrior(ExponentialFamily):
 
     def compute_stats(self, x: Float[Array, " k"]) -> dict[str, Array]:
         """Returns alpha and log B(alpha)."""
-        return {"alpha": x, "log_beta": jnp.sum(log_gamma(x)) - log_gamma(jnp.sum(x))}
+        return {"alpha": x, "log_beta": log_beta(x)}
 
 
 def _convex_features(eta: Float[Array, " d"]) -> Float[Array, " k"]:

@@ -146,6 +146,28 @@ def log_multivariate_beta(alpha: Float[Array, " k"]) -> Float[Array, ""]:
     return elementary + remainder + (len(alpha) - 1) * HALF_LOG_TWO_PI
 
 
+@jax.jit
+def log_beta(alpha: Float[Array, " k"]) -> Float[Array, ""]:
+    """Returns `log_multivariate_beta(alpha)`, with short programs for derivatives of any order.
+
+    The derivatives are differences of polygamma functions, and lose digits if one entry of alpha is
+    much larger than the others.
+    """
+    return _log_beta(alpha)
+
+
+@jax.custom_jvp
+def _log_beta(alpha: Float[Array, " k"]) -> Float[Array, ""]:
+    return log_multivariate_beta(alpha)
+
+
+@_log_beta.defjvp
+def _log_beta_jvp(primals, tangents):
+    (alpha,), (change,) = primals, tangents
+    slopes = _log_gamma(alpha, 1) - _log_gamma(jnp.sum(alpha), 1)
+    return _log_beta(alpha), jnp.sum(slopes * change)
+
+
 def mean_log_share(alpha: Float[Array, " k"]) -> Float[Array, " k"]:
     """Returns digamma(alpha_i) - digamma(sum_i alpha_i)."""
     return digamma_remainder(alpha) - digamma_remainder(jnp.sum(alpha)) + log_share(alpha)

@@ -32,6 +32,7 @@ _BREAKING = {
 _SMOOTH = {
     "find_mode",
     "find_normal",
+    "log_beta",
     "log_factorial",
     "log_gamma",
     "log_ndtr",

@@ -1,12 +1,12 @@
-"""log Gamma and its derivatives, beside SciPy's in double precision."""
+"""log Gamma, log B and their derivatives, beside SciPy's in double precision."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import gammaln, polygamma
+from scipy.special import digamma, gammaln, polygamma
 
-from nnef_dists.families._gamma_functions import log_gamma
+from nnef_dists.families._gamma_functions import log_beta, log_gamma
 
 # Roundings of max(1, |value|).
 MOST = {np.float32: 6.0, np.float64: 45.0}
@@ -36,3 +36,18 @@ def test_all_scales(order, dtype):
 def test_infinity_and_nan(order):
     limit = [np.inf, np.inf, 0, 0][order]
     assert np.array_equal(derivatives(np.array([np.inf, np.nan]), order), [limit, np.nan], True)
+
+
+def test_log_beta_and_its_derivatives():
+    """Also the Hessian, and vectors of which one entry is much larger than the others."""
+    alpha = np.exp(np.random.default_rng(0).normal(size=(64, 3), scale=1.5)).astype(np.float32)
+    total, exact = alpha.sum(1, keepdims=True, dtype=float), alpha.astype(float)
+    found = jax.jit(
+        jax.vmap(lambda a: (log_beta(a), jax.grad(log_beta)(a), jax.hessian(log_beta)(a)))
+    )
+    value, slope, bend = (np.asarray(leaf, float) for leaf in found(jnp.asarray(alpha)))
+    expected = gammaln(exact).sum(1) - gammaln(total[:, 0])
+    assert np.all(np.abs(value - expected) < 2e-6 * np.maximum(1, np.abs(expected)))
+    assert np.allclose(slope, digamma(exact) - digamma(total), rtol=2e-6, atol=2e-6)
+    expected = polygamma(1, exact)[:, :, None] * np.eye(3) - polygamma(1, total)[:, :, None]
+    assert np.allclose(bend, expected, rtol=2e-6, atol=2e-6)
