@@ -23,6 +23,8 @@ _FLOORS = (0.3, 1.0, 3.0, 10.0, 1e4)
 
 # Largest extrapolated share, at which errors still depend on the calibrated factor.
 _MOST_SHARE = 0.99
+# Largest part of a held-out error that its distance from the training etas explains.
+_MOST_GROWTH = 100.0
 
 
 class ErrorTerms(NamedTuple):
@@ -99,13 +101,14 @@ def calibrate_limit(errors: np.ndarray, terms: ErrorTerms) -> tuple[float, float
     rank = math.ceil(_COVERAGE * (n + 1))
     spread, size, growth, share, learned = (np.asarray(leaf, np.float64) for leaf in terms)
     spread = np.where(np.isfinite(spread), spread, np.inf)
+    cleaned = ErrorTerms(*(jnp.asarray(leaf) for leaf in (spread, size, growth, share, learned)))
     unit = np.median(spread) / max(np.median(size), np.finfo(np.float64).tiny)
     unit = unit if 0 < unit < np.inf else 1.0
     # The least e that covers each error. If the error is below `learned`, so is e.
     with np.errstate(divide="ignore", invalid="ignore"):
-        grown = np.log(errors / growth)
-        least = np.exp((grown - share * np.log(learned)) / (1 - share))
-        least = np.where(errors / growth < learned, least, errors / growth)
+        grown = errors / growth
+        least = np.exp((np.log(grown) - share * np.log(learned)) / (1 - share))
+        least = np.where(grown < learned, np.maximum(least, grown / _MOST_GROWTH), grown)
     fits = []
     for floor in unit * np.asarray(_FLOORS):
         widths = np.hypot(spread, floor * size)
@@ -113,8 +116,11 @@ def calibrate_limit(errors: np.ndarray, terms: ErrorTerms) -> tuple[float, float
         usable = (widths > 0) & (widths < np.inf) & np.isfinite(least)
         ratios = np.where(usable, least, np.inf) / np.where(usable, widths, 1)
         factor = np.sort(ratios)[rank - 1] if rank <= n else np.inf
-        found = terms.limit(factor, floor) if factor < np.inf else np.inf
-        fits.append((float(np.median(found)), float(factor), float(floor)))
+        median = np.inf
+        if factor < np.inf:
+            limits = np.asarray(cleaned.limit(float(factor), float(floor)))
+            median = np.median(np.where(np.isfinite(limits), limits, np.inf))
+        fits.append((float(median), float(factor), float(floor)))
     _, factor, floor = min(fits)
     return factor, floor
 

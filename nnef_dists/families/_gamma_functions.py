@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma, gammaln
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 # Smallest argument at which the series below are accurate to double and to single precision.
 _LARGE, _LARGE_SINGLE = 10.0, 3.0
 _LOG_GAMMA_SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 _DIGAMMA_SERIES = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760, -1 / 12)
-# Power series of log Gamma(2 + z). On |z| < 1, the terms of higher powers are below 1e-9 in all.
+# Power series of log Gamma(2 + z). On |z| < 1, the terms of higher powers sum to about 1e-9.
 _POWERS, _TERMS = np.arange(2.0, 26.0), np.arange(2.0, 50.0)
 # zeta(k) - 1, with the rest of the sum by the Euler-Maclaurin formula, accurate to 1e-10.
 _ZETA_LESS_ONE = np.sum(_TERMS[:, None] ** -_POWERS, 0) + 50**-_POWERS * (
@@ -38,23 +38,25 @@ HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
 
 
 @jax.jit
-def log_gamma(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
+def log_gamma(a: Real[Array, "*n"]) -> Float[Array, "*n"]:
     """Returns log Gamma(a) for a > 0, for statistics of families.
 
-    In single precision, values and derivatives of any order are accurate to 6 roundings of the
+    In single precision, values and their first four derivatives are accurate to 6 roundings of the
     larger of 1 and their size. `jax.scipy.special.gammaln` is off by up to 40. In double precision,
     both are accurate to 45 roundings. Derivatives take less time to compile and to run than those
     of `gammaln`.
 
     Args:
-        a: Positive numbers, of any shape. The result for other numbers is undefined.
+        a: Positive numbers, of any shape.
 
     Returns:
-        log Gamma of each.
+        log Gamma of each, infinity for numbers that are not positive. Their derivatives are
+        undefined.
 
     Example:
         `{"x": x, "log_gamma": nd.families.log_gamma(x)}`, as in `GammaShapePrior`.
     """
+    a = a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
     return _log_gamma(a, 0)
 
 
@@ -64,7 +66,8 @@ def _log_gamma(a: Float[Array, "*n"], order: int) -> Float[Array, "*n"]:
     limit = _least_large(a)
     if order < 2:
         small, large = jnp.minimum(a, limit), jnp.maximum(a, limit)
-        return jnp.where(a >= limit, _stirling(large, order), _small_log_gamma(small, order))
+        found = jnp.where(a >= limit, _stirling(large, order), _small_log_gamma(small, order))
+        return jnp.where(a < 0, jnp.inf, found) if order == 0 else found
     # Gamma(a) = Gamma(a + n) / (a (a + 1) ... (a + n - 1)). All terms have the same sign.
     shifted = sum((a + k) ** -order for k in range(int(limit)))
     return _stirling(a + limit, order) + (-1) ** order * math.factorial(order - 1) * shifted
@@ -119,7 +122,7 @@ def log_gamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 @jax.jit
-def log_factorial(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+def log_factorial(x: Real[Array, "*n"]) -> Float[Array, "*n"]:
     """Returns log x! = log Gamma(x + 1) for x > -1, accurate to rounding."""
     return log_gamma(x + 1)
 

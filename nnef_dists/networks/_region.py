@@ -31,7 +31,7 @@ class ErrorScales(NamedTuple):
     Attributes:
         size: Size of the learned function relative to a typical training eta.
         growth: Factor of all errors.
-        share: Extrapolated share of the learned function, from 0 to below 1.
+        share: Extrapolated share of the learned function, from 0 to 1.
         learned: Limit of the error that the learned function can cause, in units of T,
             `(eta_dim,)`.
     """

@@ -162,3 +162,23 @@ class TestCalibration:
         terms = ErrorTerms(*(jnp.asarray(v) for v in (0.1, 1.0, 1.0, 0.7, 0.0)))
         assert terms.limit(2.0, 0.0) == pytest.approx(0.2)
         assert terms._replace(learned=jnp.asarray(1e3)).limit(2.0, 0.0) > 1
+
+    @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+    def test_held_out_etas_that_are_all_far(self, share):
+        """Small errors far away do not make the limit zero."""
+        errors = 1e-4 * np.abs(self.RNG.normal(size=100))
+        one = np.ones(100)
+        terms = ErrorTerms(np.zeros(100), one, one, share * one, one)
+        factor, floor = calibrate_limit(errors, terms)
+        assert np.float32(factor) * np.float32(floor) > 1e-6
+        assert np.mean(errors <= terms.limit(factor, floor)) > 0.94
+
+    def test_one_eta_without_terms_does_not_choose_the_floor(self):
+        sizes = np.exp(2 * self.RNG.normal(size=400))
+        errors = np.abs(self.RNG.normal(size=400))
+        terms = near(sizes, np.ones(400))
+        for name in ("spread", "learned"):
+            leaf = np.array(getattr(terms, name))
+            leaf[0] = np.nan
+            found = calibrate_limit(errors, terms._replace(**{name: leaf}))
+            assert np.allclose(found, calibrate_limit(errors, terms), rtol=0.2)

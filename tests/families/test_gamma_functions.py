@@ -39,7 +39,7 @@ def test_infinity_and_nan(order):
 
 
 def test_log_beta_and_its_derivatives():
-    """Also the Hessian, and vectors of which one entry is much larger than the others."""
+    """The Hessian too."""
     alpha = np.exp(np.random.default_rng(0).normal(size=(64, 3), scale=1.5)).astype(np.float32)
     total, exact = alpha.sum(1, keepdims=True, dtype=float), alpha.astype(float)
     found = jax.jit(
@@ -51,3 +51,20 @@ def test_log_beta_and_its_derivatives():
     assert np.allclose(slope, digamma(exact) - digamma(total), rtol=2e-6, atol=2e-6)
     expected = polygamma(1, exact)[:, :, None] * np.eye(3) - polygamma(1, total)[:, :, None]
     assert np.allclose(bend, expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_no_positive_number(x64):
+    """A density is zero there, and NaN is not repaired."""
+    with jax.enable_x64(x64):
+        found = log_gamma(jnp.array([-3.0, -0.5, 0.0, jnp.nan]))
+    assert np.array_equal(found, [np.inf, np.inf, np.inf, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_integers(x64):
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
+        found = np.asarray(log_gamma(jnp.arange(1, 30)))
+    exact = gammaln(np.arange(1, 30))
+    assert found.dtype == (np.float64 if x64 else np.float32)
+    assert np.all(np.abs(found - exact) <= (1e-14 if x64 else 1e-6) * np.maximum(1, exact))
