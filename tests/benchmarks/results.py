@@ -52,7 +52,8 @@ settings, and `--only NAME` selects one script. Peers run on the same machine, i
 
 Unless a column states something else, errors of moments are in z units: an error divided by
 sd(T | eta). A quick run uses fewer etas, seeds and training steps than a full run. Its figures show
-that the code works. Do not compare them with the figures of a full run.
+that the code works. Do not compare them with the figures of a full run. If a load is stated, other
+programs were running at the start, and seconds are too high.
 """
 
 Cell = str | float | int | bool | None
@@ -234,7 +235,9 @@ def _section(name: str, folder: Path) -> str:
             blocks.append("Not measured.")
             continue
         size = "quick run" if record["quick"] else "full run"
-        blocks.append(f"{record['date']}, {size}, {record['seconds']:,} s.")
+        busy = record["load"] > (record["machine"]["cores"] or math.inf)
+        load = f", load {record['load']:g}" if busy else ""
+        blocks.append(f"{record['date']}, {size}, {record['seconds']:,} s{load}.")
         blocks += [Table(**table).markdown() for table in record["tables"]]
     if name == "growth" and (folder.parent / "images" / "benchmarks_growth.png").exists():
         blocks.append("![Growth of costs](images/benchmarks_growth.png)")
