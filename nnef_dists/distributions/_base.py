@@ -149,8 +149,7 @@ class AbstractTractableFamily(eqx.Module):
         It is the rounding for closed forms, and the error bound for `Quadrature`. For an
         `AmortizedFamily`, `nd.validate` calibrates it to hold for 95% of etas from the distribution
         of the held-out etas. For other etas, it is an estimate that grows with the distance from
-        the training etas. It is infinite where `network.is_inside` is False, and before
-        `nd.validate`.
+        the training etas. It is infinite before that, and where `network.is_inside` is False.
 
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
