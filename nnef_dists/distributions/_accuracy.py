@@ -31,13 +31,13 @@ class ErrorTerms(NamedTuple):
     """The predictors of the limit of errors at one eta.
 
         e = factor sqrt(spread^2 + (floor size)^2)
-        limit = growth e^(1 - share) max(learned, e)^share
+        limit = max(growth e, e^(1 - share) max(learned, e)^share)
 
     Attributes:
         spread: Standard deviation of mu over draws of the weights, in z units, the largest over
             statistics.
         size: See `ErrorScales`, like the others.
-        growth: Factor of all errors.
+        growth: Least factor of errors.
         share: Extrapolated share.
         learned: In z units, the largest over statistics.
     """
@@ -52,7 +52,7 @@ class ErrorTerms(NamedTuple):
         """Returns the limit of errors, in z units."""
         error = factor * jnp.hypot(self.spread, floor * self.size)
         most = jnp.maximum(self.learned, error)
-        return self.growth * error ** (1 - self.share) * most**self.share
+        return jnp.maximum(self.growth * error, error ** (1 - self.share) * most**self.share)
 
 
 def error_terms(
@@ -106,9 +106,9 @@ def calibrate_limit(errors: np.ndarray, terms: ErrorTerms) -> tuple[float, float
     unit = unit if 0 < unit < np.inf else 1.0
     # The least e that covers each error. If the error is below `learned`, so is e.
     with np.errstate(divide="ignore", invalid="ignore"):
-        grown = errors / growth
-        least = np.exp((np.log(grown) - share * np.log(learned)) / (1 - share))
-        least = np.where(grown < learned, np.maximum(least, grown / _MOST_GROWTH), grown)
+        least = np.exp((np.log(errors) - share * np.log(learned)) / (1 - share))
+        least = np.where(errors < learned, np.maximum(least, errors / _MOST_GROWTH), errors)
+        least = np.minimum(least, errors / growth)
     fits = []
     for floor in unit * np.asarray(_FLOORS):
         widths = np.hypot(spread, floor * size)

@@ -220,7 +220,7 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         parts, (scale, x) = jax.jacrev(learned, has_aux=True)(eta)
         return ErrorScales(
             correction.relative_scale(scale),
-            jnp.ones_like(scale),
+            correction.region.remoteness(x),
             -jnp.expm1(-_EXTRAPOLATION * correction.region.distance(x)),
             _MOST_LEARNED * jnp.sum(jnp.abs(parts), 0),
         )

@@ -26,11 +26,11 @@ _ROUNDING = 1e-3
 class ErrorScales(NamedTuple):
     """The size of a network's errors at one eta, given their size e at a typical training eta.
 
-        growth (size e)^(1 - share) max(learned, size e)^share
+        max(growth size e, (size e)^(1 - share) max(learned, size e)^share)
 
     Attributes:
         size: Size of the learned function relative to a typical training eta.
-        growth: Factor of all errors.
+        growth: Least factor of errors, see `TrainingRegion.remoteness`.
         share: Extrapolated share of the learned function, from 0 to 1.
         learned: Limit of the error that the learned function can cause, in units of T,
             `(eta_dim,)`.
