@@ -19,8 +19,6 @@ _SAMPLES, _SEED = 32, 0
 # Floors of the spread, in units of its median over etas. The last one makes the limit constant.
 # A smaller floor is unsafe, because draws of the weights may agree far from all labels.
 _FLOORS = (0.3, 1.0, 3.0, 10.0, 1e4)
-
-
 # Largest extrapolated share, at which errors still depend on the calibrated factor.
 _MOST_SHARE = 0.99
 # Largest part of a held-out error that its distance from the training etas explains.

@@ -26,7 +26,6 @@ from jaxtyping import Array, Float, Real
 # Smallest argument at which the series below are accurate to double and to single precision.
 _LARGE, _LARGE_SINGLE = 10.0, 3.0
 _LOG_GAMMA_SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
-_DIGAMMA_SERIES = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760, -1 / 12)
 # Power series of log Gamma(2 + z). On |z| < 1, the terms of higher powers sum to about 1e-9.
 _POWERS, _TERMS = np.arange(2.0, 26.0), np.arange(2.0, 50.0)
 # zeta(k) - 1, with the rest of the sum by the Euler-Maclaurin formula, accurate to 1e-10.
@@ -86,7 +85,7 @@ def _least_large(a: Float[Array, "*n"]) -> float:
 
 
 def _stirling(a: Float[Array, "*n"], order: int) -> Float[Array, "*n"]:
-    """Returns the derivative of Stirling's series for log Gamma of this order, for large a."""
+    """Returns the derivative of Stirling's formula for log Gamma of this order, for large a."""
     if order == 0:
         leading = (a - 0.5) * (jnp.log(a) - 1) + (HALF_LOG_TWO_PI - 0.5)
     elif order == 1:
@@ -94,11 +93,16 @@ def _stirling(a: Float[Array, "*n"], order: int) -> Float[Array, "*n"]:
     else:
         leading = a ** (1 - order) + (order - 1) / 2 * a**-order
         leading = (-1) ** order * math.factorial(order - 2) * leading
+    return leading + _remainder_series(a, order)
+
+
+def _remainder_series(a: Float[Array, "*n"], order: int) -> Float[Array, "*n"]:
+    """Returns the derivative of R of this order, for large a."""
     # The term of a^-p has the derivative p (p + 1) ... (p + order - 1) (-1)^order a^-(p + order).
     powers = range(1, 2 * len(_LOG_GAMMA_SERIES), 2)
     rising = [math.prod(range(power, power + order)) for power in powers]
     series = [factor * c for factor, c in zip(rising, _LOG_GAMMA_SERIES, strict=True)]
-    return leading + _polynomial(series, 1 / a**2) * (-1) ** order / a ** (1 + order)
+    return _polynomial(series, 1 / a**2) * (-1) ** order / a ** (1 + order)
 
 
 def _small_log_gamma(a: Float[Array, "*n"], order: int) -> Float[Array, "*n"]:
@@ -115,8 +119,7 @@ def _small_log_gamma(a: Float[Array, "*n"], order: int) -> Float[Array, "*n"]:
 def log_gamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Returns R(a) = log Gamma(a) - (a - 1/2) log a + a - log(2 pi) / 2 for a > 0."""
     limit = _least_large(a)
-    large, small = jnp.maximum(a, limit), jnp.minimum(a, limit)
-    series = _polynomial(_LOG_GAMMA_SERIES, 1 / large**2) / large
+    small, series = jnp.minimum(a, limit), _remainder_series(jnp.maximum(a, limit), 0)
     exact = log_gamma(small) - (small - 0.5) * jnp.log(small) + small - HALF_LOG_TWO_PI
     return jnp.where(a >= limit, series, exact)
 
@@ -129,9 +132,10 @@ def log_factorial(x: Real[Array, "*n"]) -> Float[Array, "*n"]:
 
 def digamma_remainder(a: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Returns D(a) = digamma(a) - log a for a > 0."""
-    large, small = jnp.maximum(a, _LARGE), jnp.minimum(a, _LARGE)
-    series = -0.5 / large + _polynomial(_DIGAMMA_SERIES, 1 / large**2) / large**2
-    return jnp.where(a >= _LARGE, series, digamma(small) - jnp.log(small))
+    limit = _least_large(a)
+    small, large = jnp.minimum(a, limit), jnp.maximum(a, limit)
+    series = -0.5 / large + _remainder_series(large, 1)
+    return jnp.where(a >= limit, series, _log_gamma(small, 1) - jnp.log(small))
 
 
 def log_ratio(a: Float[Array, "*n"], b: Float[Array, "*n"]) -> Float[Array, "*n"]:

@@ -203,7 +203,9 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         the training examples. The limit of errors is twice the learned correction of the mean, the
         linear one plus the others. A function that is bounded, and small in a region, grows with
         such a geometric mean outside of the region. The two constants fit the errors of families
-        with two to six statistics, up to 50 times outside the training ranges.
+        with two and seven statistics, up to 50 times outside the training ranges. Errors grow at
+        least in proportion to `TrainingRegion.remoteness`, since a correction can be small by
+        accident.
 
         Reference:
             Ransford, *Potential Theory in the Complex Plane* (1995), section 4.3.
