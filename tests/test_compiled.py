@@ -257,7 +257,7 @@ def bayes() -> Iterator[Call]:
         nd.bayes.SoftplusPositivity(),
         nd.bayes.SquaredPositivity(),
     ):
-        yield from every_method(positivity, raw=ones, width=ones)
+        yield from every_method(positivity, raw=ones, scale=ones)
     foreign = nd.bayesianize(eqx.nn.MLP(3, 2, 4, 1, key=KEY))
     mlp = nd.BayesianMLP(3, 2, 4, 1, key=KEY)
     for model in (nd.BayesianLinear(3, 2, key=KEY), mlp):

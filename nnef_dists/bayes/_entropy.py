@@ -131,8 +131,8 @@ def _checked(name: str, q: AbstractParameter, p: AbstractParameter) -> PyTree:
     """Checks the prior of a parameter, and returns it in the dtype of the parameter."""
     if not isinstance(p, AbstractPriorLaw):
         raise ValueError(
-            f"Expected a law with a density (AbstractPriorLaw) as the prior of {name!r}; got "
-            f"{type(p).__name__}."
+            "Expected a distribution with a density (AbstractPriorLaw) as the prior of "
+            f"{name!r}; got {type(p).__name__}."
         )
     leading = q.shape[len(q.shape) - len(p.shape) :]
     fits = len(p.shape) <= len(q.shape) and all(

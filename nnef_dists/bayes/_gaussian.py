@@ -13,7 +13,7 @@ from ._parameter import (
     AbstractElementwiseParameter,
     AbstractParameter,
     AbstractPriorLaw,
-    check_width,
+    check_scale,
     mean_and_raw,
 )
 from ._positivity import AbstractPositivity, SquaredPositivity
@@ -46,7 +46,7 @@ class GaussianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstract
         self.positivity = SquaredPositivity() if positivity is None else positivity
 
     def __check_init__(self):
-        check_width(self, "raw_stdv", self.raw_stdv, self.positivity)
+        check_scale(self, "raw_stdv", self.raw_stdv, self.positivity)
 
     @classmethod
     def from_stdv(

@@ -61,7 +61,7 @@ def flatten_raw_stdvs(model: PyTree) -> Float[Array, " n"]:
     Deterministic parameters contribute zeros. For the parameter classes of this package, the
     vector is aligned with `flatten_means`.
     """
-    return _flatten(model, lambda law: law.raw_widths() or [jnp.zeros_like(law.mean)])
+    return _flatten(model, lambda law: law.raw_scales() or [jnp.zeros_like(law.mean)])
 
 
 def get_parameter_count(model: PyTree) -> dict[str, int]:

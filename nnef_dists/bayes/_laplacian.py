@@ -11,7 +11,7 @@ from ._parameter import (
     AbstractElementwiseParameter,
     AbstractParameter,
     AbstractPriorLaw,
-    check_width,
+    check_scale,
     mean_and_raw,
 )
 from ._positivity import AbstractPositivity, SquaredPositivity
@@ -44,7 +44,7 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
         self.positivity = SquaredPositivity() if positivity is None else positivity
 
     def __check_init__(self):
-        check_width(self, "raw_scale", self.raw_scale, self.positivity)
+        check_scale(self, "raw_scale", self.raw_scale, self.positivity)
 
     @classmethod
     def from_scale(
@@ -101,8 +101,9 @@ class LaplacianParameter(AbstractElementwiseParameter, AbstractPriorLaw, Abstrac
         """
         if not isinstance(q, AbstractAbsoluteMoment):
             raise ValueError(
-                "Expected a law with a known mean distance (AbstractAbsoluteMoment) against a "
-                f"Laplace prior; got {type(q).__name__}. Estimate it from log_prior instead."
+                "Expected a distribution with a known mean distance (AbstractAbsoluteMoment) "
+                f"against a Laplace prior; got {type(q).__name__}. Estimate it from log_prior "
+                "instead."
             )
         return q.mean_distance(self.mean) / self.scale + jnp.log(2 * self.scale)
 

@@ -28,7 +28,7 @@ def make_parameter(
         bayesian: Whether the parameter is random. If False, a `DeterministicParameter` is made.
             Defaults to True.
         param_type: Class of the parameter. A custom class is built as
-            `param_type(mean, raw_width)`. Defaults to `GaussianParameter`.
+            `param_type(mean, raw_scale)`. Defaults to `GaussianParameter`.
         init_raw_stdv: Initial unconstrained scale, a scalar, before the positivity transform. For
             a scale w, pass `positivity.inverse(w)`. Defaults to 0.01.
         positivity: Transform from unconstrained scale to scale, for classes that take one. By

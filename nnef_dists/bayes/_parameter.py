@@ -26,7 +26,7 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
     Freezing, sampling, entropy, KL, counting and saving then work. One rule must hold: **the
     field `mean` holds the mean, and every other inexact array leaf outside of
     `paramax.NonTrainable` is an unconstrained scale**. If `make_parameter` is to build it, its
-    `__init__` must take `(mean, raw_width)`.
+    `__init__` must take `(mean, raw_scale)`.
 
     As a `paramax` unwrappable, a parameter can also replace an array in flowjax structures. There,
     `paramax.unwrap` replaces the parameter by its mean.
@@ -83,7 +83,7 @@ class AbstractParameter(paramax.AbstractUnwrappable[Array]):
         leaves = [mean if is_mean_path(path) else leaf for path, leaf in pairs]
         return jax.tree.unflatten(treedef, leaves)
 
-    def raw_widths(self) -> list[Float[Array, "..."]]:
+    def raw_scales(self) -> list[Float[Array, "..."]]:
         """Returns the unconstrained scales, in field order."""
         pairs, _ = jax.tree_util.tree_flatten_with_path(self, is_leaf=is_fixed)
         return [
@@ -163,39 +163,39 @@ def is_mean_path(path: tuple[Any, ...]) -> bool:
 
 
 def mean_and_raw(
-    mean: ArrayLike, name: str, width: ArrayLike, positivity: AbstractPositivity
+    mean: ArrayLike, name: str, scale: ArrayLike, positivity: AbstractPositivity
 ) -> tuple[Array, Array]:
     """Returns a floating mean, and the unconstrained scale of its shape for a given scale.
 
     Args:
         mean: Mean. Integers are converted to the default floating dtype.
         name: Name of the scale in messages.
-        width: Scale, in a shape that broadcasts to the shape of the mean.
+        scale: Its value, in a shape that broadcasts to the shape of the mean.
         positivity: Transform from unconstrained scale to scale.
 
     Raises:
-        ValueError: If `width` does not broadcast, or a concrete `width` is negative or out of the
+        ValueError: If `scale` does not broadcast, or a concrete `scale` is negative or out of the
             range of `positivity`.
     """
     center = jnp.asarray(mean)
     if not jnp.issubdtype(center.dtype, jnp.inexact):
         center = center.astype(jnp.result_type(float))
     try:
-        full = jnp.broadcast_to(jnp.asarray(width, center.dtype), center.shape)
+        full = jnp.broadcast_to(jnp.asarray(scale, center.dtype), center.shape)
     except ValueError:
         raise ValueError(
             f"Expected {name} of a shape that broadcasts to {center.shape}, the shape of the mean; "
-            f"got {jnp.shape(width)}. Pass a mean of the full shape."
+            f"got {jnp.shape(scale)}. Pass a mean of the full shape."
         ) from None
     try:
         return center, positivity.inverse(full)
     except ValueError as error:
-        # The message of the transform contains its argument name, `width`.
-        message = str(error).replace("width", name)
+        # The message of the transform contains its argument name, `scale`.
+        message = str(error).replace("scale", name)
         raise ValueError(f"{message}. Use a larger {name}, or another positivity.") from None
 
 
-def check_width(law: AbstractParameter, name: str, raw: Any, positivity: Any) -> None:
+def check_scale(law: AbstractParameter, name: str, raw: Any, positivity: Any) -> None:
     """Checks the shape and dtype of an unconstrained scale, and the type of its transform.
 
     Raises:

@@ -22,8 +22,8 @@ class AbstractPositivity(eqx.Module):
         """Returns the positive scale of `raw`, with its shape and dtype."""
 
     @abstractmethod
-    def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns an unconstrained array whose scale is `width`.
+    def inverse(self, scale: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """Returns an unconstrained array whose scale is `scale`.
 
         Pass the result as `init_raw_stdv` to start at a given scale.
         """
@@ -31,7 +31,7 @@ class AbstractPositivity(eqx.Module):
 
 @final
 class SquaredPositivity(AbstractPositivity):
-    r"""`width = raw**2 + floor`: the default.
+    r"""`scale = raw**2 + floor`: the default.
 
     The floor keeps the logarithm of the scale, and its gradient, finite at `raw = 0`.
     """
@@ -45,19 +45,19 @@ class SquaredPositivity(AbstractPositivity):
         """Returns `raw**2 + floor`."""
         return raw**2 + self.floor
 
-    def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns the non-negative root `sqrt(width - floor)`.
+    def inverse(self, scale: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """Returns the non-negative root `sqrt(scale - floor)`.
 
         Raises:
-            ValueError: If a concrete `width` is below the floor. A traced one gives NaN.
+            ValueError: If a concrete `scale` is below the floor. A traced one gives NaN.
         """
-        width = check_range("width", width, self.floor, closed="low")
-        return jnp.sqrt(jnp.maximum(jnp.asarray(width) - self.floor, 0))
+        scale = check_range("scale", scale, self.floor, closed="low")
+        return jnp.sqrt(jnp.maximum(jnp.asarray(scale) - self.floor, 0))
 
 
 @final
 class SoftplusPositivity(AbstractPositivity):
-    """`width = log(1 + exp(raw)) + floor`: linear for large `raw`, exponential for small."""
+    """`scale = log(1 + exp(raw)) + floor`: linear for large `raw`, exponential for small."""
 
     floor: float = eqx.field(static=True, default=0.0)
 
@@ -68,30 +68,30 @@ class SoftplusPositivity(AbstractPositivity):
         """Returns `log(1 + exp(raw)) + floor`."""
         return jax.nn.softplus(raw) + self.floor
 
-    def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns `log(exp(width - floor) - 1)`, without overflow for large `width`.
+    def inverse(self, scale: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """Returns `log(exp(scale - floor) - 1)`, without overflow for large `scale`.
 
         Raises:
-            ValueError: If a concrete `width` is not above the floor. A traced one gives NaN.
+            ValueError: If a concrete `scale` is not above the floor. A traced one gives NaN.
         """
-        width = check_range("width", width, self.floor)
-        excess = jnp.asarray(width) - self.floor
+        scale = check_range("scale", scale, self.floor)
+        excess = jnp.asarray(scale) - self.floor
         return excess + jnp.log(-jnp.expm1(-excess))
 
 
 @final
 class ExponentialPositivity(AbstractPositivity):
-    """`width = exp(raw)`: steps in `raw` are relative changes of the scale."""
+    """`scale = exp(raw)`: steps in `raw` are relative changes of the scale."""
 
     def forward(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Returns `exp(raw)`."""
         return jnp.exp(raw)
 
-    def inverse(self, width: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns `log(width)`.
+    def inverse(self, scale: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """Returns `log(scale)`.
 
         Raises:
-            ValueError: If a concrete `width` is not positive. A traced one gives NaN.
+            ValueError: If a concrete `scale` is not positive. A traced one gives NaN.
         """
-        width = check_range("width", width, 0.0)
-        return jnp.log(jnp.asarray(width))
+        scale = check_range("scale", scale, 0.0)
+        return jnp.log(jnp.asarray(scale))

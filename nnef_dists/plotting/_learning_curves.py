@@ -62,7 +62,7 @@ def plot_learning_curves(
     if variational_loss is not None:
         _draw(panels[1], curves[1])
         _limit(panels[1], curves[1])
-        panels[1].set(title="VI: widths of the weights", ylabel="loss [nats per label]")
+        panels[1].set(title="VI: standard deviations of weights", ylabel="loss [nats per label]")
     return figure
 
 

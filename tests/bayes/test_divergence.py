@@ -84,7 +84,7 @@ def test_priors_that_do_not_fit_are_refused():
         kl_divergence(model, {"a": LAWS["gaussian"](), "b": LAWS["gaussian"]()})
     with pytest.raises(ValueError, match=r"for shape \(2,\); got \(3,\)"):
         kl_divergence(model, GaussianParameter.from_stdv(jnp.zeros(3), 1.0))
-    with pytest.raises(ValueError, match=r"Expected a law with a density.*DeterministicParam"):
+    with pytest.raises(ValueError, match=r"a distribution with a density.*DeterministicParam"):
         kl_divergence(model, {"a": LAWS["deterministic"]()})
     with pytest.raises(ValueError, match=r"known mean distance.*UniformParameter"):
         kl_divergence({"a": LAWS["uniform"]()}, PRIORS["laplacian"]())

@@ -68,7 +68,7 @@ class Shifted(AbstractParameter):
 
 def test_fixed_arrays_of_a_parameter_are_no_scales():
     parameter = Shifted(jnp.zeros(2), jnp.full(2, -1.0), paramax.NonTrainable(jnp.ones(2)))
-    assert len(parameter.raw_widths()) == 1
+    assert len(parameter.raw_scales()) == 1
     np.testing.assert_array_equal(flatten_raw_stdvs([parameter]), [-1.0, -1.0])
 
 
