@@ -56,6 +56,13 @@ def test_tables_reach_the_page(keep):
     assert f"{kept['one']['date']}, quick run" in page
 
 
+def test_the_page_names_options_that_are_not_the_default(keep):
+    _, folder = keep("--n", "3", parts={"one": part(0.5)})
+    assert ", full run, n 3, 0 s" in write_page(folder)
+    _, folder = keep(parts={"one": part(0.5)})
+    assert ", full run, 0 s" in write_page(folder)
+
+
 def test_a_part_that_is_run_again_leaves_the_others(keep):
     keep(parts={"one": part(0.5), "two": part(0.25)})
     kept, _ = keep("two", parts={"one": part(0.5), "two": part(0.125)})

@@ -228,7 +228,7 @@ def arguments(parser):
     parser.add_argument("--tasks", nargs="+", choices=[*PUBLISHED], help="of tasks and calibration")
     parser.add_argument("--draws", type=int, default=10_000, help="for C2ST")
     parser.add_argument("--checked", type=int, default=2000, help="simulations of calibration")
-    parser.add_argument("--sbi-python", help="interpreter of an environment with sbi")
+    parser.add_argument("--sbi-python", type=Path, help="interpreter of an environment with sbi")
 
 
 QUICK = {"seeds": 1, "steps": 0.05, "labels": 256, "held_out": 2000, "tasks": ["gaussian_linear"],

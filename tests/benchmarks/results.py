@@ -156,6 +156,12 @@ def main(
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(**(quick or {}))
     options = parser.parse_args()
+    own = "parts", "json", "quick"
+    changed = {
+        key: value
+        for key, value in vars(options).items()
+        if key not in own and value != parser.get_default(key)
+    }
     chosen = getattr(options, "parts", []) or list(parts)
     if unknown := set(chosen) - set(parts):
         parser.error(f"Expected parts of {list(parts)}; got {sorted(unknown)}.")
@@ -166,10 +172,10 @@ def main(
         parts[name](options)
         seconds = time.perf_counter() - start
         if options.json is not None:
-            _keep(options.json, list(parts), name, _record(options.quick, seconds, load))
+            _keep(options.json, list(parts), name, _record(options.quick, changed, seconds, load))
 
 
-def _record(is_quick: bool, seconds: float, load: float) -> dict:
+def _record(is_quick: bool, changed: dict, seconds: float, load: float) -> dict:
     import jax
 
     found = {}
@@ -181,6 +187,8 @@ def _record(is_quick: bool, seconds: float, load: float) -> dict:
     return {
         "date": datetime.date.today().isoformat(),
         "quick": is_quick,
+        # Paths belong to one machine.
+        "options": {key: value for key, value in changed.items() if not isinstance(value, Path)},
         "seconds": round(seconds),
         "load": round(load, 1),
         "versions": found,
@@ -237,11 +245,16 @@ def _section(name: str, folder: Path) -> str:
         size = "quick run" if record["quick"] else "full run"
         busy = record["load"] > (record["machine"]["cores"] or math.inf)
         load = f", load {record['load']:g}" if busy else ""
+        size += "".join(f", {key} {_option(value)}" for key, value in record["options"].items())
         blocks.append(f"{record['date']}, {size}, {record['seconds']:,} s{load}.")
         blocks += [Table(**table).markdown() for table in record["tables"]]
     if name == "growth" and (folder.parent / "images" / "benchmarks_growth.png").exists():
         blocks.append("![Growth of costs](images/benchmarks_growth.png)")
     return "\n\n".join(blocks)
+
+
+def _option(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _setting(record: dict) -> str:
