@@ -170,6 +170,10 @@ def _step(xp, x):
     return {"positive": (x > 0) * xp.ones_like(x), "x2": x**2}
 
 
+def _narrow_step(xp, x):
+    return {"positive": (1 + xp.tanh(1e4 * (x - 0.3))) / 2, "x2": x**2}
+
+
 def _parabola(xp, x):
     return {"x": x, "x2": x**2}
 
@@ -321,6 +325,13 @@ DECLARED = {
         nd.domain(x2=nd.negative),
         {"positive": (-2.0, 2.0), "x2": (-3.0, -0.2)},
         refined(_step, (-20.0, 0.0, 20.0)),
+    ),
+    "a narrow step": Declaration(
+        _narrow_step,
+        nd.domain(x2=nd.negative),
+        {"positive": (-6.0, 3.0), "x2": (-3.0, -0.2)},
+        refined(_narrow_step, (-20.0, 0.29, 0.298, 0.3, 0.302, 0.31, 20.0)),
+        promised=False,
     ),
     "a wall in the base measure": Declaration(
         _parabola,

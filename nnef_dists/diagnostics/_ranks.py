@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import check_concrete
 from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalized_ranks
 
 
@@ -84,7 +85,7 @@ def uniformity_p_value(ranks: Float[Array, "m *k"]) -> Float[Array, "*k"]:
         significance level divided by the number of columns.
 
     Raises:
-        ValueError: If there are no ranks.
+        ValueError: If there are no ranks, or concrete ones outside of [0, 1].
 
     Reference:
         Anderson and Darling, *A test of goodness of fit*, JASA 49 (1954).
@@ -94,6 +95,13 @@ def uniformity_p_value(ranks: Float[Array, "m *k"]) -> Float[Array, "*k"]:
     m = ranks.shape[0]
     if m == 0:
         raise ValueError("Expected at least one rank; got none")
+    check_concrete(
+        ranks,
+        jnp.all((ranks >= 0) & (ranks <= 1)),
+        "Expected ranks from 0 to 1",
+        f"{jnp.min(ranks)} to {jnp.max(ranks)}",
+        "Divide ranks among n draws by n + 1, or use sbc_ranks.",
+    )
     # Rounding may move a rank to 0 or 1.
     inside = jnp.finfo(ranks.dtype).eps / 4
     ordered = jnp.sort(jnp.clip(ranks, inside, 1 - 2 * inside), 0)

@@ -3,6 +3,7 @@
 from typing import final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -74,10 +75,11 @@ class Quadrature(AbstractTractableFamily):
             found,
             jnp.isfinite(found.error),
             f"Expected quadrature of {self.family!r} to converge to 1e-3",
-            f"a larger error bound at {eta}",
-            "Increase points, use float64, or use an AmortizedFamily. If the integral diverges, "
-            "correct natural_domain: nd.check_family names the etas. In two dimensions T and log h "
-            "must be smooth: kinks and jumps are not searched for.",
+            f"a larger error bound at {jax.lax.stop_gradient(eta)}",
+            "Increase points, use float64, or use an AmortizedFamily. A density with more than "
+            "four modes, or with a step much narrower than its bulk, does not converge. If the "
+            "integral diverges, correct natural_domain: nd.check_family names the etas. In two "
+            "dimensions T and log h must be smooth: kinks and jumps are not searched for.",
         )
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:

@@ -3,6 +3,7 @@
 from typing import ClassVar, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -73,7 +74,7 @@ class Summation(AbstractTractableFamily):
             (factor * both[0], factor * both[1]),
             is_exact,
             f"Expected a sum over counts of {self.family!r} that converges to 1e-3",
-            f"a larger error bound at {eta}",
+            f"a larger error bound at {jax.lax.stop_gradient(eta)}",
             "If the sum diverges, correct natural_domain; nd.check_family tells. Large counts need "
             "float64 inside compiled programs.",
         )

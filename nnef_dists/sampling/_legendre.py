@@ -18,12 +18,17 @@ _LEAST_FALL_OF_DIGITS = 0.75
 
 
 class Legendre(NamedTuple):
-    """Nodes and weights on (0, 1), and matrices from values to integrals and coefficients."""
+    """Nodes and weights on (0, 1), and matrices from values to integrals and coefficients.
+
+    The rows `first` and `last` extrapolate values to 0 and 1.
+    """
 
     node: np.ndarray
     weight: np.ndarray
     cumulative: np.ndarray
     coefficients: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
 
 
 @functools.cache
@@ -37,7 +42,9 @@ def legendre(points: int) -> Legendre:
     integrals = np.empty((points, points))
     integrals[:, 0] = node + 1
     integrals[:, 1:] = (values[:, 2:] - values[:, : points - 1]) / norm[1:]
-    return Legendre((node + 1) / 2, weight / 2, integrals @ coefficients / 2, coefficients)
+    cumulative = integrals @ coefficients / 2
+    first, last = (-1.0) ** np.arange(points) @ coefficients, np.sum(coefficients, 0)
+    return Legendre((node + 1) / 2, weight / 2, cumulative, coefficients, first, last)
 
 
 class Spread(NamedTuple):

@@ -267,8 +267,31 @@ def _error(
     # Each weight is an exponential, whose argument is rounded.
     depth = 2 * _ROUNDINGS * jnp.where(weights > 0, jnp.abs(nodes.logs), 0)
     rounding = rounding + eps * jnp.max(jnp.sum(weights * z**2 * depth, (1, 2, 3)))
-    error = left + tails + rounding
+    error = left + tails + rounding + _error_of_gaps(pieces, nodes, logs, z)
     return jnp.where(_is_held(pieces, nodes) & jnp.isfinite(error), error, jnp.inf)
+
+
+def _error_of_gaps(
+    pieces: Pieces, nodes: Nodes, logs: Array, z: Float[Array, "eta_dim 2 pieces nodes"]
+) -> Float[Array, ""]:
+    """Returns a bound for steps of the density in front of the first node of bodies and tails.
+
+    Nodes on one side of a step fit a smooth density. Extrapolated, it differs from the density at
+    the start of a piece, or from the other fit at the end of the body. The difference times the
+    distance between the nodes bounds the mass.
+    """
+    rule = legendre(logs.shape[-1])
+    total = jax.nn.logsumexp(logs)
+    density = jnp.exp(nodes.logs - total)
+    first = density @ jnp.asarray(rule.first, logs.dtype)
+    at_start = jnp.exp(pieces.at_start.logs - pieces.highest - total)
+    before = jnp.stack([at_start, density[0] @ jnp.asarray(rule.last, logs.dtype)])
+    previous = jnp.stack([nodes.edges[0], nodes.u[0, :, -1]])
+    mass = jnp.abs(first - before) * jnp.abs(nodes.u[..., 0] - previous)
+    mass = mass * jnp.maximum(1, jnp.max(z[..., 0] ** 2, 0))
+    # A piece within one nat has no tail.
+    exists = pieces.is_used & (nodes.stretch[..., 0] > 0)
+    return jnp.sum(jnp.where(exists, mass, 0))
 
 
 def _error_of_cuts(line: Line, pieces: Pieces) -> Float[Array, ""]:

@@ -11,6 +11,7 @@ import scipy.special
 
 import nnef_dists as nd
 from nnef_dists.moments._quadrature import double_quadrature
+from nnef_dists.sampling._breaks import find_breaks
 from tests.moments.user_families import GammaPair, MatrixNormal
 from tests.numerics import assert_close, epsilon
 from tests.registry import FAMILIES
@@ -198,6 +199,19 @@ class TestErrorEstimate:
             sd = np.sqrt(np.diag(exact_covariance))
             assert np.max(np.abs(mean - exact) / sd) < 1e-7
             assert np.max(np.abs(covariance - exact_covariance) / np.outer(sd, sd)) < 1e-7
+
+    def test_a_step_between_two_nodes_is_in_the_error(self):
+        """All nodes lie on one side of it, and fit a smooth density."""
+        etas = np.asarray([[2.0, -0.5], [-6.0, -0.5], [3.0, -2.0], [1e-3, -0.5]])
+        found = double_quadrature(Stranger("a narrow step"), etas)
+        for eta, mean, error in zip(etas, found.mean, found.error, strict=True):
+            exact, covariance = DECLARED["a narrow step"].exact(eta)
+            z = np.max(np.abs(mean - exact) / np.sqrt(np.diag(covariance)))
+            assert not z > error
+
+    def test_rounding_of_a_statistic_that_levels_off_is_no_kink(self):
+        assert find_breaks(Stranger("a narrow step")) == ()
+        assert len(find_breaks(Stranger("kinks, undeclared"))) == 1
 
     def test_more_modes_than_are_integrated(self):
         """A comb of some 30 modes within 40 nats."""

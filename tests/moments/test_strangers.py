@@ -62,6 +62,14 @@ def test_errors_are_as_large_as_the_labels_say(name):
     assert np.max(error / np.hypot(data.covariance_error[ok], 1e-6 * scale)) < 6
 
 
+@pytest.mark.slow
+def test_a_step_that_draws_seldom_hit_is_in_the_errors():
+    """Integration by parts misses it: its slope is large where one in 10,000 draws lies."""
+    data, mean, _ = labels_of("a narrow step")
+    assert data.ok.sum() >= 4
+    assert np.max((np.abs(data.mean - mean) / data.standard_error)[data.ok]) < 6
+
+
 class TestHeavyTails:
     def test_what_is_not_integrable_is_refused_by_name(self):
         etas = jnp.asarray([[-0.45], [-0.2], [-0.499]])
@@ -185,6 +193,7 @@ class TestValidity:
             ("sextic", (-0.5, -0.5), True, True),
             ("kinks, undeclared", (0.1, -1.0), True, False),
             ("a jump", (1.0, -0.5), False, False),
+            ("a narrow step", (1.0, -0.5), False, False),
             ("a wall in the base measure", (1.0, -0.5), False, False),
             ("steep walls", (1.0, -0.5), True, True),
         ],
