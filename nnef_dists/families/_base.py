@@ -278,10 +278,9 @@ class ExponentialFamily(eqx.Module):
             n: Number of etas.
             ranges: Dict by statistic of `(low, high)` (uniform) or `(low, high, "log")`
                 (log-uniform, bounds of one sign). Bounds broadcast to the statistic's shape. For a
-                negative definite matrix, they bound the eigenvalues. If the domain couples natural
-                parameters, the etas are from the part of this box inside it. Alternatively, an
-                `AbstractEtaLaw`, such as `posterior_etas(...)`, or a function from a key to one
-                flat eta.
+                negative definite matrix, they bound the eigenvalues. In a domain that couples
+                statistics, etas are from the part of the box inside it. Alternatively, an
+                `AbstractEtaLaw`, such as `posterior_etas(...)`, or a function of a key.
             first: Index of the first eta, to draw a long sequence in parts. Defaults to 0.
             dtype: Floating dtype. None is JAX's default.
 

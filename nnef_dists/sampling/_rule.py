@@ -276,9 +276,8 @@ def _error_of_gaps(
 ) -> Float[Array, ""]:
     """Returns a bound for steps of the density in front of the first node of bodies and tails.
 
-    Nodes on one side of a step fit a smooth density. Extrapolated, it differs from the density at
-    the start of a piece, or from the other fit at the end of the body. The difference times the
-    distance between the nodes bounds the mass.
+    Nodes on one side of a step fit a smooth density. It differs from the density at the start of a
+    piece, or from the other fit at the end of the body. This times the distance bounds the mass.
     """
     rule = legendre(logs.shape[-1])
     total = jax.nn.logsumexp(logs)
