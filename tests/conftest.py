@@ -45,6 +45,7 @@ gc.disable()
 
 # Files that take longest come first, so that workers end together.
 LONG = (
+    "test_compiled.py",
     "test_control_variates.py",
     "test_documentation.py",
     "test_hmc.py",
@@ -58,6 +59,10 @@ LONG = (
     "test_inverse_trained.py",
     "test_oracle.py",
     "test_training.py",
+    "test_strangers.py",
+    "test_base.py",
+    "test_symmetric.py",
+    "test_plane.py",
 )
 
 

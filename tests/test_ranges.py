@@ -156,9 +156,9 @@ ARRAYS = {
         -1.0,
         "0.0001 <= scale < inf",
     ),
-    "exponential width": (nd.bayes.ExponentialPositivity().inverse, -1.0, "0 < width < inf"),
-    "softplus width": (nd.bayes.SoftplusPositivity().inverse, 0.0, "0 < width < inf"),
-    "initial raw width": (
+    "exponential scale": (nd.bayes.ExponentialPositivity().inverse, -1.0, "0 < scale < inf"),
+    "softplus scale": (nd.bayes.SoftplusPositivity().inverse, 0.0, "0 < scale < inf"),
+    "initial raw scale": (
         lambda v: nd.make_parameter(jnp.ones(2), init_raw_stdv=v),
         math.nan,
         "finite init_raw_stdv",
