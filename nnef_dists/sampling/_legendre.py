@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike
+from jaxtyping import Array, DTypeLike, Float
 
+# Number of last Legendre coefficients that bound errors of interpolants at the ends, and factor.
+_LAST, _AT_ENDS = 4, 16.0
 # Largest length of a body, in units of the distance at which the density has fallen by one nat.
 _LONGEST_BODY = 8.0
 # Largest initial rate at which the log distance of tail nodes grows with their position.
@@ -45,6 +47,17 @@ def legendre(points: int) -> Legendre:
     cumulative = integrals @ coefficients / 2
     first, last = (-1.0) ** np.arange(points) @ coefficients, np.sum(coefficients, 0)
     return Legendre((node + 1) / 2, weight / 2, cumulative, coefficients, first, last)
+
+
+def end_values(values: Float[Array, "*n nodes"]) -> tuple[Array, Array, Array]:
+    """Returns the interpolants of values at the nodes, at 0 and at 1, and their largest errors.
+
+    The errors at the ends are those of the coefficients beyond the last ones, which decay.
+    """
+    rule, dtype = legendre(values.shape[-1]), values.dtype
+    first, last = (values @ jnp.asarray(row, dtype) for row in (rule.first, rule.last))
+    rows = jnp.asarray(rule.coefficients[-_LAST:].T, dtype)
+    return first, last, _AT_ENDS * jnp.max(jnp.abs(values @ rows), -1)
 
 
 class Spread(NamedTuple):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.sampling._cuts import cut_gap
-from nnef_dists.sampling._legendre import least_fall, legendre, spread_nodes
+from nnef_dists.sampling._legendre import end_values, least_fall, legendre, spread_nodes
 from nnef_dists.sampling._line import Line, transform
 from nnef_dists.sampling._pieces import Pieces, find_pieces, move
 from nnef_dists.sampling._smooth import is_smooth
@@ -279,15 +279,12 @@ def _error_of_gaps(
     Nodes on one side of a step fit a smooth density. It differs from the density at the start of a
     piece, or from the other fit at the end of the body. This times the distance bounds the mass.
     """
-    rule = legendre(logs.shape[-1])
     total = jax.nn.logsumexp(logs)
-    density = jnp.exp(nodes.logs - total)
-    first = density @ jnp.asarray(rule.first, logs.dtype)
-    at_start = jnp.exp(pieces.at_start.logs - pieces.highest - total)
-    before = jnp.stack([at_start, density[0] @ jnp.asarray(rule.last, logs.dtype)])
+    first, last, bound = end_values(jnp.exp(nodes.logs - total))
+    before = jnp.stack([jnp.exp(pieces.at_start.logs - pieces.highest - total), last[0]])
+    step = jnp.maximum(jnp.abs(first - before) - bound - bound[0], 0)
     previous = jnp.stack([nodes.edges[0], nodes.u[0, :, -1]])
-    mass = jnp.abs(first - before) * jnp.abs(nodes.u[..., 0] - previous)
-    mass = mass * jnp.maximum(1, jnp.max(z[..., 0] ** 2, 0))
+    mass = step * jnp.abs(nodes.u[..., 0] - previous) * jnp.maximum(1, jnp.max(z[..., 0] ** 2, 0))
     # A piece within one nat has no tail.
     exists = pieces.is_used & (nodes.stretch[..., 0] > 0)
     return jnp.sum(jnp.where(exists, mass, 0))
