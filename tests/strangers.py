@@ -171,7 +171,7 @@ def _step(xp, x):
 
 
 def _narrow_step(xp, x):
-    return {"positive": (1 + xp.tanh(1e4 * (x - 0.3))) / 2, "x2": x**2}
+    return {"sign": xp.tanh(1e4 * (x - 0.3)), "x2": x**2}
 
 
 def _parabola(xp, x):
@@ -329,7 +329,7 @@ DECLARED = {
     "a narrow step": Declaration(
         _narrow_step,
         nd.domain(x2=nd.negative),
-        {"positive": (-6.0, 3.0), "x2": (-3.0, -0.2)},
+        {"sign": (-3.0, 1.5), "x2": (-3.0, -0.2)},
         refined(_narrow_step, (-20.0, 0.29, 0.298, 0.3, 0.302, 0.31, 20.0)),
         promised=False,
     ),

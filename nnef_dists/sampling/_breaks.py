@@ -19,7 +19,7 @@ _BESIDE = (1, 3, 10, 30)
 # Smallest break: a change between neighboring numbers, relative to the values in the cell.
 _LEAST_JUMP = 1e-3
 # Smallest slope of a cell, relative to its values over its width. Smaller slopes are rounded.
-_LEAST_SLOPE = 1e-9
+_LEAST_SLOPE = 1e-10
 # Smallest relative change of x in a cell. Cells with a smaller change are at the limit of the
 # precision of x, and are ignored.
 _LEAST_CHANGE = 1e-9
@@ -48,10 +48,11 @@ def find_breaks(family: ExponentialFamily) -> tuple[tuple[float, float], ...]:
         x, values = _values_at(family, u)
         low, high, at_low, at_high = u[:-1], u[1:], values[:-1], values[1:]
         size = np.maximum(np.maximum(np.abs(at_low), np.abs(at_high)), 1e-300)
-        values, slopes = np.split(size, 2, 1)
+        of_values, of_slopes = np.split(size, 2, 1)
         with np.errstate(over="ignore"):
-            least = _LEAST_SLOPE * values / (high - low)[:, None]
-        size = np.hstack([values, np.maximum(slopes, np.where(np.isfinite(least), least, 0))])
+            least = _LEAST_SLOPE * of_values / (high - low)[:, None]
+        of_slopes = np.maximum(of_slopes, np.where(np.isfinite(least), least, 0))
+        size = np.hstack([of_values, of_slopes])
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             _, at_middle = _values_at(family, middle)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 # Number of last Legendre coefficients that bound errors of interpolants at the ends, and factor.
-_LAST, _AT_ENDS = 4, 16.0
+LAST, _AT_ENDS = 4, 16.0
 # Largest length of a body, in units of the distance at which the density has fallen by one nat.
 _LONGEST_BODY = 8.0
 # Largest initial rate at which the log distance of tail nodes grows with their position.
@@ -56,7 +56,7 @@ def end_values(values: Float[Array, "*n nodes"]) -> tuple[Array, Array, Array]:
     """
     rule, dtype = legendre(values.shape[-1]), values.dtype
     first, last = (values @ jnp.asarray(row, dtype) for row in (rule.first, rule.last))
-    rows = jnp.asarray(rule.coefficients[-_LAST:].T, dtype)
+    rows = jnp.asarray(rule.coefficients[-LAST:].T, dtype)
     return first, last, _AT_ENDS * jnp.max(jnp.abs(values @ rows), -1)
 
 

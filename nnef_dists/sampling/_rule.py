@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.sampling._cuts import cut_gap
-from nnef_dists.sampling._legendre import end_values, least_fall, legendre, spread_nodes
+from nnef_dists.sampling._legendre import LAST, end_values, least_fall, legendre, spread_nodes
 from nnef_dists.sampling._line import Line, transform
 from nnef_dists.sampling._pieces import Pieces, find_pieces, move
 from nnef_dists.sampling._smooth import is_smooth
 
-# Number of last Legendre coefficients that bound the error, and safety factor of the bound.
-_LAST, _SAFETY = 4, 4.0
+# Safety factor of the bound of the error from the last Legendre coefficients.
+_SAFETY = 4.0
 # Error of T in roundings. For example, log Gamma is accurate to several roundings.
 _ROUNDINGS = 3.0
 # Distance beyond the ends of a piece at which NaN is searched for, in lengths of the piece.
@@ -248,7 +248,7 @@ def _error(
     rounding = jnp.maximum(rounding, eps * jnp.max(jnp.abs(origin) / sd.ravel()))
 
     def largest(stop):
-        rows = jnp.asarray(rule.coefficients[stop - _LAST : stop].T, dtype)
+        rows = jnp.asarray(rule.coefficients[stop - LAST : stop].T, dtype)
         return jnp.maximum(jnp.max(jnp.abs(values @ rows), -1), jnp.finfo(dtype).tiny)
 
     # n nodes integrate polynomials of degree 2 n - 1. The decay of coefficients is extrapolated.
@@ -256,7 +256,7 @@ def _error(
     # Coefficients of rounding errors do not decay.
     floor = _SAFETY * rounding * jnp.max(jnp.abs(values), -1)
     decay = jnp.minimum(
-        (last / largest(points // 2)) ** 2, (last / largest(points - _LAST)) ** (points / _LAST)
+        (last / largest(points // 2)) ** 2, (last / largest(points - LAST)) ** (points / LAST)
     )
     left = _SAFETY * jnp.max(jnp.sum(jnp.maximum(last - floor, 0) * jnp.minimum(decay, 1), (1, 2)))
     is_open = pieces.is_used & pieces.is_open

@@ -156,11 +156,13 @@ def main(
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(**(quick or {}))
     options = parser.parse_args()
-    own = "parts", "json", "quick"
+    # Paths belong to one machine.
     changed = {
         key: value
         for key, value in vars(options).items()
-        if key not in own and value != parser.get_default(key)
+        if key not in ("parts", "quick")
+        and not isinstance(value, Path)
+        and value != parser.get_default(key)
     }
     chosen = getattr(options, "parts", []) or list(parts)
     if unknown := set(chosen) - set(parts):
@@ -187,8 +189,7 @@ def _record(is_quick: bool, changed: dict, seconds: float, load: float) -> dict:
     return {
         "date": datetime.date.today().isoformat(),
         "quick": is_quick,
-        # Paths belong to one machine.
-        "options": {key: value for key, value in changed.items() if not isinstance(value, Path)},
+        "options": changed,
         "seconds": round(seconds),
         "load": round(load, 1),
         "versions": found,

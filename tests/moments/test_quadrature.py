@@ -18,6 +18,24 @@ from tests.registry import FAMILIES
 from tests.strangers import DECLARED, Stranger, etas_of
 
 
+class Hyperbolic(nd.ExponentialFamily):
+    x_shape = ()
+    natural_domain = nd.half_space([[1, 1], [-1, 1]], [0, 0])
+
+    def compute_stats(self, x):
+        return {"x": x, "s": jnp.sqrt(1 + x * x)}
+
+
+class FarKink(nd.ExponentialFamily):
+    """A statistic whose kink is small beside its values."""
+
+    x_shape = ()
+    natural_domain = nd.domain(far=nd.negative)
+
+    def compute_stats(self, x):
+        return {"far": 1e9 + jnp.abs(x - 0.3)}
+
+
 class Comb(nd.ExponentialFamily):
     """Teeth of equal distance under a normal density."""
 
@@ -202,16 +220,29 @@ class TestErrorEstimate:
 
     def test_a_step_between_two_nodes_is_in_the_error(self):
         """All nodes lie on one side of it, and fit a smooth density."""
-        etas = np.asarray([[2.0, -0.5], [-6.0, -0.5], [3.0, -2.0], [1e-3, -0.5]])
+        etas = np.asarray([[1.0, -0.5], [-3.0, -0.5], [1.5, -2.0], [1e-3, -0.5]])
         found = double_quadrature(Stranger("a narrow step"), etas)
         for eta, mean, error in zip(etas, found.mean, found.error, strict=True):
             exact, covariance = DECLARED["a narrow step"].exact(eta)
             z = np.max(np.abs(mean - exact) / np.sqrt(np.diag(covariance)))
             assert not z > error
 
+    def test_a_corner_before_the_first_node_is_in_the_error(self):
+        """A hyperbolic density that is a thousand times wider than its round top."""
+        etas = np.asarray([[0.0, -1e-3], [0.999, -1.0]])
+        found = double_quadrature(Hyperbolic(), etas)
+        for (a, b), mean, covariance, error in zip(etas, *found[:2], found.error, strict=True):
+            gamma = np.sqrt(b**2 - a**2)
+            k0, k1 = scipy.special.k0e(gamma), scipy.special.k1e(gamma)
+            slope = -(k0 / k1 + 2 / gamma) / gamma
+            exact = np.array([-a * slope, 1 / b + b * slope])
+            z = np.max(np.abs(mean - exact) / np.sqrt(np.diag(covariance)))
+            assert 1e-7 < z <= error < 1e-4
+
     def test_rounding_of_a_statistic_that_levels_off_is_no_kink(self):
         assert find_breaks(Stranger("a narrow step")) == ()
         assert len(find_breaks(Stranger("kinks, undeclared"))) == 1
+        assert len(find_breaks(FarKink())) == 1
 
     def test_more_modes_than_are_integrated(self):
         """A comb of some 30 modes within 40 nats."""
