@@ -218,6 +218,8 @@ MISTAKES = {
     "keys for a key": (lambda: q().predictive(ETA, jax.random.split(KEY)), "Use one of the keys."),
     "key and eta": (lambda: q().sample(jnp.array(ETA), KEY, 3), "Expected one jax.random.key; got "
                     f"{FLOAT} of shape (2,). Check the order of the arguments."),
+    "ranges and key": (lambda: nd.check_family(GAUSSIAN, KEY, RANGES), "Expected one "
+                       "jax.random.key; got dict. Check the order of the arguments."),
     "options for a config": (lambda: nd.estimate_moments(GAUSSIAN, [ETA], KEY, {"draws": 9}),
                              "Expected config to be an instance of HMCConfig; got dict."),
     "etas and family": (lambda: nd.estimate_moments([ETA], GAUSSIAN, KEY), "Expected family to be "

@@ -93,8 +93,30 @@ def partition_trainable(model: _Model) -> tuple[_Model, _Model]:
 
 
 def unfreeze_all(dynamic: _Model, static: _Model) -> _Model:
-    """Joins the two parts of a split."""
-    return eqx.combine(dynamic, static)
+    """Joins the two parts of a split.
+
+    Args:
+        dynamic: The trained part.
+        static: The other part, from the same split.
+
+    Returns:
+        The whole model.
+
+    Raises:
+        ValueError: If both parts have a leaf, or a parameter is in neither.
+    """
+
+    def check_one(path: tuple[Any, ...], first: Any, second: Any) -> None:
+        if first is not None and second is not None:
+            raise ValueError(
+                f"Expected the two parts of one split; got {path_name(path)} in both. Join the "
+                "dynamic part with the static part that was returned beside it."
+            )
+
+    jax.tree_util.tree_map_with_path(check_one, dynamic, static, is_leaf=lambda leaf: leaf is None)
+    whole = eqx.combine(dynamic, static)
+    check_whole(whole)
+    return whole
 
 
 def check_whole(model: PyTree) -> None:

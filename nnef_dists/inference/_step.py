@@ -43,7 +43,7 @@ def elbo(
     This holds if the energy is linear in the statistics of each plate element, so that its
     expectation is its value at E[T]. Otherwise, the result is NaN. This function tests the first
     element of each plate, and `check_energy` tests all. The bound holds up to the constant that
-    `check_energy` returns.
+    `check_energy` returns. Inside a compiled program, it is NaN for an eta outside the domain.
 
     Args:
         energy: The log joint density as a function of statistics by node and name,
@@ -59,9 +59,12 @@ def elbo(
         A scalar.
 
     Raises:
-        ValueError: If names or shapes do not match, or `energy` does not return a scalar.
+        ValueError: If names or shapes do not match, an eta is outside the natural domain or the
+            training region, or `energy` does not return a scalar.
     """
     eta = check_etas_of(nodes, eta)
+    if not any(isinstance(value, Tracer) for value in jax.tree.leaves((eta, args))):
+        _check_inside(nodes, eta)
     scale = (
         {} if scale is None else {name: scale[name] for name in scale if check_name(nodes, name)}
     )

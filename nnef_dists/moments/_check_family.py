@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists.families import (
     AbstractDiscreteSupport,
     AbstractNamedFamily,
@@ -103,13 +104,13 @@ def check_family(
         A `FamilyReport`. Each finding has a name, a severity, a place and a remedy.
 
     Raises:
-        ValueError: If `family` is not an instance of `ExponentialFamily`, or a range is malformed
-            or outside the natural domain.
+        ValueError: If `family` is not an instance of `ExponentialFamily`, `key` is not a key, or a
+            range is malformed or outside the natural domain.
     """
     if not isinstance(family, ExponentialFamily):
         remedy = ", for example family = MyFamily()" if isinstance(family, type) else ""
         raise ValueError(f"Expected an instance of ExponentialFamily; got {family!r}{remedy}")
-    data_key, key = jax.random.split(key)
+    data_key, key = jax.random.split(as_key(key))
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.enable_x64(True), jax.default_device(cpu):
         findings = _static_findings(family)

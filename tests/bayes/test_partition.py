@@ -66,6 +66,18 @@ def test_buffers_inside_laws_are_never_dynamic():
         assert len(jax.tree.leaves(partition_trainable(model)[0])) == (model is frozen)
 
 
+def test_parts_of_two_splits_are_refused():
+    model = Mixed()
+    means, without_means = freeze_stdvs(model)
+    scales, without_scales = freeze_means(model)
+    with pytest.raises(ValueError, match=r"two parts of one split; got \S+ in both"):
+        unfreeze_all(means, without_scales)
+    with pytest.raises(ValueError, match=r"two parts of one split; got gaussian.raw_stdv in both"):
+        unfreeze_all(scales, without_means)
+    with pytest.raises(ValueError, match="Expected a whole model"):
+        unfreeze_all(means, scales)
+
+
 @pytest.mark.parametrize("wrong", [["plain"], ["gaussian.mean"], ["gauss"], "gaussian"])
 def test_unknown_names_are_refused(wrong):
     with pytest.raises(ValueError, match="Expected a sequence of names among"):

@@ -248,6 +248,12 @@ class TestNaN:
         found = jax.jit(lambda eta: expected_statistics(RATES, eta))(eta)
         assert np.array_equal(np.isnan(found["w"]["x"]), bad)
 
+    def test_an_elbo_outside_of_the_domain(self):
+        bad = {**RATES_START, "w": -RATES_START["w"]}
+        with pytest.raises(ValueError, match=r"eta of node 'w' in the domain of Gamma"):
+            elbo(poisson, RATES, bad, COUNTS)
+        assert np.isnan(jax.jit(lambda eta: elbo(poisson, RATES, eta, COUNTS))(bad))
+
     def test_an_energy_that_is_not_linear(self):
         def curved(t, y):
             return poisson(t, y) - 0.1 * jnp.sum(t["w"]["x"] ** 2)
