@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from nnef_dists._checks import as_array, as_key, as_vector, guard
 from nnef_dists.families._declaration import check_declaration, find_stat_shapes
-from nnef_dists.families._discrete import inside_support, point_of
+from nnef_dists.families._discrete import check_categories, inside_support, point_of
 from nnef_dists.families._domain import AbstractDomain
 from nnef_dists.families._eta_law import EtaLaw, as_eta_law, draw_etas
 from nnef_dists.families._support import Support
@@ -133,12 +133,13 @@ class ExponentialFamily(eqx.Module):
             x: One point, of shape `x_shape`.
 
         Returns:
-            The statistics, `(eta_dim,)`.
+            The statistics, `(eta_dim,)`. Compiled, they are NaN if x is not one of `Categories`.
 
         Raises:
-            ValueError: If `x` has another shape.
+            ValueError: If `x` has another shape, or is not one of `Categories`.
         """
-        return self.flatten_stats_or_eta(self.compute_stats(point_of(self, x)))
+        parts = self.compute_stats(point_of(self, x))
+        return check_categories(self, x, self.flatten_stats_or_eta(parts))
 
     @final
     def logdensity_fn(self, eta: Float[Array, " eta_dim"]) -> Callable[[Array], Float[Array, ""]]:
@@ -161,7 +162,7 @@ class ExponentialFamily(eqx.Module):
         """Returns `eta . T(x) + log h(x)`, in nats, without checking that eta is valid.
 
         Args:
-            eta: Valid natural parameters, flat, `(eta_dim,)`, not checked.
+            eta: Valid natural parameters, `(eta_dim,)`, not checked.
             x: One point, of shape `x_shape`.
 
         Returns:
@@ -313,8 +314,5 @@ class ExponentialFamily(eqx.Module):
 
     @final
     def convex_features(self, eta: Float[Array, " eta_dim"]) -> Float[Array, " k"]:
-        """Returns convex functions of a valid eta that resemble A near the edge of the domain.
-
-        See `AbstractDomain.convex_features`.
-        """
+        """Returns convex functions of a valid eta, as `AbstractDomain.convex_features` does."""
         return self.natural_domain.convex_features(self.unflatten_stats_or_eta(eta))

@@ -4,6 +4,7 @@ import math
 from typing import ClassVar, final
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nnef_dists._ranges import check_integer
@@ -15,6 +16,9 @@ from nnef_dists.families._gamma_functions import log_multivariate_beta, mean_log
 from nnef_dists.families._support import AdditiveLogRatio
 from nnef_dists.families._symmetries import Permutation
 from nnef_dists.families._symmetry import AbstractSymmetry
+
+# Largest difference of the sum of x from 1.
+_SUM_TOLERANCE = 1e-3
 
 
 @final
@@ -63,8 +67,8 @@ class Dirichlet(AbstractNamedFamily):
         return {"log_x": log_above_zero(x)}
 
     def log_base_measure(self, x: Float[Array, " k"]) -> Float[Array, ""]:
-        """Returns 0, or -inf outside the support."""
-        return log_indicator(x > 0, x)
+        """Returns 0, or -inf outside the support: entries of 0 and less, sums other than 1."""
+        return log_indicator((x > 0) & (jnp.abs(jnp.sum(x) - 1) <= _SUM_TOLERANCE), x)
 
     @property
     def has_unit_base_measure(self) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Int
 
-from nnef_dists._checks import as_point
+from nnef_dists._checks import as_point, check_concrete
 from nnef_dists._ranges import check_integer
 
 # Median count above the lower bound, of `Counts.point` at normal u.
@@ -226,3 +226,28 @@ def inside_support(family: Any, x: Array) -> tuple[Bool[Array, ""] | None, Array
     given = as_point(x, family.x_shape, family)
     inside, known = support.contains(given), support.point(jnp.zeros(family.x_shape, given.dtype))
     return inside, jnp.where(inside, point_of(family, x), known)
+
+
+def check_categories(family: Any, x: Array, stats: Array) -> Array:
+    """Returns statistics at x, which are NaN if x is none of `Categories`.
+
+    Such x cannot be an index: conversion to an integer would make NaN the first category.
+
+    Args:
+        family: The exponential family.
+        x: One point, of shape `x_shape`.
+        stats: The statistics, `(eta_dim,)`.
+
+    Raises:
+        ValueError: If x is concrete, and none of the categories.
+    """
+    support = family.support
+    if not isinstance(support, Categories):
+        return stats
+    x = as_point(x, family.x_shape, family)
+    remedy = "Leave out missing values, or give them a category of their own."
+    expected = f"Expected x with entries among 0, ..., {support.k - 1}"
+    inside = support.contains(x)
+    # Not a factor, which XLA does not apply to zeros that were booleans.
+    stats = jnp.where(inside, stats, jnp.nan)
+    return check_concrete(stats, inside, expected, x, remedy)

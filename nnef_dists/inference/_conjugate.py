@@ -35,16 +35,18 @@ class StatisticsSum(eqx.Module):
         zeros = jnp.zeros(shape, jnp.result_type(float) if dtype is None else dtype)
         return cls(zeros, zeros)
 
-    def add(self, statistics: Float[Array, "*plate eta_dim"]) -> "StatisticsSum":
+    def add(self, statistics: "Float[Array, '*plate eta_dim'] | StatisticsSum") -> "StatisticsSum":
         """Returns the sum with the statistics of one or more observations added.
 
         Args:
-            statistics: Statistics, `(*plate, eta_dim)`.
+            statistics: Statistics, `(*plate, eta_dim)`, or another sum of this shape.
 
         Reference:
             Knuth, *The Art of Computer Programming*, volume 2, section 4.2.2, for the error of an
             addition.
         """
+        if isinstance(statistics, StatisticsSum):
+            return self.add(statistics.value).add(statistics.rest)
         statistics = jnp.asarray(statistics, self.value.dtype)
         if statistics.shape != self.value.shape:
             raise ValueError(
@@ -145,4 +147,8 @@ def evidence(
         ValueError: If either eta is invalid, or outside the training region of a strict family.
     """
     check_instance(q, AbstractTractableFamily, "q")
+    if jnp.shape(log_base):
+        raise ValueError(
+            f"Expected log_base as a number; got shape {jnp.shape(log_base)}. Add them up."
+        )
     return q.log_partition(posterior_eta) - q.log_partition(prior_eta) + log_base

@@ -55,8 +55,10 @@ def cvi_message(
     draws = _check_draws(family, draws, family.eta_dim)
     values = _at_draws("log_p", log_p, draws)
     stats = jax.vmap(family.sufficient_statistics)(draws)
+    # If a statistic is constant over draws, its message is undetermined: 0 / 0. The mean of equal
+    # numbers is not exact, their differences are.
+    stats = stats - stats[0]
     stats = stats - jnp.mean(stats, 0)
-    # If a statistic is constant over draws, its message is undetermined: 0 / 0.
     scale = jnp.sqrt(jnp.mean(stats**2, 0))
     values = (values - jnp.mean(values)).astype(stats.dtype)
     # The default cutoff grows with the number of draws, and would lose nearly collinear statistics.
@@ -130,7 +132,8 @@ def project(
                 f"Expected draws for {family!r}, which has {quadrature_dim(family)} dimensions. "
                 "Use draws=q.sample(key, init, n) and init."
             )
-        dtype = jnp.result_type(float) if init is None else jnp.asarray(init).dtype
+        dtype = jnp.result_type(0.0 if init is None else init)
+        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
         point = jax.ShapeDtypeStruct(family.x_shape, dtype)
         _check_scalar("log_tilted", jnp.shape(jax.eval_shape(log_tilted, point)))
         zeros = jnp.zeros(family.eta_dim, dtype)

@@ -106,6 +106,8 @@ def test_points_on_the_boundary_have_no_density_but_finite_statistics():
         (nd.Beta(), 0.0),
         (nd.Beta(), 1.0),
         (nd.Dirichlet(3), [0.0, 0.5, 0.5]),
+        # Counts that were not divided by their sum.
+        (nd.Dirichlet(3), [2.0, 3.0, 4.0]),
     ]
     for family, x in cases:
         eta = jnp.full(family.eta_dim, -0.5)

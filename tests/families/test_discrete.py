@@ -147,6 +147,21 @@ class TestStatistics:
         assert complete.tolist() == [6, 2]
 
 
+@pytest.mark.parametrize("x", [np.nan, 3.0, -1.0, 1.7])
+def test_what_is_not_a_category_has_no_statistics(x):
+    """A missing value is not the first category."""
+    family = nd.families.Categorical(3)
+    with pytest.raises(ValueError, match=r"among 0, \.\.\., 2; got .*Leave out missing values"):
+        family.sufficient_statistics(jnp.array(x))
+    stats = jax.jit(jax.vmap(family.sufficient_statistics))(jnp.array([0.0, 1.0, 2.0, x]))
+    np.testing.assert_array_equal(stats[:3], family_rows(family))
+    assert np.isnan(stats[3]).all()
+
+
+def family_rows(family):
+    return np.stack([family.sufficient_statistics(jnp.array(i)) for i in range(3)])
+
+
 class TestRefusals:
     """Who needs derivatives in x says so, and what to use."""
 

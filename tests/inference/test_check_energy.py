@@ -8,6 +8,7 @@ import nnef_dists as nd
 from nnef_dists.inference import Node, check_energy
 from tests.inference.test_coordinate_ascent import (
     COUNTS,
+    GAUSSIAN,
     RATES,
     SOURCES,
     X,
@@ -102,6 +103,44 @@ def test_a_product_of_own_statistics():
 
     with pytest.raises(ValueError, match=r"linear in the statistics of node 'm'.*curved.*'x'"):
         check_energy(energy, normal_gamma_joint, NODES, KEY, X)
+
+
+def test_squares_of_sums_are_found_with_any_key():
+    """A direction of signs would be orthogonal to (1, 1) half of the time."""
+    nodes = {"w": Node(nd.ClosedForm(nd.MultivariateNormal(2)))}
+
+    def energy(t):
+        return -0.5 * (1.5 - jnp.sum(t["w"]["x"])) ** 2 - 0.5 * jnp.trace(t["w"]["xxT"])
+
+    def joint(v):
+        return -0.5 * (1.5 - jnp.sum(v["w"])) ** 2 - 0.5 * jnp.sum(v["w"] ** 2)
+
+    for seed in (7, 8):
+        with pytest.raises(ValueError, match=r"linear in the statistics of node 'w'"):
+            check_energy(energy, joint, nodes, jax.random.key(seed))
+
+
+def test_a_term_that_is_small_beside_many_data():
+    nodes = {"m": Node(nd.ClosedForm(GAUSSIAN))}
+    data = 1e8, 3e7, 1.1e8
+
+    def energy(t, n, total, squares):
+        return total * t["m"]["x"] - n / 2 * t["m"]["x2"] - squares / 2
+
+    def joint(v, n, total, squares):
+        return total * v["m"] - n / 2 * v["m"] ** 2 - squares / 2
+
+    assert check_energy(energy, joint, nodes, KEY, *data).constant == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match=r"when node 'm' alone moves.*rounded to float32"):
+        check_energy(energy, lambda v, *n: joint(v, *n) - v["m"] ** 2 / 2, nodes, KEY, *data)
+    with pytest.raises(ValueError, match=r"linear in the statistics of node 'm'.*curved.*'x'"):
+        check_energy(
+            lambda t, *n: energy(t, *n) - t["m"]["x"] ** 2 / 2,
+            lambda v, *n: joint(v, *n) - v["m"] ** 2 / 2,
+            nodes,
+            KEY,
+            *data,
+        )
 
 
 def test_coupled_elements_are_reported():

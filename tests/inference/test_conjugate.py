@@ -72,6 +72,17 @@ def test_a_small_prior_is_not_lost():
     assert conjugate_update(jnp.array([0.5], jnp.float32), total)[0] == 3.5
 
 
+def test_sums_of_chunks_are_added_with_their_rests():
+    small, total = jnp.full(1, 1e-4, jnp.float32), StatisticsSum.zeros(1, dtype=jnp.float32)
+    total = total.add(jnp.full(1, 1e4, jnp.float32))
+    for _ in range(4):
+        chunk = StatisticsSum.zeros(1, dtype=jnp.float32)
+        for _ in range(3):
+            chunk = chunk.add(small)
+        total = total.add(chunk)
+    assert float(total.value[0]) + float(total.rest[0]) == pytest.approx(1e4 + 12e-4, abs=1e-9)
+
+
 def test_counts_may_be_integers(without_type_checks):
     found = conjugate_update(jnp.array(PRIOR, jnp.float32), jnp.array([3, -1]))
     np.testing.assert_array_equal(found, np.array([4.5, -1.7], np.float32))
@@ -84,6 +95,8 @@ def test_arguments_are_checked(without_type_checks):
         conjugate_update(jnp.zeros(2), jnp.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"that of the sum; got \(3,\)"):
         StatisticsSum.zeros(2).add(jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"log_base as a number; got shape \(2,\)"):
+        evidence(nd.ClosedForm(nd.Gamma()), jnp.array(PRIOR), jnp.array(PRIOR), jnp.zeros(2))
     with pytest.raises(ValueError, match="q to be an instance"):
         evidence(nd.Gamma(), jnp.array(PRIOR), jnp.array(PRIOR))
     with pytest.raises(ValueError, match="negative"):

@@ -254,12 +254,42 @@ class TestNaN:
             elbo(poisson, RATES, bad, COUNTS)
         assert np.isnan(jax.jit(lambda eta: elbo(poisson, RATES, eta, COUNTS))(bad))
 
+    def test_a_program_with_concrete_etas(self):
+        compiled = jax.jit(
+            lambda s: elbo(lambda t, y: s * poisson(t, y), RATES, RATES_START, COUNTS)
+        )
+        assert_close(compiled(1.0), elbo(poisson, RATES, RATES_START, COUNTS))
+
     def test_an_energy_that_is_not_linear(self):
         def curved(t, y):
             return poisson(t, y) - 0.1 * jnp.sum(t["w"]["x"] ** 2)
 
         assert np.isnan(elbo(curved, RATES, RATES_START, COUNTS))
         assert np.isfinite(elbo(poisson, RATES, RATES_START, COUNTS))
+
+    def test_the_square_of_a_difference_that_is_zero(self):
+        family = nd.MultivariateNormal(2)
+        nodes = {"w": Node(nd.ClosedForm(family))}
+        eta = {"w": family.to_natural(jnp.zeros(2), jnp.eye(2))}
+
+        def squared(t):
+            return -0.5 * (t["w"]["x"][0] - t["w"]["x"][1]) ** 2 - 0.5 * jnp.trace(t["w"]["xxT"])
+
+        assert np.isnan(elbo(squared, nodes, eta))
+
+    def test_moments_of_a_node_that_are_not_known(self):
+        """Sums at this rate lose too many digits in single precision, within a program."""
+        nodes = {"k": Node(nd.Summation(nd.families.Poisson()), (1,)), "r": RATES["b"]}
+        eta = {"k": jnp.array([[6.1]], jnp.float32), "r": jnp.array([400.0, -1.0], jnp.float32)}
+
+        def energy(t):
+            return jnp.sum(t["k"]["x"]) * t["r"]["log_x"] - t["r"]["x"]
+
+        assert np.isnan(expected_statistics(nodes, eta)["k"]["x"]).all()
+        message = r"Expected known moments of node 'k'; got NaN at eta \[6\.1\] at plate element"
+        for call in (elbo, lambda *args: step(*args, "r")):
+            with pytest.raises(ValueError, match=message):
+                call(energy, nodes, eta)
 
     def test_coupled_elements_are_linear(self):
         def coupled(t, y):
@@ -299,7 +329,13 @@ class TestRefusals:
             ),
             (lambda n, e: elbo(poisson, n, {**e, "b": jnp.array([1, -1])}, COUNTS), "floating"),
             (lambda n, e: step(poisson, n, e, "w", COUNTS, rho=1.5), r"rho in \(0, 1\]; got 1.5"),
+            (lambda n, e: step(poisson, n, e, "w", COUNTS, rho=jnp.ones(2)), r"got shape \(2,\)"),
             (lambda n, e: step(poisson, n, e, "w", COUNTS, extra=e["b"]), r"extra of shape"),
+            (lambda n, e: elbo(poisson, n, e, COUNTS, extra=e["b"]), r"extra as a number; got"),
+            (
+                lambda n, e: elbo(poisson, n, e, COUNTS, scale={"b": e["b"]}),
+                r"scale\['b'\] as a number; got shape \(2,\)",
+            ),
             (lambda n, e: elbo(lambda t: t["w"]["x"], n, e), r"scalar.*jnp\.sum"),
             (lambda n, e: elbo(lambda t: t["w"]["xx"], n, e), r"one of \['log_x', 'x'\]; got 'xx'"),
             (lambda n, e: elbo(poisson, n, e, COUNTS, scale={"v": 2.0}), "got 'v'"),
@@ -313,9 +349,14 @@ class TestRefusals:
             ),
         ],
     )
-    def test_arguments(self, call, message):
+    def test_arguments(self, call, message, without_type_checks):
         with pytest.raises(ValueError, match=message):
             call(self.NODES, self.ETA)
+
+    def test_a_traced_step_size(self):
+        taken = jax.jit(lambda rho: step(poisson, self.NODES, self.ETA, "w", COUNTS, rho=rho)["w"])
+        assert np.isnan(taken(2.5)).all()
+        assert_close(taken(1.0), step(poisson, self.NODES, self.ETA, "w", COUNTS)["w"])
 
     def test_nodes(self, without_type_checks):
         with pytest.raises(ValueError, match=r"got the family Gamma\(\). Use ClosedForm\(family\)"):

@@ -146,9 +146,24 @@ def test_nearly_collinear_statistics_in_single_precision():
     np.testing.assert_allclose(found[1], -0.125, rtol=0.02)
 
 
+class Tenths(nd.ExponentialFamily):
+    x_shape, support, natural_domain = (2,), nd.families.Spins((2,)), nd.domain()
+
+    def compute_stats(self, x):
+        return {"first": 0.3 * x[0], "second": 0.7 * x[1]}
+
+
 def test_equal_draws_tell_nothing():
     q = nd.ClosedForm(GAUSSIAN)
     assert np.isnan(cvi_message(lambda x: 3 * x, q, jnp.ones(10))).all()
+    # The mean of 1,000 equal numbers is not exactly this number.
+    draws = jnp.stack([jnp.ones(1000), jnp.where(jnp.arange(1000) < 400, -1.0, 1.0)], 1)
+    assert np.isnan(cvi_message(lambda x: x[1] + x[0] * x[1], nd.Enumeration(Tenths()), draws)[0])
+
+
+def test_init_may_be_integers(without_type_checks):
+    found = project(nd.ClosedForm(GAUSSIAN), lambda x: -(x**2), init=jnp.array([0, -1]))
+    np.testing.assert_allclose(found.eta, [0, -1], atol=1e-5)
 
 
 def test_wrong_arguments_are_refused(without_type_checks):
