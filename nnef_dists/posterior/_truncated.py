@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key, check_instance
 from nnef_dists._ranges import check_integer, check_range
@@ -144,7 +144,7 @@ class ImportanceWeights(NamedTuple):
         log_weights: Normalized logarithms of the weights, `(n,)`. The weights sum to 1.
         ess: Effective sample size, 1 / sum of squared weights.
         pareto_k: Pareto shape of the tail of the weights. Do not use weights with a value above
-            0.7. Minus infinity for equal weights.
+            0.7. Minus infinity for equal weights, which may include zeros beside them.
     """
 
     log_weights: Float[Array, " n"]
@@ -183,7 +183,15 @@ def importance_weights(
     usable = jnp.all(jnp.isfinite(theta), 1) & ~jnp.isnan(log_ratio)
     log_weights = jax.nn.log_softmax(jnp.where(usable, log_ratio, -jnp.inf))
     ess = jnp.exp(-jax.nn.logsumexp(2 * log_weights))
-    # Weights that are equal up to rounding have no tail, the best case.
-    rounding = 100 * jnp.finfo(log_ratio.dtype).eps * (1 + jnp.max(jnp.abs(log_ratio)))
-    flat = jnp.ptp(log_ratio) <= rounding
+    flat = _is_flat(log_ratio, jnp.isfinite(log_weights))
     return ImportanceWeights(log_weights, ess, jnp.where(flat, -jnp.inf, pareto_k(log_weights)))
+
+
+def _is_flat(log_ratio: Float[Array, " n"], positive: Bool[Array, " n"]) -> Bool[Array, ""]:
+    """Returns whether positive weights are equal up to rounding, so that there is no tail."""
+    least = jnp.min(log_ratio, where=positive, initial=jnp.inf)
+    most = jnp.max(log_ratio, where=positive, initial=-jnp.inf)
+    largest = jnp.maximum(jnp.abs(least), jnp.abs(most))
+    rounding = 100 * jnp.finfo(log_ratio.dtype).eps * (1 + largest)
+    # The tail has at most a fifth of all weights. With fewer positive ones, it includes zeros.
+    return (jnp.sum(positive) > len(log_ratio) // 5) & (most - least <= rounding)

@@ -144,6 +144,17 @@ class TestImportanceCorrection:
         np.testing.assert_allclose(weights.ess, 4000, rtol=1e-3)
         assert weights.pareto_k == -np.inf
 
+    def test_draws_without_target_density_do_not_make_weights_equal(self):
+        theta, exact = weigh(0.0, 0.3)
+        log_target = jnp.log(jnp.exp(exact.log_weights).at[::1000].set(0))
+        weigh_again = jax.jit(nd.posterior.importance_weights)
+        found = weigh_again(theta, jnp.zeros(4000), log_target)
+        assert abs(found.pareto_k - exact.pareto_k) < 0.2
+        # Of equal weights, many or one.
+        most, one = (jnp.where(jnp.arange(4000) < n, 2.0, -jnp.inf) for n in (3000, 1))
+        assert weigh_again(theta, jnp.zeros(4000), most).pareto_k == -np.inf
+        assert weigh_again(theta, jnp.zeros(4000), one).pareto_k > 0.7
+
     def test_a_draw_that_is_nan_has_no_weight(self):
         theta = jnp.linspace(-1, 1, 50)[:, None].at[3].set(jnp.nan)
         log_p = norm.logpdf(theta[:, 0])
