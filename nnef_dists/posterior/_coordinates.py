@@ -242,13 +242,18 @@ class PosteriorCoordinates(eqx.Module):
 def _moments(
     values: np.ndarray, axes: int | tuple[int, ...], observed: Any = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns means and standard deviations. A constant has scale one."""
+    """Returns means and standard deviations. A constant, up to rounding, has scale one."""
+    eps = float(np.finfo(values.dtype).eps)
     values = np.asarray(values, np.float64)
     observed = np.broadcast_to(observed, values.shape)
     count = np.maximum(observed.sum(axes), 1)
-    mean = np.where(observed, values, 0).sum(axes) / count
+    # Differences from one of the values, so that the mean of a constant has no rounding error.
+    origin = np.where(observed, values, -np.inf).max(axes)
+    origin = np.where(np.isfinite(origin), origin, 0)
+    mean = origin + np.where(observed, values - origin, 0).sum(axes) / count
     scale = np.sqrt((np.where(observed, values - mean, 0) ** 2).sum(axes) / count)
-    return mean, np.where(scale > 0, scale, 1.0)
+    rounding = eps * np.abs(mean)
+    return mean, np.where(scale > rounding, scale, np.maximum(rounding, 1.0))
 
 
 @eqx.filter_jit

@@ -180,7 +180,7 @@ def _center_and_scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # floor excludes rounding errors.
     scale = np.where(spread > 0, spread, deviation)
     scale = np.maximum(scale, 1e-5 * np.abs(center))
-    return center, np.where(deviation > 0, scale, 1.0)
+    return center, np.where(np.ptp(x, 0) > 0, scale, 1.0)
 
 
 def _units(low: np.ndarray, high: np.ndarray, tenths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -243,3 +243,18 @@ class TestFewValues:
         uniform = jax.random.uniform(jax.random.key(0), (100_000, 1))
         self.make(np.concatenate([uniform, rng.standard_cauchy((100_000, 1))], 1))
         self.make(rng.beta(0.5, 0.5, (1000, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:theta.0. is constant")
+def test_a_constant_has_scale_one_in_double_precision():
+    """The mean of 1,000 numbers 0.1 is not 0.1 in float64."""
+    rng = np.random.default_rng(0)
+    columns = np.full(1000, 0.1), 1e9 + rng.normal(size=1000), rng.normal(size=1000)
+    values = np.stack(columns, 1)
+    with jax.enable_x64(True):
+        coordinates = nd.posterior.PosteriorCoordinates(nd.Simulations(values, values))
+        scales = [np.asarray(leaf.tree) for leaf in (coordinates.scale, coordinates.x_scale)]
+        region = np.asarray(coordinates.region.scale.tree)
+    for scale in scales:
+        np.testing.assert_allclose(scale, [1, *values[:, 1:].std(0)], rtol=1e-6)
+    assert region[0] == 1
