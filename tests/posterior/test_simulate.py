@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import nnef_dists as nd
+from nnef_dists.posterior import _simulate
 from tests.moments.stores import files, flip_a_bit
 from tests.posterior.simulators import NOISE, linear, normal_prior, uniform_prior
 
@@ -24,6 +25,11 @@ def simulate(simulator=linear, prior=None, n=N, seed=0, key=None, **options):
     options = {"chunk_size": CHUNK, "progress": False} | options
     key = jax.random.key(seed) if key is None else key
     return nd.simulate(simulator, prior, key, n, **options)
+
+
+def deviates(key, theta):
+    """Like `linear`, except for few thetas."""
+    return jnp.where(theta > 2.35, -5.0, linear(key, theta))
 
 
 def assert_same(one, two):
@@ -210,6 +216,7 @@ class TestStore:
             ({"n": 41}, "n: 40 in the store, 41 asked"),
             ({"chunk_size": 8}, "chunk_size: 16 in the store, 8 asked"),
             ({"simulator": lambda key, theta: 2 * linear(key, theta)}, "x of the first chunk"),
+            ({"simulator": deviates}, "x of the first chunk differ in 1 of 16 rows"),
             ({"prior": uniform_prior()}, "theta of the first chunk"),
         ],
     )
@@ -220,6 +227,17 @@ class TestStore:
         with pytest.raises(ValueError, match=message):
             simulate(path=path, **changes)
         assert files(path) == before
+
+    def test_rows_of_another_environment_may_deviate(self, tmp_path, monkeypatch):
+        path = tmp_path / "store"
+        with monkeypatch.context() as patch:
+            patch.setattr(_simulate, "describe_environment", lambda: {"machine": "another"})
+            simulate(deviates, path=path)
+        stored = nd.posterior.open_simulations(path)
+        for _ in range(2):  # Afterwards, both environments are known.
+            assert_same(simulate(path=path), stored)
+        with pytest.raises(ValueError, match="x of the first chunk differ in 16 of 16"):
+            simulate(lambda key, theta: 2 * linear(key, theta), path=path)
 
     def test_moment_data_are_no_simulations(self, tmp_path):
         simulate(path=tmp_path / "store")
