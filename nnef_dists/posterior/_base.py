@@ -95,13 +95,13 @@ class AbstractPosterior(Module):
         """Returns log q(theta | x), in nats.
 
         Args:
-            theta: Parameters, `(theta_dim,)`.
+            theta: Parameters, `(theta_dim,)`, an array or a list of numbers.
             x: One observation, of the simulations' shape.
             key: PRNG key for one draw of the weights. By default, the means are used.
             sample: Whether to draw the weights. By default, they are drawn if there is a key.
 
         Returns:
-            A scalar. Minus infinity outside the support.
+            A scalar. Minus infinity outside the support, and NaN for a theta with NaN.
 
         Raises:
             ValueError: If theta or x has another shape, x is not finite, or `sample` is True

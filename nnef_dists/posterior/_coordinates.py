@@ -13,6 +13,7 @@ from flowjax.bijections import AbstractBijection
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
+from nnef_dists._checks import as_array
 from nnef_dists.distributions import ExtrapolationWarning
 from nnef_dists.posterior._box import TruncationBox
 from nnef_dists.posterior._mask import check_mask, check_masks, split_mask
@@ -213,24 +214,39 @@ class PosteriorCoordinates(eqx.Module):
     ) -> tuple[Float[Array, " theta_dim"], Float[Array, ""], Bool[Array, ""]]:
         """Returns z, log |d z / d theta| in nats, and whether theta is inside the support.
 
-        Outside the support z is zero, so that gradients are not NaN.
+        Outside the support z is zero, so that gradients are not NaN. For a theta with NaN, the
+        determinant is NaN.
 
         Raises:
-            ValueError: If theta has another shape.
+            ValueError: If theta has another shape, or is not an array or a list of numbers.
         """
-        if jnp.shape(theta) != (self.theta_dim,):
-            raise ValueError(
-                f"Expected theta of shape {(self.theta_dim,)}; got {jnp.shape(theta)} (methods "
-                "take one theta; batch with jax.vmap)"
-            )
+        theta = self._as_theta(theta)
         u, log_det = theta, jnp.zeros((), theta.dtype)
         if self.support is not None:
             u, log_det = self.support.inverse_and_log_det(theta)
             log_det = log_det.astype(theta.dtype)
         inside = jnp.all(jnp.isfinite(u)) & jnp.isfinite(log_det)
+        is_nan = jnp.any(jnp.isnan(theta))
         shift, scale = self.shift_and_scale
-        u, log_det = jnp.where(inside, u, shift), jnp.where(inside, log_det, 0)
-        return (u - shift) / scale, log_det - jnp.sum(jnp.log(scale)), inside
+        u = jnp.where(inside, u, shift)
+        log_det = jnp.where(inside, log_det, jnp.where(is_nan, jnp.nan, 0))
+        return (u - shift) / scale, log_det - jnp.sum(jnp.log(scale)), inside | is_nan
+
+    def _as_theta(self, theta: Any) -> Float[Array, " theta_dim"]:
+        """Returns one theta as a floating array. Lists and integers get the dtype of the head."""
+        try:
+            array = as_array(theta)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"Expected theta as an array or a list of numbers; got {theta!r}. Use a jax.Array."
+            ) from None
+        if array.shape != (self.theta_dim,):
+            raise ValueError(
+                f"Expected theta of shape {(self.theta_dim,)}; got {array.shape} (methods "
+                "take one theta; batch with jax.vmap)"
+            )
+        keeps_dtype = hasattr(theta, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
+        return array if keeps_dtype else array.astype(self.shift_and_scale[0].dtype)
 
     def constrain(self, z: Float[Array, " theta_dim"]) -> Float[Array, " theta_dim"]:
         """Returns theta at coordinates z."""

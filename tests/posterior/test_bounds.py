@@ -12,6 +12,7 @@ import scipy.stats
 
 import nnef_dists as nd
 from nnef_dists.posterior._normal import log_interval_mass, truncated_quantile
+from tests.posterior.simulators import box, simulations
 
 NOISE = 0.1
 ENDS = [
@@ -223,3 +224,21 @@ class TestBounds:
         ends = jnp.zeros(2), jnp.full(2, 100.0)
         with pytest.raises(ValueError, match=r"Expected either support .* or bounds"):
             self.make(ends, support=nd.BoxSupport(*ends))
+
+
+@pytest.mark.parametrize("support", [None, box()])
+def test_thetas_are_numbers_of_any_kind(support, without_type_checks):
+    data = simulations(uniform=True)
+    head = nd.GaussianPosterior(data, support=support, width=4, depth=1, key=jax.random.key(0))
+    x = jnp.asarray(data.x[0])
+    expected = head.log_prob(jnp.array([1.0, 0.0]), x)
+    assert np.isfinite(expected)
+    for theta in ([1, 0.0], (1, 0), np.array([1, 0]), jnp.array([True, False])):
+        found = head.log_prob(theta, x)
+        assert found == expected
+        assert found.dtype == expected.dtype
+    for missing in ([np.nan, 0.0], [np.nan, np.inf]):
+        assert np.isnan(head.log_prob(jnp.array(missing), x))
+    assert head.log_prob(jnp.array([jnp.inf, 0.0]), x) == -jnp.inf
+    with pytest.raises(ValueError, match="theta as an array or a list of numbers; got 'one'"):
+        head.log_prob("one", x)
