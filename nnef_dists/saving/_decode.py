@@ -272,7 +272,10 @@ def _differences(node: Node, family: ExponentialFamily) -> list[str]:
 
 def _array_checked_against(value: Any, like: Any, path: Path) -> Any:
     if like is not _ABSENT:
-        wanted = tuple(getattr(like, "shape", ())), getattr(like, "dtype", None), type(like)
+        dtype = getattr(like, "dtype", None)
+        # Arrays in another byte order were saved in the native one.
+        dtype = dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+        wanted = tuple(getattr(like, "shape", ())), dtype, type(like)
         if wanted != (value.shape, value.dtype, type(value)):
             got = f"{value.dtype}{list(value.shape)}"
             raise StructureError(path, f"{wanted[1]}{list(wanted[0])} as in like", got)

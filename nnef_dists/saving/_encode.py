@@ -61,7 +61,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray], path: Path = ()) -> Node:
         return {"kind": "member", "class": name_of(type(value)), "name": value.name}
     if isinstance(value, type):
         return {"kind": "class", "class": name_of(value)}
-    if isinstance(value, np.dtype) and value.name in DTYPES:
+    if isinstance(value, np.dtype) and value == DTYPES.get(value.name):
         return {"kind": "dtype", "name": value.name}
     if has_fields(type(value)):
         return _encode_fields("module", value, arrays, path)

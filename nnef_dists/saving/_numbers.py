@@ -21,6 +21,9 @@ DTYPES = {
     )
 }
 
+# Dtypes that JAX would narrow in 32-bit mode.
+_WIDE = ("int64", "uint64", "float64", "complex128")
+
 
 class StructureError(ValueError):
     """An unexpected structure, named by its place in the model."""
@@ -37,13 +40,17 @@ def encode_array(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         node["holder"], node["impl"] = "key", str(jax.random.key_impl(value))
         value = jax.random.key_data(value)
+    elif isinstance(value, np.ndarray) and type(value) not in (np.ndarray, np.memmap):
+        # Only the numbers would be written, without a mask or other data of the class.
+        raise StructureError(path, "a plain numpy.ndarray", f"a {type(value).__name__}")
     array = np.asarray(value)
     name = f"{len(arrays):06d}:{path_name(path)}"
     if array.dtype.name not in DTYPES:
         raise StructureError(path, f"a dtype among {list(DTYPES)}", array.dtype.name)
     node |= {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
-    # Plain bytes preserve every dtype bitwise.
-    arrays[name] = np.frombuffer(array.tobytes(), np.uint8)
+    # Plain bytes preserve every dtype bitwise, in native byte order.
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    arrays[name] = np.frombuffer(native.tobytes(), np.uint8)
     return node
 
 
@@ -88,7 +95,7 @@ def _hold(array: np.ndarray, node: Node, path: Path) -> Any:
         return array
     if holder not in ("jax", "key"):
         raise StructureError(path, "an array of jax, numpy or keys", repr(holder))
-    if array.dtype.itemsize == 8 and array.dtype.kind in "iuf" and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+    if array.dtype.name in _WIDE and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise StructureError(path, f"64-bit mode (JAX_ENABLE_X64=1) for {array.dtype}", "32-bit")
     value = jnp.asarray(array)
     if holder == "jax":

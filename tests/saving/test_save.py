@@ -326,20 +326,30 @@ def test_no_single_bit_matters_silently(path):
         assert eqx.tree_equal(again, model), f"bit {bit}"
 
 
-def test_wide_dtypes_are_not_narrowed_silently(path):
+@pytest.mark.parametrize("dtype", ["float64", "int64", "uint64", "complex128"])
+def test_wide_dtypes_are_not_narrowed_silently(path, dtype):
     save(path, {"a": jnp.zeros(2)})
     wide = rewritten(
         lambda s, m, a: (
-            set_field("items", "a", "dtype", value="float64")(s, m, a),
-            a.update({name: np.zeros(16, np.uint8) for name in a}),
+            set_field("items", "a", "dtype", value=dtype)(s, m, a),
+            a.update({name: np.zeros(2, dtype).view(np.uint8) for name in a}),
         )[0]
     )
     path.write_bytes(wide(path.read_bytes()))
     if jax.config.jax_enable_x64:
-        assert load(path)["a"].dtype == jnp.float64
+        assert load(path)["a"].dtype == dtype
     else:
         with pytest.raises(ValueError, match="64-bit mode"):
             load(path)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i8", ">c16", ">f2"])
+def test_other_byte_orders_become_native(path, dtype):
+    model = {"a": np.array([1, 2, -3], dtype)}
+    save(path, model)
+    for again in (load(path), load(path, like=model)):
+        assert again["a"].dtype == model["a"].dtype.newbyteorder("=")
+        assert again["a"].tolist() == [1, 2, -3]
 
 
 def test_a_missing_file_is_not_found(path):

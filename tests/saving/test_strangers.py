@@ -145,6 +145,8 @@ class TestRefusedWhenSaving:
             ({1: 2}, "string keys"),
             (np.array(["text"]), "a dtype among"),
             (b"bytes", r"builtins\.bytes"),
+            (np.ma.masked_array([1.0, 2.0], [False, True]), "ndarray at .*; got a MaskedArray"),
+            (np.dtype(">f4"), "a value that a file can hold"),
             (1j, r"builtins\.complex"),
         ],
     )
