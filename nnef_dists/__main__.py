@@ -62,6 +62,8 @@ def _run(argv: Sequence[str] | None) -> int:
         exit_on_error=False,
         allow_abbrev=False,
         description="Moments of exponential families, generated to disk.",
+        # Parsers of commands take the mode of this one.
+        parser_mode=generate.parser_mode,
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     commands.add_subcommand("generate", generate, help="labels etas, and writes them to disk")

@@ -209,6 +209,35 @@ def test_mistakes_in_the_fields_of_a_script(job, section, message):
         nd.generation.read_job(job, optimization=Choices)
 
 
+REPEATED = {
+    "section": ("sampling:\n  draws: 500\n", "'sampling' on line 6 and again on line 10"),
+    "option": ("optimization: {epochs: 3,\n  epochs: 4}\n", "'epochs' on line 10 and again on l"),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_repeated_keys_are_refused_with_their_lines(job, name, capsys, monkeypatch):
+    monkeypatch.chdir(job.parent)
+    more, message = REPEATED[name]
+    job.write_text(JOB + more)
+    with pytest.raises(ValueError, match=f"Expected each key of a mapping once; got {message}"):
+        nd.generation.read_job(job)
+    assert main(["generate", "--config", str(job)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_repeated_statistics_in_options_are_refused(job):
+    with pytest.raises(ValueError, match="got 'x' on line 1 and again on line 1"):
+        nd.generation.read_job(job, ["--grid.training.ranges={x: [-1, 1], x2: [-2, -1], x: [5, 6]}"])
+
+
+def test_merged_keys_may_be_changed(job):
+    job.write_text(JOB + "optimization:\n  first: &one {epochs: 3, batch: 5}\n"
+                   "  second: {<<: *one, epochs: 4}\n")  # fmt: skip
+    read = nd.generation.read_job(job).optimization
+    assert read["second"] == {"epochs": 4, "batch": 5}
+
+
 def test_what_a_script_reads_is_a_dict_if_it_says_no_more(job):
     assert nd.generation.read_job(job).optimization == {}
     read = nd.generation.read_job(

@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.generation._advice import explain
 from nnef_dists.generation._etas import RandomEtas
+from nnef_dists.generation._yaml import YAML_MODE, register_yaml_loader
 from nnef_dists.sampling import HMCConfig
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def read_job(
         The job.
 
     Raises:
-        ValueError: If the file cannot be read, or a key is unknown (the message suggests the
-            closest known key). Also if a value has another type or is out of range, or a range is
+        ValueError: If the file cannot be read, or has a key twice. If a key is unknown (the message
+            suggests the closest known key). Also if a value has another type or is out of range, or a range is
             outside of the natural domain.
     """
     parser = job_parser(optimization=optimization)
@@ -88,8 +89,9 @@ def job_parser(
     # This import is local, since few programs read jobs.
     import jsonargparse
 
+    register_yaml_loader()
     parser = jsonargparse.ArgumentParser(
-        exit_on_error=False, allow_abbrev=False, description=description
+        exit_on_error=False, allow_abbrev=False, description=description, parser_mode=YAML_MODE
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_class_arguments(_Sections)
