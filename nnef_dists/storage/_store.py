@@ -246,22 +246,38 @@ class Store:
 
 
 def _read_attributes(path: Path, kind: StoreKind) -> dict[str, Any]:
-    found = _read_json(path / "zarr.json").get("attributes")
+    # Every store has an array of this name, so that a store without its format is told apart.
+    is_store = (path / "status").is_dir()
+    try:
+        content = _read_json(path / "zarr.json")
+    except StoreError as fault:
+        if is_store:
+            raise
+        raise _FormatError(f"{fault}. Choose another path") from None
+    found = content.get("attributes")
     attributes = found if isinstance(found, dict) else {}
     form = attributes.get("format")
     if form != kind.format:
         message = f"Expected {kind.content} of format {kind.format} in {path}; got {form}"
-        if not isinstance(form, str):
+        if form is None and is_store:
             raise StoreError(message)
-        raise _FormatError(
-            f"{message}. Choose another path, or open it with the function of its format"
-        )
+        raise _FormatError(f"{message}. {_advice(kind, form)}")
     if metadata_digest(path, attributes) != attributes.get("metadata_sha256"):
         raise StoreError(
             f"Expected metadata that match their SHA-256; got a damaged zarr.json in {path} (its "
             "own or one of an array)"
         )
     return attributes
+
+
+def _advice(kind: StoreKind, form: Any) -> str:
+    """Returns advice for intact data of another format."""
+    version = form.get("version") if isinstance(form, dict) else None
+    if version is None or form.get("name") != kind.name:
+        return "Choose another path, or open it with the function of its format"
+    is_newer = isinstance(version, int) and version > kind.version
+    remedy = "Upgrade nnef_dists" if is_newer else "Read it with the nnef_dists that wrote it"
+    return f"{remedy}, or choose another path"
 
 
 def metadata_digest(path: Path, attributes: dict[str, Any]) -> str:

@@ -273,6 +273,31 @@ class TestRefused:
             generate(tmp_path)
         assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
+    @pytest.mark.parametrize(
+        ("attributes", "message"),
+        [
+            ({}, "got None. Choose another path"),
+            ({"format": {"name": "other", "version": 1}}, "'other'.* with the function of its"),
+            ({"format": {"name": "nnef_dists.moments", "version": 9}}, "Upgrade nnef_dists, or"),
+            ({"format": {"name": "nnef_dists.moments", "version": 1}}, "the nnef_dists that wrote"),
+            (None, "zarr.json is missing. Choose another path"),
+        ],
+        ids=["Zarr", "other", "newer", "older", "no Zarr"],
+    )
+    def test_intact_data_of_others_are_not_to_be_deleted(self, attributes, message, tmp_path):
+        import zarr
+
+        group = zarr.open_group(tmp_path, mode="w", attributes=attributes)
+        group.create_array("y", data=np.arange(5.0))
+        if attributes is None:
+            (tmp_path / "zarr.json").unlink()
+        before = files(tmp_path)
+        for use in (nd.MomentDataset.open, generate):
+            with pytest.raises(ValueError, match=message) as caught:
+                use(tmp_path)
+            assert "elete" not in str(caught.value)
+        assert files(tmp_path) == before
+
     def test_a_folder_that_another_process_writes(self, store, monkeypatch):
         with exclusively(store), pytest.raises(ValueError, match="another process"):
             generate(store)
