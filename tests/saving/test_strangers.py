@@ -285,6 +285,49 @@ class TestFamilies:
         with pytest.raises(ValueError, match=r"Expected the family of the file.*\n.*have changed"):
             load(path, family=Quartic2())
 
+    @staticmethod
+    def changeable(top, log_h=0.0):
+        class Changeable(nd.ExponentialFamily):
+            x_shape = ()
+            natural_domain = nd.domain(top=nd.negative)
+
+            def compute_stats(self, x):
+                return {"x": jnp.stack([x, x]), "top": top(x)}
+
+            def log_base_measure(self, x):
+                return log_h + 0 * x
+
+        return Changeable()
+
+    @pytest.mark.parametrize(
+        ("stored", "asked"),
+        [
+            ((lambda x: 1e-4 * x**2,), (lambda x: 1e-4 * x**4,)),
+            ((lambda x: 1e-20 * x**2,), (lambda x: 1.001e-20 * x**2,)),
+            ((lambda x: x**2,), (lambda x: 1.009 * x**2,)),
+            ((lambda x: x**2, -1000.0), (lambda x: x**2, -1000.1)),
+            ((lambda x: x**2, -1.0), (lambda x: x**2, -jnp.inf)),
+            ((lambda x: x**2,), (lambda x: x**2 / 0,)),
+        ],
+    )
+    def test_small_changes_of_formulas_are_noticed(self, stored, asked):
+        one, two = (describe_family(self.changeable(*how)) for how in (stored, asked))
+        for pair in ((one, two), (two, one)):
+            assert "formulas have changed" in family_differences(*pair)[0]
+        assert not family_differences(one, one)
+        assert not family_differences(two, two)
+
+    def test_rounding_is_no_change_of_formulas(self):
+        """Also that of a difference of terms a hundred times larger, and of half as many digits."""
+        one, two = (
+            describe_family(self.changeable(lambda x, c=c: (x**2 + c) - c, log_h))
+            for c, log_h in ((0.0, -1e4), (100.0, -1e4 * (1 + 1e-6)))
+        )
+        assert one["probe"] != two["probe"]
+        assert not family_differences(one, two)
+        short = {**one, "probe": [f"{float(value):.6e}" for value in one["probe"]]}
+        assert not family_differences(short, two)
+
     def test_a_whole_or_an_inner_family(self, path):
         q = nd.Quadrature(nd.families.BaseMeasureAsStatistic(WithBase(), 0.5, 2.0))
         save(path, q)
