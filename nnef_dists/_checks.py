@@ -88,6 +88,22 @@ def as_array(value: Any) -> Array:
     return jnp.asarray(value) if is_array else _of_sequence(value)
 
 
+def at_least_float32(value: Any) -> Array:
+    """Returns an array in which sums and counts do not overflow.
+
+    Args:
+        value: Array of any dtype, or numbers.
+
+    Returns:
+        The array. Below 32 bits, floating values are converted to float32. Integers and booleans
+        are converted to the default floating dtype.
+    """
+    value = as_array(value)
+    if jnp.issubdtype(value.dtype, jnp.inexact):
+        return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return value.astype(jnp.result_type(float))
+
+
 def as_point(x: Any, shape: tuple[int, ...], owner: object) -> Array:
     """Returns x as one floating point.
 

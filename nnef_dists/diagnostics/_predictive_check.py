@@ -5,9 +5,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from nnef_dists._checks import check_concrete
+from nnef_dists._checks import at_least_float32, check_concrete
 from nnef_dists.diagnostics._sampler import PosteriorSampler, check_draws, map_pairs
 
 
@@ -50,7 +50,7 @@ def posterior_predictive(
 
 
 def predictive_p_value(
-    replicates: Float[Array, "n *k"], observed: Float[Array, "*k"]
+    replicates: Shaped[Array, "n *k"], observed: Shaped[Array, "*k"]
 ) -> Float[Array, "*k"]:
     """Returns the two-sided p-value of an observation among its posterior predictions.
 
@@ -60,19 +60,24 @@ def predictive_p_value(
     A small p indicates a posterior, or a simulator, that cannot produce x.
 
     Args:
-        replicates: Simulated observations, `(n, *k)`, or a statistic of each.
+        replicates: Simulated observations, `(n, *k)`, or a statistic of each, of any real dtype.
         observed: Observation, or its statistic, `(*k,)`.
 
     Returns:
         The p-value of each entry, `(*k,)`, at least 1 / (n + 1).
 
     Raises:
-        ValueError: If there are no replicates.
+        ValueError: If there are no replicates, or their shape is not that of `observed`.
         RuntimeError: If a value is NaN. Under `jax.jit`, the p-values are NaN instead.
     """
-    n, dtype = replicates.shape[0], replicates.dtype
+    n = replicates.shape[0]
     if n < 1:
         raise ValueError("Expected at least one replicate; got none")
+    if replicates.shape[1:] != jnp.shape(observed):
+        raise ValueError(
+            f"Expected an observation of shape {replicates.shape[1:]}, as each replicate; got "
+            f"{jnp.shape(observed)}."
+        )
     bad = jnp.any(jnp.isnan(replicates)) | jnp.any(jnp.isnan(observed))
     check_concrete(
         replicates,
@@ -82,6 +87,8 @@ def predictive_p_value(
         "Check the draws of the posterior, and the simulator at them.",
         error=RuntimeError,
     )
+    # Counts overflow in the dtype of small integers.
+    dtype = at_least_float32(replicates[:0]).dtype
     below = jnp.sum(replicates < observed, 0).astype(dtype)
     equal = jnp.sum(replicates == observed, 0).astype(dtype)
     rank = (below + equal / 2 + 0.5) / (n + 1)

@@ -50,7 +50,7 @@ def plot_posterior_predictive(
     replicates, observed = np.asarray(replicates), np.asarray(observed)
     check_shape("observed", observed, replicates.shape[1:])
     p_values = np.asarray(predictive_p_value(jnp.asarray(replicates), jnp.asarray(observed)))
-    p_values = p_values.ravel()
+    p_values, replicates = p_values.ravel(), replicates.astype(np.float64)
     replicates, observed = replicates.reshape(len(replicates), -1), observed.ravel()
     k = observed.size
     names = check_names([f"x[{i}]" for i in range(k)] if names is None else names, k)

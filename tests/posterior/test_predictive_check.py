@@ -50,11 +50,21 @@ def test_p_values_of_replicates_are_uniform():
     )
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "bool", "float16", "bfloat16"])
+def test_p_value_of_any_dtype(dtype):
+    # 400 of 1000 replicates are below the observation, and 600 are equal to it.
+    replicates = (jnp.arange(1000) >= 400).astype(dtype)
+    found = nd.diagnostics.predictive_p_value(replicates, jnp.asarray(1, dtype))
+    np.testing.assert_allclose(found, 2 * (1 - 700.5 / 1001), rtol=1e-5)
+
+
 @pytest.mark.usefixtures("without_type_checks")
 def test_faults_of_arguments_are_named():
     with pytest.raises(ValueError, match="Expected n >= 1"):
         nd.diagnostics.posterior_predictive(LinearGaussian(), simulator, X, KEY, 0)
     with pytest.raises(ValueError, match="at least one replicate"):
         nd.diagnostics.predictive_p_value(jnp.zeros((0, 2)), X)
+    with pytest.raises(ValueError, match=r"of shape \(2,\), as each replicate; got \(5, 1\)"):
+        nd.diagnostics.predictive_p_value(jnp.zeros((5, 2)), jnp.zeros((5, 1)))
     with pytest.raises(Exception, match="without NaN"):
         nd.diagnostics.predictive_p_value(jnp.full((3, 2), jnp.nan), X)
