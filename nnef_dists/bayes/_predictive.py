@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, Shaped
 
-from nnef_dists._checks import as_key, check_model
+from nnef_dists._checks import as_key, at_least_float32, check_model
 from nnef_dists._ranges import check_integer, check_range
 
 from ._sample import sample_all_parameters
@@ -16,12 +16,12 @@ from ._sample import sample_all_parameters
 
 def predictive_draws(
     model: PyTree,
-    predict: Callable[[Any], Float[Array, "..."]],
+    predict: Callable[[Any], Shaped[Array, "..."]],
     key: PRNGKeyArray,
     samples: int,
     *,
     batch_size: int = 16,
-) -> Float[Array, "samples ..."]:
+) -> Shaped[Array, "samples ..."]:
     """Evaluates a prediction under many draws of the weights.
 
     Example:
@@ -57,7 +57,7 @@ def predictive_draws(
 
 def predictive_moments(
     model: PyTree,
-    predict: Callable[[Any], Float[Array, "..."]],
+    predict: Callable[[Any], Shaped[Array, "..."]],
     key: PRNGKeyArray,
     samples: int,
     *,
@@ -117,7 +117,7 @@ def predictive_moments(
 
 def predictive_quantiles(
     model: PyTree,
-    predict: Callable[[Any], Float[Array, "..."]],
+    predict: Callable[[Any], Shaped[Array, "..."]],
     key: PRNGKeyArray,
     samples: int,
     levels: Sequence[float] | Float[Array, " levels"],
@@ -143,6 +143,8 @@ def predictive_quantiles(
     """
     levels = check_range("levels", levels, 0.0, 1.0, closed="both")
     draws = predictive_draws(model, predict, key, samples, batch_size=batch_size)
+    # Positions among draws are rounded in narrow dtypes.
+    draws = at_least_float32(draws)
     return jnp.quantile(draws, jnp.asarray(levels, draws.dtype), axis=0)
 
 

@@ -97,3 +97,44 @@ def test_crps_of_draws_is_unbiased():
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     with pytest.raises(ValueError, match="at least 2 draws"):
         crps(draws[:1], truth)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "float16", "bfloat16"])
+def test_scores_of_draws_of_any_dtype(dtype):
+    # Of 3000 draws, the sum does not fit in 8 bits, nor a rank or a sum in 16 bits.
+    draws = (jnp.arange(3000) % 100).astype(dtype)
+    wide = np.asarray(draws, np.float64)
+    found = crps(draws, jnp.asarray(20, dtype))
+    spread = np.abs(wide[:100, None] - wide[:100]).sum() / 100**2 * 3000 / 2999
+    np.testing.assert_allclose(found, np.abs(wide - 20).mean() - spread / 2, rtol=1e-4)
+    expected = np.quantile(wide, [0.05, 0.95])
+    np.testing.assert_allclose(central_interval(draws, 0.9), expected, rtol=1e-5)
+    kept = interval_coverage(jnp.zeros(3000, dtype), jnp.full(3000, 50, dtype), draws)
+    np.testing.assert_allclose(kept, 0.51, rtol=1e-5)
+
+
+def test_quantiles_of_integer_predictions():
+    def is_positive(law):
+        return (law.mean > 0).astype(int)
+
+    found = predictive_quantiles(LAW, is_positive, KEY, 50, [0.1, 0.9])
+    assert found[:, 0].tolist() == [1, 1]
+
+
+def test_coverage_of_a_missing_value_is_nan():
+    value = jnp.asarray([0.0, jnp.nan])
+    assert jnp.isnan(interval_coverage(value - 1, value + 1, jnp.zeros(2)))
+    assert jnp.isnan(interval_coverage(jnp.full(2, -1.0), jnp.ones(2), value))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_scores_of_other_shapes_are_refused():
+    y, column = jnp.arange(5.0), jnp.arange(5.0)[:, None]
+    with pytest.raises(ValueError, match="lower, upper, truth of one shape"):
+        interval_coverage(column - 1, column + 1, y)
+    with pytest.raises(ValueError, match="mean, stdv, truth of one shape"):
+        gaussian_crps(column, jnp.ones((5, 1)), y)
+    for draws in (jnp.zeros((7, 5, 1)), jnp.zeros(7)):
+        with pytest.raises(ValueError, match=r"Expected draws of shape \(5,\), as truth"):
+            crps(draws, y)
+    np.testing.assert_allclose(gaussian_crps(y, 1.0, y), 0.233695, rtol=1e-5)
