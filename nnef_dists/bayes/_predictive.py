@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Float, Inexact, Key, PRNGKeyArray, PyTree, Shaped
 
 from nnef_dists._checks import as_key, at_least_float32, check_model
 from nnef_dists._ranges import check_integer, check_range
@@ -62,7 +62,7 @@ def predictive_moments(
     samples: int,
     *,
     batch_size: int = 16,
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+) -> tuple[Inexact[Array, "..."], Float[Array, "..."]]:
     """Returns the mean and standard deviation of a prediction over weight draws.
 
     The draws agree with `predictive_draws`, but are never held in memory at once. Batches are
@@ -76,7 +76,8 @@ def predictive_moments(
         batch_size: Number of draws evaluated at a time. Defaults to 16.
 
     Returns:
-        `(mean, stdv)` in the shape of the prediction. The variance has the divisor `samples - 1`.
+        `(mean, stdv)` in the shape of the prediction, at least in float32. The variance has the
+        divisor `samples - 1`. For complex predictions, it is E|y - mean|^2.
 
     Raises:
         ValueError: If a count is too small, `key` is not one key, or `model` is a function.
@@ -90,8 +91,10 @@ def predictive_moments(
 
     def summarize(batch: Key[Array, " batch"]) -> tuple[Array, Array]:
         draws = jax.vmap(lambda k: predict(sample_all_parameters(model, k)))(batch)
+        # Counts and sums of many draws do not fit in narrow dtypes.
+        draws = at_least_float32(draws)
         mean = jnp.mean(draws, axis=0)
-        return mean, jnp.sum((draws - mean) ** 2, axis=0)
+        return mean, jnp.sum(_squared_size(draws - mean), axis=0)
 
     def merge(
         state: tuple[Array, Array, Array], batch: Key[Array, " batch"]
@@ -102,12 +105,13 @@ def predictive_moments(
         shift = batch_mean - mean
         total = count + n
         new_mean = mean + shift * (n / total)
-        new_squares = squares + batch_squares + shift**2 * (count * n / total)
+        new_squares = squares + batch_squares + _squared_size(shift) * (count * n / total)
         return (total, new_mean, new_squares), None
 
-    out = jax.eval_shape(summarize, keys[:size])[0]
-    zero = jnp.zeros(out.shape, out.dtype)
-    state = (jnp.zeros((), out.dtype), zero, zero)
+    mean, squares = jax.tree.map(
+        lambda out: jnp.zeros(out.shape, out.dtype), jax.eval_shape(summarize, keys[:size])
+    )
+    state = (jnp.zeros((), squares.dtype), mean, squares)
     state, _ = lax.scan(merge, state, keys[: whole * size].reshape(whole, size))
     if samples % size:
         state, _ = merge(state, keys[whole * size :])
@@ -146,6 +150,10 @@ def predictive_quantiles(
     # Positions among draws are rounded in narrow dtypes.
     draws = at_least_float32(draws)
     return jnp.quantile(draws, jnp.asarray(levels, draws.dtype), axis=0)
+
+
+def _squared_size(x: Array) -> Array:
+    return jnp.real(x * jnp.conj(x))
 
 
 def _check_counts(samples: int, batch_size: int, least: int) -> None:

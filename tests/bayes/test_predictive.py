@@ -44,6 +44,19 @@ def test_moments_are_the_laws():
     assert np.abs(stdv / LAW.stdv - 1).max() < 4 / np.sqrt(2 * n)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.complex64])
+def test_moments_of_predictions_of_other_dtypes(dtype):
+    # Squares of deviations overflow in float16, and 1000 draws are too many for a bfloat16 count.
+    def scaled(law):
+        y = jnp.asarray([10, 300], law.mean.dtype) * law.mean
+        return (y * (1 + 2j)).astype(dtype) if dtype == jnp.complex64 else y.astype(dtype)
+
+    draws = np.asarray(predictive_draws(LAW, scaled, KEY, 1000)).astype(np.complex128)
+    mean, stdv = predictive_moments(LAW, scaled, KEY, 1000)
+    np.testing.assert_allclose(mean, draws.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(stdv, draws.std(0, ddof=1), rtol=1e-3)
+
+
 def test_memory_is_bounded_by_the_batch():
     # The widest array of the program has a batch of predictions, not all of them.
     def wide(law):
