@@ -86,4 +86,5 @@ class Summation(AbstractTractableFamily):
         return self._potential_and_mean(eta)[1]
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        return sum_counts(self.family, eta).error
+        error = sum_counts(self.family, eta).error
+        return jnp.where(error <= _MOST_ERROR, error, jnp.inf)

@@ -86,6 +86,15 @@ class TestSummation:
         if jnp.result_type(float) == jnp.float32:
             far = jnp.array([5 * math.log(1e5), -5.0], jnp.float32)
             assert jnp.isnan(mean(far)).all()
+            assert jax.jit(CONWAY.accuracy)(far) == jnp.inf
+
+    def test_the_accuracy_is_infinite_where_moments_are_nan(self):
+        q = nd.Summation(nd.families.Poisson())
+        both = jax.jit(jax.vmap(lambda eta: (q.mean(eta), q.accuracy(eta))))
+        mean, limit = both(jnp.array([[1.0], [6.1], [9.0]], jnp.float32))
+        assert np.array_equal(np.isnan(mean[:, 0]), np.isinf(limit))
+        assert np.isnan(mean[1, 0])
+        assert limit[0] < 1e-4
 
     def test_a_power_law_has_the_zeta_function(self):
         q = nd.Summation(AnyCounts("zipf", lower=1))
