@@ -19,6 +19,9 @@ from nnef_dists.families import (
 )
 from nnef_dists.sampling import AbstractSampler
 
+# Largest rounding error that is known, in z units.
+_MOST_ROUNDING = 0.1
+
 
 @final
 class SymmetricSampler(AbstractSampler):
@@ -108,12 +111,24 @@ class Symmetric(AbstractTractableFamily):
         return self.q._is_inside(self._canonical(eta)[0])
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
-        """Returns the accuracy at the canonical eta, for the largest combination of its errors."""
+        """Returns the accuracy at the canonical eta, for the largest combination of its errors.
+
+        To it is added the rounding of M^T eta, M and c, such as the cancellation for a normal far
+        from 0.
+        """
         canonical, effect = self._canonical(eta)
-        inner = jnp.sqrt(jnp.diagonal(covariance_and_mean(self.q, canonical)[0]))
-        outer = jnp.sqrt(jnp.diagonal(covariance_and_mean(self, eta)[0]))
-        growth = jnp.max(jnp.abs(effect.matrix) @ inner / outer)
-        return self.q._accuracy(canonical) * jnp.maximum(growth, 1)
+        covariance, mean = covariance_and_mean(self.q, canonical)
+        size, eps = jnp.abs(effect.matrix), jnp.finfo(eta.dtype).eps.astype(eta.dtype)
+        inner = jnp.sqrt(jnp.diagonal(covariance))
+        outer = jnp.sqrt(jnp.diagonal(effect.matrix @ covariance @ effect.matrix.T))
+        growth = jnp.max(size @ inner / outer)
+        matrix_error = effect.matrix_error + eps * size
+        shift_error = effect.shift_error + eps * jnp.abs(effect.shift)
+        moved = jnp.abs(effect.matrix @ covariance) @ (matrix_error.T @ jnp.abs(eta))
+        rounding = jnp.max((moved + matrix_error @ jnp.abs(mean) + shift_error) / outer)
+        # Larger changes of the canonical eta do not move the mean in proportion.
+        rounding = jnp.where(rounding <= _MOST_ROUNDING, rounding, jnp.inf)
+        return self.q._accuracy(canonical) * jnp.maximum(growth, 1) + rounding
 
     def _predictive(
         self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int

@@ -66,11 +66,15 @@ class Transformation(NamedTuple):
         matrix: M, `(eta_dim, eta_dim)`.
         shift: c, `(eta_dim,)`.
         constant: log |det d(g z) / dz| + log h(g z) - log h(z), in nats.
+        matrix_error: Rounding error of each entry of M.
+        shift_error: Rounding error of each entry of c.
     """
 
     matrix: Float[Array, "eta_dim eta_dim"]
     shift: Float[Array, " eta_dim"]
     constant: Float[Array, ""]
+    matrix_error: Float[Array, "eta_dim eta_dim"]
+    shift_error: Float[Array, " eta_dim"]
 
 
 def transformation(
@@ -89,15 +93,17 @@ def transformation(
     moved = jax.vmap(functools.partial(symmetry.act, g))(z)
     stats = jax.vmap(family.sufficient_statistics)(moved)
     # By default, an accelerator rounds the factors to fewer digits.
-    found = jnp.matmul(jnp.asarray(inverse, dtype), stats, precision="highest")
+    inverse = jnp.asarray(inverse, dtype)
+    found = jnp.matmul(inverse, stats, precision="highest")
     # Rounding errors must not leak into zero entries, for example from large into small parameters.
     effect = jnp.abs(found) * jnp.asarray(scale, dtype)[:, None]
-    rounding = _ROUNDINGS * jnp.finfo(dtype).eps.astype(dtype)
-    noticed = effect > rounding * jnp.max(effect, 0)
-    found = jnp.where(jnp.asarray(used) | noticed, found, 0)
+    eps = jnp.finfo(dtype).eps.astype(dtype)
+    kept = jnp.asarray(used) | (effect > _ROUNDINGS * eps * jnp.max(effect, 0))
+    found = jnp.where(kept, found, 0)
+    error = jnp.where(kept, eps * (jnp.abs(inverse) @ jnp.abs(stats)), 0)
     log_h = jax.vmap(family.log_base_measure)
     constant = jnp.asarray(symmetry.log_det(g), dtype) + jnp.mean(log_h(moved) - log_h(z))
-    return Transformation(found[:-1].T, found[-1], constant)
+    return Transformation(found[:-1].T, found[-1], constant, error[:-1].T, error[-1])
 
 
 def check_symmetry(family: Any, symmetry: AbstractSymmetry) -> float:
@@ -126,7 +132,7 @@ def _check(family: Any, symmetry: AbstractSymmetry) -> float:
         worst, where = 0.0, ""
         log_h = jax.vmap(family.log_base_measure)
         for g in _elements(family, symmetry, 1):
-            matrix, shift, _ = transformation(family, symmetry, g, jnp.float64)
+            matrix, shift = transformation(family, symmetry, g, jnp.float64)[:2]
             moved = jax.vmap(functools.partial(symmetry.act, g))(fresh)
             stats = np.asarray(jax.vmap(family.sufficient_statistics)(moved))
             fitted = jax.vmap(family.sufficient_statistics)(fresh) @ matrix.T + shift

@@ -42,7 +42,7 @@ def orbit(
 
     def one(key: PRNGKeyArray, eta: Any) -> Any:
         g = symmetry.random(key, family, dtype)
-        matrix, shift, _ = transformation(family, symmetry, g, dtype)
+        matrix, shift = transformation(family, symmetry, g, dtype)[:2]
         return jnp.linalg.solve(matrix.T, eta), matrix, shift
 
     rows = np.tile(np.arange(len(data)), copies)

@@ -75,6 +75,26 @@ def test_all_is_that_of_the_family_itself(name):
         assert 0 < q.accuracy(eta) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_accuracy_has_the_cancellation_far_from_zero(dtype):
+    """Of normals whose location is r standard deviations, in closed form."""
+    with jax.enable_x64(dtype == jnp.float64):
+        q = nd.Symmetric(nd.ClosedForm(nd.GaussianNatural1D()), LocationScale())
+        ratios = [1.0, 10.0, 103.0, 1e3, 1e4] if dtype == jnp.float32 else [10.0, 1e3, 1e7, 1e9]
+        etas = np.array([(r / sd, -0.5 / sd**2) for r in ratios for sd in (0.03, 1.0, 30.0)])
+        etas = jnp.asarray(etas, dtype)
+        both = jax.jit(jax.vmap(lambda eta: (q.mean(eta), q.accuracy(eta))))
+        mean, limit = (np.asarray(leaf, np.longdouble) for leaf in both(etas))
+        eta1, eta2 = np.asarray(etas, np.longdouble).T
+        v = -1 / (2 * eta2)
+        m = eta1 * v
+        exact, sd = np.stack([m, m**2 + v], 1), np.sqrt([v, 2 * v**2 + 4 * m**2 * v]).T
+        error = np.max(np.abs(mean - exact) / sd, 1)
+        assert np.all((error <= limit) | np.isinf(limit))
+        assert np.all(limit[error < 1e-4] < 3e-2)
+        assert np.isinf(limit[-3:]).all()
+
+
 def test_draws_are_moved():
     q = nd.Symmetric(nd.Quadrature(nd.Gamma()), Scaling(x=1))
     eta = jnp.array([2.0, -3e5])
