@@ -12,8 +12,8 @@ from nnef_dists.bayes import predictive_moments
 from nnef_dists.networks import AbstractMomentNetwork
 
 _COVERAGE = 0.95
-# Rounding error of a mean, in units of its last digit.
-_ROUNDINGS = 16.0
+# Rounding error of a mean, in units of its last digit, and of eta as it moves the mean.
+_ROUNDINGS, _ETA_ROUNDINGS = 16.0, 4.0
 # Number of draws of the weights, and their seed, which is fixed for all etas.
 _SAMPLES, _SEED = 32, 0
 # Floors of the spread, in units of its median over etas. The last one makes the limit constant.
@@ -124,10 +124,25 @@ def calibrate_limit(errors: np.ndarray, terms: ErrorTerms) -> tuple[float, float
 
 
 def rounding_of_mean(
-    covariance: Float[Array, "eta_dim eta_dim"], mean: Float[Array, " eta_dim"]
+    eta: Float[Array, " eta_dim"],
+    covariance: Float[Array, "eta_dim eta_dim"],
+    mean: Float[Array, " eta_dim"],
 ) -> Float[Array, ""]:
-    """Returns the rounding error of mean parameters, in z units, the largest over statistics."""
-    return _rounding(mean, jnp.sqrt(jnp.diagonal(covariance)))
+    """Returns the rounding error of mean parameters, in z units, the largest over statistics.
+
+        16 eps (1 + max_i |mu_i| / sd_i) + 4 eps max_i sum_j |Cov_ij eta_j| / sd_i
+
+    The second term is the effect of relative errors of eta, which grows with the condition number
+    of the precision of a normal.
+
+    Args:
+        eta: Valid natural parameters, `(eta_dim,)`.
+        covariance: Cov[T | eta], `(eta_dim, eta_dim)`.
+        mean: Mean parameters, `(eta_dim,)`.
+    """
+    scale = jnp.sqrt(jnp.diagonal(covariance))
+    moved = jnp.max(jnp.abs(covariance) @ jnp.abs(eta) / scale)
+    return _rounding(mean, scale) + _ETA_ROUNDINGS * jnp.finfo(mean.dtype).eps * moved
 
 
 def _rounding(mean: Float[Array, " eta_dim"], scale: Float[Array, " eta_dim"]) -> Float[Array, ""]:

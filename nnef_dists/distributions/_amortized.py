@@ -175,7 +175,7 @@ class AmortizedFamily(AbstractTractableFamily, Module):
         scale = jnp.sqrt(jnp.diagonal(covariance))
         terms = error_terms(self.network, eta, scale)
         limit = terms.limit(report.accuracy_factor, report.accuracy_floor)
-        return limit + rounding_of_mean(covariance, mean)
+        return limit + rounding_of_mean(eta, covariance, mean)
 
     def _log_partition_network(self) -> AbstractLogPartitionNetwork:
         if not isinstance(self.network, AbstractLogPartitionNetwork):

@@ -81,7 +81,7 @@ class AbstractTractableFamily(eqx.Module):
 
     def _accuracy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns an upper limit of the largest error of mu(eta), in z units."""
-        return rounding_of_mean(*covariance_and_mean(self, eta))
+        return rounding_of_mean(eta, *covariance_and_mean(self, eta))
 
     def _predictive(
         self, eta: Float[Array, " eta_dim"], key: PRNGKeyArray, n: int

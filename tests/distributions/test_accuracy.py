@@ -97,6 +97,27 @@ def test_of_formulas_it_is_the_rounding(source):
     assert np.all(limit < 1e-2)
 
 
+def test_of_ill_conditioned_normals_it_has_the_rounding_of_eta():
+    rng, d = np.random.default_rng(0), 3
+    q = nd.ClosedForm(nd.MultivariateNormal(d))
+    etas = []
+    for k in np.repeat([1.0, 1e3, 1e5], 20):
+        U = np.linalg.qr(rng.normal(size=(d, d)))[0]
+        precision = (U * k ** np.linspace(0, 1, d)) @ U.T
+        etas.append([*(precision @ rng.normal(size=d) * 3), *-precision.ravel() / 2])
+    etas = np.asarray(etas, np.float32)
+    limit = np.asarray(jax.jit(jax.vmap(q.accuracy))(etas))
+    mean = np.asarray(jax.jit(jax.vmap(q.mean))(etas), float)
+    with jax.enable_x64(True):
+        wide = jnp.asarray(etas, float)
+        exact, covariance = (np.asarray(jax.vmap(f)(wide)) for f in (q.mean, q.covariance))
+    sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    error = np.max(np.abs(mean - exact) / sd, 1)
+    assert np.all(error <= limit)
+    assert np.median(limit / error) < 300
+    assert np.all(limit[:20] < 3e-5)
+
+
 def near(spread, size):
     """Terms of etas that are close to the training etas."""
     zero = np.zeros(len(spread))
