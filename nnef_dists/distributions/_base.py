@@ -15,7 +15,7 @@ from nnef_dists.distributions._distribution import Distribution
 from nnef_dists.distributions._extrapolation import check_found
 from nnef_dists.distributions._inverse import invert_mean
 from nnef_dists.distributions._method import compiled
-from nnef_dists.families import ExponentialFamily
+from nnef_dists.families import ExponentialFamily, restricted_logdensity
 from nnef_dists.sampling import AbstractSampler
 
 
@@ -266,14 +266,14 @@ class AbstractTractableFamily(eqx.Module):
         """Returns log p(x | eta), in nats. Raises if `log_partition` raises.
 
         Args:
-            x: One point of the support, of shape `family.x_shape`.
+            x: One point, of shape `family.x_shape`.
             eta: Valid natural parameters, `(eta_dim,)`.
 
         Returns:
-            A scalar.
+            A scalar. -inf outside a support that is discrete or a flowjax bijection.
         """
         log_partition = self._potential(eta) + self._constant()
-        return self.family.unnormalized_logdensity(eta, x) - log_partition
+        return restricted_logdensity(self.family, eta, x) - log_partition
 
     @compiled
     def natural_parameters(

@@ -166,7 +166,8 @@ class ExponentialFamily(eqx.Module):
             x: One point, of shape `x_shape`.
 
         Returns:
-            The unnormalized log-density at `x`, or -inf outside a discrete support.
+            The unnormalized log-density at `x`, or -inf outside a discrete support. Outside a
+            continuous support, the value has no meaning.
         """
         inside, x = inside_support(self, x)
         logs = jnp.sum(eta * self.sufficient_statistics(x)) + self.log_base_measure(x)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from flowjax.bijections import AbstractBijection
+from flowjax.bijections import AbstractBijection, Identity
 from jaxtyping import Array, Float
 
 from nnef_dists._ranges import check_integer
@@ -96,6 +96,30 @@ def support_point(family: Any, u: Array) -> Array:
     return (
         support.point(u) if isinstance(support, AbstractDiscreteSupport) else support.transform(u)
     )
+
+
+def restricted_logdensity(family: Any, eta: Array, x: Array) -> Float[Array, ""]:
+    """Returns `family.unnormalized_logdensity(eta, x)`, in nats, or -inf outside the support.
+
+    Supports other than bijections are left to the statistics and the base measure.
+
+    Args:
+        family: The exponential family.
+        eta: Valid natural parameters, flat, not checked.
+        x: One point, of shape `x_shape`. NaN gives NaN.
+    """
+    support = family.support
+    if not isinstance(support, AbstractBijection) or isinstance(support, Identity):
+        return family.unnormalized_logdensity(eta, x)
+    try:
+        u = support.inverse(x)
+    except NotImplementedError:  # flowjax's bijections may have no inverse.
+        return family.unnormalized_logdensity(eta, x)
+    # An infinite u is the boundary.
+    outside = jnp.any(jnp.isnan(u)) & ~jnp.any(jnp.isnan(x))
+    known = support.transform(jnp.zeros(support.shape, x.dtype)).astype(x.dtype)
+    logs = family.unnormalized_logdensity(eta, jnp.where(outside, known, x))
+    return jnp.where(outside, -jnp.inf, logs)
 
 
 @final

@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import scipy.stats
+from flowjax.bijections import Affine, Chain, Exp, Sigmoid
 from numpyro.infer import util
 
 import nnef_dists as nd
@@ -215,6 +217,51 @@ class TestDistribution:
         assert np.array_equal(doubled.eta, 2 * p.eta)
         gradient = jax.jit(jax.grad(lambda p: p.entropy()))(p)
         assert np.array_equal(gradient.eta, jax.grad(QUARTIC.entropy)(p.eta))
+
+
+class Half(nd.ExponentialFamily):
+    """A normal density on a part of the line, whose statistics exist everywhere."""
+
+    natural_domain: ClassVar = nd.domain(x2=nd.negative)
+    x_shape: ClassVar = ()
+    is_box: bool = False
+
+    @property
+    def support(self):
+        return Chain([Sigmoid(), Affine(2.0, 3.0)]) if self.is_box else Exp()
+
+    def compute_stats(self, x):
+        return {"x": x, "x2": x**2}
+
+
+class Unnormalized(nd.distributions.AbstractTractableFamily):
+    """A source of A = 0, whose programs are small."""
+
+    family: nd.ExponentialFamily
+    sampler: nd.sampling.AbstractSampler = nd.distributions.QuadratureSampler()
+    strict: bool = False
+
+    def _potential(self, eta):
+        return 0 * eta[0]
+
+    def _mean(self, eta):
+        return 0 * eta
+
+
+@pytest.mark.parametrize(("family", "inside", "outside"), [
+    (Half(), [0.0, 1e-30, 0.7, 3.0], [-1.0, -1e-30, -np.inf]),
+    (Half(is_box=True), [2.0, 2.5, 4.9], [7.0, 5.1, 1.9, -1.0]),
+])  # fmt: skip
+def test_there_is_no_density_outside_a_support(family, inside, outside):
+    q, eta, n = Unnormalized(family), jnp.array([0.5, -0.5]), len(inside)
+    log_prob = jax.jit(jax.vmap(jax.value_and_grad(q.log_prob), (0, None)))
+    value, slope = log_prob(jnp.array([*inside, *outside, np.nan]), eta)
+    x = np.array(inside)
+    assert_close(value[:n], 0.5 * x - 0.5 * x**2, scale=10.0)
+    assert_close(slope[:n], 0.5 - x, scale=10.0)
+    assert np.all(value[n:-1] == -np.inf)
+    assert np.all(slope[n:-1] == 0)
+    assert np.isnan(value[-1])
 
 
 class TestNumPyro:
