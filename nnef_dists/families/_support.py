@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.bijections import AbstractBijection, Identity
 from jaxtyping import Array, Float
 
@@ -16,6 +17,8 @@ from nnef_dists.families._discrete import AbstractDiscreteSupport
 # Standard deviation of log r, for the auxiliary radius r. It is wide enough for long HMC steps on
 # the shell of unit radius, and narrow enough to keep the shell away from the origin.
 _LOG_RADIUS_SD = 0.25
+# Distances from the origin at which a support of all of R^n has points.
+_FAR = (1.0, 1e2, 1e4)
 
 
 class AbstractSupport(eqx.Module):
@@ -96,6 +99,25 @@ def support_point(family: Any, u: Array) -> Array:
     return (
         support.point(u) if isinstance(support, AbstractDiscreteSupport) else support.transform(u)
     )
+
+
+def fills_space(support: Support) -> bool:
+    """Returns whether a support is all of R^n, tested at points in many directions.
+
+    A bijection without an inverse is assumed to fill it.
+    """
+    if isinstance(support, Identity) or not isinstance(support, AbstractBijection):
+        return isinstance(support, Identity)
+    directions = np.random.default_rng(0).normal(size=(8, *support.shape))
+    x = np.concatenate([sign * far * directions for sign in (-1, 1) for far in _FAR])
+    # The support is concrete, even under `jax.jit`.
+    with jax.ensure_compile_time_eval():
+        try:
+            u = jax.vmap(support.inverse)(jnp.asarray(x, float))
+        except NotImplementedError:
+            return True
+        back = np.asarray(jax.vmap(support.transform)(u))
+    return np.allclose(back, x, 1e-2, 1e-2)
 
 
 def restricted_logdensity(family: Any, eta: Array, x: Array) -> Float[Array, ""]:

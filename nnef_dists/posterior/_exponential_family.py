@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import DeterministicParameter, is_parameter
 from nnef_dists.distributions import AbstractTractableFamily
+from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily, fills_space
 from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
@@ -51,8 +52,8 @@ class ExponentialFamilyPosterior(AbstractPosterior):
     Args:
         q: The family with its log-partition. A network in it must already be trained.
         data: Simulations, which set the coordinates.
-        affine: Whether the network also predicts location and scale. If False, y is u, for a
-            family with the support of theta. Defaults to True.
+        affine: Whether the network also predicts location and scale, for a family on all of R^d.
+            If False, y is u, for a family with the support of theta. Defaults to True.
         support: Flowjax bijection from R^d onto the support of theta, such as `BoxSupport`. By
             default, the support is R^d.
         embedding: Network from one observation to a vector. By default, x is flattened.
@@ -66,8 +67,9 @@ class ExponentialFamilyPosterior(AbstractPosterior):
         affine: Whether the network also predicts location and scale.
 
     Raises:
-        ValueError: If the points of the family have another size than theta, `q` has no
-            log-partition, or `PosteriorCoordinates` or `Trunk` raises.
+        ValueError: If the points of the family have another size than theta, are discrete, or do
+            not fill R^d although `affine` is True. If `q` has no log-partition, or
+            `PosteriorCoordinates` or `Trunk` raises.
     """
 
     coordinates: PosteriorCoordinates
@@ -93,6 +95,7 @@ class ExponentialFamilyPosterior(AbstractPosterior):
                 f"Expected a family of points of size theta_dim = {d}; got {q.family!r} with x of "
                 f"shape {q.family.x_shape}"
             )
+        _check_support(q.family, affine=affine)
         # If q has no log-partition, this raises before the first call.
         jax.eval_shape(q.log_partition, jax.ShapeDtypeStruct((q.family.eta_dim,), data.theta.dtype))
         # Draws and the entropy of the head's weights exclude the weights of q.
@@ -120,6 +123,22 @@ class ExponentialFamilyPosterior(AbstractPosterior):
         location, log_scale = jnp.split(rest, 2) if self.affine else jnp.zeros((2, d), raw.dtype)
         log_scale = _MOST_LOG_SCALE * jnp.tanh(log_scale / _MOST_LOG_SCALE)
         return _FamilyLaw(q, NaturalLaw(eta, location, jnp.exp(log_scale)))
+
+
+def _check_support(family: ExponentialFamily, *, affine: bool) -> None:
+    support = family.support
+    if isinstance(support, AbstractDiscreteSupport):
+        raise ValueError(
+            f"Expected a family of continuous x; got {family!r} with the support {support!r}. Use "
+            "nnef_dists.posterior.CategoricalPosterior for discrete theta, or MixedPosterior if "
+            "other entries are continuous."
+        )
+    if affine and not fills_space(support):
+        raise ValueError(
+            f"Expected a family whose x fill R^d, because affine=True moves and scales them; got "
+            f"{family!r} with the support {support!r}. Use affine=False if this is the support of "
+            "theta."
+        )
 
 
 @final

@@ -249,6 +249,26 @@ class TestExponentialFamily:
         with pytest.raises(ValueError, match="Expected an AbstractLogPartitionNetwork"):
             nd.ExponentialFamilyPosterior(direct, simulations(theta_dim=1), key=jax.random.key(0))
 
+    @pytest.mark.parametrize(
+        ("family", "theta_dim"),
+        [(nd.RectifiedGaussian(), 1), (nd.Beta(), 1), (nd.VonMisesHarmonic(1), 1),
+         (nd.families.VonMisesFisher(3), 3), (nd.families.DirichletPrior(2), 2)],
+    )  # fmt: skip
+    def test_location_and_scale_need_a_family_on_the_whole_space(self, family, theta_dim):
+        q, data = nd.Quadrature(family), simulations(theta_dim=theta_dim)
+        with pytest.raises(ValueError, match=r"x fill R\^d.*Use affine=False if this is"):
+            nd.ExponentialFamilyPosterior(q, data, key=jax.random.key(0))
+
+    def test_refuses_a_family_of_counts(self):
+        for affine in (True, False):
+            with pytest.raises(ValueError, match=r"of continuous x; got Poisson.*CategoricalPost"):
+                nd.ExponentialFamilyPosterior(
+                    nd.Summation(nd.families.Poisson()),
+                    simulations(theta_dim=1),
+                    affine=affine,
+                    key=jax.random.key(0),
+                )
+
 
 class TestEnsemble:
     def test_is_the_average(self):
