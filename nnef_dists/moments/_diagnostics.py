@@ -239,6 +239,22 @@ def refuse(
     )
 
 
+def is_out_of_range(
+    mean: Float[np.ndarray, "n d"], covariance: Float[np.ndarray, "n d d"]
+) -> Bool[np.ndarray, " n"]:
+    """Returns whether moments are too large for their dtype, or variances are below its range.
+
+    Args:
+        mean: Means, rounded to the dtype of labels, `(n, d)`.
+        covariance: Covariances in the same dtype, `(n, d, d)`.
+    """
+    # Below the smallest normal number, variances have few digits or are 0.
+    least = np.finfo(covariance.dtype).tiny
+    variances = np.diagonal(covariance, axis1=1, axis2=2)
+    is_finite = np.isfinite(mean).all(1) & np.isfinite(covariance).all((1, 2))
+    return ~(is_finite & (variances >= least).all(1))
+
+
 def largest_share(deviations: Float[Array, "draws d"]) -> Float[Array, " d"]:
     """Returns the largest share of one draw in each sum of squared deviations, 1 / draws to 1."""
     centered = deviations - jnp.mean(deviations, 0)

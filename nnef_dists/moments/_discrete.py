@@ -19,6 +19,7 @@ from nnef_dists.moments._diagnostics import (
     MomentLabel,
     Rung,
     Status,
+    is_out_of_range,
     label_draws,
     missing_labels,
     refuse,
@@ -85,11 +86,17 @@ class ExactSum(AbstractRung):
             "influence": np.zeros(len(rows)),
             "pareto_k": np.full(len(rows), -np.inf),
         }
-        for name, values in found.items():
-            getattr(labels, name)[...] = values
+        with np.errstate(over="ignore", under="ignore"):
+            for name, values in found.items():
+                getattr(labels, name)[...] = values
         labels.status[...] = np.select(
-            [~(error <= _MOST_ERROR), ~np.isfinite(mean).all(1), ~(sd > 0).all(1)],
-            [Status.DIVERGES, Status.NOT_FINITE, Status.DEGENERATE],
+            [
+                ~(error <= _MOST_ERROR),
+                ~np.isfinite(mean).all(1),
+                ~(sd > 0).all(1),
+                is_out_of_range(labels.mean, labels.covariance),
+            ],
+            [Status.DIVERGES, Status.NOT_FINITE, Status.DEGENERATE, Status.NOT_FINITE],
             Status.OK,
         )
         bad = labels.status != Status.OK

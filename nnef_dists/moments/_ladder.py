@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from nnef_dists.families import ExponentialFamily, support_dim
-from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
+from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status, is_out_of_range
 from nnef_dists.moments._label import label_chains, label_tile
 from nnef_dists.moments._rung import AbstractRung, Climb, in_tiles
 from nnef_dists.sampling import (
@@ -88,11 +88,11 @@ class DoublePrecision(AbstractRung):
             standard_error=np.hypot(found.standard_error, rounding * np.abs(found.mean)),
             covariance_error=np.hypot(found.covariance_error, rounding * scale),
         )
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             found = MomentLabel(
                 *(new.astype(old.dtype) for new, old in zip(found, climb.labels, strict=True))
             )
-        lost = (found.status == Status.OK) & ~np.isfinite(found.covariance).all((1, 2))
+        lost = (found.status == Status.OK) & is_out_of_range(found.mean, found.covariance)
         for leaf in (found.mean, found.covariance, found.standard_error, found.covariance_error):
             leaf[lost] = np.nan
         found.status[lost] = Status.NOT_FINITE

@@ -132,6 +132,19 @@ class TestExactLabels:
         assert np.isnan(data.mean[1:]).all()
         assert data.mean[0, 0] == pytest.approx(1 / (np.exp(0.5) - 1), rel=1e-6)
 
+    @pytest.mark.parametrize("scale", [1e20, 1e-23])
+    def test_a_variance_outside_of_the_range_of_labels_has_a_status(self, scale):
+        class Scaled(nd.ExponentialFamily):
+            x_shape, support, natural_domain = (), nd.Counts(0, 3), nd.domain()
+
+            def compute_stats(self, x):
+                return {"x": scale * x}
+
+        with jax.enable_x64(False):
+            data = nd.estimate_moments(Scaled(), jnp.zeros((2, 1)), KEY)
+        assert data.status.tolist() == [Status.NOT_FINITE] * 2
+        assert np.isnan(data.covariance).all()
+
     def test_finite_families(self):
         family = nd.families.PairwiseBinary(4)
         etas = family.sample_eta(KEY, 3, {"x": (-2.0, 1.0), "xx": (-1.0, 1.0)})
