@@ -12,6 +12,10 @@ from jaxtyping import Array, Float, Int
 
 # Largest number of bits in a monomial, of monomials, and of bits in a word.
 _ORDER, _MOST_MONOMIALS, MOST_BITS = 4, 1024, 22
+# Largest difference that is rounding, relative to the size of the terms.
+SAME = 2.0**-44
+# Largest ratio of coefficients of one statistic. Beside larger ones, errors of others are not seen.
+_MOST_RATIO = 2.0**30
 # Number of bits per axis of a transform, which is a product with a matrix of 2^5 rows.
 _AXIS = 5
 
@@ -39,27 +43,30 @@ def candidate_masks(bits: int) -> np.ndarray:
     return np.array([sum(1 << i for i in chosen) for chosen in sets], np.int32)
 
 
-def find_monomials(
-    masks: np.ndarray, stats: Float[np.ndarray, "n eta_dim"], unit: Float[np.ndarray, " eta_dim"]
-) -> Monomials | None:
+def find_monomials(masks: np.ndarray, stats: Float[np.ndarray, "n eta_dim"]) -> Monomials | None:
     """Returns the polynomials that are equal to T at all words of `candidate_masks`.
 
     Args:
         masks: The words, from `candidate_masks`.
         stats: T at each word, `(n, eta_dim)`.
-        unit: Largest coefficient of each statistic that is set to 0, `(eta_dim,)`.
 
     Returns:
-        The polynomials, or None if they have too many terms. Words with more bits are not checked.
+        The polynomials, or None if they have too many terms or terms of very different size. Words
+        with more bits are not checked.
     """
     place = {int(mask): number for number, mask in enumerate(masks)}
-    coefficients = np.array(stats)
+    coefficients, size = np.array(stats), np.abs(stats)
     for number, mask in enumerate(masks.tolist()):
-        subset = (mask - 1) & mask if mask else None
-        while subset is not None:
-            coefficients[number] -= coefficients[place[subset]]
-            subset = (subset - 1) & mask if subset else None
-    coefficients[np.abs(coefficients) <= unit] = 0
+        subsets = [mask]
+        while subsets[-1]:
+            subsets.append((subsets[-1] - 1) & mask)
+        terms = coefficients[[place[subset] for subset in subsets[1:]]]
+        coefficients[number] -= terms.sum(0)
+        size[number] = np.maximum(size[number], np.abs(terms).max(0, initial=0))
+    coefficients[np.abs(coefficients) <= SAME * size] = 0
+    size = np.abs(coefficients)
+    if np.any(size.max(0) > _MOST_RATIO * size.min(0, where=size > 0, initial=np.inf)):
+        return None
     used, kept = masks[np.any(coefficients != 0, 1)].tolist(), {0}
     for mask in used:
         subset = mask

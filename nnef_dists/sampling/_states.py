@@ -13,8 +13,10 @@ from jax.core import eval_context
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily
+from nnef_dists.sampling._cells import are_same, row_keys
 from nnef_dists.sampling._monomials import (
     MOST_BITS,
+    SAME,
     Monomials,
     candidate_masks,
     find_monomials,
@@ -26,10 +28,8 @@ from nnef_dists.sampling._monomials import (
 MOST_STATES = 2**24
 # Largest number of cells of a table, and of numbers in a table.
 _MOST_CELLS, _MOST_NUMBERS = 2**20, 2**24
-# Largest number of entries in a block of states, T included, and number of states that set units.
-_BLOCK, _LOOK = 2**20, 2**12
-# Largest difference of statistics in one cell, relative to their largest value.
-_SAME = 2.0**-40
+# Largest number of entries in a block of states, T included.
+_BLOCK = 2**20
 
 _Carry = TypeVar("_Carry")
 
@@ -116,33 +116,23 @@ def states_table(family: ExponentialFamily) -> StatesTable | Monomials | None:
     with jax.enable_x64(True), eval_context():
         rows = jax.jit(functools.partial(_rows, family))
         size = _block_size(family)
-        look = np.random.default_rng(0).integers(0, n, _LOOK)
-        unit = np.max(np.abs(_finite_rows(family, rows, look)), 0)
-        unit = np.where(unit > 0, unit, 1) * _SAME
-        direction = np.random.default_rng(1).uniform(1, 2, len(unit))
-        keys, first, counts = np.zeros(0), np.zeros((0, len(unit))), np.zeros(0, np.int64)
+        first, counts = np.zeros((0, family.eta_dim + 1)), np.zeros(0, np.int64)
+        keys = np.zeros(0, np.uint64)
         for start in range(0, n, size):
-            index = np.arange(start, min(start + size, n))
-            found = _finite_rows(family, rows, index)
-            # Equal rows have equal keys. The converse is checked.
-            new = np.sum(np.round(found / unit) * direction, 1)
-            keys, at, inverse = np.unique(
-                np.concatenate([keys, new]), return_index=True, return_inverse=True
-            )
-            if len(keys) > _MOST_CELLS or keys.size * found.shape[1] > _MOST_NUMBERS:
-                return _monomials(family, rows, unit[:-1])
+            found = _finite_rows(family, rows, np.arange(start, min(start + size, n)))
             merged = np.concatenate([first, found])
-            if np.any(np.abs(merged - merged[at][inverse]) > 2 * unit):
-                return _monomials(family, rows, unit[:-1])
+            keys = np.concatenate([keys, row_keys(found)])
+            keys, at, inverse = np.unique(keys, return_index=True, return_inverse=True)
+            is_large = len(keys) > _MOST_CELLS or keys.size * merged.shape[1] > _MOST_NUMBERS
+            if is_large or not are_same(merged, at[inverse]):
+                return _monomials(family, rows)
             first = merged[at]
             ones = np.concatenate([counts, np.ones(len(found), np.int64)])
             counts = np.bincount(inverse, ones, len(keys)).astype(np.int64)
         return StatesTable(jnp.asarray(first[:, :-1]), jnp.asarray(first[:, -1] + np.log(counts)))
 
 
-def _monomials(
-    family: ExponentialFamily, rows: Callable[[Any], Array], unit: np.ndarray
-) -> Monomials | None:
+def _monomials(family: ExponentialFamily, rows: Callable[[Any], Array]) -> Monomials | None:
     """Returns T as polynomials in the digits of states, or None if T has too many terms."""
     n = count_states(family)
     bits = n.bit_length() - 1
@@ -152,16 +142,23 @@ def _monomials(
     if len(support.values) != 2 or bits > MOST_BITS or not family.has_unit_base_measure:
         return None
     masks = candidate_masks(bits)
-    monomials = find_monomials(masks, _finite_rows(family, rows, masks)[:, :-1], unit)
+    monomials = find_monomials(masks, _finite_rows(family, rows, masks)[:, :-1])
     if monomials is None:
         return None
     # The polynomials are checked at all states, by a random combination of statistics.
-    weights = np.random.default_rng(2).uniform(1, 2, len(unit)) / unit
+    size = np.asarray(jnp.abs(monomials.coefficients))
+    weights = np.random.default_rng(2).uniform(1, 2, len(size)) / np.where(
+        size.any(1), size.max(1), 1
+    )
     expected = np.asarray(polynomial_values(monomials, jnp.asarray(weights), bits))
-    size, tolerance = _block_size(family), float(len(unit))
-    for start in range(0, n, size):
-        found = _finite_rows(family, rows, np.arange(start, start + size))[:, :-1] @ weights
-        if not np.all(np.abs(found - expected[start : start + size]) <= tolerance):
+    # Rounding depends on the size of the terms at a state.
+    sizes = Monomials(monomials.masks, jnp.asarray(size))
+    tolerance = SAME * np.asarray(polynomial_values(sizes, jnp.asarray(weights), bits))
+    block = _block_size(family)
+    for start in range(0, n, block):
+        part = slice(start, start + block)
+        found = _finite_rows(family, rows, np.arange(n)[part])[:, :-1] @ weights
+        if not np.all(np.abs(found - expected[part]) <= tolerance[part]):
             return None
     return monomials
 

@@ -217,6 +217,30 @@ class TestEnumeration:
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4)
 
+    @pytest.mark.parametrize("penalty", [1e12, 1e16])
+    @pytest.mark.parametrize("is_measure", [False, True])
+    def test_penalties_keep_small_differences(self, penalty, is_measure):
+        class Chain(nd.ExponentialFamily):
+            x_shape, support = (6,), nd.families.Bits(6)
+            natural_domain = nd.domain(e=nd.families.negative)
+
+            def is_bad(self, x):
+                return jnp.sum(x[1:] * x[:-1]) > 0
+
+            def compute_stats(self, x):
+                energy = jnp.sum(x * jnp.arange(1, 7) * 0.3)
+                return {
+                    "n": jnp.sum(x),
+                    "e": energy if is_measure else jnp.where(self.is_bad(x), penalty, energy),
+                }
+
+            def log_base_measure(self, x):
+                return jnp.where(self.is_bad(x) & is_measure, -penalty, 0.0)
+
+        q, eta = nd.Enumeration(Chain()), jnp.array([0.5, -1.0])
+        np.testing.assert_allclose(q.mean(eta), [1.46352, 1.32097], atol=2e-5)
+        np.testing.assert_allclose(q.log_partition(eta), 2.25618, atol=2e-5)
+
     def test_graphs_collapse_to_few_cells(self):
         table = nd.Enumeration(nd.families.ExponentialRandomGraph(5)).table.tree
         assert table.stats.shape == (21, 2)

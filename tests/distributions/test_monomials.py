@@ -32,6 +32,8 @@ class Spins(nd.ExponentialFamily):
             "five": jnp.prod(x[:5]),
             # Only one of 128 points differs from a polynomial of few bits.
             "spike": jnp.all(x == 1) * 1.0,
+            # Terms of very different size.
+            "penalty": 1e16 * (1 + x[0]) * (1 + x[1]) + 0.3 * x[2],
         }
         return {"x": x, "xx": pairs, "other": others[self.kind]}
 
@@ -94,7 +96,9 @@ def test_moments_and_derivatives_are_sums_over_all_words(family, find):
 
 
 @pytest.mark.parametrize(
-    "family", [Spins("comparison"), Spins("five"), Spins("spike"), WeightedSpins()], ids=repr
+    "family",
+    [*map(Spins, ("comparison", "five", "spike", "penalty")), WeightedSpins()],
+    ids=repr,
 )
 def test_other_families_pass_all_words(family, find):
     assert find(family) is None
