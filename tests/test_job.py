@@ -228,7 +228,9 @@ def test_repeated_keys_are_refused_with_their_lines(job, name, capsys, monkeypat
 
 def test_repeated_statistics_in_options_are_refused(job):
     with pytest.raises(ValueError, match="got 'x' on line 1 and again on line 1"):
-        nd.generation.read_job(job, ["--grid.training.ranges={x: [-1, 1], x2: [-2, -1], x: [5, 6]}"])
+        nd.generation.read_job(
+            job, ["--grid.training.ranges={x: [-1, 1], x2: [-2, -1], x: [5, 6]}"]
+        )
 
 
 def test_merged_keys_may_be_changed(job):

@@ -72,8 +72,8 @@ def read_job(
 
     Raises:
         ValueError: If the file cannot be read, or has a key twice. If a key is unknown (the message
-            suggests the closest known key). Also if a value has another type or is out of range, or a range is
-            outside of the natural domain.
+            suggests the closest known key). Also if a value has another type or is out of range, or
+            a range is outside of the natural domain.
     """
     parser = job_parser(optimization=optimization)
     try:

@@ -1,6 +1,5 @@
 """Decoding of models from JSON and arrays."""
 
-import enum
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.saving._closures import RECIPES, recipe_arguments
-from nnef_dists.saving._encode import describe_family, encode, field_names
+from nnef_dists.saving._encode import describe_family, encode, field_names, find_member
 from nnef_dists.saving._family_probe import family_differences
 from nnef_dists.saving._names import (
     ImportedNames,
@@ -195,10 +194,10 @@ class Decoder:
         source = type(like) if kind == "member" and like is not _ABSENT else like
         found = self._find(node.get("class"), source, path, kind)
         if kind == "member":
-            members = found.__members__ if isinstance(found, enum.EnumMeta) else {}
-            if node.get("name") not in members:
+            member = find_member(found, node.get("name"))
+            if member is None:
                 raise StructureError(path, f"a member of {found!r}", node.get("name"))
-            found = members[node["name"]]
+            found = member
         elif isinstance(found, type) != (kind == "class"):
             raise StructureError(path, f"a {kind}", node.get("class"))
         return _checked_against(found, like, path)

@@ -3,8 +3,10 @@
 import dataclasses
 import enum
 import functools
-import inspect
+import operator
+import re
 import types
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -58,7 +60,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray], path: Path = ()) -> Node:
     if isinstance(value, ExponentialFamily):
         return _encode_family(value, path)
     if isinstance(value, enum.Enum):
-        return {"kind": "member", "class": name_of(type(value)), "name": value.name}
+        return _encode_member(value, path)
     if isinstance(value, type):
         return {"kind": "class", "class": name_of(value)}
     if isinstance(value, np.dtype) and value == DTYPES.get(value.name):
@@ -131,6 +133,7 @@ def _encode_family(family: ExponentialFamily, path: Path) -> Description:
 
 
 def _encode_fields(kind: str, value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
+    _check_restorable(value, path)
     fields = {}
     for field in field_names(type(value)):
         place = (*path, jax.tree_util.GetAttrKey(field))
@@ -138,6 +141,46 @@ def _encode_fields(kind: str, value: Any, arrays: dict[str, np.ndarray], path: P
             raise StructureError(place, f"a value of {field!r}", "none, since it was never set")
         fields[field] = encode(getattr(value, field), arrays, place)
     return {"kind": kind, "class": name_of(type(value)), "fields": fields}
+
+
+def _encode_member(value: enum.Enum, path: Path) -> Node:
+    """Describes a member of an enumeration. A combination of flags has a name such as "A|B"."""
+    cls, name = type(value), value.name or ""
+    if find_member(cls, name) is not value:
+        raise StructureError(path, f"a member of {cls.__qualname__}", repr(value))
+    return {"kind": "member", "class": name_of(cls), "name": name}
+
+
+def find_member(cls: Any, name: Any) -> enum.Enum | None:
+    """Returns the member of an enumeration, or the combination of flags, of a name in files."""
+    if not isinstance(cls, enum.EnumMeta) or not isinstance(name, str):
+        return None
+    if issubclass(cls, enum.Flag) and name not in cls.__members__:
+        flags = [cls.__members__.get(part) for part in name.split("|") if part]
+        return None if None in flags else functools.reduce(operator.or_, flags, cls(0))
+    return cls.__members__.get(name)
+
+
+def _check_restorable(value: Any, path: Path) -> None:
+    """Raises if an object has other data than its fields, since files hold only fields."""
+    cls = type(value)
+    expected = f"a {cls.__qualname__} whose fields are all of its data"
+    if not is_named_tuple(cls):
+        try:
+            object.__new__(cls)
+        except TypeError:
+            base = getattr(cls.__base__, "__name__", "another class")
+            got = f"a subclass of {base}. Make the {base} a field"
+            raise StructureError(path, expected, got) from None
+    names = set(getattr(value, "__dict__", ())) - set(field_names(cls))
+    others = [
+        name
+        for name in sorted(names)
+        if not isinstance(getattr(cls, name, None), functools.cached_property)
+    ]
+    if others:
+        got = f"other attributes: {', '.join(others)}. Declare them as fields"
+        raise StructureError(path, expected, got)
 
 
 def field_names(cls: Any) -> list[str]:
@@ -160,25 +203,81 @@ def _encode_function(value: Any, arrays: dict[str, np.ndarray], path: Path) -> N
 
 def _captured(function: Any) -> list[Any]:
     """Returns the values, besides its code, that determine the results of a function."""
-    inner = inspect.unwrap(function)
+    layers = _layers(function)
     found = []
-    for cell in getattr(inner, "__closure__", None) or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # An empty cell.
-            found.append(None)
-    owner = getattr(inner, "__self__", None)
-    found += [] if owner is None or isinstance(owner, types.ModuleType) else [owner]
-    found += getattr(inner, "__defaults__", None) or ()
-    # A recursive function captures itself.
-    return [value for value in found if value is not inner and value is not function]
+    for layer in layers:
+        if not hasattr(layer, "__qualname__"):
+            # An object or a partial that a wrapper such as jax.jit calls.
+            found.append(layer)
+            continue
+        for cell in getattr(layer, "__closure__", None) or ():
+            try:
+                found.append(cell.cell_contents)
+            except ValueError:  # An empty cell.
+                found.append(None)
+        owner = getattr(layer, "__self__", None)
+        found += [] if owner is None or isinstance(owner, types.ModuleType) else [owner]
+        found += getattr(layer, "__defaults__", None) or ()
+        found += (getattr(layer, "__kwdefaults__", None) or {}).values()
+    # A recursive function captures itself, and a wrapper what it wraps.
+    own = {id(layer) for layer in layers if hasattr(layer, "__qualname__")}
+    return [value for value in found if id(value) not in own]
+
+
+def _layers(function: Any) -> list[Any]:
+    """Returns a function, and the functions that it wraps by `functools.wraps`."""
+    layers = [function]
+    while (inner := getattr(layers[-1], "__wrapped__", None)) is not None:
+        if any(inner is layer for layer in layers):
+            break
+        layers.append(inner)
+    return layers
 
 
 def _encode_captured(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
+    """Describes a captured value, which is only compared, so that its text may suffice."""
     own = dict(arrays)
     try:
         node = encode(value, own, path)
     except ValueError:
-        return {"kind": "unknown", "type": f"{type(value).__module__}:{type(value).__qualname__}"}
+        if hasattr(value, "__qualname__"):
+            raise  # A function that captures what no file can compare.
+        return _encode_unknown(value, arrays, path)
     arrays |= own
     return node
+
+
+def _encode_unknown(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Node:
+    name = f"{type(value).__module__}:{type(value).__qualname__}"
+    node: dict[str, Any] = {"kind": "unknown", "type": name}
+    parts = _parts(value)
+    if parts is not None:
+        return node | {"items": [_encode_captured(part, arrays, path) for part in parts]}
+    text = value.__name__ if isinstance(value, types.ModuleType) else repr(value)
+    if re.search(r"\bat 0x[0-9a-fA-F]+", text):
+        raise StructureError(
+            path,
+            "a function that captures values which a file can compare",
+            f"one that captures {text}. Make the class of this value a frozen dataclass or an "
+            "equinox.Module, or give it a __repr__ that shows its values",
+        )
+    return node | {"text": text}
+
+
+def _parts(value: Any) -> list[Any] | None:
+    """Returns the parts of a container in an order that is equal in all processes, or None."""
+    if isinstance(value, str | bytes | bytearray | range):
+        return None
+    if has_fields(type(value)):
+        return [getattr(value, name, None) for name in field_names(type(value))]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, slice):
+        return [value.start, value.stop, value.step]
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.ndim else [value.item()]
+    if isinstance(value, Set):
+        return sorted(value, key=repr)
+    if isinstance(value, Mapping):
+        return [part for pair in value.items() for part in pair]
+    return list(value) if isinstance(value, Sequence) else None

@@ -65,6 +65,41 @@ class Mode(enum.Enum):
     SLOW = "slow"
 
 
+class Steps(enum.IntFlag):
+    UP = 1
+    DOWN = 2
+    BOTH = 3
+    FAR = 4
+
+
+@dataclasses.dataclass
+class Prepared:
+    """A dataclass with more than its fields."""
+
+    n: int
+
+    def __post_init__(self):
+        self.table = list(range(self.n))
+
+
+@dataclasses.dataclass
+class Record(dict):
+    """A dataclass that is a dict, too."""
+
+    n: int
+
+
+@dataclasses.dataclass
+class Cached:
+    """A dataclass that computes something at its first use."""
+
+    n: int
+
+    @functools.cached_property
+    def table(self):
+        return list(range(self.n))
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """A frozen dataclass, in a static field."""

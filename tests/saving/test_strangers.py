@@ -19,7 +19,17 @@ from nnef_dists.saving._names import has_fields, name_of, own_things
 from nnef_dists.saving._save import load, save
 from tests.registry import BIJECTIONS, FAMILIES
 from tests.saving import strangers
-from tests.saving.strangers import Layer, Mode, Options, Pair, Quartic, Scaled, WithBase, cube
+from tests.saving.strangers import (
+    Layer,
+    Mode,
+    Options,
+    Pair,
+    Quartic,
+    Scaled,
+    Steps,
+    WithBase,
+    cube,
+)
 from tests.saving.test_save import rewritten, set_metadata
 from tests.test_architecture import equinox_classes
 
@@ -125,6 +135,20 @@ class TestArguments:
         with pytest.raises(ValueError, match=message):
             load(path, **arguments)
 
+    @pytest.mark.parametrize(
+        "value", [Steps.UP, Steps.UP | Steps.DOWN, Steps(0), ~Steps.UP, Steps.BOTH | Steps.FAR]
+    )
+    def test_flags_may_be_combined(self, value, path):
+        assert resaved(path, {"a": value}, classes=(Steps,))["a"] is value
+        with pytest.raises(ValueError, match=r"as in like at \['a'\]"):
+            load(path, like={"a": Steps.DOWN})
+
+    def test_cached_properties_are_no_data(self, path):
+        value = strangers.Cached(3)
+        assert value.table == [0, 1, 2]
+        again = resaved(path, value, classes=(strangers.Cached,))
+        assert (again, again.table) == (value, value.table)
+
     def test_a_dict_may_have_any_keys(self, path):
         model = {"kind": "module", "class": "os:system", "fields": {"kind": None}}
         assert resaved(path, model) == model
@@ -147,6 +171,9 @@ class TestRefusedWhenSaving:
             (b"bytes", r"builtins\.bytes"),
             (np.ma.masked_array([1.0, 2.0], [False, True]), "ndarray at .*; got a MaskedArray"),
             (np.dtype(">f4"), "a value that a file can hold"),
+            (strangers.Steps(8), r"a member of Steps at \['a'\]; got <Steps"),
+            (strangers.Record(3), r"Record whose fields are all .*; got a subclass of dict"),
+            (strangers.Prepared(3), r"Prepared whose fields are all .*; got other attributes: ta"),
             (1j, r"builtins\.complex"),
         ],
     )
@@ -160,6 +187,31 @@ class TestRefusedWhenSaving:
     def test_moment_data(self, path):
         with pytest.raises(ValueError, match=r"MomentDataset.*call its own method save"):
             save(path, strangers.labels(nd.Polynomial1D((1, 2))))
+
+
+def decorated(function, factor):
+    @functools.wraps(function)
+    def scaled(x):
+        return factor * function(x)
+
+    return scaled
+
+
+CAPTURES = {
+    "keyword": lambda value: lambda x, *, s=value: s * x,
+    "wrapper": lambda value: decorated(cube, value),
+    "outer wrapper": lambda value: decorated(decorated(cube, 1), value),
+    "inner wrapper": lambda value: decorated(decorated(cube, value), 1),
+    "jit": lambda value: jax.jit(functools.partial(lambda s, x: s * x, value)),
+    "set": lambda value: (lambda held: lambda x: x in held)(frozenset({value, "a", "b"})),
+    "complex": lambda value: (lambda held: lambda x: x * held)(complex(value, 1)),
+    "slice": lambda value: (lambda held: lambda x: x[held])(slice(None, None, value)),
+    "bytes": lambda value: (lambda held: lambda x: held)(bytes([value])),
+    "nested": lambda value: (lambda held: lambda x: held)((1j, [np.full(2000, value)])),
+    "text": lambda value: (lambda held: lambda x: held)(np.array(2000 * [str(value)])),
+    "module": lambda value: (lambda held: lambda x: held)(Pair({1}, jnp.full(3, value))),
+    "library": lambda value: (lambda held: lambda x: held * value)(np),
+}
 
 
 class TestLike:
@@ -188,6 +240,23 @@ class TestLike:
         save(path, Layer(KEY, self.closure(2.0)))
         with pytest.raises(ValueError, match=r"as in like at activation\.func|activation\[0\]"):
             load(path, like=Layer(KEY, other))
+
+    @pytest.mark.parametrize("name", CAPTURES)
+    def test_captured_values_are_compared(self, path, name):
+        make = CAPTURES[name]
+        save(path, {"a": make(2)})
+        again = make(2)
+        assert load(path, like={"a": again})["a"] is again
+        with pytest.raises(ValueError, match="one that captures other values"):
+            load(path, like={"a": make(3)})
+
+    def test_what_cannot_be_compared_is_refused(self, path):
+        held = object.__new__(type("Held", (), {}))
+        for function in (lambda x: held, decorated(cube, held), lambda x, *, s=(held,): s):
+            with pytest.raises(ValueError, match=r"at \['a'\]; got one that .*Held.*__repr__"):
+                save(path, {"a": function})
+            with pytest.raises(ValueError, match=r"at \['a'\]; got one that .*Held.*__repr__"):
+                save(path, {"a": decorated(function, 2.0)})
 
     @pytest.mark.parametrize("value", [cube, Options, Mode.FAST, lambda x: x, np.dtype("int8")])
     def test_a_number_in_its_place_is_refused(self, path, value):
