@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from nnef_dists._checks import as_key, check_instance
+from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.generation._chunk_task import ChunkTask, refuse_environment, write_chunk
 from nnef_dists.generation._etas import (
@@ -22,7 +23,7 @@ from nnef_dists.generation._etas import (
     law_differences,
 )
 from nnef_dists.generation._pool import opened_pool
-from nnef_dists.moments import MOMENT_DATA, MomentDataset, missing_labels
+from nnef_dists.moments import MOMENT_DATA, MomentDataset, check_dtype, missing_labels
 from nnef_dists.sampling import HMCConfig
 from nnef_dists.saving import Description, check_importable, describe_family, family_differences
 from nnef_dists.storage import (
@@ -95,8 +96,12 @@ def generate_moments(
     config, key = HMCConfig() if config is None else config, as_key(key)
     check_instance(config, HMCConfig, "config")
     path = Path(path).absolute()
-    if chunk is not None and (chunk < 1 or chunk % config.tile):
-        raise ValueError(f"Expected chunk to be a multiple of the tile, {config.tile}; got {chunk}")
+    if chunk is not None:
+        chunk = check_integer("chunk", chunk, 1)
+        if chunk % config.tile:
+            raise ValueError(
+                f"Expected chunk to be a multiple of the tile, {config.tile}; got {chunk}"
+            )
     if executor is not None:
         check_importable(family)
     source = eta_source(family, etas)
@@ -111,6 +116,7 @@ def generate_moments(
     }
     with opened_pool(executor) as pool:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            check_dtype(source.dtype)
             labels = missing_labels(1, family.eta_dim, source.dtype)
             columns = {"eta": labels.mean, **labels._asdict()}
             environment = describe_environment() if pool is None else pool.environment()

@@ -14,6 +14,7 @@ from nnef_dists.moments._estimate import label_etas as label_etas
 from nnef_dists.moments._export import to_xarray
 from nnef_dists.moments._family_finding import FamilyFinding as FamilyFinding
 from nnef_dists.moments._files import MOMENT_DATA as MOMENT_DATA
+from nnef_dists.moments._label_checks import check_dtype as check_dtype
 from nnef_dists.moments._log_partition import LogPartitionEstimate, estimate_log_partition
 from nnef_dists.moments._log_partition import exact_log_partition as exact_log_partition
 from nnef_dists.moments._orbit import orbit

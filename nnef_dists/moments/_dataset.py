@@ -16,6 +16,7 @@ from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments._batch import MomentBatch
 from nnef_dists.moments._diagnostics import MomentLabel, Rung, Status
 from nnef_dists.moments._files import open_arrays, write_arrays
+from nnef_dists.moments._label_checks import check_shapes, check_values
 from nnef_dists.sampling import HMCConfig
 from nnef_dists.saving import describe_family, restore_family
 from nnef_dists.storage import StoredArray
@@ -45,7 +46,7 @@ class MomentDataset:
         eta: Float[Array, "n eta_dim"] | np.ndarray | StoredArray,
         label: MomentLabel,
     ):
-        _check_shapes(family, eta, label)
+        check_shapes(family, eta, label)
         self.family: ExponentialFamily = family
         self.config: HMCConfig | None = config
         # Arrays of any kind. The properties below convert them to NumPy arrays.
@@ -192,8 +193,8 @@ class MomentDataset:
 
     def __getitem__(self, rows: Any) -> "MomentDataset":
         """Returns some of the labels, given by a slice, a mask, indices or one index."""
-        if isinstance(rows, int | np.integer):
-            rows = [rows]
+        if np.ndim(rows) == 0 and np.asarray(rows).dtype.kind in "iu":
+            rows = [int(rows)]
         label = MomentLabel(*(leaf[rows] for leaf in self._label))
         return MomentDataset(self.family, self.config, self._eta[rows], label)
 
@@ -209,10 +210,11 @@ class MomentDataset:
             if any(again.values()):
                 rescued = ", ".join(f"{n} by {rung.method}" for rung, n in again.items() if n)
                 lines.append(f"  of the ok, tried again: {rescued}")
-            z = ok.batch().z_error
+            with np.errstate(all="ignore"):
+                z = ok.standard_error / np.sqrt(np.diagonal(ok.covariance, axis1=1, axis2=2))
             lines += [
                 f"  of the ok: worst split R-hat {ok.rhat.max():.4f}, least ESS {ok.ess.min():.0f}",
-                f"  standard error in z units: median {jnp.median(z):.2g}, worst {z.max():.2g}",
+                f"  standard error in z units: median {np.median(z):.2g}, worst {z.max():.2g}",
             ]
         return "\n".join(lines)
 
@@ -234,7 +236,8 @@ class MomentDataset:
             The batch of all labels that are OK, as JAX arrays.
 
         Raises:
-            ValueError: If no label is OK.
+            ValueError: If no label is OK. If a label that is OK has an eta, a mean or a covariance
+                that is not finite, or a variance that is not positive.
 
         Warns:
             UserWarning: If some labels are not OK, with their number and reasons.
@@ -242,6 +245,11 @@ class MomentDataset:
         if self._batch is None:
             rejected = ", ".join(f"{n} {s.name.lower()}" for s, n in self._rejected().items())
             ok = self.only_ok()
+            if not len(self):
+                raise ValueError(
+                    "Expected at least one label; got an empty dataset. Check the rows that were "
+                    "selected from the data."
+                )
             if not len(ok):
                 found = f"Expected at least one valid label; got {len(self)}: {rejected}"
                 raise ValueError(f"{found}. Check the family with nd.check_family")
@@ -251,6 +259,7 @@ class MomentDataset:
                     f"{rejected}. Select with data.only_ok() to accept this",
                     stacklevel=2,
                 )
+            check_values(self)
             # Concrete arrays, even if the first call is inside of a traced function.
             with jax.ensure_compile_time_eval():
                 names = [f.name for f in dataclasses.fields(MomentBatch) if f.name != "base"]
@@ -308,13 +317,3 @@ class MomentDataset:
         """Returns the number of labels with each status except OK, without zeros."""
         counts = {s: int(np.sum(self.status == s)) for s in Status if s is not Status.OK}
         return {s: n for s, n in counts.items() if n}
-
-
-def _check_shapes(family: ExponentialFamily, eta: Any, label: MomentLabel) -> None:
-    n, d = eta.shape[0], family.eta_dim
-    expected: dict[str, tuple[int, ...]] = dict.fromkeys(MomentLabel._fields, (n,))
-    expected |= dict.fromkeys(("eta", "mean", "standard_error", "ess", "rhat"), (n, d))
-    expected |= dict.fromkeys(("covariance", "covariance_error"), (n, d, d))
-    for name, array in {"eta": eta, **label._asdict()}.items():
-        if array.shape != expected[name]:
-            raise ValueError(f"Expected {name} of shape {expected[name]}; got {array.shape}")

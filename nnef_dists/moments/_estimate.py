@@ -21,6 +21,7 @@ from nnef_dists.moments._dataset import MomentDataset
 from nnef_dists.moments._diagnostics import MomentLabel
 from nnef_dists.moments._discrete import discrete_ladder
 from nnef_dists.moments._label import label_chains
+from nnef_dists.moments._label_checks import check_dtype
 from nnef_dists.moments._ladder import LADDER, climb
 from nnef_dists.moments._quadrature import compare_with_quadrature
 from nnef_dists.sampling import HMCConfig, quadrature_dim, sample_chains
@@ -46,7 +47,8 @@ def estimate_moments(
 
     Args:
         family: The exponential family.
-        etas: Valid natural parameters, `(n, eta_dim)`. The labels have their dtype.
+        etas: Valid natural parameters, `(n, eta_dim)`, of dtype float32 or float64. The labels have
+            their dtype.
         key: A `jax.random.key`.
         config: The configuration, with the thresholds of valid labels. Defaults to `HMCConfig()`.
         progress: Whether to show a progress bar. Defaults to False.
@@ -55,9 +57,9 @@ def estimate_moments(
         A `MomentDataset` of n labels. Print it for a summary.
 
     Raises:
-        ValueError: If the etas have a wrong shape, or one is outside the natural domain. The
-            message names the first one, with its index, natural parameter and value. If the mesh of
-            the etas has devices of other processes. If the etas are traced by `jax.jit` or
+        ValueError: If the etas have a wrong shape or dtype, or one is outside the natural domain.
+            The message names the first one, with its index, natural parameter and value. If the
+            mesh of the etas has devices of other processes. If the etas are traced by `jax.jit` or
             `jax.vmap`.
     """
     config = HMCConfig() if config is None else config
@@ -122,11 +124,12 @@ def check_etas(
         These etas.
 
     Raises:
-        ValueError: If the shape is wrong, or a row is invalid. The message names the index of the
-            first invalid eta.
+        ValueError: If the shape is wrong, the dtype is not float32 or float64, or a row is invalid.
+            The message names the index of the first invalid eta.
     """
     check_instance(family, ExponentialFamily, "family")
     etas = as_rows(etas, family.eta_dim, "etas", family)
+    check_dtype(etas.dtype)
     valid = np.asarray(jax.vmap(family.is_valid_eta)(etas))
     if not valid.all():
         index = int(np.argmin(valid))

@@ -10,7 +10,7 @@ import pytest
 
 import nnef_dists as nd
 from tests.moment_data import data_of_arrays
-from tests.moments.stores import COLUMNS, GAUSSIAN, assert_same, made_up_data
+from tests.moments.stores import COLUMNS, GAUSSIAN, QUICK, assert_same, made_up_data
 from tests.moments.user_families import GammaPair
 from tests.saving.strangers import WithBase
 
@@ -34,7 +34,11 @@ class TestRows:
         assert (data.family, data.config) == (DATA.family, DATA.config)
 
     @pytest.mark.parametrize(
-        "rows", [3, np.int64(-1), slice(5, 40, 3), np.array([7, 2, 7]), DATA.eta[:, 0] > 0.7, []]
+        "rows",
+        [
+            *(3, np.int64(-1), np.array(2), jnp.argmin(DATA.eta[:, 0]), jnp.uint8(4)),
+            *(slice(5, 40, 3), np.array([7, 2, 7]), DATA.eta[:, 0] > 0.7, []),
+        ],
     )
     def test_rows(self, data, rows):
         chosen = data[rows]
@@ -139,6 +143,30 @@ class TestBatch:
     def test_no_valid_label_is_an_error(self):
         with pytest.raises(ValueError, match=r"label; got 3: 3 low_ess\. Check.*check_family"):
             DATA[-3:].batch()
+
+    def test_an_empty_selection_is_named_as_such(self, data):
+        with pytest.raises(ValueError, match=r"got an empty dataset\. Check the rows"):
+            data[np.zeros(50, bool)].batch()
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("mean", np.nan, r"finite mean of all .* OK; got \[.*nan\] of label 7 \(1 such"),
+            ("eta", np.inf, "finite eta of all .*inf"),
+            ("covariance", np.nan, "finite covariance of all .*nan"),
+            ("covariance", 0.0, r"positive variances of all .* got \[.*0\.0\] of label 7"),
+            ("covariance", -1.0, "positive variances"),
+        ],
+    )
+    def test_values_that_nothing_can_be_learned_from_are_named(self, name, value, message):
+        arrays = {name: getattr(DATA, name) for name in COLUMNS}
+        changed = arrays[name].copy()
+        changed[7, ..., -1] = value
+        changed[-1] = np.nan  # This label is not valid.
+        data = data_of_arrays(GAUSSIAN, QUICK, **(arrays | {name: changed}))
+        assert "47 ok" in repr(data)
+        with pytest.raises(ValueError, match=message), pytest.warns(UserWarning, match="left out"):
+            data.batch()
 
     def test_standard_deviations_and_errors_in_their_units(self):
         batch = GOOD.batch()

@@ -86,6 +86,10 @@ class TestContent:
         data = generate(tmp_path / "other", chunk=chunk)
         assert_same(data, nd.MomentDataset.open(store))
 
+    def test_the_chunk_may_be_an_integer_of_numpy(self, store, tmp_path, without_type_checks):
+        data = generate(tmp_path / "other", chunk=np.int64(8))
+        assert_same(data, nd.MomentDataset.open(store))
+
     def test_given_etas_are_stored_too(self, store, tmp_path):
         data = nd.MomentDataset.open(store)
         given = generate(tmp_path / "given", data.eta)
@@ -306,16 +310,34 @@ class TestRefused:
         ("arguments", "message"),
         [
             ({"chunk": 12}, "multiple of the tile, 8; got 12"),
+            ({"chunk": 0}, "Expected chunk >= 1; got 0"),
             ({"etas": np.array([[0.0, -1.0], [0.0, 1.0]])}, r"etas\[1\].*x2"),
             ({"etas": random_etas(0)}, "n >= 1"),
             ({"etas": random_etas(x2=(-1.0, 2.0))}, "x2"),
         ],
-        ids=["chunk", "eta", "n", "ranges"],
+        ids=["chunk", "no chunk", "eta", "n", "ranges"],
     )
     def test_wrong_arguments_before_anything_is_written(self, arguments, message, tmp_path):
         with pytest.raises(ValueError, match=message):
             generate(tmp_path / "s", **arguments)
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("chunk", [16.0, True, "16"])
+    def test_chunks_that_are_no_integers(self, chunk, tmp_path, without_type_checks):
+        with pytest.raises(ValueError, match="Expected an integer chunk >= 1; got "):
+            generate(tmp_path / "s", chunk=chunk)
+
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    def test_etas_of_half_precision(self, dtype, tmp_path):
+        etas = jnp.array([[0.0, -1.0]], dtype)
+        random = nd.generation.RandomEtas(jax.random.key(1), 8, RANGES, dtype)
+        message = rf"etas of dtype float32 or float64; got {jnp.dtype(dtype).name}\. Convert"
+        with pytest.raises(ValueError, match=message):
+            nd.estimate_moments(GAUSSIAN, etas, jax.random.key(0), QUICK)
+        for given in (etas, random):
+            with pytest.raises(ValueError, match=message):
+                generate(tmp_path / "s", given)
+        assert not (tmp_path / "s").exists()
 
     def test_a_seed_for_a_key(self, tmp_path, without_type_checks):
         with pytest.raises(ValueError, match=r"jax\.random\.key"):
