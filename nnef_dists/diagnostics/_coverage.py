@@ -1,11 +1,21 @@
 """Expected coverage of credible regions."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
+from nnef_dists._checks import as_array, at_least_float32
 from nnef_dists._ranges import check_range
-from nnef_dists.diagnostics._sampler import PosteriorDensity, compiled_and_checked, normalized_ranks
+from nnef_dists.diagnostics._sampler import (
+    PosteriorDensity,
+    as_parameters,
+    as_ranks,
+    compiled_and_checked,
+    draw_posterior,
+    normalized_ranks,
+)
 
 
 @compiled_and_checked
@@ -38,18 +48,26 @@ def highest_density_levels(
         Levels in (0, 1), `(m,)`, for `expected_coverage` or `uniformity_p_value`.
 
     Raises:
-        ValueError: If `theta` and `x` differ in length, or a count is not positive.
+        ValueError: If `theta` and `x` differ in length, a shape is wrong, also of the posterior's
+            draws, or a count is not positive.
         RuntimeError: If a log-density is NaN. Under `jax.jit`, the result is NaN instead.
 
     Reference:
         Hermans, Delaunoy, Rozet, Wehenkel, Begy and Louppe, *A trust crisis in simulation-based
         inference? Your posterior approximations can be unfaithful*, TMLR (2022).
     """
+    theta = as_parameters(theta)
 
     def draw(key: PRNGKeyArray, theta: Array, x: Array) -> tuple[Array, Array]:
-        draws = posterior.sample(key, x, n)
+        draws = draw_posterior(posterior, key, x, n, len(theta))
+        log_prob = posterior.log_prob(theta, x)
+        if jnp.shape(log_prob) != ():
+            raise ValueError(
+                "Expected posterior.log_prob(theta, x) to return a scalar; got shape "
+                f"{jnp.shape(log_prob)}. It takes one theta, {theta.shape}, and one x, {x.shape}."
+            )
         log_probs = jax.vmap(posterior.log_prob, (0, None))(draws, x)
-        return -posterior.log_prob(theta, x), -log_probs
+        return -log_prob, -log_probs
 
     return normalized_ranks(draw, key, n, theta, x, batch_size=batch_size)
 
@@ -62,12 +80,15 @@ def central_levels(ranks: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
 
     Returns:
         Levels in [0, 1), uniform if the ranks are uniform.
+
+    Raises:
+        ValueError: If there are no ranks, or concrete ones outside of [0, 1]. Traced ones give NaN.
     """
-    return jnp.abs(2 * ranks - 1)
+    return jnp.abs(2 * as_ranks(ranks) - 1)
 
 
 def expected_coverage(
-    levels: Float[Array, "m *k"], nominal: Float[Array, " l"]
+    levels: Real[Array, "m *k"], nominal: Sequence[float] | Float[Array, " l"]
 ) -> Float[Array, "l *k"]:
     """Returns the fraction of simulations whose credible region contains the true parameter.
 
@@ -83,8 +104,14 @@ def expected_coverage(
         Coverage, `(l, *k)`, with the standard error of a binomial fraction of m.
 
     Raises:
-        ValueError: If a concrete nominal probability is not in [0, 1].
+        ValueError: If a concrete nominal probability is not in [0, 1], or they are one number.
     """
-    nominal = check_range("nominal", nominal, 0.0, 1.0, closed="both")
+    nominal = as_array(check_range("nominal", nominal, 0.0, 1.0, closed="both"))
+    if nominal.ndim != 1:
+        raise ValueError(
+            f"Expected nominal levels of shape (l,); got {nominal.shape}. Use [0.9] for one level."
+        )
+    levels = at_least_float32(levels)
+    nominal = nominal.astype(levels.dtype)
     held = levels <= nominal.reshape(-1, *[1] * levels.ndim)
     return jnp.mean(jnp.where(jnp.isnan(levels), jnp.nan, held.astype(levels.dtype)), 1)

@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nnef_dists._ranges import check_integer
 from nnef_dists.diagnostics._sampler import (
     PosteriorSampler,
+    as_parameters,
     check_draws,
     compiled_and_checked,
+    draw_posterior,
     map_pairs,
 )
 
@@ -94,7 +96,8 @@ def local_c2st(
         Statistics, p-values, and classifier probabilities of the draws.
 
     Raises:
-        ValueError: If `theta` and `x` differ in length, or a count is not positive.
+        ValueError: If `theta` and `x` differ in length, a shape is wrong, also of the posterior's
+            draws, or a count is not positive.
         RuntimeError: If a draw is NaN. Under `jax.jit`, the statistics are NaN instead.
 
     Reference:
@@ -105,10 +108,16 @@ def local_c2st(
     check_draws(n)
     n_null = check_integer("n_null", n_null, 1)
     n_features = check_integer("n_features", n_features, 1)
+    theta = as_parameters(theta)
+    if observations.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"Expected observations of shape (k, *x_shape), x_shape = {x.shape[1:]} as in x; got "
+            f"{observations.shape}. Use observation[None] for one."
+        )
     key_pairs, key_draws, key_features, key_null = jax.random.split(key, 4)
 
     def draw(key: PRNGKeyArray, theta: Array, x: Array) -> Array:
-        return posterior.sample(key, x, 1)[0].astype(theta.dtype)
+        return draw_posterior(posterior, key, x, 1, len(theta))[0].astype(theta.dtype)
 
     drawn = map_pairs(draw, key_pairs, theta, x, batch_size=batch_size)
     features = _FourierFeatures(theta, x, n_features, key_features)
@@ -118,7 +127,7 @@ def local_c2st(
     weights = _ridge_weights(jnp.concatenate([true, false]), signs @ (true - false))
 
     def at_observation(key: PRNGKeyArray, x: Array) -> tuple[Array, Array, Array]:
-        draws = posterior.sample(key, x, n).astype(theta.dtype)
+        draws = draw_posterior(posterior, key, x, n, theta.shape[1]).astype(theta.dtype)
         scores = features(draws, jnp.broadcast_to(x, (n, *x.shape))) @ weights.T
         half = jnp.clip(scores, -1, 1) / 2
         return draws, half[:, 0] + 0.5, jnp.mean(half**2, 0)

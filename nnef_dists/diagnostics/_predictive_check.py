@@ -37,7 +37,7 @@ def posterior_predictive(
         Simulated observations, `(n, *x_shape)`, for `predictive_p_value`.
 
     Raises:
-        ValueError: If a count is not positive.
+        ValueError: If a count is not positive, or the posterior returns another number of draws.
 
     Reference:
         Gelman, Meng and Stern, *Posterior predictive assessment of model fitness via realized
@@ -46,6 +46,11 @@ def posterior_predictive(
     check_draws(n)
     key_draws, key_simulator = jax.random.split(key)
     draws = posterior.sample(key_draws, x, n)
+    if jnp.shape(draws)[:1] != (n,):
+        raise ValueError(
+            f"Expected posterior.sample(key, x, n) to return n = {n} draws; got draws of shape "
+            f"{jnp.shape(draws)}. It takes one observation x."
+        )
     return map_pairs(simulator, key_simulator, draws, batch_size=batch_size)
 
 

@@ -4,10 +4,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
-from nnef_dists._checks import check_concrete
-from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalized_ranks
+from nnef_dists.diagnostics._sampler import (
+    PosteriorSampler,
+    as_parameters,
+    as_ranks,
+    compiled_and_checked,
+    draw_posterior,
+    normalized_ranks,
+)
 
 
 @compiled_and_checked
@@ -48,7 +54,8 @@ def sbc_ranks(
         Normalized ranks in (0, 1), `(m, k)`, for `uniformity_p_value`.
 
     Raises:
-        ValueError: If `theta` and `x` differ in length, or a count is not positive.
+        ValueError: If `theta` and `x` differ in length, a shape is wrong, also of the posterior's
+            draws, or a count is not positive.
         RuntimeError: If a draw is NaN. Under `jax.jit`, the result is NaN instead.
 
     Reference:
@@ -60,14 +67,16 @@ def sbc_ranks(
     """
     ranked = (lambda theta, x: theta) if quantity is None else quantity
 
+    theta = as_parameters(theta)
+
     def draw(key: PRNGKeyArray, theta: Array, x: Array) -> tuple[Array, Array]:
-        draws = posterior.sample(key, x, n)
+        draws = draw_posterior(posterior, key, x, n, len(theta))
         return ranked(theta, x), jax.vmap(ranked, (0, None))(draws, x)
 
     return normalized_ranks(draw, key, n, theta, x, batch_size=batch_size)
 
 
-def uniformity_p_value(ranks: Float[Array, "m *k"]) -> Float[Array, "*k"]:
+def uniformity_p_value(ranks: Real[Array, "m *k"]) -> Float[Array, "*k"]:
     """Tests ranks for uniformity on (0, 1) by the Anderson-Darling statistic.
 
         A^2 = -1/m sum_i (2 i - 1) (log r_(i) + log(1 - r_(m + 1 - i)) + 1)
@@ -85,23 +94,15 @@ def uniformity_p_value(ranks: Float[Array, "m *k"]) -> Float[Array, "*k"]:
         significance level divided by the number of columns.
 
     Raises:
-        ValueError: If there are no ranks, or concrete ones outside of [0, 1].
+        ValueError: If there are no ranks, or concrete ones outside of [0, 1]. Traced ones give NaN.
 
     Reference:
         Anderson and Darling, *A test of goodness of fit*, JASA 49 (1954).
         Marsaglia and Marsaglia, *Evaluating the Anderson-Darling distribution*, J. Statistical
         Software 9 (2004), for the distribution.
     """
-    m = ranks.shape[0]
-    if m == 0:
-        raise ValueError("Expected at least one rank; got none")
-    check_concrete(
-        ranks,
-        jnp.all((ranks >= 0) & (ranks <= 1)),
-        "Expected ranks from 0 to 1",
-        f"{jnp.min(ranks)} to {jnp.max(ranks)}",
-        "Divide ranks among n draws by n + 1, or use sbc_ranks.",
-    )
+    ranks = as_ranks(ranks)
+    m = len(ranks)
     # Rounding may move a rank to 0 or 1.
     inside = jnp.finfo(ranks.dtype).eps / 4
     ordered = jnp.sort(jnp.clip(ranks, inside, 1 - 2 * inside), 0)

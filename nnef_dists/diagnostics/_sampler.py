@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists._checks import check_concrete
+from nnef_dists._checks import at_least_float32, check_concrete, guard
 from nnef_dists._ranges import check_integer
 
 _T = TypeVar("_T")
@@ -58,6 +58,54 @@ def compiled_and_checked(fn: Callable[_P, _T]) -> Callable[_P, _T]:
         )
 
     return call
+
+
+def as_parameters(theta: Array) -> Float[Array, "m theta_dim"]:
+    """Returns parameters as a floating matrix.
+
+    Args:
+        theta: Parameters, `(m, theta_dim)`, of a floating or integer dtype.
+
+    Returns:
+        The parameters. Integers are converted to the default floating dtype.
+
+    Raises:
+        ValueError: If `theta` does not have two axes.
+    """
+    if jnp.ndim(theta) != 2:
+        raise ValueError(
+            f"Expected theta of shape (m, theta_dim); got {jnp.shape(theta)}. Use theta[:, None] "
+            "for one parameter."
+        )
+    floating = jnp.issubdtype(theta.dtype, jnp.floating)
+    return theta if floating else theta.astype(jnp.result_type(float))
+
+
+def draw_posterior(
+    posterior: PosteriorSampler, key: PRNGKeyArray, x: Array, n: int, dim: int
+) -> Float[Array, "n dim"]:
+    """Returns n posterior draws given one observation.
+
+    Args:
+        posterior: Posterior with `sample(key, x, n)`.
+        key: PRNG key.
+        x: One observation.
+        n: Number of draws.
+        dim: Number of parameters.
+
+    Returns:
+        The draws, `(n, dim)`.
+
+    Raises:
+        ValueError: If the draws are of another shape.
+    """
+    draws = posterior.sample(key, x, n)
+    if jnp.shape(draws) != (n, dim):
+        raise ValueError(
+            f"Expected posterior.sample(key, x, n) to return draws of shape (n, theta_dim) = "
+            f"{(n, dim)}; got {jnp.shape(draws)}. It takes one observation x."
+        )
+    return draws
 
 
 def map_pairs(
@@ -142,6 +190,34 @@ def normalized_ranks(
     u = jax.random.uniform(key_ties, below.shape, theta.dtype)
     ranks = (below.astype(u.dtype) + u * (equal + 1).astype(u.dtype)) / (n + 1)
     return jnp.where(bad, jnp.nan, ranks)
+
+
+def as_ranks(ranks: Any) -> Float[Array, "m *k"]:
+    """Returns normalized ranks as an array, at least in float32.
+
+    Args:
+        ranks: Numbers in [0, 1], `(m, *k)`.
+
+    Returns:
+        The ranks.
+
+    Raises:
+        ValueError: If there are no ranks, or concrete ones outside of [0, 1]. Traced ones give NaN.
+    """
+    ranks = at_least_float32(ranks)
+    if ranks.ndim == 0:
+        raise ValueError(
+            f"Expected ranks of shape (m, ...); got {ranks.shape}. Use a list of ranks."
+        )
+    if ranks.size == 0:
+        raise ValueError("Expected at least one rank; got none")
+    return guard(
+        ranks,
+        jnp.all((ranks >= 0) & (ranks <= 1)),
+        "Expected ranks from 0 to 1",
+        f"{jnp.min(ranks)} to {jnp.max(ranks)}",
+        "Divide ranks among n draws by n + 1, or use sbc_ranks.",
+    )
 
 
 def check_draws(n: int) -> None:

@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nnef_dists.diagnostics._sampler import PosteriorSampler, compiled_and_checked, normalized_ranks
+from nnef_dists.diagnostics._sampler import (
+    PosteriorSampler,
+    as_parameters,
+    compiled_and_checked,
+    draw_posterior,
+    normalized_ranks,
+)
 
 
 @compiled_and_checked
@@ -44,24 +50,32 @@ def tarp_levels(
         Levels in (0, 1), `(m,)`, for `expected_coverage` or `uniformity_p_value`.
 
     Raises:
-        ValueError: If `theta`, `x` and `references` differ in length, or a count is not positive.
+        ValueError: If `theta`, `x` and `references` differ in length, a shape is wrong, also of the
+            posterior's draws, or a count is not positive.
         RuntimeError: If a draw is NaN. Under `jax.jit`, the result is NaN instead.
 
     Reference:
         Lemos, Coogan, Hezaveh and Perreault-Levasseur, *Sampling-based accuracy testing of
         posterior estimators for general inference*, ICML (2023).
     """
+    theta = as_parameters(theta)
     key_references, key_pairs = jax.random.split(key)
     location, scale = jnp.mean(theta, 0), jnp.std(theta, 0)
     scale = jnp.where(scale > 0, scale, 1)
     if references is None:
         references = location + scale * _random_linear(key_references, x, theta.shape[1])
+    if references.shape[1:] != theta.shape[1:]:
+        raise ValueError(
+            f"Expected references of the shape {theta.shape} of theta; got {references.shape}. "
+            "Every simulation has its own."
+        )
 
     def draw(key: PRNGKeyArray, theta: Array, x: Array, reference: Array) -> tuple[Array, Array]:
         def distance(theta: Array) -> Array:
             return jnp.sum(((theta - reference) / scale) ** 2)
 
-        return distance(theta), jax.vmap(distance)(posterior.sample(key, x, n))
+        draws = draw_posterior(posterior, key, x, n, len(theta))
+        return distance(theta), jax.vmap(distance)(draws)
 
     return normalized_ranks(draw, key_pairs, n, theta, x, references, batch_size=batch_size)
 

@@ -36,9 +36,14 @@ def plot_sbc_ranks(
         curves along their whole length.
 
     Raises:
-        ValueError: If ranks are not in [0, 1], or the number of names is wrong.
+        ValueError: If ranks are not in [0, 1] or not `(m, k)`, or the number of names is wrong.
     """
     ranks = check_levels("ranks", np.asarray(ranks))
+    if ranks.ndim != 2:
+        raise ValueError(
+            f"Expected ranks of shape (m, k); got {ranks.shape}. Use ranks[:, None] for one "
+            "parameter."
+        )
     m, k = ranks.shape
     names = check_names([f"θ[{i}]" for i in range(k)] if names is None else names, k)
     p_values = np.asarray(uniformity_p_value(jnp.asarray(ranks)))

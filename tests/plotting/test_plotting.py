@@ -365,6 +365,7 @@ def test_arrays_of_jax_will_do():
         ),
         (lambda: plotting.plot_densities(QUARTIC, -ETAS), "'x4'"),
         (lambda: plotting.plot_expected_coverage({}), "levels by name"),
+        (lambda: plotting.plot_sbc_ranks(np.full(9, 0.5)), r"ranks of shape \(m, k\)"),
         (lambda: plotting.plot_local_c2st(classified(2, 2), names=["a"]), "2 names"),
         (lambda: plotting.plot_local_c2st(classified(2, 2), dimensions=(1, 2)), "dimensions below"),
         (lambda: plotting.plot_posterior_predictive(REPLICATES, np.zeros(2)), "observed of shape"),

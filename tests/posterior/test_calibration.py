@@ -1,5 +1,7 @@
 """Ranks, coverage and TARP: what is exact passes, and planted faults are caught."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -262,3 +264,71 @@ def test_faults_of_arguments_are_named(ranked):
         ranked(LinearGaussian(), theta, x, KEY, N, batch_size=0)
     with pytest.raises(Exception, match="got NaN"):
         ranked(LinearGaussian(width=jnp.nan), theta, x, KEY, N)
+    with pytest.raises(ValueError, match=r"theta of shape \(m, theta_dim\); got \(10,\)"):
+        ranked(LinearGaussian(), theta[:, 0], x, KEY, N)
+
+
+class Misshapen:
+    """A posterior whose draws have another shape."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def sample(self, key, x, n):
+        return jnp.zeros(self.shape)
+
+    def log_prob(self, theta, x):
+        return -jnp.sum(theta**2)
+
+
+@pytest.mark.parametrize("shape", [(10,), (50, 2), (10, 1), (2, 10)])
+@pytest.mark.parametrize(
+    "of_draws",
+    [
+        nd.diagnostics.sbc_ranks,
+        nd.diagnostics.highest_density_levels,
+        nd.diagnostics.tarp_levels,
+        lambda q, theta, x, key, n: nd.diagnostics.local_c2st(q, theta, x, x, key, n),
+    ],
+)
+def test_draws_of_another_shape_are_refused(of_draws, shape):
+    message = rf"\((10|1), 2\); got {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=message):
+        of_draws(Misshapen(shape), jnp.ones((4, 2)), jnp.ones((4, 2)), KEY, 10)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_shapes_of_references_and_densities_are_checked():
+    theta, x = simulations(LinearGaussian(), 10)
+    with pytest.raises(ValueError, match=r"references of the shape \(10, 2\)"):
+        nd.diagnostics.tarp_levels(LinearGaussian(), theta, x, KEY, 5, references=theta[:, :1])
+
+    class PerEntry(LinearGaussian):
+        def log_prob(self, theta, x):
+            return -(theta**2)
+
+    with pytest.raises(ValueError, match=r"to return a scalar; got shape \(2,\)"):
+        nd.diagnostics.highest_density_levels(PerEntry(), theta, x, KEY, 5)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_integer_parameters_are_ranked():
+    theta = jax.random.randint(KEY, (M, 1), -1, 2)
+    ranks = nd.diagnostics.sbc_ranks(Coin(), theta, jnp.zeros((M, 1)), KEY, N)
+    assert nd.diagnostics.uniformity_p_value(ranks)[0] > 0.01
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_ranks_and_levels_in_other_forms():
+    levels = jnp.asarray([0.2, 0.4, 0.6, 0.8])
+    found = nd.diagnostics.expected_coverage(levels, [0.5, 0.9])
+    np.testing.assert_allclose(found, [0.5, 1.0])
+    with pytest.raises(ValueError, match=r"Use \[0.9\] for one level"):
+        nd.diagnostics.expected_coverage(levels, 0.9)
+    p_value = nd.diagnostics.uniformity_p_value(levels)
+    np.testing.assert_allclose(nd.diagnostics.uniformity_p_value(levels.tolist()), p_value)
+    assert np.isfinite(nd.diagnostics.uniformity_p_value(jnp.asarray([0, 1])))
+    np.testing.assert_allclose(nd.diagnostics.central_levels([0.2, 0.8]), 0.6, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"got 0\.0 to 99\.0\. Divide ranks"):
+        nd.diagnostics.central_levels(jnp.arange(100))
+    assert np.all(np.isnan(jax.jit(nd.diagnostics.central_levels)(jnp.arange(3.0))))
