@@ -274,10 +274,16 @@ class TestFisherInformation:
         assert "40 of 40 learned" in texts(fisher_information())
         assert "39 of 40 learned" in texts(plotting.plot_fisher_information(learned, INFORMATION))
 
+    def test_sees_an_indefinite_matrix_where_the_exact_one_is_singular(self):
+        learned = np.array([[[1.0, 1.5], [1.5, 1]], [[1, 1], [1, 1]]])
+        written = texts(plotting.plot_fisher_information(learned, np.ones((2, 2, 2))))
+        assert "1 of 2 learned" in written
+
     def test_leaves_out_what_statistics_repeat(self):
         twice = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
         wide = twice @ INFORMATION @ twice.T
         figure = plotting.plot_fisher_information(1.01 * wide, wide)
+        assert "40 of 40 learned" in texts(figure)
         np.testing.assert_allclose(figure.axes[1].lines[0].get_xdata(), 0.01, rtol=1e-6)
 
 
