@@ -44,6 +44,9 @@ _TITLE_WIDTH, _FIXED = 38, "\u00a0"
 # Discrete families: largest missing probability at which E[x] is marked, and largest error of a
 # sum over counts.
 _LACKING, _MOST_ERROR = 1e-6, 1e-3
+# Continuous families: reach of the grid for E[x] in units of the drawn range, number of its points,
+# and largest value of p and |x| p at its ends, relative to its maximum, at which E[x] is marked.
+_REACH, _MEAN_POINTS, _MOST_AT_ENDS = 1e15, 2**14 + 1, 1e-4
 
 
 @styled
@@ -64,7 +67,8 @@ def plot_densities(
         family: Exponential family. Its x must be a scalar or an angle.
         etas: Valid natural parameters, `(n, eta_dim)`, one panel each.
         means: Learned E[x] of each eta, in units of x, `(n,)`, drawn as a colored line. The exact
-            E[x] is a dashed line.
+            E[x] is a dashed line. It is left out if it is infinite, or far tails have too much
+            weight to compute it.
         uncertainty: Predictive standard deviations of `means`, `(n,)`, drawn as a band of two
             standard deviations on each side.
         log_prob: Learned log-density of one x and one eta, in nats, such as from an
@@ -233,7 +237,43 @@ def _density(family: ExponentialFamily, eta: Array) -> tuple[np.ndarray, np.ndar
     )
     total = np.trapezoid(np.exp(logs_of_u - logs_of_u.max()), u)
     density = np.exp(logs - logs_of_u.max()) / total
-    return x, density, np.trapezoid(x * density, x)
+    return x, density, _mean(family, eta, u[0], u[-1])
+
+
+def _mean(family: ExponentialFamily, eta: Array, low: float, high: float) -> np.floating:
+    """Returns E[x], or NaN if it is infinite or has too much of its weight in far tails.
+
+    Args:
+        family: Exponential family of a scalar x.
+        eta: Natural parameters, `(eta_dim,)`.
+        low: Lower end of the drawn range of the unconstrained coordinate.
+        high: Upper end of this range.
+
+    Returns:
+        The mean.
+    """
+    support = continuous_support(family, "a plot of a density")
+    # Points are dense in the drawn range, and tails of powers of u are exponential in s.
+    s = np.linspace(-math.asinh(_REACH), math.asinh(_REACH), _MEAN_POINTS)
+    u = (low + high) / 2 + (high - low) / 2 * np.sinh(s)
+    with jax.enable_x64(True):
+        eta = jnp.asarray(np.asarray(eta, np.float64))
+
+        @jax.jit
+        def on_grid(u: Array) -> tuple[Array, Array]:
+            x, log_det = jax.vmap(support.transform_and_log_det)(u)
+            logs = jax.vmap(lambda x: family.unnormalized_logdensity(eta, x))(x)
+            return x, logs + log_det
+
+        x, logs = (np.asarray(values) for values in on_grid(jnp.asarray(u)))
+    logs = logs + np.log(np.cosh(s))
+    finite = np.isfinite(x) & np.isfinite(logs)
+    x, logs = x[finite], logs[finite]
+    p = np.exp(logs - logs.max())
+    for weighted in (p, np.abs(x) * p):
+        if not weighted[[0, -1]].max() <= _MOST_AT_ENDS * weighted.max():
+            return np.float64(np.nan)
+    return np.sum(x * p) / np.sum(p)
 
 
 def _title(family: ExponentialFamily, eta: np.ndarray) -> str:

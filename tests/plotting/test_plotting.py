@@ -402,3 +402,19 @@ def test_densities_take_a_support():
     x, density = figure.axes[0].lines[0].get_data()
     assert x.min() >= 0
     np.testing.assert_allclose(density, 2 * np.exp(-2 * x), atol=5e-3)
+
+
+@pytest.mark.parametrize(("a", "mean"), [(2.0, 1.0), (1.1, 10.0), (0.9, np.nan)])
+def test_densities_mark_the_mean_of_a_heavy_tail(a, mean):
+    """An inverse gamma distribution, whose mean 1 / (a - 1) is infinite for a <= 1."""
+
+    class InverseGamma(nd.ExponentialFamily):
+        x_shape, support = (), Exp()
+        natural_domain = nd.domain(l=nd.negative, r=nd.negative)
+
+        def compute_stats(self, x):
+            return {"l": jnp.log(x), "r": 1 / x}
+
+    figure = plotting.plot_densities(InverseGamma(), jnp.asarray([[-a - 1, -1.0]]))
+    marked = figure.axes[0].lines[-1].get_xdata()[0]
+    np.testing.assert_allclose(marked, mean, rtol=1e-4)
