@@ -144,7 +144,8 @@ class BayesianLinear(Module):
     def _draw_outputs(self, x: Array, key: PRNGKeyArray) -> Array:
         """Draws the outputs from their Gaussian given `x`."""
         mean = self(x)
-        variance = x**2 @ self.W.stdv.T**2
+        # Squares of small integers overflow.
+        variance = x.astype(mean.dtype) ** 2 @ self.W.stdv.T**2
         if self.b is not None:
             variance = variance + self.b.stdv**2
         noise = draw_noise(key, normal_pair, mean.size, mean.dtype)

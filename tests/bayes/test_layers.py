@@ -90,6 +90,13 @@ def test_local_reparameterization_lowers_the_gradients_variance():
     assert variance(plain) > 5 * variance(local)
 
 
+@pytest.mark.usefixtures("without_type_checks")
+def test_local_reparameterization_of_small_integers():
+    layer = BayesianLinear(3, 2, local_reparameterization=True, init_raw_stdv=1.0, key=KEY)
+    x = jnp.asarray([100, 17, 200], jnp.uint8)
+    np.testing.assert_allclose(layer(x, key=KEY), layer(x.astype(float), key=KEY), rtol=1e-5)
+
+
 def test_local_reparameterization_is_differentiable_where_nothing_is_random():
     layer = BayesianLinear(3, 2, bayesian_bias=False, local_reparameterization=True, key=KEY)
     grads = jax.grad(lambda m: m(jnp.zeros((2, 3)), key=KEY).sum())(layer)
