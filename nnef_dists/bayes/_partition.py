@@ -149,8 +149,9 @@ def _missing_field(node: Any) -> str | None:
     if not is_parameter(node):
         return None
     for field in dataclasses.fields(node):
-        # None is a valid value of an optional field.
-        optional = field.default is None or "None" in str(field.type)
+        # None is a valid value of an optional field, whose type is written in one of two ways.
+        written = str(field.type)
+        optional = field.default is None or "None" in written or "Optional[" in written
         if getattr(node, field.name) is None and not optional:
             return field.name
     return None

@@ -1,3 +1,5 @@
+import typing
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,8 @@ from nnef_dists.bayes import (
     unfreeze_all,
 )
 from nnef_dists.bayes._introspection import path_name
-from tests.bayes.laws import MODELS, Mixed
+from nnef_dists.bayes._partition import check_whole
+from tests.bayes.laws import MODELS, Mixed, UniformParameter
 
 MEANS = {"gaussian.mean", "laplacian.mean", "deterministic.mean", "uniform.mean"}
 WIDTHS = {"gaussian.raw_stdv", "laplacian.raw_scale", "uniform.raw_half_width"}
@@ -89,6 +92,21 @@ def test_names_match_whole_not_in_part():
     dynamic, _ = freeze_params(model, ["['W'].gaussian"])
     assert "['W2'].gaussian.mean" in names(dynamic)
     assert "['W'].gaussian.mean" not in names(dynamic)
+
+
+class WithOptional(UniformParameter):
+    """A law with an optional field, without a default, in the older notation."""
+
+    shift: typing.Optional[jax.Array]  # noqa: UP045
+
+
+def test_none_is_a_value_of_an_optional_field():
+    model = {"a": WithOptional(jnp.zeros(2), jnp.zeros(2), None)}
+    check_whole(model)
+    dynamic, static = freeze_means(model)
+    check_whole(unfreeze_all(dynamic, static))
+    with pytest.raises(ValueError, match=r"there is no \['a'\].mean"):
+        check_whole(dynamic)
 
 
 @pytest.mark.parametrize(
