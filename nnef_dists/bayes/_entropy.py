@@ -1,14 +1,14 @@
 """Entropies of the parameters of a model, and KL divergences from a prior."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from nnef_dists._checks import check_model
+from nnef_dists._checks import at_least_float32, check_model
 
 from ._deterministic import DeterministicParameter
 from ._gaussian import GaussianParameter
@@ -16,20 +16,22 @@ from ._introspection import get_parameters
 from ._laplacian import LaplacianParameter
 from ._parameter import AbstractElementwiseParameter, AbstractParameter, AbstractPriorLaw
 
+_Law = TypeVar("_Law")
+
 
 def gaussian_entropy(model: PyTree) -> Float[Array, ""]:
     """Returns `sum(log(stdv))` over the Gaussian parameters.
 
     This is their entropy in nats up to a constant, which `entropy` includes.
     """
-    laws = get_parameters(model).values()
+    laws = map(_widened, get_parameters(model).values())
     terms = [jnp.sum(jnp.log(law.stdv)) for law in laws if isinstance(law, GaussianParameter)]
     return jnp.asarray(sum(terms, start=0.0))
 
 
 def laplacian_entropy(model: PyTree) -> Float[Array, ""]:
     """Returns `sum(log(scale))` over the Laplace parameters: their entropy up to a constant."""
-    laws = get_parameters(model).values()
+    laws = map(_widened, get_parameters(model).values())
     terms = [jnp.sum(jnp.log(law.scale)) for law in laws if isinstance(law, LaplacianParameter)]
     return jnp.asarray(sum(terms, start=0.0))
 
@@ -38,9 +40,10 @@ def entropy(model: PyTree) -> Float[Array, ""]:
     """Returns the entropy of the joint distribution of all parameters, in nats.
 
     The parameters are independent, so this is the sum over their `entropy()`. A deterministic
-    parameter contributes zero.
+    parameter contributes zero. The sum is at least in float32, also that of narrower parameters.
     """
-    return jnp.asarray(sum((law.entropy() for law in get_parameters(model).values()), start=0.0))
+    laws = map(_widened, get_parameters(model).values())
+    return jnp.asarray(sum((law.entropy() for law in laws), start=0.0))
 
 
 def kl_divergence(model: PyTree, prior: PyTree) -> Float[Array, ""]:
@@ -61,7 +64,7 @@ def kl_divergence(model: PyTree, prior: PyTree) -> Float[Array, ""]:
             deterministic parameter contributes zero.
 
     Returns:
-        The divergence, a scalar that is differentiable in model and prior.
+        The divergence, a scalar that is differentiable in model and prior, at least in float32.
 
     Raises:
         ValueError: If names or shapes do not match, or a pair of distributions has no closed form.
@@ -123,8 +126,18 @@ def _sum_over_pairs(
         p = priors[name]
         if isinstance(p, DeterministicParameter) and isinstance(q, DeterministicParameter):
             continue
+        q = _widened(q)
         terms.append(term(q, _checked(name, q, p)))
     return jnp.asarray(sum(terms, start=0.0))
+
+
+def _widened(law: _Law) -> _Law:
+    """Returns a parameter in float32 if it is in a narrower dtype, in which sums lose digits."""
+
+    def widen(leaf: Any) -> Any:
+        return at_least_float32(leaf) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(widen, law)
 
 
 def _checked(name: str, q: AbstractParameter, p: AbstractParameter) -> PyTree:

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from nnef_dists._checks import at_least_float32
+
 from . import _introspection as introspection
 from ._parameter import AbstractParameter
 
@@ -62,5 +64,7 @@ class Module(eqx.Module):
         Override this method for another prior. In the result of `sample_all_parameters`, the means
         are the sampled weights, so this is the negative log prior at a draw.
         """
-        squares = [(law.mean**2).sum() for law in self.get_parameters().values()]
+        squares = [
+            jax.numpy.sum(at_least_float32(law.mean) ** 2) for law in self.get_parameters().values()
+        ]
         return jax.numpy.asarray(sum(squares, start=0.0))

@@ -10,6 +10,7 @@ from nnef_dists.bayes import (
     DeterministicParameter,
     GaussianParameter,
     LaplacianParameter,
+    Module,
     entropy,
     gaussian_entropy,
     kl_divergence,
@@ -142,3 +143,19 @@ def test_divergence_keeps_the_models_dtype():
     for prior in PRIORS.values():
         assert kl_divergence(model, prior()).dtype == jnp.float32
         assert log_prior(model, prior()).dtype == jnp.float32
+
+
+class Weights(Module):
+    w: GaussianParameter
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_sums_over_narrow_parameters_are_wide(dtype):
+    mean, prior = jnp.full(70_000, 2.0, dtype), GaussianParameter.from_stdv(0.0, 1.0)
+    narrow = GaussianParameter.from_stdv(mean, jnp.ones((), dtype))
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), narrow)
+    np.testing.assert_allclose(kl_divergence(narrow, prior), 140_000, rtol=1e-2)
+    for value in (entropy, gaussian_entropy, lambda q: kl_divergence(q, prior)):
+        np.testing.assert_allclose(value(narrow), value(wide), rtol=1e-5)
+    np.testing.assert_allclose(log_prior(narrow, prior), log_prior(wide, prior), rtol=1e-5)
+    assert Weights(narrow).compute_prior() == 280_000
