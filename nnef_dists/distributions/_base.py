@@ -317,4 +317,4 @@ class AbstractTractableFamily(eqx.Module):
         Raises:
             RuntimeError: If the sampler's checks fail.
         """
-        return self.sampler.sample(key, self.family, eta, n)
+        return self.sampler.sample(key, self.family, eta, check_integer("n", n, 1))

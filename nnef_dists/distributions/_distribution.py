@@ -80,12 +80,12 @@ class Distribution(eqx.Module):
         """Returns log p(x), in nats, for one point x of shape `x_shape`."""
         return self.q.log_prob(x, self.eta)
 
-    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = ()) -> Array:
         """Draws independent points.
 
         Args:
             key: PRNG key.
-            sample_shape: Shape of the array of draws. Defaults to one draw.
+            sample_shape: Shape of the array of draws. An integer n is `(n,)`. Defaults to one draw.
 
         Returns:
             The draws, `(*sample_shape, *x_shape)`.
@@ -94,10 +94,10 @@ class Distribution(eqx.Module):
             RuntimeError: If the sampler's checks fail.
             ValueError: If a size is less than 1.
         """
-        for size in sample_shape:
-            check_integer("sample_shape", size, 1)
-        draws = self.q.sample(key, self.eta, math.prod(sample_shape))
-        return draws.reshape(*sample_shape, *self.q.family.x_shape)
+        sizes = sample_shape if isinstance(sample_shape, tuple | list) else (sample_shape,)
+        shape = [check_integer("sample_shape", size, 1) for size in sizes]
+        draws = self.q.sample(key, self.eta, math.prod(shape))
+        return draws.reshape(*shape, *self.q.family.x_shape)
 
     def to_numpyro(self) -> Any:
         """Returns the distribution for `numpyro.sample`.

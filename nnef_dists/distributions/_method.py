@@ -79,10 +79,17 @@ def _vector(q: Any, name: str, value: Any) -> Array:
     return as_vector(value, q.family.eta_dim, what, q.family)
 
 
-_CONVERT: dict[str, Callable[[Any, str, Any], Array]] = {
+def _static(value: Any) -> Any:
+    """Returns a concrete array as numbers, which are static."""
+    is_array = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, Tracer)
+    return value.tolist() if is_array else value
+
+
+_CONVERT: dict[str, Callable[[Any, str, Any], Any]] = {
     **dict.fromkeys(("eta", "eta_p", "eta_q", "mu"), _vector),
     "x": lambda q, name, value: as_point(value, q.family.x_shape, q.family),
     "key": lambda q, name, value: as_key(value),
+    "n": lambda q, name, value: _static(value),
 }
 _ETAS = ("eta", "eta_p", "eta_q")
 
@@ -116,29 +123,36 @@ def _program(
     arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
     # None marks the place of an array.
     rest = tuple(None if traced else leaf for leaf, traced in zip(leaves, is_array, strict=True))
-    if q._in_double and not any(isinstance(leaf, Tracer) for leaf in arrays):
-        return _in_double(function, within, structure, rest, arrays)
+    # The probe is traced inside a program, whose dtypes are fixed, also if all arrays are concrete.
+    if q._in_double and not any(isinstance(leaf, Tracer) for leaf in (*arrays, jnp.zeros(()))):
+        given = [leaf.dtype for leaf in jax.tree.leaves(arguments) if eqx.is_inexact_array(leaf)]
+        dtype = max(given, key=lambda dtype: dtype.itemsize)
+        return _in_double(function, within, structure, rest, arrays, dtype)
     return _compiled_program(function, within, structure, rest, arrays)
 
 
 def _in_double(
-    function: Callable, within: Within, structure: Any, rest: tuple, arrays: list[Array]
+    function: Callable,
+    within: Within,
+    structure: Any,
+    rest: tuple,
+    arrays: list[Array],
+    dtype: np.dtype,
 ) -> Any:
-    """Runs the program in double precision. Results have the dtypes of the arguments."""
-    narrow = any(leaf.dtype == jnp.float32 for leaf in arrays)
+    """Runs the program in double precision. Floating results have a given dtype."""
 
-    def cast(leaf: Any, is_wider: bool) -> Any:
-        if not isinstance(leaf, jax.Array | np.ndarray):
-            return leaf
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.asarray(leaf, jnp.float64 if is_wider else jnp.float32)
-        is_integer = jnp.issubdtype(leaf.dtype, jnp.integer)
-        return jnp.asarray(leaf, int) if is_integer and not is_wider else leaf
+    def widened(leaf: Any) -> Any:
+        return jnp.asarray(leaf, jnp.float64) if eqx.is_inexact_array_like(leaf) else leaf
+
+    def narrowed(leaf: Any) -> Any:
+        if eqx.is_inexact_array(leaf):
+            return jnp.asarray(leaf, dtype)
+        is_integer = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
+        return jnp.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)) if is_integer else leaf
 
     with jax.enable_x64(True):
-        wide = [cast(leaf, True) for leaf in arrays]
-        found = _compiled_program(function, within, structure, rest, wide)
-    return jax.tree.map(lambda leaf: cast(leaf, False), found) if narrow else found
+        found = _compiled_program(function, within, structure, rest, list(map(widened, arrays)))
+    return jax.tree.map(narrowed, found)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -96,6 +96,24 @@ class TestSummation:
         assert np.isnan(mean[1, 0])
         assert limit[0] < 1e-4
 
+    def test_concrete_etas_inside_of_other_programs(self):
+        eta = jnp.array([1.0, -1.0], jnp.float32)
+        found = jax.jit(lambda y: y * CONWAY.mean(eta))(jnp.float32(2))
+        np.testing.assert_allclose(found, 2 * CONWAY.mean(eta), rtol=1e-5)
+        jacobian = jax.jacfwd(lambda y: y * CONWAY.mean(eta))(jnp.float32(2))
+        np.testing.assert_allclose(jacobian, CONWAY.mean(eta), rtol=1e-6)
+
+    def test_results_have_the_widest_floating_dtype_of_the_arguments(self):
+        q = nd.Enumeration(nd.families.Ising((2, 2)))
+        x = jnp.ones((2, 2), jnp.float32)
+        with jax.enable_x64(False):
+            for dtype in (jnp.float16, jnp.bfloat16, jnp.float32):
+                assert q.mean(jnp.ones(2, dtype)).dtype == dtype
+            assert q.log_prob(x, jnp.ones(2, jnp.bfloat16)).dtype == jnp.float32
+        with jax.enable_x64(True):
+            assert q.log_prob(x, jnp.ones(2, jnp.float64)).dtype == jnp.float64
+            assert q.log_prob(x, jnp.ones(2, jnp.float32)).dtype == jnp.float32
+
     def test_a_power_law_has_the_zeta_function(self):
         q = nd.Summation(AnyCounts("zipf", lower=1))
         for power in (1.5, 3.0, 20.0):

@@ -42,6 +42,13 @@ class TestSampling:
         with pytest.raises(ValueError, match="n >= 1; got 0"):
             q.sample(jax.random.key(0), jnp.asarray([0.8, -0.7]), 0)
 
-    def test_another_sampler_can_be_given(self):
+    def test_another_sampler_can_be_given(self, without_type_checks):
         q = dataclasses.replace(family_of("GaussianNatural1D"), sampler=FixedSampler())
-        assert np.array_equal(q.sample(jax.random.key(0), jnp.asarray([0.8, -0.7]), 3), [0, 1, 2])
+        key, eta = jax.random.key(0), jnp.asarray([0.8, -0.7])
+        for n in (3, np.int64(3), jnp.asarray(3), np.asarray(3)):
+            assert np.array_equal(q.sample(key, eta, n), [0, 1, 2])
+        assert np.array_equal(q.at(eta).sample(key, 3), [0, 1, 2])
+        with pytest.raises(ValueError, match=r"n >= 1; got 2\.5"):
+            q.sample(key, eta, jnp.asarray(2.5))
+        with pytest.raises(ValueError, match="static integer; got a traced one"):
+            jax.jit(lambda n: q.sample(key, eta, n))(3)
