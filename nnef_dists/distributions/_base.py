@@ -90,11 +90,7 @@ class AbstractTractableFamily(eqx.Module):
         return self._mean(eta), jnp.zeros_like(eta)
 
     def at(self, eta: Float[Array, " eta_dim"]) -> Distribution:
-        """Returns the distribution p(x | eta), a pytree with methods such as `to_numpyro`.
-
-        Args:
-            eta: Valid natural parameters, `(eta_dim,)`.
-        """
+        """Returns p(x | eta) at a valid eta, `(eta_dim,)`, as a pytree with the same methods."""
         return Distribution(self, eta)
 
     @compiled
@@ -223,6 +219,8 @@ class AbstractTractableFamily(eqx.Module):
     def entropy(self, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns the differential entropy A(eta) - eta . mu(eta), in nats.
 
+        Terms much larger than the result cancel: the error is about eps (|A| + |eta| . |mu|) nats.
+
         Args:
             eta: Valid natural parameters, `(eta_dim,)`.
 
@@ -249,7 +247,7 @@ class AbstractTractableFamily(eqx.Module):
         """Returns KL(p || q) = (eta_p - eta_q) . mu_p - A(eta_p) + A(eta_q), in nats.
 
         No anchor of A is needed, but a direct network raises. If A is not convex, the result may be
-        negative.
+        negative. Large terms cancel as in `entropy`.
 
         Args:
             eta_p: Valid natural parameters of p, `(eta_dim,)`.
@@ -264,6 +262,8 @@ class AbstractTractableFamily(eqx.Module):
     @compiled
     def log_prob(self, x: Array, eta: Float[Array, " eta_dim"]) -> Float[Array, ""]:
         """Returns log p(x | eta), in nats. Raises if `log_partition` raises.
+
+        Large terms cancel as in `entropy`.
 
         Args:
             x: One point, of shape `family.x_shape`.
