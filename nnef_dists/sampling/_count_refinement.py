@@ -184,9 +184,11 @@ def _find_modes(logs: Any, start: Array, level: Array) -> tuple[Array, Array]:
     low = jnp.where(rows > 0, x[jnp.maximum(rows - 1, 0)], x[0])
     high = jnp.where(rows < len(x) - 1, x[jnp.minimum(rows + 1, len(x) - 1)], x[-1])
 
+    share = jnp.linspace(0, 1, _BRACKET, dtype=x.dtype)[:, None]
+
     def narrow(carry, _):
         low, high, _, _ = carry
-        points = jnp.round(low + (high - low) * jnp.linspace(0, 1, _BRACKET)[:, None])
+        points = jnp.round(low + (high - low) * share)
         values = logs(points)
         best = jnp.argmax(values, 0)
         at = jnp.take_along_axis(points, best[None], 0)[0]

@@ -113,6 +113,7 @@ class TestSummation:
         with jax.enable_x64(True):
             assert q.log_prob(x, jnp.ones(2, jnp.float64)).dtype == jnp.float64
             assert q.log_prob(x, jnp.ones(2, jnp.float32)).dtype == jnp.float32
+            assert jax.eval_shape(CONWAY.mean, jnp.ones(2, jnp.float32)).dtype == jnp.float32
 
     def test_a_power_law_has_the_zeta_function(self):
         q = nd.Summation(AnyCounts("zipf", lower=1))
