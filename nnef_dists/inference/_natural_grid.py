@@ -13,6 +13,12 @@ _SEARCH, _FINAL = {1: 65, 2: 33}, {1: 65536, 2: 256}
 # Half-width of a grid in standard deviations, and the largest mass at its border.
 _REACH, _BORDER = 7.0, 1e-5
 _ROUNDS = 40
+# Density beside a point of NaN, relative to the largest density, from which a grid is refused.
+_BESIDE_NAN = 1e-4
+NAN_REMEDY = (
+    "If A is NaN, use double precision, jax.config.update('jax_enable_x64', True), or a tractable "
+    "family that computes A there. A prior must be -inf where it has no density."
+)
 # Number of points that are evaluated at once.
 _BATCH = 4096
 
@@ -27,7 +33,8 @@ def draw_from_grid(
     variables.
 
     Args:
-        density: Function from u, `(m,)`, to its log-density up to a constant. -inf without density.
+        density: Function from u, `(m,)`, to its log-density up to a constant. -inf without density,
+            NaN if the density is not known.
         start: A point of positive density, `(m,)`, with m = 1 or 2.
         n: Number of draws.
         key: A `jax.random.key`.
@@ -36,14 +43,15 @@ def draw_from_grid(
         The draws, `(n, m)`.
 
     Raises:
-        ValueError: If no grid covers the density, which may be improper.
+        ValueError: If no grid covers the density, which may be improper, or the density is not
+            known beside likely points.
     """
     m = start.size
     evaluate = jax.jit(lambda points: jax.lax.map(density, points, batch_size=_BATCH))
     unit = _unit_grid(_SEARCH[m], m)
     center, axes = np.asarray(start, np.float64), _curvature_axes(density, start)
     for _ in range(_ROUNDS):
-        p = _probabilities(evaluate, center, axes, unit, start.dtype)
+        p, _ = _probabilities(evaluate, center, axes, unit, start.dtype)
         mean = p @ unit
         covariance = (p[:, None] * (unit - mean)).T @ (unit - mean)
         step = 2 * _REACH / _SEARCH[m]
@@ -63,7 +71,8 @@ def draw_from_grid(
             "proper, use method='nuts'."
         )
     unit = _unit_grid(_FINAL[m], m)
-    p = _probabilities(evaluate, center, axes, unit, start.dtype)
+    p, is_nan = _probabilities(evaluate, center, axes, unit, start.dtype)
+    _check_no_nan(p, is_nan, center + unit @ axes.T, m)
     key_cell, key_order, key_inside = jax.random.split(key, 3)
     levels = np.sort(np.asarray(jax.random.uniform(key_cell, (n,)), np.float64))
     # Draws are shuffled, because diagnostics would fail for draws in the order of cells.
@@ -82,9 +91,11 @@ def _unit_grid(side: int, m: int) -> np.ndarray:
 
 def _probabilities(
     evaluate: Any, center: np.ndarray, axes: np.ndarray, unit: np.ndarray, dtype: Any
-) -> np.ndarray:
-    values = evaluate(jnp.asarray(center + unit @ axes.T, dtype))
-    values = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the probabilities of the cells, and which densities are NaN, with probability 0."""
+    values = np.asarray(evaluate(jnp.asarray(center + unit @ axes.T, dtype)), np.float64)
+    is_nan = np.isnan(values)
+    values = np.where(is_nan, -np.inf, values)
     if not np.isfinite(values).any():
         raise ValueError(
             f"Expected a posterior that a grid of natural parameters holds; got one without a "
@@ -92,7 +103,24 @@ def _probabilities(
             "method='nuts'."
         )
     p = np.exp(values - values.max())
-    return p / p.sum()
+    return p / p.sum(), is_nan
+
+
+def _check_no_nan(p: np.ndarray, is_nan: np.ndarray, points: np.ndarray, m: int) -> None:
+    """Checks that no likely point has a neighbor whose density is NaN."""
+    beside = np.reshape(is_nan, (_FINAL[m],) * m)
+    for axis in range(m):
+        padded = np.pad(beside, [(int(i == axis),) * 2 for i in range(m)])
+        ends = (slice(None, -2), slice(2, None))
+        shifted = [padded[(slice(None),) * axis + (end,)] for end in ends]
+        beside = beside | shifted[0] | shifted[1]
+    bad = beside.ravel() & (p > _BESIDE_NAN * p.max())
+    if bad.any():
+        raise ValueError(
+            "Expected a log-density that is a number or -inf inside the natural domain and the "
+            f"training region; got NaN beside {points[np.argmax(bad)]}, in unconstrained "
+            f"coordinates of eta, where the posterior has density. {NAN_REMEDY}"
+        )
 
 
 def _curvature_axes(density: Callable[[Array], Array], start: Array) -> np.ndarray:

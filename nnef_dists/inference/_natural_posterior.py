@@ -1,20 +1,25 @@
 """Posteriors of natural parameters, with likelihoods normalized by A."""
 
+import contextlib
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import blackjax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists._checks import as_key, as_vector, check_instance
 from nnef_dists._ranges import check_integer, check_number
 from nnef_dists.distributions import AbstractTractableFamily
-from nnef_dists.inference._natural_grid import draw_from_grid
+from nnef_dists.inference._natural_grid import NAN_REMEDY, draw_from_grid
 
+# Largest share of transitions of NUTS that meet a density of NaN.
+_MOST_NAN = 1e-3
 # Largest rounding error of a log-density, in nats, for which draws are valid.
 _MOST_ROUNDING = 0.1
 
@@ -86,7 +91,8 @@ def sample_natural_posterior(
 
     Raises:
         ValueError: If `start` is invalid, outside the training region, or without finite density.
-            If the rounding error of the log-density is too large. If no grid covers the posterior,
+            If the rounding error of the log-density is too large. If A or the prior is NaN at
+            etas inside that are likely, or beside likely ones. If no grid covers the posterior,
             or a grid would have more than two coordinates. If a number is out of range, or `method`
             is unknown.
 
@@ -120,11 +126,11 @@ def sample_natural_posterior(
             "jax.config.update('jax_enable_x64', True)."
         )
     if _is_on_grid(method, u.size):
-        n_draws = sizes[0] * sizes[2]
-        us = jnp.reshape(draw_from_grid(density, u, n_draws, key), (sizes[0], sizes[2], -1))
+        us = _draw_from_grid(q, density, u, (sizes[0], sizes[2]), key)
         divergences = jnp.zeros(())
     else:
-        us, divergences = _run(density, sizes, u, key)
+        us, divergences, meets_nan = _run(density, sizes, u, key)
+        _check_no_nan(float(jnp.mean(meets_nan)))
     eta = jax.vmap(jax.vmap(family.constrain_eta))(us)
     return NaturalPosterior(
         eta,
@@ -138,6 +144,25 @@ def _rounding(q: Any, total: Array, n: float, start: Array) -> float:
     """Returns the rounding error of eta . total - n A, whose terms cancel, in nats."""
     terms = jnp.sum(jnp.abs(total * start)) + n * jnp.abs(q._potential(start))
     return float(jnp.finfo(start.dtype).eps * terms)
+
+
+def _draw_from_grid(
+    q: Any, density: Any, u: Float[Array, " m"], shape: tuple[int, int], key: PRNGKeyArray
+) -> Float[Array, "chains draws m"]:
+    """Returns draws from a grid, in double precision if q's programs are in it, as its calls."""
+    wider = jax.enable_x64(True) if q._in_double else contextlib.nullcontext()
+    with wider:
+        start = jnp.asarray(u, jnp.float64 if q._in_double else u.dtype)
+        us = np.asarray(draw_from_grid(density, start, math.prod(shape), key))
+    return jnp.asarray(us.reshape(*shape, -1), u.dtype)
+
+
+def _check_no_nan(share: float) -> None:
+    if share > _MOST_NAN:
+        raise ValueError(
+            "Expected a log-density that is a number or -inf inside the natural domain and the "
+            f"training region; got NaN in {share:.2%} of all transitions. {NAN_REMEDY}"
+        )
 
 
 def _is_on_grid(method: str, size: int) -> bool:
@@ -160,7 +185,8 @@ def _log_posterior(
     log_det = jnp.linalg.slogdet(tangents.T @ tangents)[1] / 2
     # The potential is A up to a constant, so that a network needs no anchor.
     value = jnp.sum(total * eta) - n * q._potential(eta) + log_prior(eta) + log_det
-    return jnp.where(q.is_inside(eta) & ~jnp.isnan(value), value, -jnp.inf)
+    # NaN inside is an A that is not known, and does not mean that eta has no density.
+    return jnp.where(q.is_inside(eta), value, -jnp.inf)
 
 
 def _run(density: Any, sizes: tuple[int, int, int], u: Array, key: PRNGKeyArray) -> Any:
@@ -179,7 +205,10 @@ def _run(density: Any, sizes: tuple[int, int, int], u: Array, key: PRNGKeyArray)
 
             def draw(state, key):
                 state, info = step(key, state)
-                return state, (state.position, info.is_divergent)
+                # A trajectory ends at the first NaN.
+                ends = info.trajectory_leftmost_state, info.trajectory_rightmost_state
+                meets_nan = jnp.any(jnp.stack([jnp.isnan(end.logdensity) for end in ends]))
+                return state, (state.position, info.is_divergent, meets_nan)
 
             return jax.lax.scan(draw, state, jax.random.split(keys[1], draws))[1]
 

@@ -123,3 +123,39 @@ def test_counts_have_a_gamma_posterior_until_rounding_spoils_it():
     if not jax.config.jax_enable_x64:
         with pytest.raises(ValueError, match="double precision"):
             sample(1e7)
+
+
+def test_counts_whose_sum_has_no_digits_in_single_precision():
+    """In float32, A is NaN at most etas above 6.55."""
+    q, eta = nd.Summation(nd.families.Poisson()), np.linspace(6.3, 6.8, 20001)
+    log_p = 1400 * eta - 2 * np.exp(eta) - (eta - 6) ** 2 / 200
+    p = np.exp(log_p - log_p.max())
+    mean = p @ eta / p.sum()
+    sd = np.sqrt(p @ (eta - mean) ** 2 / p.sum())
+    start = jnp.log(jnp.array([700.0]))
+    found = nd.inference.sample_natural_posterior(
+        KEY, q, jnp.array([1400.0]), 2, lambda e: -jnp.sum((e - 6) ** 2) / 200, start
+    )
+    assert abs(float(found.eta.mean()) - mean) < 4 * sd / 4000**0.5
+    assert float(found.eta.std()) == pytest.approx(sd, rel=0.05)
+    assert found.eta.dtype == jnp.zeros(()).dtype
+
+
+@pytest.mark.parametrize("method", ["grid", "nuts"])
+def test_a_density_of_nan_is_no_cut(method):
+    def sample(cut):
+        return nd.inference.sample_natural_posterior(
+            KEY,
+            nd.ClosedForm(nd.families.Poisson()),
+            jnp.array([60.0]),
+            20,
+            lambda e: jnp.where(e[0] > cut, jnp.nan, e[0]),
+            jnp.log(jnp.array([3.0])),
+            warmup=50,
+            draws=50,
+            method=method,
+        )
+
+    with pytest.raises(ValueError, match="a number or -inf inside .* got NaN"):
+        sample(1.2)
+    assert np.isfinite(sample(3.0).eta).all()
