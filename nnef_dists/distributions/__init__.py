@@ -21,6 +21,8 @@ from nnef_dists.distributions._sampler import (
 from nnef_dists.distributions._summation import Summation
 from nnef_dists.distributions._symmetric import Symmetric
 from nnef_dists.distributions._validation import ValidationWarning, validate
+from nnef_dists.families import fills_space as fills_space
+from nnef_dists.families import is_discrete as is_discrete
 
 __all__ = [
     "AbstractTractableFamily",

@@ -68,6 +68,7 @@ from nnef_dists.families._support import (
 from nnef_dists.families._support import ContinuousSupport as ContinuousSupport
 from nnef_dists.families._support import continuous_support as continuous_support
 from nnef_dists.families._support import fills_space as fills_space
+from nnef_dists.families._support import is_discrete as is_discrete
 from nnef_dists.families._support import restricted_logdensity as restricted_logdensity
 from nnef_dists.families._support import support_point as support_point
 from nnef_dists.families._symmetries import LocationScale, Permutation, Scaling, SignFlip

@@ -166,8 +166,7 @@ class ExponentialFamily(eqx.Module):
             x: One point, of shape `x_shape`.
 
         Returns:
-            The unnormalized log-density at `x`, or -inf outside a discrete support. Outside a
-            continuous support, the value has no meaning.
+            The log-density at `x`, -inf outside a discrete support, undefined outside others.
         """
         inside, x = inside_support(self, x)
         logs = jnp.sum(eta * self.sufficient_statistics(x)) + self.log_base_measure(x)

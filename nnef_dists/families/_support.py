@@ -101,6 +101,11 @@ def support_point(family: Any, u: Array) -> Array:
     )
 
 
+def is_discrete(support: Support) -> bool:
+    """Returns whether a support is one of discrete x."""
+    return isinstance(support, AbstractDiscreteSupport)
+
+
 def fills_space(support: Support) -> bool:
     """Returns whether a support is all of R^n, tested at points in many directions.
 

@@ -11,8 +11,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nnef_dists.bayes import DeterministicParameter, is_parameter
-from nnef_dists.distributions import AbstractTractableFamily
-from nnef_dists.families import AbstractDiscreteSupport, ExponentialFamily, fills_space
+from nnef_dists.distributions import AbstractTractableFamily, fills_space, is_discrete
 from nnef_dists.posterior._base import AbstractLaw, AbstractPosterior, Vector
 from nnef_dists.posterior._coordinates import PosteriorCoordinates
 from nnef_dists.posterior._embeddings import AbstractEmbedding
@@ -125,9 +124,9 @@ class ExponentialFamilyPosterior(AbstractPosterior):
         return _FamilyLaw(q, NaturalLaw(eta, location, jnp.exp(log_scale)))
 
 
-def _check_support(family: ExponentialFamily, *, affine: bool) -> None:
+def _check_support(family: Any, *, affine: bool) -> None:
     support = family.support
-    if isinstance(support, AbstractDiscreteSupport):
+    if is_discrete(support):
         raise ValueError(
             f"Expected a family of continuous x; got {family!r} with the support {support!r}. Use "
             "nnef_dists.posterior.CategoricalPosterior for discrete theta, or MixedPosterior if "

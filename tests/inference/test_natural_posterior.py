@@ -156,6 +156,6 @@ def test_a_density_of_nan_is_no_cut(method):
             method=method,
         )
 
-    with pytest.raises(ValueError, match="a number or -inf inside .* got NaN"):
+    with pytest.raises(ValueError, match=r"a number or -inf inside .* got NaN"):
         sample(1.2)
     assert np.isfinite(sample(3.0).eta).all()
