@@ -34,7 +34,8 @@ class Panels(NamedTuple):
         level: log2 of the length of each panel, `(panels,)`.
         misfit: Logarithm of the difference between the sum by one rule and the sum of both halves,
             `(panels,)`. The sums are of the terms, or of the terms times their place in the panel,
-            whichever differ more.
+            each statistic, or its square, whichever differ most. Statistics are relative to their
+            range in the panel.
         halves: Logarithms of the sums of both halves, `(panels, 2)`. For a panel of at most 16
             counts, its own sum and -inf.
         peak: Highest known log-density in each panel, `(panels,)`.
@@ -67,21 +68,30 @@ def log_weights_of(
     family: ExponentialFamily, eta: Float[Array, " eta_dim"], x: Float[Array, " *n"]
 ) -> Float[Array, " *n"]:
     """Returns eta . T + log h at counts, `NOWHERE` without density."""
+    return parts_of(family, eta, x)[0]
+
+
+def parts_of(
+    family: ExponentialFamily, eta: Float[Array, " eta_dim"], x: Float[Array, " *n"]
+) -> tuple[Float[Array, " *n"], Float[Array, "*n eta_dim"]]:
+    """Returns eta . T + log h at counts, `NOWHERE` without density, and T."""
 
     def one(x):
-        return jnp.sum(eta * family.sufficient_statistics(x)) + family.log_base_measure(x)
+        stats = family.sufficient_statistics(x)
+        return jnp.sum(eta * stats) + family.log_base_measure(x), stats
 
-    values = jax.vmap(one)(x.ravel()).reshape(x.shape)
-    return jnp.where(jnp.isnan(values), NOWHERE, jnp.maximum(values, NOWHERE))
+    values, stats = jax.vmap(one)(x.ravel())
+    values, stats = values.reshape(x.shape), stats.reshape(*x.shape, -1)
+    return jnp.where(jnp.isnan(values), NOWHERE, jnp.maximum(values, NOWHERE)), stats
 
 
-def panel_sums(logs: Any, start: Array, level: Array) -> tuple[Array, Array, Array]:
+def panel_sums(parts: Any, start: Array, level: Array) -> tuple[Array, Array, Array]:
     """Returns the logarithms of the misfit, of the sums of halves, and of the highest density."""
     is_short = level <= LEAST
     child = jnp.where(is_short, level, level - 1)
     starts = jnp.stack([start, start, start + panel_lengths(child, start.dtype)], -1)
     x, log_weights = panel_nodes(starts, jnp.stack([level, child, child], -1))
-    values = logs(x)
+    values, stats = parts(x)
     seen = jnp.max(values, (-2, -1))
     terms = jnp.exp(values - seen[..., None, None] + log_weights)
     place = (x - start[..., None, None]) / panel_lengths(level, start.dtype)[..., None, None]
@@ -90,10 +100,24 @@ def panel_sums(logs: Any, start: Array, level: Array) -> tuple[Array, Array, Arr
     def misfit(sums):
         return jnp.abs(sums[..., 0] - sums[..., 1] - sums[..., 2])
 
+    # The density does not show statistics that oscillate while their eta is near zero.
+    relative = _relative(stats)
+    of_stats = terms[..., None] * relative
+    of_stats = jnp.sum(jnp.concatenate([of_stats, of_stats * relative], -1), -2)
+    largest = jnp.max(misfit(jnp.moveaxis(of_stats, -2, -1)), -1)
+    largest = jnp.maximum(largest, jnp.maximum(misfit(sums), misfit(moved)))
     halves = seen[..., None] + jnp.log(sums[..., 1:])
     second = jnp.where(is_short, -jnp.inf, halves[..., 1])
-    largest = seen + jnp.log(jnp.maximum(misfit(sums), misfit(moved)))
-    return largest, jnp.stack([halves[..., 0], second], -1), seen
+    return seen + jnp.log(largest), jnp.stack([halves[..., 0], second], -1), seen
+
+
+def _relative(stats: Float[Array, "*p 3 nodes k"]) -> Float[Array, "*p 3 nodes k"]:
+    """Returns statistics relative to their range over all nodes of a panel, from 0 to 1."""
+    low, high = jnp.min(stats, (-3, -2), keepdims=True), jnp.max(stats, (-3, -2), keepdims=True)
+    width = high - low
+    # Statistics that overflow leave the density to decide.
+    exists = (width > 0) & jnp.isfinite(width)
+    return jnp.where(exists, (stats - low) / jnp.where(exists, width, 1), 0)
 
 
 def short_panels(
@@ -112,12 +136,13 @@ def refine_panels(
 ) -> Panels:
     """Halves panels until their sums agree with the sums of their halves, or no slots are left."""
     logs = functools.partial(log_weights_of, family, eta)
+    parts = functools.partial(parts_of, family, eta)
     count, start, level = (
         len(starts),
         jnp.asarray(starts, eta.dtype),
         jnp.asarray(levels, jnp.int32),
     )
-    misfit, halves, seen = panel_sums(logs, start, level)
+    misfit, halves, seen = panel_sums(parts, start, level)
     modes, heights = _find_modes(logs, start, level)
     ends = start + panel_lengths(level, eta.dtype)
     holds = (modes >= start[:, None]) & (modes < ends[:, None])
@@ -155,7 +180,7 @@ def refine_panels(
         first = panels.start[rows]
         starts = jnp.stack([first, first + panel_lengths(level, eta.dtype)], 1)
         both = jnp.stack([level, level], 1)
-        misfit, halves, seen = panel_sums(logs, starts, both)
+        misfit, halves, seen = panel_sums(parts, starts, both)
         holds = (modes >= starts[..., None]) & (
             modes < starts[..., None] + panel_lengths(both, eta.dtype)[..., None]
         )

@@ -19,6 +19,7 @@ from nnef_dists.sampling._count_refinement import (
     log_rounding,
     log_weights_of,
     panel_sums,
+    parts_of,
     refine_panels,
     short_panels,
 )
@@ -57,9 +58,9 @@ def sum_counts(family: ExponentialFamily, eta: Float[Array, " eta_dim"]) -> Coun
     """Sums T and its products over all counts, in the dtype of eta.
 
     The counts are divided into panels of 2^k, from 16 counts at the lower end to at most 2^44. A
-    rule of 16 nodes sums each panel. Panels whose sums differ most from the sums of their halves
-    are halved, down to 16 counts, which are summed term by term. Modes are also located between the
-    nodes of the first panels.
+    rule of 16 nodes sums each panel. Panels whose sums of terms, or of terms times T or T^2, differ
+    most from the sums of their halves are halved, down to 16 counts, which are summed term by term.
+    Modes are also located between the nodes of the first panels.
 
     If the traced program of T contains operations such as comparisons or remainders, a rule may
     miss jumps of T. The first 2^15 counts are then summed term by term, and the error includes the
@@ -175,6 +176,7 @@ def draw_counts(
     """
     rule = sum_counts(family, eta)
     logs = functools.partial(log_weights_of, family, eta)
+    parts = functools.partial(parts_of, family, eta)
 
     def one(key):
         first, descent, last = jax.random.split(key, 3)
@@ -183,7 +185,7 @@ def draw_counts(
         def choose(carry):
             start, level, key = carry
             key, here = jax.random.split(key)
-            _, halves, _ = panel_sums(logs, start, level)
+            _, halves, _ = panel_sums(parts, start, level)
             side = jax.random.categorical(here, halves)
             return start + side * panel_lengths(level - 1, eta.dtype), level - 1, key
 

@@ -37,11 +37,13 @@ class AnyCounts(nd.ExponentialFamily):
             "zipf": lambda: {"log_x": jnp.log(x)},
             "inflated": lambda: {"zero": (x == 0) * 1.0, "even": (x % 2 == 0) * 1.0, "x": x},
             "comb": lambda: {"spikes": (x % 1000 == 7) * 40.0, "x": x},
+            "weekly": lambda: {"x": x, "cos": jnp.cos(2 * jnp.pi * x / 7)},
             "two": lambda: {"wells": (x - 30) ** 2 * (x - 70_000) ** 2 * 1e-9, "x": x},
         }[self.kind]()
 
     def log_base_measure(self, x):
-        return -jax.scipy.special.gammaln(x + 1) if self.kind == "inflated" else jnp.zeros(())
+        is_poisson = self.kind in ("inflated", "weekly")
+        return -jax.scipy.special.gammaln(x + 1) if is_poisson else jnp.zeros(())
 
 
 def truth(log_weights, stats):
@@ -132,6 +134,16 @@ class TestSummation:
         _, mean, sd = truth(stats @ np.asarray(eta) - scipy.special.gammaln(x + 1), stats)
         found = nd.Summation(AnyCounts("inflated")).mean(jnp.array(eta))
         np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-6 * sd.max())
+
+    def test_statistics_may_oscillate_while_the_density_does_not(self):
+        q = nd.Summation(AnyCounts("weekly"))
+        with jax.enable_x64(True):
+            eta = jnp.array([math.log(1e4), 0.0])
+            np.testing.assert_allclose(q.mean(eta)[1], 0, atol=1e-9)
+            np.testing.assert_allclose(q.covariance(eta)[1, 1], 0.5, rtol=1e-9)
+            # Here the distribution has more periods than panels.
+            with pytest.raises(ValueError, match="converges to 1e-3"):
+                q.mean(jnp.array([math.log(1e6), 0.0]))
 
     def test_spikes_between_nodes_count_or_are_refused(self):
         q = nd.Summation(AnyCounts("comb"))
