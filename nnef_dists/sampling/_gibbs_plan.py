@@ -16,8 +16,10 @@ from nnef_dists.families import AbstractFiniteSupport, ExponentialFamily
 
 # Number of random points at which T is examined.
 _PROBES = 4
-# Largest change of T that is rounding, relative to the largest change of T.
+# Largest change of T that is rounding, relative to other changes of T.
 _TOLERANCE = 1e-9
+# Smallest change of T between points that sets a unit, relative to T.
+_CHANGE = 1e-4
 # Largest number of entries that are evaluated in one block.
 _BLOCK = 2**16
 # Primitives that map polynomials to polynomials, besides divisions by constants and powers.
@@ -70,7 +72,8 @@ def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
     """Finds the colors of a family at random points, in double precision.
 
     If T and log h are polynomials that are affine in each entry, two sites interact if their mixed
-    second derivative is not zero. For other statistics, each site has a separate color, because a
+    second derivative is not zero, however small: a site that is coupled by rounding only costs
+    time. For other statistics, each site has a separate color, because a
     few points cannot show all interactions.
 
     Args:
@@ -97,22 +100,34 @@ def gibbs_plan(family: ExponentialFamily) -> GibbsPlan:
                 f"Expected statistics of {family!r} that are finite on {support!r}; got {name!r} "
                 "that is not. Write T so that it is finite on the support."
             )
-        # A random combination is one function, whose terms do not cancel.
-        weights = jnp.asarray(rng.uniform(1, 2, found.shape[1]))
-
-        def combined(x):
-            return rows(x) @ weights
-
         one = jax.ShapeDtypeStruct((n,), points.dtype)
         is_floating = jnp.issubdtype(points.dtype, jnp.floating)
-        if not (is_floating and _is_polynomial(jax.make_jaxpr(combined)(one).jaxpr)):
+        if not (is_floating and _is_polynomial(jax.make_jaxpr(rows)(one).jaxpr)):
             return _one_by_one(n)
         # Random real points show all interactions of a polynomial.
         inside = jnp.asarray(rng.uniform(values[0], values[-1], (_PROBES, n)))
-        is_affine, unit = _is_affine(combined, inside)
-        if not is_affine:
+        # A random combination is one function, whose terms do not cancel.
+        weights = rng.uniform(1, 2, found.shape[1]) / _scales(np.asarray(jax.vmap(rows)(inside)))
+
+        def combined(x):
+            return rows(x) @ jnp.asarray(weights)
+
+        if not _is_affine(combined, inside):
             return _one_by_one(n)
-        return GibbsPlan(_color(_coupled(combined, inside, unit)), True)
+        second = _second_derivatives(combined, inside)
+        coupled = (second > 0) & ~np.eye(n, dtype=bool)
+        # A small second derivative may be rounding, unless interactions are as small.
+        least = np.min(second, 1, where=coupled, initial=np.max(second))
+        if np.any(np.diagonal(second) > _TOLERANCE * least):
+            return _one_by_one(n)
+        return GibbsPlan(_color(coupled), True)
+
+
+def _scales(found: Float[np.ndarray, "k rows"]) -> Float[np.ndarray, " rows"]:
+    """Returns the sizes of the changes of T and log h between points, as their units differ."""
+    # Below this part of the values, changes may be rounding.
+    scales = np.maximum(np.ptp(found, axis=0), _CHANGE * np.max(np.abs(found), axis=0))
+    return np.where(scales > 0, scales, 1)
 
 
 def _one_by_one(n: int) -> GibbsPlan:
@@ -167,8 +182,8 @@ def _is_polynomial(jaxpr: Jaxpr, varies: list[bool] | None = None) -> bool:
     return True
 
 
-def _is_affine(combined: _Function, points: Float[Array, "k n"]) -> tuple[bool, float]:
-    """Returns whether a polynomial is affine in each entry, and the size of its changes."""
+def _is_affine(combined: _Function, points: Float[Array, "k n"]) -> bool:
+    """Returns whether the changes of a polynomial along each entry are its slopes."""
     worst, unit = 0.0, 0.0
     for x in points:
         slopes, value = np.asarray(jax.grad(combined)(x)), float(combined(x))
@@ -180,25 +195,25 @@ def _is_affine(combined: _Function, points: Float[Array, "k n"]) -> tuple[bool, 
         change = np.asarray(moved) - value
         unit = max(unit, float(np.max(np.abs(change))), float(np.max(np.abs(slopes))))
         worst = max(worst, float(np.max(np.abs(change - slopes))))
-    return worst <= _TOLERANCE * max(unit, 1e-300), unit
+    return worst <= _TOLERANCE * max(unit, 1e-300)
 
 
 def _block(sites: int) -> int:
     return max(1, min(sites, _BLOCK // sites))
 
 
-def _coupled(combined: _Function, points: Float[Array, "k n"], unit: float) -> np.ndarray:
-    """Returns whether each pair of entries has a nonzero second derivative, `(n, n)`."""
-    coupled = np.zeros((points.shape[1],) * 2, bool)
+def _second_derivatives(combined: _Function, points: Float[Array, "k n"]) -> np.ndarray:
+    """Returns the largest second derivatives over points, by absolute value, `(n, n)`."""
+    largest = np.zeros((points.shape[1],) * 2)
     for x in points:
 
         def row(site, x=x):
             tangent = jnp.zeros_like(x).at[site].set(1)
             return jax.jvp(jax.grad(combined), (x,), (tangent,))[1]
 
-        hessian = lax.map(row, jnp.arange(len(x)), batch_size=_block(len(x)))
-        coupled |= np.abs(np.asarray(hessian)) > _TOLERANCE * unit
-    return coupled
+        found = lax.map(row, jnp.arange(len(x)), batch_size=_block(len(x)))
+        largest = np.maximum(largest, np.abs(np.asarray(found)))
+    return largest
 
 
 def _color(coupled: np.ndarray) -> np.ndarray:

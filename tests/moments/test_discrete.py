@@ -80,6 +80,26 @@ class TestPlan:
             assert not plan.is_affine
             assert plan.colors.shape == (family.support.sites, 1)
 
+    @pytest.mark.parametrize(
+        ("kind", "colors"), [("units", 2), ("penalty", 3), ("square", 12), ("both", 12)]
+    )
+    def test_small_terms_beside_large_ones_count(self, kind, colors):
+        class Chain(nd.ExponentialFamily):
+            x_shape, support, natural_domain = (12,), nd.families.Bits(12), nd.domain()
+
+            def compute_stats(self, x):
+                pairs, square = jnp.sum(x[1:] * x[:-1]), 0.3 * jnp.sum(x) ** 2
+                return {
+                    "units": {"m": 1e10 * jnp.sum(x), "pairs": pairs},
+                    "penalty": {"e": 1e16 * pairs + 0.3 * jnp.sum(x[2:] * x[:-2])},
+                    "square": {"m": 1e10 * jnp.sum(x), "square": square},
+                    "both": {"e": 1e16 * pairs + square},
+                }[kind]
+
+        plan = gibbs_plan(Chain())
+        assert len(plan.colors) == colors
+        assert plan.is_affine == (kind in ("units", "penalty"))
+
     def test_statistics_have_to_be_finite(self):
         class Infinite(nd.ExponentialFamily):
             x_shape = (3,)
