@@ -151,14 +151,23 @@ def _encode_member(value: enum.Enum, path: Path) -> Node:
     return {"kind": "member", "class": name_of(cls), "name": name}
 
 
-def find_member(cls: Any, name: Any) -> enum.Enum | None:
-    """Returns the member of an enumeration, or the combination of flags, of a name in files."""
+def find_member(cls: Any, name: Any) -> Any:
+    """Returns the member of an enumeration, or the combination of flags, of a name.
+
+    Args:
+        cls: The enumeration. There is no member if it is anything else.
+        name: Name in a file, such as "A" or "A|B".
+
+    Returns:
+        The member, or None if there is none.
+    """
     if not isinstance(cls, enum.EnumMeta) or not isinstance(name, str):
         return None
-    if issubclass(cls, enum.Flag) and name not in cls.__members__:
-        flags = [cls.__members__.get(part) for part in name.split("|") if part]
-        return None if None in flags else functools.reduce(operator.or_, flags, cls(0))
-    return cls.__members__.get(name)
+    members: Mapping[str, Any] = cls.__members__
+    if not issubclass(cls, enum.Flag) or name in members:
+        return members.get(name)
+    flags = [members.get(part) for part in name.split("|") if part]
+    return None if None in flags else functools.reduce(operator.or_, flags, cls(0))
 
 
 def _check_restorable(value: Any, path: Path) -> None:
