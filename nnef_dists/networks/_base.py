@@ -18,6 +18,7 @@ from nnef_dists.bayes import Module, draw_or_mean
 from nnef_dists.families import ExponentialFamily, unconstrain_etas
 from nnef_dists.moments import MomentBatch, MomentDataset
 from nnef_dists.networks._region import ErrorScales, TrainingRegion
+from nnef_dists.networks._same_family import check_same_family
 
 
 class AbstractMomentNetwork(Module):
@@ -70,8 +71,10 @@ class AbstractMomentNetwork(Module):
             The batch `data.batch()`, whose field `base` is set if the network has a base.
 
         Raises:
-            ValueError: If no label is valid, or the base does not exist at one of them.
+            ValueError: If the data is of another family, no label is valid, or the base does not
+                exist at one of them.
         """
+        check_same_family("data", data.family, self.family)
         return data.batch()
 
     def near(self, label: MomentBatch) -> Callable[[Array], Array]:
@@ -301,8 +304,7 @@ def standardize(
             1.
     """
     check_instance(family, families.ExponentialFamily, "family")
-    if data.family != family:
-        raise ValueError(f"Expected data of {family!r}; got data of {data.family!r}")
+    check_same_family("data", data.family, family)
     check_integer("width", width, 1)
     check_integer("depth", depth, 1)
     return Standardization.fit(data)

@@ -99,7 +99,7 @@ def fit_residual(
 
     Raises:
         ValueError: If `network` is of another kind, `features` is odd or below 2, `unseen` has
-            fewer than 20 labels, or the labels lack the network's base.
+            fewer than 20 labels, or the labels lack the network's base or are of another family.
 
     Reference:
         Rahimi and Recht, *Random features for large-scale kernel machines*, NeurIPS 2007. For the
@@ -120,6 +120,13 @@ def fit_residual(
             raise ValueError(
                 f"Expected {name} with the base of the network; got none. Make them with "
                 "network.batch(data)"
+            )
+        if network.base is not None:
+            batch.base.check_source(network.base, network.family)
+        elif batch.eta.shape[1] != network.family.eta_dim:
+            raise ValueError(
+                f"Expected {name} of {network.family!r}, with {network.family.eta_dim} natural "
+                f"parameters; got {batch.eta.shape[1]}. Make them with network.batch(data)"
             )
     if network.residual is not None:
         network = _with_residual(network, None)

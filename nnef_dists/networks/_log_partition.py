@@ -11,6 +11,7 @@ import numpy as np
 import paramax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._checks import check_instance
 from nnef_dists.bayes import AbstractParameter, BayesianMLP, GaussianParameter, draw_or_mean
 from nnef_dists.families import ExponentialFamily
 from nnef_dists.moments import MomentBatch, MomentDataset
@@ -19,6 +20,7 @@ from nnef_dists.networks._correction import LinearCorrection
 from nnef_dists.networks._quadratic_potential import QuadraticPotential
 from nnef_dists.networks._region import ErrorScales
 from nnef_dists.networks._residual_process import ResidualProcess
+from nnef_dists.networks._same_family import check_same_family
 from nnef_dists.networks._taylor import choose_base, expand_labels
 from nnef_dists.networks._terms import AbstractBase, BaseTerms
 
@@ -123,8 +125,8 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
         key: PRNG key for the weights' means.
 
     Raises:
-        ValueError: If `data` is of another family or has too few valid labels, a size is below 1,
-            or the base does not exist at a valid label.
+        ValueError: If `data` or `base` is of another family, `data` has too few valid labels, a
+            size is below 1, or the base does not exist at a valid label.
     """
 
     family: ExponentialFamily = eqx.field(static=True)
@@ -149,8 +151,11 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
     ):
         self.family = family
         self.standardization = standardize(family, data, width=width, depth=depth)
-        if base == "auto":
+        if isinstance(base, str) and base == "auto":
             base = choose_base(family, data)
+        elif base is not None:
+            check_instance(base, AbstractBase, "base")
+            check_same_family("a base", getattr(base, "family", family), family)
         self.base, self.correction, self.quadratic, self.residual = base, None, None, None
         if base is None:
             self.quadratic = QuadraticPotential.fit(data, self.standardization)
@@ -182,7 +187,8 @@ class LogPartitionNetwork(AbstractLogPartitionNetwork):
 
     def batch(self, data: MomentDataset) -> MomentBatch:
         """Returns the valid labels, with the computed base (see `AbstractMomentNetwork`)."""
-        return data.batch() if self.base is None else expand_labels(self.base, data)
+        labels = super().batch(data)
+        return labels if self.base is None else expand_labels(self.base, data)
 
     def is_inside(self, eta: Float[Array, " eta_dim"]) -> Bool[Array, ""]:
         """Returns whether eta, `(eta_dim,)`, is in the region of validity.

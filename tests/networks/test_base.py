@@ -305,6 +305,21 @@ def test_labels_with_another_base_are_refused():
     foreign = untrained().batch(field_data(256, 0)[0])[:4]
     with pytest.raises(ValueError, match="Expected labels with a LaplaceBase of Gamma"):
         nd.moment_loss(network, foreign)
+    labels, unseen = network.batch(gamma_data()), foreign[jnp.arange(20) % 4]
+    with pytest.raises(ValueError, match="Expected labels with a LaplaceBase of Gamma"):
+        nd.networks.fit_residual(network, labels, unseen, jax.random.key(0))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_base_of_another_family_or_kind_is_refused():
+    def make(base):
+        return nd.LogPartitionNetwork(GAMMA, gamma_data(), base=base, key=jax.random.key(0))
+
+    with pytest.raises(ValueError, match=r"a base of Gamma\(.*a base of GaussianNatural1D"):
+        make(nd.networks.LaplaceBase(nd.GaussianNatural1D()))
+    for other in ("laplace", nd.networks.LaplaceBase):
+        with pytest.raises(ValueError, match="Expected base to be an instance of AbstractBase"):
+            make(other)
 
 
 def test_files_hold_the_base(tmp_path):

@@ -171,6 +171,8 @@ def test_the_standardization_has_no_gradient(case):
 def test_data_of_another_family_are_refused(case):
     with pytest.raises(ValueError, match=r"Polynomial1D\(powers=\(2, 4\)\).*Gamma"):
         case.make(OTHER, gamma_data(), jax.random.key(0))
+    with pytest.raises(ValueError, match=r"Expected data of Gamma\(.*GaussianNatural1D"):
+        network(case).batch(gaussian_data())
 
 
 def test_keys_decide_the_weights(case):
