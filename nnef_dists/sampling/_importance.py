@@ -97,7 +97,7 @@ def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
         log_weights: Logarithms of the weights, up to a constant.
 
     Returns:
-        The shape k. Infinite if there is no tail to fit.
+        The shape k. Infinite if there is no tail to fit, as for fewer than six weights.
 
     Reference:
         Zhang and Stephens, *A new and efficient estimation method for the generalized Pareto
@@ -106,6 +106,8 @@ def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     """
     n = log_weights.shape[0]
     size = max(5, min(n // 5, int(3 * n**0.5)))
+    if n <= size:
+        return jnp.full((), jnp.inf, log_weights.dtype)
     top = jax.lax.top_k(log_weights, size + 1)[0]
     weights = jnp.exp(top - top[0])
     excess = (weights[:size] - weights[size])[::-1]

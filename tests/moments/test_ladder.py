@@ -181,4 +181,5 @@ def test_pareto_k(k):
 
 
 def test_pareto_k_of_weights_that_vanish():
+    assert all(float(pareto_k(jnp.zeros(n))) == np.inf for n in (2, 5))
     assert float(pareto_k(jnp.full(1000, -jnp.inf).at[0].set(0.0))) == np.inf
