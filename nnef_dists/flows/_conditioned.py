@@ -99,7 +99,13 @@ def check_conditioner(conditioner: Conditioner, size: int, parameters: Float[Arr
     inputs = jax.ShapeDtypeStruct((size,), parameters.dtype)
     # Dropout without a key raises in training mode, and does not change the shape.
     tested = eqx.nn.inference_mode(paramax.unwrap(conditioner))
-    found = eqx.filter_eval_shape(tested, inputs).shape
+    try:
+        found = eqx.filter_eval_shape(tested, inputs).shape
+    except TypeError as error:
+        raise ValueError(
+            f"Expected a conditioner of inputs of shape {(size,)}, as cond_dim is {size}; got an "
+            f"error: {error}"
+        ) from error
     if found != parameters.shape:
         raise ValueError(
             f"Expected a conditioner with outputs of shape {parameters.shape}; got {found}"

@@ -261,6 +261,8 @@ class TestRefusals:
             nd.flows.RadialConditional(stack, net, jnp.zeros(2))
         with pytest.raises(ValueError, match=r"outputs of shape \(3,\); got \(5,\)"):
             nd.flows.ConditionedBijection(stack, net, 2)
+        with pytest.raises(ValueError, match=r"inputs of shape \(4,\), as cond_dim is 4"):
+            nd.flows.ConditionedBijection(stack, net, 4)
 
     def test_of_bijections(self):
         conditional = nd.flows.ConditionedBijection(
