@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from nnef_dists._checks import as_key
+from nnef_dists._ranges import check_integer, check_range
 from nnef_dists.bayes import draw_or_mean, entropy, sample_all_parameters
 from nnef_dists.moments import MomentBatch
 from nnef_dists.networks._base import AbstractMomentNetwork, moments_at
@@ -83,7 +85,7 @@ def sobolev_loss(
         A scalar, at the weights' means.
     """
     scale = batch.sd
-    directions = jax.random.rademacher(key, batch.eta.shape, batch.eta.dtype) / scale
+    directions = jax.random.rademacher(as_key(key), batch.eta.shape, batch.eta.dtype) / scale
 
     def along(label, direction):
         return jax.jvp(network.near(label), (label.eta,), (direction,))
@@ -169,7 +171,12 @@ def negative_elbo(
 
     Returns:
         A scalar, up to a constant that does not depend on the distribution of the weights.
+
+    Raises:
+        ValueError: If the batch is empty, a concrete `total` is below its size, or `samples` is
+            below 1.
     """
+    samples = _check_sizes(batch, total, samples)
     scale = jnp.sqrt(batch.standard_error**2 + (misfit * batch.sd) ** 2)
 
     def one(key):
@@ -178,7 +185,7 @@ def negative_elbo(
         misfit_nats = jnp.sum(residuals**2 / 2 + jnp.log(scale), axis=1)
         return jnp.mean(misfit_nats), drawn.compute_prior()
 
-    nll, prior = jax.vmap(one)(jax.random.split(key, samples))
+    nll, prior = jax.vmap(one)(jax.random.split(as_key(key), samples))
     divergence = jnp.mean(prior) - entropy(network)
     return jnp.mean(nll) + temperature * divergence / total
 
@@ -214,20 +221,33 @@ def negative_log_predictive(
     Returns:
         A scalar, up to a constant.
 
+    Raises:
+        ValueError: If the batch is empty, a concrete `total` is below its size, or `samples` is
+            below 1.
+
     Reference:
         Jankowiak, Pleiss and Gardner, *Parametric Gaussian process regressors*, ICML 2020, for the
         objective in Gaussian processes.
     """
+    samples = _check_sizes(batch, total, samples)
     mu = moments_at(network, batch)
 
     def one(key):
         drawn = sample_all_parameters(network, key)
         return (moments_at(drawn, batch) - mu) ** 2, drawn.compute_prior()
 
-    deviations, prior = jax.vmap(one)(jax.random.split(key, samples))
+    deviations, prior = jax.vmap(one)(jax.random.split(as_key(key), samples))
     # Otherwise an exact label without predictive variance would have an infinite density.
     rounding = jnp.finfo(mu.dtype).eps * batch.sd**2
     variances = jnp.mean(deviations, 0) + batch.standard_error**2 + rounding
     nll = jnp.sum(jnp.log(variances) + (batch.mean - mu) ** 2 / variances, axis=1) / 2
     divergence = jnp.mean(prior) - entropy(network)
     return jnp.mean(nll) + temperature * divergence / total
+
+
+def _check_sizes(batch: MomentBatch, total: int | Int[Array, ""], samples: int) -> int:
+    """Checks the sizes of a Monte Carlo average over a batch, and returns `samples`."""
+    if not len(batch):
+        raise ValueError("Expected a batch of at least one label; got none")
+    check_range("total", total, len(batch), closed="low")
+    return check_integer("samples", samples, 1)
