@@ -10,6 +10,7 @@ import paramax
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_integer
 from nnef_dists.families import ExponentialFamily, continuous_support, unconstrain_etas
 from nnef_dists.flows._importance import ImportanceEstimate, importance_estimate
@@ -190,7 +191,7 @@ class ConditionalFlow(eqx.Module):
         n = check_integer("n", n, 1)
         eta = self.family.check_eta(eta)
         # Draws are along the last axis, which is several times faster for few coordinates.
-        z = jax.random.normal(key, (*self.bijection.shape, n), eta.dtype)
+        z = jax.random.normal(as_key(key), (*self.bijection.shape, n), eta.dtype)
         return jax.vmap(self._push, (-1, None))(z, eta)
 
     def _push(self, z, eta):
@@ -234,7 +235,7 @@ def free_energy(
         ValueError: If n < 1.
     """
     n = check_integer("n", n, 1)
-    keys = jax.random.split(key, (etas.shape[0], n))
+    keys = jax.random.split(as_key(key), (etas.shape[0], n))
     weigh = jax.vmap(jax.vmap(flow.sample_and_log_weight, (0, None)))
     return -jnp.mean(weigh(keys, etas)[1])
 

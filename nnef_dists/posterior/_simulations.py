@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from nnef_dists._checks import as_key
 from nnef_dists._ranges import check_number
 
 
@@ -131,6 +132,6 @@ class Simulations:
         fraction = check_number("fraction", fraction, 0.0, 1.0)
         if len(self) < 2:
             raise ValueError(f"Expected two pairs or more to split; got {len(self)}")
-        order = np.asarray(jax.random.permutation(key, len(self)))
+        order = np.asarray(jax.random.permutation(as_key(key), len(self)))
         first = min(max(round(fraction * len(self)), 1), len(self) - 1)
         return self[np.sort(order[:first])], self[np.sort(order[first:])]
