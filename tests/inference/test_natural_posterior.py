@@ -125,6 +125,7 @@ def test_counts_have_a_gamma_posterior_until_rounding_spoils_it():
             sample(1e7)
 
 
+@pytest.mark.slow
 def test_counts_whose_sum_has_no_digits_in_single_precision():
     """In float32, A is NaN at most etas above 6.55."""
     q, eta = nd.Summation(nd.families.Poisson()), np.linspace(6.3, 6.8, 20001)
