@@ -100,7 +100,7 @@ def at_least_float32(value: Any) -> Array:
     """
     value = as_array(value)
     if jnp.issubdtype(value.dtype, jnp.inexact):
-        return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+        return value.astype(jnp.float32) if jnp.finfo(value.dtype).bits < 32 else value
     return value.astype(jnp.result_type(float))
 
 
