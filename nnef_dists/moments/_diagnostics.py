@@ -240,7 +240,8 @@ def refuse(
 
 
 def is_out_of_range(
-    mean: Float[np.ndarray, "n d"], covariance: Float[np.ndarray, "n d d"]
+    mean: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    covariance: Float[Array, "n d d"] | Float[np.ndarray, "n d d"],
 ) -> Bool[np.ndarray, " n"]:
     """Returns whether moments are too large for their dtype, or variances are below its range.
 

@@ -237,8 +237,8 @@ def _refuse_other_values(store: Store, first: dict[str, np.ndarray], *, exact: b
         if rows.mean() < share:
             raise ValueError(
                 f"Expected the simulations in {store.path} to be what is asked for; {name} of the "
-                f"first chunk differ in {np.sum(~rows)} of {len(rows)} rows: the simulator or the "
-                "prior is another. Choose another path, or delete that folder first"
+                f"first chunk differ in {np.sum(~rows)} of {len(values)} rows: the simulator or "
+                "the prior is another. Choose another path, or delete that folder first"
             )
 
 
