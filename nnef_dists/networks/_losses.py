@@ -173,8 +173,7 @@ def negative_elbo(
         A scalar, up to a constant that does not depend on the distribution of the weights.
 
     Raises:
-        ValueError: If the batch is empty, a concrete `total` is below its size, or `samples` is
-            below 1.
+        ValueError: If the batch is empty, a concrete `total` is below 1, or `samples` is below 1.
     """
     samples = _check_sizes(batch, total, samples)
     scale = jnp.sqrt(batch.standard_error**2 + (misfit * batch.sd) ** 2)
@@ -222,8 +221,7 @@ def negative_log_predictive(
         A scalar, up to a constant.
 
     Raises:
-        ValueError: If the batch is empty, a concrete `total` is below its size, or `samples` is
-            below 1.
+        ValueError: If the batch is empty, a concrete `total` is below 1, or `samples` is below 1.
 
     Reference:
         Jankowiak, Pleiss and Gardner, *Parametric Gaussian process regressors*, ICML 2020, for the
@@ -249,5 +247,6 @@ def _check_sizes(batch: MomentBatch, total: int | Int[Array, ""], samples: int) 
     """Checks the sizes of a Monte Carlo average over a batch, and returns `samples`."""
     if not len(batch):
         raise ValueError("Expected a batch of at least one label; got none")
-    check_range("total", total, len(batch), closed="low")
+    # A batch of rows with replacement may have more than there are labels.
+    check_range("total", total, 1, closed="low")
     return check_integer("samples", samples, 1)

@@ -58,8 +58,8 @@ def elbo(net, seed=0, *, total=32, samples=4, misfit=0.0, temperature=1.0):
 @pytest.mark.parametrize("loss", [nd.negative_elbo, nd.negative_log_predictive])
 def test_sizes_of_bounds_are_checked(loss):
     net, key = shifted([0.0, 0.0]), jax.random.key(0)
-    for total in (len(BATCH) - 1, 0, -64):
-        with pytest.raises(ValueError, match=f"Expected {len(BATCH)} <= total < inf; got {total}"):
+    for total in (0, -64):
+        with pytest.raises(ValueError, match=f"Expected 1 <= total < inf; got {total}"):
             loss(net, BATCH, key, total=total)
     with pytest.raises(ValueError, match="Expected samples >= 1; got 0"):
         loss(net, BATCH, key, total=64, samples=0)
