@@ -45,7 +45,7 @@ def elbo(
     This holds if the energy is linear in the statistics of each plate element, so that its
     expectation is its value at E[T]. Otherwise, the result is NaN. This function tests the first
     element of each plate, and `check_energy` tests all. The bound holds up to the constant that
-    `check_energy` returns. Inside a compiled program, it is NaN for an eta outside the domain.
+    `check_energy` returns. If an eta is outside the domain, a compiled program returns NaN.
 
     Args:
         energy: The log joint density as a function of statistics by node and name,

@@ -236,8 +236,8 @@ class MomentDataset:
             The batch of all labels that are OK, as JAX arrays.
 
         Raises:
-            ValueError: If no label is OK. If a label that is OK has an eta, a mean or a covariance
-                that is not finite, or a variance that is not positive.
+            ValueError: If no label is OK, or an OK label has an infinite or NaN eta, mean or
+                covariance, or a variance of 0 or less.
 
         Warns:
             UserWarning: If some labels are not OK, with their number and reasons.

@@ -30,8 +30,8 @@ def check_values(data: Any) -> None:
         data: A `MomentDataset`.
 
     Raises:
-        ValueError: If an eta or a moment is not finite, or a variance is not positive. The message
-            names the first such label.
+        ValueError: If an eta or a moment is infinite or NaN, or a variance is 0 or less, naming
+            the first such label.
     """
     rows = np.flatnonzero(data.ok)
     variances = np.diagonal(data.covariance, axis1=1, axis2=2)
